@@ -1,0 +1,35 @@
+"""Errors that are the user's to mend: one clear line each, and the exit code that the command ends with.
+
+A message reads `<where>: <what>; <how to mend>`. Anything that is not a `SemsegError` is our own bug and keeps its
+traceback. All of them are `ValueError`s, so code that imports the package needs no knowledge of this module.
+"""
+
+
+class SemsegError(ValueError):
+    """A wrong argument or option (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(SemsegError):
+    """Photos or masks that cannot be trained on (exit code 3)."""
+
+    exit_code = 3
+
+
+class RunFolderError(SemsegError):
+    """A checkpoint or run folder that cannot be used (exit code 4)."""
+
+    exit_code = 4
+
+
+class ResourceError(SemsegError):
+    """No disk or memory left (exit code 6)."""
+
+    exit_code = 6
+
+
+class NonFiniteLossError(SemsegError):
+    """The loss became NaN or infinite (exit code 7)."""
+
+    exit_code = 7

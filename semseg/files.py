@@ -1,0 +1,66 @@
+"""Files that are either whole or not there, and run folders that lose nothing."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`, which takes the place of `path` when the block ends well.
+
+    The new file is synced before it is renamed and its folder after, so that a crash leaves the old file or the new
+    one, never a part of one. When the block raises, the temporary file is removed and `path` stays as it was.
+
+    Args:
+        path: The file to write. Its suffix is kept, for writers that choose the format by it.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> target = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
+        >>> with replacing(target) as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> target.read_text()
+        'whole'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder for syncing
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def archive(folder: Path, patterns: Iterable[str]) -> Path | None:
+    """Moves the files in `folder` that match any of the glob `patterns` to `folder/archive/<date-time>/`.
+
+    Returns:
+        The new folder, or None when there was nothing to move.
+    """
+    found = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    if not found:
+        return None
+    stamp = time.strftime("%Y-%m-%d-%H%M%S")
+    target, count = folder / "archive" / stamp, 1
+    while target.exists():
+        count += 1
+        target = folder / "archive" / f"{stamp}-{count}"
+    target.mkdir(parents=True)
+    for path in found:
+        os.replace(path, target / path.name)
+    return target
