@@ -1,0 +1,64 @@
+"""Semantic segmentation with U-Nets in Keras 3, on torch, TensorFlow or JAX.
+
+Conventions that hold everywhere:
+
+- N batch, H W height and width, C channels, K classes. Sizes are (height, width), coordinates (row, column).
+- A photo is uint8 RGB `(H, W, 3)`, 0 to 255; the model scales its input itself.
+- A mask is class ids `(H, W)`, 0 to K-1, and `IGNORE` (255) where a pixel counts nowhere.
+- A model gives logits, `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+
+`import semseg` loads neither Keras nor a backend; each public name loads its room when it is first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+IGNORE = 255
+
+_ROOM_OF_NAME = {
+    "Unet": "segmentation_model",
+    "bottleneck": "segmentation_model",
+    "down_block": "segmentation_model",
+    "up_block": "segmentation_model",
+    "ARCHITECTURES": "architectures",
+    "build_model": "architectures",
+    "get_model_arch": "model_arch",
+    "Palette": "utils_func",
+    "bin_image": "utils_func",
+    "cityscapes_palette": "utils_func",
+    "find_palette": "utils_func",
+    "get_segmentation_arr": "utils_func",
+    "give_color_to_seg_img": "utils_func",
+    "load_images": "utils_func",
+    "LOSSES": "losses",
+    "SegmentationLoss": "losses",
+    "ConfusionMatrix": "metrics",
+    "confusion_matrix": "metrics",
+    "scores": "metrics",
+    "Augmentation": "data.augment",
+    "DATASETS": "data",
+    "data_generator": "data.batches",
+    "make_demo": "data.demo",
+    "open_dataset": "data",
+    "evaluate": "evaluate",
+    "predict_ids": "predict",
+    "predictor": "predict",
+    "get_acc": "report",
+    "show_predictions": "report",
+    "train": "train",
+    "main": "cli",
+}
+
+__all__ = ["IGNORE", *sorted(_ROOM_OF_NAME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF_NAME:
+        raise AttributeError(f"module 'semseg' has no attribute {name!r}")
+    return getattr(import_module(f"semseg.{_ROOM_OF_NAME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOM_OF_NAME])

@@ -30,7 +30,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -62,5 +62,5 @@ def archive(folder: Path, patterns: Iterable[str]) -> Path | None:
         target = folder / "archive" / f"{stamp}-{count}"
     target.mkdir(parents=True)
     for path in found:
-        os.replace(path, target / path.name)
+        path.replace(target / path.name)
     return target

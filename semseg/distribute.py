@@ -1,0 +1,35 @@
+"""Devices: what the chosen backend computes on."""
+
+import os
+
+import keras
+
+
+def device_name() -> str:
+    """Returns the device that the backend will use, as people call it: a GPU's name, or the CPU with its cores."""
+    return _DEVICE_OF_BACKEND[keras.backend.backend()]() or f"CPU ({os.cpu_count()} cores)"
+
+
+def _torch_device() -> str | None:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "Apple GPU" if torch.backends.mps.is_available() else None
+
+
+def _tensorflow_device() -> str | None:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else None
+
+
+def _jax_device() -> str | None:
+    import jax
+
+    device = jax.devices()[0]
+    return None if device.platform == "cpu" else device.device_kind
+
+
+_DEVICE_OF_BACKEND = {"torch": _torch_device, "tensorflow": _tensorflow_device, "jax": _jax_device}

@@ -1,0 +1,268 @@
+"""The U-Net and the blocks it is made of: tensor in, tensor out, for Keras models of one's own as well.
+
+Every block takes and gives channels-last Keras tensors `(N, H, W, C)`. A `name` becomes the prefix of the block's
+layers, so that a block can stand in a model twice; without one Keras numbers the layers itself.
+"""
+
+from collections.abc import Callable
+
+import keras
+from keras import KerasTensor, layers
+
+from semseg.errors import SemsegError
+
+# Keras' .99 needs hundreds of steps before the moving averages can be trusted; short runs end before that.
+BATCH_NORM_MOMENTUM = 0.9
+GROUPS = 8
+
+NORMALIZATIONS: dict[str, Callable[..., layers.Layer] | None] = {
+    "batch": lambda name: layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=name),
+    "group": lambda name: layers.GroupNormalization(groups=GROUPS, name=name),
+    "none": None,
+}
+
+
+def down_block(
+    x: KerasTensor,
+    filters: int,
+    kernel_size: int = 3,
+    padding: str = "same",
+    strides: int = 1,
+    *,
+    normalization: str = "batch",
+    dropout: float = 0.0,
+    name: str | None = None,
+) -> tuple[KerasTensor, KerasTensor]:
+    """One step down the U: two convolutions, then 2x2 max pooling.
+
+    Args:
+        x: `(N, H, W, C)`; H and W even, or one row or column is lost in pooling.
+        filters: Channels F of both convolutions.
+        kernel_size: Side of the convolutions in pixels.
+        padding: `"same"` keeps H and W; `"valid"` takes `kernel_size - 1` from each at each convolution.
+        strides: Stride of the first convolution.
+        normalization: `"batch"`, `"group"` (8 groups) or `"none"`, between convolution and ReLU. With a
+            normalisation the convolutions have no bias, which it would cancel.
+        dropout: Share of whole channels dropped after the convolutions while training, 0 to 1.
+        name: Prefix of the layer names.
+
+    Returns:
+        The features `(N, H, W, F)`, for the skip connection, and the pooled features `(N, H/2, W/2, F)`.
+
+    Raises:
+        SemsegError: `normalization` is unknown.
+
+    Example:
+        >>> features, pooled = down_block(keras.Input((32, 32, 3)), 8)
+        >>> features.shape, pooled.shape
+        ((None, 32, 32, 8), (None, 16, 16, 8))
+
+    Reference: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597, with batch normalisation (Ioffe and Szegedy
+        2015, https://arxiv.org/abs/1502.03167).
+    """
+    features = _two_convolutions(
+        x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
+    )
+    return features, layers.MaxPooling2D(2, name=_named(name, "pool"))(features)
+
+
+def bottleneck(
+    x: KerasTensor,
+    filters: int,
+    kernel_size: int = 3,
+    padding: str = "same",
+    strides: int = 1,
+    *,
+    normalization: str = "batch",
+    dropout: float = 0.0,
+    name: str | None = None,
+) -> KerasTensor:
+    """The bottom of the U: two convolutions.
+
+    Args and errors are those of `down_block`.
+
+    Returns:
+        `(N, H, W, F)`.
+
+    Example:
+        >>> bottleneck(keras.Input((8, 8, 4)), 16).shape
+        (None, 8, 8, 16)
+    """
+    return _two_convolutions(
+        x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
+    )
+
+
+def up_block(
+    x: KerasTensor,
+    skip: KerasTensor,
+    filters: int,
+    kernel_size: int = 3,
+    padding: str = "same",
+    strides: int = 1,
+    *,
+    normalization: str = "batch",
+    dropout: float = 0.0,
+    name: str | None = None,
+) -> KerasTensor:
+    """One step up the U: 2x2 transposed convolution, concatenation with the skip connection, two convolutions.
+
+    Args:
+        x: `(N, H, W, C)` from below.
+        skip: Features of the way down, `(N, 2H, 2W, S)`. Larger ones, as blocks with `"valid"` padding leave them, are
+            cropped around the centre.
+        filters: Channels F of the transposed convolution and of both convolutions.
+        kernel_size: See `down_block`, as for the other arguments.
+        padding: See `down_block`.
+        strides: See `down_block`.
+        normalization: See `down_block`.
+        dropout: See `down_block`.
+        name: See `down_block`.
+
+    Returns:
+        `(N, 2H, 2W, F)`.
+
+    Raises:
+        SemsegError: `skip` is smaller than twice `x`.
+
+    Example:
+        >>> up_block(keras.Input((8, 8, 32)), keras.Input((16, 16, 16)), 16).shape
+        (None, 16, 16, 16)
+    """
+    x = layers.Conv2DTranspose(filters, 2, strides=2, name=_named(name, "up"))(x)
+    skip = _cropped(skip, x, name)
+    x = layers.Concatenate(name=_named(name, "concatenate"))([skip, x])
+    return _two_convolutions(
+        x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
+    )
+
+
+def Unet(
+    input_shape: tuple[int | None, int | None, int] = (128, 128, 3),
+    num_classes: int = 19,
+    *,
+    filters: int = 16,
+    depth: int = 4,
+    kernel_size: int = 3,
+    normalization: str = "batch",
+    dropout: float = 0.0,
+    output_activation: str | None = None,
+    name: str = "unet",
+) -> keras.Model:
+    """A U-Net that takes photos as they are and gives logits.
+
+    Args:
+        input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None for any such size.
+        num_classes: K. For the binary task 1: a single logit.
+        filters: Channels of the first block; they double with each step down.
+        depth: Number of down blocks, and of up blocks.
+        kernel_size: Side of the convolutions in pixels.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        dropout: Share of channels dropped in the bottleneck while training, 0 to 1.
+        output_activation: `"softmax"` or `"sigmoid"` for probabilities; the losses of this package want logits.
+        name: Name of the model.
+
+    Returns:
+        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
+
+    Raises:
+        SemsegError: The size does not fit the depth, or an argument is out of its range.
+
+    Example:
+        >>> Unet((64, 96, 3), num_classes=5, filters=8).output_shape
+        (None, 64, 96, 5)
+
+    Reference: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. Differs by "same" padding, batch normalisation
+        and input scaling. With 64 filters and one class it has 31,037,633 weights to train.
+    """
+    check_size(input_shape, depth)
+    if num_classes < 1 or filters < 1 or depth < 1:
+        raise SemsegError(f"Unet: got {num_classes=}, {filters=}, {depth=}; expected at least 1 of each")
+    block = {"kernel_size": kernel_size, "normalization": normalization}
+
+    inputs = keras.Input(input_shape, name="photo")
+    x = scaled_input(inputs)
+    skips = []
+    for step in range(depth):
+        features, x = down_block(x, filters * 2**step, name=f"down{step + 1}", **block)
+        skips.append(features)
+    x = bottleneck(x, filters * 2**depth, dropout=dropout, name="bottleneck", **block)
+    for step in reversed(range(depth)):
+        x = up_block(x, skips[step], filters * 2**step, name=f"up{step + 1}", **block)
+    return keras.Model(inputs, logits_head(x, num_classes, output_activation), name=name)
+
+
+def check_size(input_shape: tuple[int | None, int | None, int], depth: int) -> None:
+    """Raises a `SemsegError` naming sizes that fit unless H and W, where given, are multiples of `2 ** depth`."""
+    step = 2**depth
+    for side, length in zip(("height", "width"), input_shape, strict=False):
+        if length is not None and (length < step or length % step):
+            below = length // step * step
+            fits = f"{below} or {below + step}" if below else str(step)
+            raise SemsegError(
+                f"image size: {side} {length} does not fit a network with {depth} poolings, which needs a multiple of "
+                f"{step}; use {fits}"
+            )
+
+
+def scaled_input(inputs: KerasTensor) -> KerasTensor:
+    """Photos from 0..255 to -1..1, inside the model, so that a saved model takes plain photos."""
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
+
+
+def logits_head(x: KerasTensor, num_classes: int, activation: str | None = None) -> KerasTensor:
+    """The 1x1 convolution to `(N, H, W, K)` logits, or to probabilities where `activation` asks for them.
+
+    Float32 whatever the precision policy, because softmax and the loss need it.
+    """
+    x = layers.Conv2D(num_classes, 1, dtype="float32", name="logits")(x)
+    return x if activation is None else layers.Activation(activation, dtype="float32", name="probabilities")(x)
+
+
+def _two_convolutions(
+    x: KerasTensor,
+    filters: int,
+    kernel_size: int,
+    padding: str,
+    strides: int,
+    *,
+    normalization: str,
+    dropout: float,
+    name: str | None,
+) -> KerasTensor:
+    if normalization not in NORMALIZATIONS:
+        raise SemsegError(f"normalization: got {normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
+    new_normalization = NORMALIZATIONS[normalization]
+    for step, stride in (("1", strides), ("2", 1)):
+        x = layers.Conv2D(
+            filters,
+            kernel_size,
+            strides=stride,
+            padding=padding,
+            use_bias=new_normalization is None,
+            kernel_initializer="he_normal",
+            name=_named(name, f"conv{step}"),
+        )(x)
+        if new_normalization is not None:
+            x = new_normalization(name=_named(name, f"norm{step}"))(x)
+        x = layers.ReLU(name=_named(name, f"relu{step}"))(x)
+    if dropout:
+        x = layers.SpatialDropout2D(dropout, name=_named(name, "dropout"))(x)
+    return x
+
+
+def _cropped(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor:
+    if None in (*skip.shape[1:3], *x.shape[1:3]) or skip.shape[1:3] == x.shape[1:3]:
+        return skip
+    surplus = [large - small for large, small in zip(skip.shape[1:3], x.shape[1:3], strict=True)]
+    if min(surplus) < 0:
+        raise SemsegError(
+            f"up_block: got a skip connection {skip.shape} for upsampled features {x.shape}; expected one at least as "
+            "high and wide (was it taken one block too deep?)"
+        )
+    margins = tuple((extra // 2, extra - extra // 2) for extra in surplus)
+    return layers.Cropping2D(margins, name=_named(name, "crop"))(skip)
+
+
+def _named(prefix: str | None, part: str) -> str | None:
+    return None if prefix is None else f"{prefix}_{part}"
