@@ -132,9 +132,6 @@ def choose_backend(name: str | None) -> str:
         others = f", or use {' or '.join(installed)}" if installed else ""
         raise SemsegError(f"{source}: {wanted} is not installed; run 'pip install {wanted}'{others}")
     os.environ["KERAS_BACKEND"] = wanted
-    if wanted != "tensorflow":
-        # Keras imports TensorFlow while it saves a model, wherever it is installed: 3 s, 300 MB and six lines of notes.
-        sys.modules.setdefault("tensorflow", None)
     if "keras" in sys.modules:
         running = sys.modules["keras"].backend.backend()
         if running != wanted:
@@ -155,9 +152,11 @@ def _train(arguments: argparse.Namespace) -> None:
 
     from semseg.architectures import build_model
     from semseg.data.check import check_dataset
+    from semseg.distribute import leave_tensorflow_out
     from semseg.train import make_loss, train
 
     _say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
+    leave_tensorflow_out()
     dataset = _open(config)
     keras.utils.set_random_seed(config.seed)
     make_loss(config.loss, dataset)
@@ -221,9 +220,8 @@ def _say_what_was_found(config: RunConfig, dataset: "Dataset", findings: "Findin
     _say(f"classes   {palette.num_classes}, {dataset.task}, {how}: {listed}")
     ignored = findings.ignored_share("train")
     _say(f"          {ignored:.1%} of the training pixels are ignored: no class, or a border too blurred to tell")
-    _say(
-        f"model     {config.model}, {config.filters} filters, {model.count_params():,} parameters, input {_size(config.image_size)}"
-    )
+    size, parameters = _size(config.image_size), f"{model.count_params():,}"
+    _say(f"model     {config.model}, {config.filters} filters, {parameters} parameters, input {size}")
     _say(f"device    {device_name()}")
 
 

@@ -1,4 +1,4 @@
-"""Devices: what the chosen backend computes on."""
+"""Devices and backends: what computes, and what stays out of the way."""
 
 import os
 
@@ -8,6 +8,18 @@ import keras
 def device_name() -> str:
     """Returns the device that the backend will use, as people call it: a GPU's name, or the CPU with its cores."""
     return _DEVICE_OF_BACKEND[keras.backend.backend()]() or f"CPU ({os.cpu_count()} cores)"
+
+
+def leave_tensorflow_out() -> None:
+    """Keeps Keras from importing TensorFlow beside another backend, for the rest of the process.
+
+    Keras 3.15 asks whether TensorFlow is there whenever it saves a model, by importing it: some seconds, hundreds of
+    megabytes and start-up notes in the middle of a run that has no use for it.
+    """
+    if keras.backend.backend() != "tensorflow":
+        from keras.src.utils import module_utils
+
+        module_utils.tensorflow._available = False
 
 
 def _torch_device() -> str | None:

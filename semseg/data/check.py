@@ -101,6 +101,6 @@ def _check_colors(dataset: Dataset, split: str, strange: list[Sample]) -> None:
     names = ", ".join(str(sample.mask) for sample in strange[:_NAMED])
     raise DataError(
         f"{names}: more than half of the mask is no class of the {dataset.palette.source} palette with "
-        f"{dataset.palette.num_classes} classes found in train/ (so are {len(strange)} of the {total} masks of {split}/); "
+        f"{dataset.palette.num_classes} classes found in train/ ({len(strange)} of {total} {split} masks alike); "
         f"give the masks of {split}/ the colours of train/"
     )
