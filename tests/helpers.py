@@ -1,0 +1,49 @@
+"""Small, exact pairs, drawn in a few lines."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from semseg.utils_func import cityscapes_palette
+
+REPOSITORY = Path(__file__).parents[1]
+SIZE = 32
+
+
+def draw_ids(seed: int, size: int = SIZE) -> np.ndarray:
+    """Sky above building above road, a car on it, and a strip of void: uint8 ids `(size, size)` of Cityscapes."""
+    rng = np.random.default_rng(seed)
+    ids = np.full((size, size), 2, np.uint8)
+    ids[: size // 4] = 10
+    ids[size // 2 + rng.integers(-2, 3) :] = 0
+    column = rng.integers(0, size - size // 3)
+    ids[size // 2 : size // 2 + size // 4, column : column + size // 3] = 13
+    ids[-size // 8 :] = 255
+    return ids
+
+
+def draw_pair(seed: int, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """A photo that shows its classes through noise, and the colour mask: uint8 RGB `(size, size, 3)` each."""
+    palette = cityscapes_palette()
+    table = np.zeros((256, 3), np.uint8)
+    table[: palette.num_classes] = palette.colors
+    mask = table[draw_ids(seed, size)]
+    noise = np.random.default_rng(seed).normal(0, 10, mask.shape)
+    photo = (255 - 0.7 * mask + noise).clip(0, 255).astype(np.uint8)
+    return cv2.GaussianBlur(photo, (3, 3), 0), mask
+
+
+def save_pair(path: Path, seed: int, size: int = SIZE, **options: object) -> None:
+    """Writes one pair, as PNG or, like Kaggle's, as JPEG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(draw_pair(seed, size), axis=1)).save(path, **options)
+
+
+def make_pairs(root: Path, train: int = 12, val: int = 4, size: int = SIZE) -> Path:
+    """A folder of pairs in Kaggle's form, as PNG so that every id is exact."""
+    for split, count, first in (("train", train, 0), ("val", val, 1000)):
+        for i in range(count):
+            save_pair(root / split / f"{i + 1}.png", first + i, size)
+    return root

@@ -1,0 +1,119 @@
+"""The house: which room may import which, who owns which side effect, and what an import may cost."""
+
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import REPOSITORY
+
+PACKAGE = REPOSITORY / "semseg"
+
+# errors and files stand below level 0: every room may use them.
+MAY_IMPORT = {
+    "errors": set(),
+    "files": set(),
+    "utils_func": set(),
+    "config": set(),
+    "losses": set(),
+    "metrics": set(),
+    "model_arch": set(),
+    "distribute": set(),
+    "segmentation_model": set(),
+    "data": {"utils_func"},
+    "predict": {"utils_func"},
+    "report": {"utils_func"},
+    "architectures": {"segmentation_model"},
+    "evaluate": {"metrics", "predict", "data"},
+    "train": {"architectures", "losses", "metrics", "data", "distribute", "config"},
+    "cli": {"*"},
+    "__main__": {"cli"},
+}
+OWNERS = {
+    "matplotlib": {"report"},
+    "argparse": {"cli"},
+    "torch": {"distribute"},
+    "tensorflow": {"distribute"},
+    "jax": {"distribute"},
+}
+
+
+def room_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "semseg":
+                yield from (f"semseg.{alias.name}" for alias in node.names if (PACKAGE / f"{alias.name}.py").exists())
+            else:
+                yield node.module
+
+
+SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_import_only_what_the_table_allows(path):
+    room = room_of(path)
+    allowed = MAY_IMPORT[room] | {"errors", "files", room}
+    for module in imported_modules(path):
+        if module.startswith("semseg.") and "*" not in allowed:
+            assert module.split(".")[1] in allowed, f"{path.name} imports {module}: change the design first"
+        owners = OWNERS.get(module.split(".")[0])
+        assert owners is None or room in owners, f"{module} belongs to {owners}, not to {path.name}"
+
+
+def test_every_room_stands_in_the_table():
+    assert {room_of(path) for path in SOURCES} == set(MAY_IMPORT)
+
+
+def test_only_the_command_line_prints_and_nothing_asserts():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}: assert in the package"
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
+                assert room_of(path) == "cli", f"{path}:{node.lineno}: print"
+
+
+def run_python(code):
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_loads_no_backend_and_nothing_heavy():
+    loaded = run_python("import sys, semseg, semseg.cli; print(*sys.modules)").split()
+    for name in ("keras", "torch", "tensorflow", "jax", "numpy", "cv2", "matplotlib", "PIL"):
+        assert name not in loaded
+
+
+def test_every_public_name_can_be_had():
+    import semseg
+
+    for name in semseg.__all__:
+        assert getattr(semseg, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'unet'"):
+        _ = semseg.unet
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, semseg.cli\ntry: semseg.cli.main(['--help'])\nexcept SystemExit: print(); print(*sys.modules)"
+    loaded = run_python(code).splitlines()[-1].split()
+    assert not {"keras", "numpy", "cv2"} & set(loaded)
+
+
+def test_the_readme_has_a_line_for_every_file():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for path in SOURCES:
+        name = str(path.relative_to(PACKAGE)).replace(os.sep, "/")
+        assert f"`{name}`" in readme, f"{name} is missing in the README's table of files"
