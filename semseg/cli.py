@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ RUN_FILES = (
     "confusion_matrix.png", "results.csv", "metrics.json", "classes.json", "config.json",
 )  # fmt: skip
 PICTURES = 8
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SPACE_NEEDED = 100 * 2**20  # bytes: a model, its successor while it is written, and the pictures
 
 
@@ -104,10 +106,13 @@ def _guarded(
     except MemoryError:
         return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return _fail(f"{error.filename or 'disk'}: no space left; free some or choose another --output", 6)
+        if error.errno in _DISK_FULL:
+            where = error.filename or getattr(arguments, "output", "disk")
+            return _fail(f"{where}: no space left; free some or choose another --output", ResourceError.exit_code)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _fail(f"{error.filename}: {error.strerror}; choose a place that can be written", 4)
+            return _fail(
+                f"{error.filename}: {error.strerror}; choose a place that can be written", RunFolderError.exit_code
+            )
         raise
     return 0
 
@@ -131,11 +136,11 @@ def choose_backend(name: str | None) -> str:
     if wanted not in installed:
         others = f", or use {' or '.join(installed)}" if installed else ""
         raise SemsegError(f"{source}: {wanted} is not installed; run 'pip install {wanted}'{others}")
-    os.environ["KERAS_BACKEND"] = wanted
     if "keras" in sys.modules:
         running = sys.modules["keras"].backend.backend()
         if running != wanted:
             raise SemsegError(f"{source}: Keras runs on {running} already; choose {wanted} before Keras is imported")
+    os.environ["KERAS_BACKEND"] = wanted
     return wanted
 
 
@@ -165,6 +170,7 @@ def _train(arguments: argparse.Namespace) -> None:
         findings = check_dataset(dataset, workers=config.workers, on_progress=progress.show)
     _say_what_was_found(config, dataset, findings, model)
 
+    output.mkdir(parents=True, exist_ok=True)
     archived = archive(output, RUN_FILES)
     if archived:
         _say(f"earlier   moved the files of the run before to {archived}")
@@ -179,21 +185,20 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _check_output(output: Path) -> None:
-    """Makes the folder and tries to write there, before anything takes time."""
+    """Tries to write where the results will go, before anything takes time; leaves nothing behind."""
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with replacing(output / "config.json.probe") as temporary:
-            temporary.write_bytes(b"\0" * 4096)
-        (output / "config.json.probe").unlink()
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(bytes(4096))
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in _DISK_FULL:
             raise ResourceError(f"{output}: no space left; free some or choose another --output") from None
         raise RunFolderError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
-    free = shutil.disk_usage(output).free
+    free = shutil.disk_usage(existing).free
     if free < SPACE_NEEDED:
         raise ResourceError(
-            f"{output}: {free / 2**20:.0f} MB left on the disk, {SPACE_NEEDED / 2**20:.0f} MB needed; free some or "
-            "choose another --output"
+            f"{output}: {free // 2**20} MB left on the disk, {SPACE_NEEDED // 2**20} MB needed; free some or choose "
+            "another --output"
         )
 
 
@@ -213,11 +218,14 @@ def _say_what_was_found(config: RunConfig, dataset: "Dataset", findings: "Findin
     palette = dataset.palette
     how = {"cityscapes": "official Cityscapes colours", "k-means": "colours found by k-means"}[palette.source]
     shares = sorted(zip(findings.shares("train"), palette.names, strict=True), reverse=True)
-    listed = ", ".join(f"{name} {_percent(share)}" for share, name in shares)
+    listed = ", ".join(f"{name} {_percent(share)}" for share, name in shares if share)
+    absent = ", ".join(name for share, name in shares if not share)
     _say(f"data      {dataset.root}: {counts} photos of {sizes} pixels")
     for note in dataset.notes:
         _say(f"          {note}")
     _say(f"classes   {palette.num_classes}, {dataset.task}, {how}: {listed}")
+    if absent:
+        _say(f"          not in the training masks: {absent}")
     ignored = findings.ignored_share("train")
     _say(f"          {ignored:.1%} of the training pixels are ignored: no class, or a border too blurred to tell")
     size, parameters = _size(config.image_size), f"{model.count_params():,}"

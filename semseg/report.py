@@ -259,7 +259,7 @@ def save_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: str | 
             if share >= 0.005:
                 axis.text(
                     column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=9,
-                    color="white" if share > 0.55 else INK,
+                    color="white" if share > 0.55 else INK, in_layout=False,
                 )  # fmt: skip
         return _save(figure, path)
 

@@ -1,0 +1,109 @@
+"""Seconds per epoch of main.py's training on the demo data, split into where they go.
+
+Steps: from the start of a training step to its end. Loading: from the end of a step to the start of the next, while
+the loop waits for data. Evaluation: over the whole validation split. The rest: saving, logging and all else. The first
+epoch, in which backends compile and caches fill, is shown but not counted; medians are over the others.
+
+    KERAS_BACKEND=torch python benchmarks/epoch.py
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import keras
+
+from semseg.architectures import build_model
+from semseg.config import RunConfig
+from semseg.data import ensure_demo, open_dataset
+from semseg.distribute import device_name, leave_tensorflow_out
+from semseg.train import train
+
+PARTS = ("steps", "loading", "evaluation", "rest")
+
+
+class Stopwatch(keras.callbacks.Callback):
+    """Seconds of each epoch by part; an epoch lasts until the next one begins."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+        self.running = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._finish_epoch()
+        self.running = dict.fromkeys(PARTS, 0.0)
+        self.began = self.mark = time.perf_counter()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._add("loading")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._add("steps")
+
+    def on_test_begin(self, logs=None):
+        self.mark = time.perf_counter()
+
+    def on_test_end(self, logs=None):
+        self._add("evaluation")
+
+    def on_train_end(self, logs=None):
+        self._finish_epoch()
+
+    def _add(self, part):
+        now = time.perf_counter()
+        self.running[part] += now - self.mark
+        self.mark = now
+
+    def _finish_epoch(self):
+        if self.running:
+            self.running["rest"] = time.perf_counter() - self.began - sum(self.running.values())
+            self.epochs.append(self.running)
+
+
+def measure(quick: bool) -> list[dict[str, float]]:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        leave_tensorflow_out()
+        ensure_demo(root / "images")
+        config = RunConfig(epochs=3 if quick else 6, limit=64 if quick else None)
+        dataset = open_dataset(root / "images", limit=config.limit)
+        keras.utils.set_random_seed(config.seed)
+        model = build_model(config.model, (*config.image_size, 3), dataset.num_logits, filters=config.filters)
+        watch = Stopwatch()
+        train(
+            model,
+            dataset,
+            config,
+            model_path=root / "model.keras",
+            results_path=root / "results.csv",
+            callbacks=[watch],
+        )
+        photos = ", ".join(f"{len(samples)} {name}" for name, samples in dataset.splits.items())
+        print(f"{keras.backend.backend()} on {device_name()}: {photos} photos, {config.image_size[0]} pixels, "
+              f"{config.filters} filters, batches of {config.batch_size}")  # fmt: skip
+    return watch.epochs
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="64 training photos and 3 epochs")
+    epochs = measure(parser.parse_args().quick)
+    print("epoch " + "".join(f"{part:>12}" for part in (*PARTS, "all")))
+    for number, epoch in enumerate(epochs, start=1):
+        print(f"{number:5} " + "".join(f"{seconds:12.3f}" for seconds in (*epoch.values(), sum(epoch.values()))))
+    medians = {part: statistics.median(epoch[part] for epoch in epochs[1:]) for part in PARTS}
+    total = statistics.median(sum(epoch.values()) for epoch in epochs[1:])
+    print("share " + "".join(f"{medians[part] / total:12.1%}" for part in PARTS))
+    print(f"RESULT epoch={total:.3f} " + " ".join(f"{part}={seconds:.3f}" for part, seconds in medians.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers import REPOSITORY, draw_pair, make_pairs
+from PIL import Image
+
+from semseg.cli import choose_backend, main
+from semseg.errors import SemsegError
+from semseg.utils_func import read_image
+
+SMALL = ["--image-size", "32", "--filters", "4", "--batch-size", "4", "--learning-rate", "0.01"]
+WRITTEN = {
+    "acc.png", "classes.json", "config.json", "confusion_matrix.png", "metrics.json", "model_arch.png", "pred_1.png",
+    "pred_2.png", "pred_3.png", "pred_4.png", "results.csv", "train_batch.png", "unet_model.keras",
+}  # fmt: skip
+
+
+def run_main(*arguments, cwd, **options):
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "main.py"), *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **options.pop("environment", {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(pairs, tmp_path_factory):
+    """A finished run of two epochs: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("run")
+    done = run_main("--data", str(pairs), "--epochs", "2", *SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "outputs", done
+
+
+class TestARun:
+    def test_writes_every_file_and_nothing_else(self, finished):
+        assert {path.name for path in finished[0].iterdir()} - {"model_arch_layers.png"} == WRITTEN
+
+    def test_says_what_it_found_and_how_good_it_became(self, finished):
+        text = finished[1].stdout
+        for part in ("12 train, 4 val photos of 32x32 pixels", "classes   19, multiclass, official Cityscapes colours",
+                     "road ", "unet, 4 filters, ", "1/2", "2/2", "sensitivity", "macro", "micro", "pred_1.png",
+                     keras.backend.backend()):  # fmt: skip
+            assert part in text, part
+        assert "\x1b" not in text and "\r" not in text
+
+    def test_says_nothing_on_the_error_stream(self, finished):
+        if keras.backend.backend() != "tensorflow":  # which prints start-up notes of its own
+            assert finished[1].stderr == ""
+
+    def test_the_pictures_are_pictures(self, finished):
+        for path in finished[0].glob("*.png"):
+            assert read_image(path).std() > 5, path
+
+    def test_metrics_agree_with_the_saved_model(self, finished, dataset):
+        from semseg.evaluate import evaluate
+        from semseg.predict import predictor
+
+        model = keras.saving.load_model(finished[0] / "unet_model.keras", safe_mode=True)
+        found = evaluate(predictor(model), dataset, image_size=(32, 32)).scores
+        saved = json.loads((finished[0] / "metrics.json").read_text())
+        assert saved["accuracy"] == pytest.approx(found["accuracy"], abs=1e-3)
+        assert saved["macro_iou"] == pytest.approx(found["macro_iou"], abs=1e-3)
+        assert saved["per_class"]["train"]["iou"] is None
+        assert saved["split"] == "val"
+
+    def test_classes_and_configuration_are_written_down(self, finished):
+        classes = json.loads((finished[0] / "classes.json").read_text())
+        assert classes["classes"][13]["name"] == "car"
+        assert sum(entry["share"] for entry in classes["classes"]) == pytest.approx(1, abs=1e-4)
+        config = json.loads((finished[0] / "config.json").read_text())
+        assert config["epochs"] == 2 and config["backend"] == keras.backend.backend()
+
+    def test_a_second_run_moves_the_first_and_leaves_other_files(self, finished, pairs, tmp_path):
+        outputs = tmp_path / "outputs"
+        shutil.copytree(finished[0], outputs)
+        (outputs / "my notes.txt").write_text("mine")
+        done = run_main("--data", str(pairs), "--epochs", "1", *SMALL, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (archived,) = (outputs / "archive").iterdir()
+        assert {path.name for path in archived.iterdir()} >= WRITTEN
+        assert (archived / "results.csv").read_text() == (finished[0] / "results.csv").read_text()
+        assert (outputs / "my notes.txt").read_text() == "mine"
+        assert f"moved the files of the run before to outputs/archive/{archived.name}" in done.stdout
+
+
+def test_without_data_the_demo_set_is_made_and_trained_on(tmp_path):
+    done = run_main("--epochs", "1", "--limit", "8", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "drew the demo set" in done.stdout
+    assert len(list((tmp_path / "images" / "train").iterdir())) == 200
+    assert len(list((tmp_path / "images" / "val").iterdir())) == 50
+    assert (tmp_path / "outputs" / "pred_8.png").exists()
+
+
+def test_the_real_pairs_train(real_data, tmp_path):
+    done = run_main(
+        "--data", str(real_data / "cityscapes_pairs"), "--limit", "24", "--epochs", "2", "--image-size", "64",
+        "--filters", "4", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "19, multiclass, official Cityscapes colours" in done.stdout
+
+
+class TestBadInput:
+    """Each gives one line with where, what and the mend, the right exit code, and leaves no file behind."""
+
+    @pytest.fixture()
+    def fails(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+        def check(code, *parts, arguments, output="outputs"):
+            before = sorted(tmp_path.rglob("*"))
+            assert main([*SMALL, "--epochs", "1", "--output", output, *arguments]) == code
+            error = capsys.readouterr().err
+            assert error.startswith("error: ") and error.count("\n") == 1, error
+            for part in parts:
+                assert part in error, error
+            assert sorted(tmp_path.rglob("*")) == before
+
+        return check
+
+    def test_no_such_folder(self, fails):
+        fails(3, "nowhere: no such folder", "--data", arguments=["--data", "nowhere"])
+
+    def test_no_pairs_in_it(self, fails, tmp_path):
+        (tmp_path / "empty").mkdir()
+        fails(3, "empty: holds no pairs; expected empty/train", arguments=["--data", "empty"])
+
+    def test_files_that_are_no_pictures(self, fails, tmp_path):
+        make_pairs(tmp_path / "d", train=3, val=2)
+        (tmp_path / "d" / "train" / "2.png").write_text("x")
+        (tmp_path / "d" / "val" / "1.png").write_text("x")
+        fails(3, "2 of 5 files", "d/train/2.png: not a picture", "d/val/1.png", "remove", arguments=["--data", "d"])
+
+    def test_an_odd_width(self, fails, tmp_path):
+        make_pairs(tmp_path / "d", train=3, val=2)
+        Image.new("RGB", (63, 32)).save(tmp_path / "d" / "train" / "1.png")
+        fails(3, "d/train/1.png: is 63x32 pixels, an odd width", "mend", arguments=["--data", "d"])
+
+    def test_other_colours_in_val(self, fails, tmp_path):
+        make_pairs(tmp_path / "d", train=4, val=1)
+        photo, mask = draw_pair(1)
+        Image.fromarray(np.concatenate([photo, 255 - mask // 3], axis=1)).save(tmp_path / "d" / "val" / "1.png")
+        fails(3, "d/val/1.png: more than half of the mask is no class", "colours of train/", arguments=["--data", "d"])
+
+    def test_an_image_size_that_does_not_fit(self, fails, pairs):
+        fails(2, "height 100", "multiple of 16; use 96 or 112", arguments=["--data", str(pairs), "--image-size", "100"])
+
+    def test_one_class(self, fails, pairs):
+        fails(2, "--classes: got 1; expected", "at least 2", arguments=["--data", str(pairs), "--classes", "1"])
+
+    def test_more_classes_than_colours(self, fails, pairs):
+        fails(3, "hold 5 clearly different colours where 30", arguments=["--data", str(pairs), "--classes", "30"])
+
+    def test_an_unknown_network_and_loss_list_the_known(self, fails, pairs):
+        fails(2, "no network 'vnet'; choose one of unet", arguments=["--data", str(pairs), "--model", "vnet"])
+        fails(2, "no loss 'mse'; choose from cross_entropy", arguments=["--data", str(pairs), "--loss", "mse"])
+
+    def test_a_file_where_the_output_folder_should_be(self, fails, pairs, tmp_path):
+        (tmp_path / "taken").write_text("mine")
+        fails(
+            4, "taken: cannot be written", "choose another --output", arguments=["--data", str(pairs)], output="taken"
+        )
+        assert (tmp_path / "taken").read_text() == "mine"
+
+    @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that not even root can write to")
+    def test_a_read_only_output_folder(self, fails, pairs):
+        fails(4, "/proc/here: cannot be written", arguments=["--data", str(pairs)], output="/proc/here")
+
+    def test_a_full_disk_is_refused_before_anything_is_read(self, fails, monkeypatch):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 5 * 2**20))
+        fails(6, "outputs: 5 MB left on the disk, 100 MB needed", arguments=["--data", "nowhere"])
+
+    def test_an_unknown_backend(self, fails):
+        fails(2, "--backend: there is no backend 'torhc'; choose one of torch", arguments=["--backend", "torhc"])
+
+    def test_a_loss_that_explodes_stops_with_its_own_code(self, pairs, tmp_path, capsys):
+        arguments = ["--data", str(pairs), *SMALL, "--learning-rate", "1e30", "--epochs", "2"]
+        assert main([*arguments, "--output", str(tmp_path / "out")]) == 7
+        assert "use a smaller --learning-rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--epochs", "x"], ["--image-size", "12x"], ["--no-such-flag"]])
+def test_wrong_usage_ends_with_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_in_the_middle_leaves_no_part_of_a_file(pairs, tmp_path):
+    limit = 60_000  # bytes in one file: enough for the JSON files, too little for a picture
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = run_main(
+        "--data", str(pairs), "--epochs", "1", *SMALL, cwd=tmp_path, preexec_fn=small_disk,
+        environment={"PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": str(tmp_path / "mpl")},
+    )  # fmt: skip
+    assert done.returncode == 6, done.stderr
+    assert "no space left; free some or choose another --output" in done.stderr.splitlines()[-1]
+    left = {path.name for path in (tmp_path / "outputs").iterdir()}
+    assert left <= {"classes.json", "config.json"}
+
+
+class TestChoosingTheBackend:
+    def test_a_backend_that_is_not_installed_names_the_mend(self, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "jax" else object())
+        with pytest.raises(
+            SemsegError, match="--backend: jax is not installed; run 'pip install jax', or use torch or"
+        ):
+            choose_backend("jax")
+
+    def test_the_environment_is_named_when_it_is_wrong(self, monkeypatch):
+        monkeypatch.setenv("KERAS_BACKEND", "tensorflo")
+        with pytest.raises(SemsegError, match="KERAS_BACKEND: there is no backend 'tensorflo'"):
+            choose_backend(None)
+
+    def test_another_backend_than_the_running_one_is_refused(self, monkeypatch):
+        monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
+        other = "torch" if keras.backend.backend() != "torch" else "jax"
+        with pytest.raises(SemsegError, match=f"Keras runs on {keras.backend.backend()} already"):
+            choose_backend(other)
+        assert choose_backend(None) == keras.backend.backend()
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "semseg", "train", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert "--image-size" in done.stdout

@@ -1,0 +1,112 @@
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+from semseg.architectures import build_model
+from semseg.config import RunConfig
+from semseg.errors import NonFiniteLossError, SemsegError
+from semseg.metrics import confusion_matrix, scores
+from semseg.predict import ids_of_logits
+from semseg.train import KeepBest, make_batches, make_loss, train
+
+CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1)
+
+
+def run(dataset, folder, config=CONFIG, callbacks=()):
+    keras.utils.set_random_seed(config.seed)
+    model = build_model("unet", (*config.image_size, 3), dataset.num_logits, filters=config.filters)
+    history = train(
+        model, dataset, config, model_path=folder / "model.keras", results_path=folder / "results.csv",
+        callbacks=callbacks,
+    )  # fmt: skip
+    return model, history
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return (*run(dataset, folder), folder)
+
+
+def test_the_loss_falls_and_every_epoch_has_its_row(trained):
+    _, history, folder = trained
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert history[-1]["loss"] < history[0]["loss"]
+    with (folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val_mean_iou"]) for row in rows] == [row["val_mean_iou"] for row in history]
+    assert set(rows[0]) == {
+        "epoch", "loss", "accuracy", "mean_iou", "val_loss", "val_accuracy", "val_mean_iou", "learning_rate", "seconds"
+    }  # fmt: skip
+
+
+def test_the_learning_rate_has_come_down_at_the_end(trained):
+    rates = [row["learning_rate"] for row in trained[1]]
+    assert max(rates) <= CONFIG.learning_rate
+    assert rates[-1] < 0.01 * CONFIG.learning_rate
+
+
+def test_the_reported_validation_scores_are_those_of_one_confusion_matrix_over_the_split(dataset, trained):
+    model, history, _ = trained
+    batches = make_batches(dataset, CONFIG)[1]
+    matrix = sum(
+        confusion_matrix(masks, ids_of_logits(np.asarray(model.predict_on_batch(photos))), 19)
+        for photos, masks in batches
+    )
+    batches.close()
+    best = max(history, key=lambda row: row["val_mean_iou"])
+    assert scores(matrix)["macro_iou"] == pytest.approx(best["val_mean_iou"], abs=1e-4)
+    assert scores(matrix)["accuracy"] == pytest.approx(best["val_accuracy"], abs=1e-4)
+
+
+def test_the_saved_model_is_plain_keras_with_the_best_weights(trained):
+    model, _, folder = trained
+    loaded = keras.saving.load_model(folder / "model.keras", safe_mode=True)
+    assert type(loaded).__name__ == "Functional"
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_only_a_better_epoch_replaces_the_saved_weights(tmp_path):
+    model = build_model("unet", (16, 16, 3), 2, filters=2)
+    keep = KeepBest(model, tmp_path / "model.keras")
+    kernel = model.get_layer("logits").kernel
+    saved = []
+    for epoch, val_mean_iou in enumerate((0.5, 0.4, 0.5, 0.6)):
+        kernel.assign(np.full(kernel.shape, epoch, "float32"))
+        keep.on_epoch_end(epoch, {"val_mean_iou": val_mean_iou})
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        saved.append(float(np.array(loaded.get_layer("logits").get_weights()[0]).max()))
+    assert saved == [0, 0, 0, 3]
+
+
+def test_the_same_seed_gives_the_same_run(dataset, trained, tmp_path):
+    model, history = run(dataset, tmp_path)
+    assert [row["loss"] for row in history] == [row["loss"] for row in trained[1]]
+    for ours, theirs in zip(model.get_weights(), trained[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_binary_task_trains_with_a_single_logit(pairs, tmp_path):
+    from semseg.data import open_dataset
+
+    binary = open_dataset(pairs, num_classes=2)
+    config = RunConfig(epochs=2, batch_size=4, image_size=(32, 32), filters=4, loss="binary_cross_entropy+dice")
+    model, history = run(binary, tmp_path, config)
+    assert model.output_shape[-1] == 1
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(dataset, tmp_path):
+    config = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e30)
+    with pytest.raises(NonFiniteLossError, match=r"epoch \d, step \d: the loss is (nan|inf); use a smaller --learning"):
+        run(dataset, tmp_path, config)
+
+
+def test_a_loss_for_two_classes_is_refused_for_more(dataset):
+    with pytest.raises(
+        SemsegError, match="binary_cross_entropy is for 2 classes, and these data have 19; use one of cross"
+    ):
+        make_loss("dice+binary_cross_entropy", dataset)
