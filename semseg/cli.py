@@ -226,8 +226,8 @@ def _say_what_was_found(config: RunConfig, dataset: "Dataset", findings: "Findin
     _say(f"classes   {palette.num_classes}, {dataset.task}, {how}: {listed}")
     if absent:
         _say(f"          not in the training masks: {absent}")
-    ignored = findings.ignored_share("train")
-    _say(f"          {ignored:.1%} of the training pixels are ignored: no class, or a border too blurred to tell")
+    no_class, unknown = findings.ignored_shares("train")
+    _say(f"          ignored training pixels: {no_class:.1%} of no class, {unknown:.1%} too far from every colour")
     size, parameters = _size(config.image_size), f"{model.count_params():,}"
     _say(f"model     {config.model}, {config.filters} filters, {parameters} parameters, input {size}")
     _say(f"device    {device_name()}")

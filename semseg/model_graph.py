@@ -226,10 +226,11 @@ def _label(op: _Op) -> str:
     """The operation with its numbers and its own activation: "Conv 3x3, dilation 2 + ReLU"."""
     window = _numbers(op, "kernel_size", "pool_size", "size")
     text = f"{_name(op)} {'x'.join(map(str, window))}".rstrip()
-    usual = window if op.stem == "ConvTranspose" or hasattr(op.layer, "pool_size") else (1,)
-    for word, value, silent in (("stride", "strides", usual), ("dilation", "dilation_rate", (1,))):
-        number = _numbers(op, value)[:1]
-        text += f", {word} {number[0]}" if number and number != silent[:1] else ""
+    stride, dilation = (max(_numbers(op, name), default=1) for name in ("strides", "dilation_rate"))
+    if stride != (max(window) if op.stem == "ConvTranspose" or hasattr(op.layer, "pool_size") else 1):
+        text += f", stride {stride}"
+    if dilation > 1:
+        text += f", dilation {dilation}"
     if getattr(op.layer, "interpolation", "nearest") != "nearest":
         text += f" ({op.layer.interpolation})"
     return _join(text, _activation(op))

@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from semseg import IGNORE
 from semseg.errors import DataError, SemsegError
 
-MAX_CLASSES = 254  # ids are uint8: 255 is IGNORE, and 254 marks a colour not looked up yet
+MAX_CLASSES = 253  # ids are uint8: 255 is IGNORE, and two more values have a meaning in the table of colours
+_UNSEEN, _FAR = 254, 253
 
 # Name, train id (255: not trained on) and colour of every label, in the order of the official table:
 # cityscapesScripts, helpers/labels.py.
@@ -199,6 +200,15 @@ def bin_image(mask: np.ndarray, palette: Palette) -> np.ndarray:
         >>> bin_image(np.array([[[127, 66, 128], [70, 130, 180], [0, 255, 0]]], np.uint8), palette)
         array([[  0,   1, 255]], dtype=uint8)
     """
+    return quantise(mask, palette)[0]
+
+
+def quantise(mask: np.ndarray, palette: Palette) -> tuple[np.ndarray, int]:
+    """Does what `bin_image` does, and counts the pixels that lie too far from every colour.
+
+    Returns:
+        uint8 ids, and how many of the ignored pixels are farther than `palette.max_distance` from all colours.
+    """
     if mask.dtype != np.uint8 or mask.shape[-1:] != (3,):
         raise SemsegError(f"bin_image: got a mask of {mask.dtype} {mask.shape}; expected uint8 RGB of shape (..., 3)")
     table = _id_of_color(palette)
@@ -209,10 +219,9 @@ def bin_image(mask: np.ndarray, palette: Palette) -> np.ndarray:
         new = np.unique(codes[unseen])
         table[new] = _nearest_ids(_colors_of_codes(new), palette)
         ids = table.take(codes)
-    return ids
-
-
-_UNSEEN = 254
+    far = ids == _FAR
+    ids[far] = IGNORE
+    return ids, int(np.count_nonzero(far))
 
 
 @lru_cache(maxsize=4)
@@ -242,7 +251,7 @@ def _nearest_ids(colors: np.ndarray, palette: Palette) -> np.ndarray:
     squared = _squared_distances(colors, known)
     nearest = squared.argmin(axis=1)
     far = squared[np.arange(len(colors)), nearest] > palette.max_distance**2
-    return np.where(far, np.uint8(IGNORE), ids[nearest])
+    return np.where(far, np.uint8(_FAR), ids[nearest])
 
 
 def _squared_distances(colors: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -341,7 +350,7 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None) ->
 
     Raises:
         DataError: The masks hold no flat areas, or fewer colours than classes were asked for.
-        SemsegError: `num_classes` is below 2 or above 254.
+        SemsegError: `num_classes` is below 2 or above 253.
     """
     if num_classes is not None and not 2 <= num_classes <= MAX_CLASSES:
         raise SemsegError(f"number of classes: got {num_classes}; expected 2 to {MAX_CLASSES}")

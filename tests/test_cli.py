@@ -154,7 +154,7 @@ class TestBadInput:
         make_pairs(tmp_path / "d", train=4, val=1)
         photo, mask = draw_pair(1)
         Image.fromarray(np.concatenate([photo, 255 - mask // 3], axis=1)).save(tmp_path / "d" / "val" / "1.png")
-        fails(3, "d/val/1.png: more than half of the mask is no class", "colours of train/", arguments=["--data", "d"])
+        fails(3, "d/val/1.png: more than half of the mask is far", "colours of train/", arguments=["--data", "d"])
 
     def test_an_image_size_that_does_not_fit(self, fails, pairs):
         fails(2, "height 100", "multiple of 16; use 96 or 112", arguments=["--data", str(pairs), "--image-size", "100"])

@@ -105,7 +105,7 @@ class TestCheck:
         ids = np.stack([draw_ids(seed) for seed in range(12)])
         for k in range(19):
             assert findings.pixels["train"][k] == (ids == k).sum()
-        assert findings.ignored_share("train") == (ids == 255).mean()
+        assert findings.ignored_shares("train") == ((ids == 255).mean(), 0)
         assert findings.shares("train").sum() == pytest.approx(1)
         assert findings.sizes == {(32, 32): 16}
 
@@ -140,8 +140,32 @@ class TestCheck:
             photo, mask = draw_pair(number)
             strange = np.concatenate([photo, 255 - mask // 3], axis=1)
             Image.fromarray(strange).save(tmp_path / "val" / f"{number}.png")
-        with pytest.raises(DataError, match=r"val/1\.png.*no class of the cityscapes palette.*2 of 2 val masks"):
+        with pytest.raises(
+            DataError, match=r"val/1\.png.*far from each of the 19 cityscapes colours.*2 of 2 val masks"
+        ):
             check_dataset(open_dataset(tmp_path))
+
+    def test_photos_in_place_of_masks_are_refused(self, tmp_path):
+        rng = np.random.default_rng(0)
+        for number in range(4):
+            photo = draw_pair(number)[0]
+            noise = rng.integers(0, 256, photo.shape, dtype=np.uint8)
+            noise[:4, :4], noise[:4, 4:8] = 0, 255  # a few flat corners, as photos have them
+            path = tmp_path / ("train" if number else "val") / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.concatenate([photo, noise], axis=1)).save(path)
+        with pytest.raises(DataError, match="are these colour masks"):
+            check_dataset(open_dataset(tmp_path))
+
+    def test_unknown_colours_are_counted_apart_from_void(self, tmp_path):
+        make_pairs(tmp_path, train=4, val=1)
+        photo, mask = draw_pair(0)
+        mask = mask.copy()
+        mask[0, :5] = (0, 255, 255)
+        Image.fromarray(np.concatenate([photo, mask], axis=1)).save(tmp_path / "train" / "1.png")
+        findings = check_dataset(open_dataset(tmp_path))
+        assert findings.unknown == {"train": 5, "val": 0}
+        assert findings.ignored_shares("train") == (0.125, 5 / (4 * 32 * 32))
 
 
 class TestAugmentation:

@@ -1,14 +1,20 @@
 """The built-in demo set: the form of Kaggle's pairs, the same on every run, all or nothing."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from helpers import REPOSITORY
 from PIL import Image, JpegImagePlugin
 
 from semseg.data import demo
-from semseg.data.demo import COLOURS, draw_scene, make_demo
+from semseg.data.demo import draw_scene, make_demo
+from semseg.data.demo.canvas import COLOURS, Label
 from semseg.errors import DataError
 
 
@@ -79,7 +85,7 @@ def test_every_class_occurs_in_sixty_scenes():
     for index in range(60):
         exact = draw_scene([0, 0, index], size=128)[1].reshape(-1, 3)
         seen[index] = (exact[:, None] == COLOURS).all(-1).any(0)
-    assert seen.sum(0).min() >= 2, dict(zip(demo.Label, seen.sum(0).tolist(), strict=True))
+    assert seen.sum(0).min() >= 2, dict(zip(Label, seen.sum(0).tolist(), strict=True))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -108,3 +114,24 @@ def test_a_run_killed_half_way_leaves_nothing(tmp_path, monkeypatch, error):
     with pytest.raises(error, match="killed"):
         make_demo(tmp_path / "images", num_train=3, num_val=1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows nobody can ask whether a process is alive without ending it")
+def test_what_a_killed_run_left_goes_with_the_next_run(tmp_path):
+    code = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from semseg.data import demo
+        demo._write_pair = lambda path, seed: os.kill(os.getpid(), signal.SIGKILL)
+        demo.make_demo(Path(sys.argv[1]))
+    """
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "images")], cwd=REPOSITORY, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    assert left.name.startswith(".images.") and left.name.endswith(".tmp")
+    others = [f".images.{os.getppid()}.tmp", left.name.replace("images", "masks"), ".images.tmp", f"{left.name}.txt"]
+    for name in others:  # of a live process, of another set, of somebody else
+        (tmp_path / name).mkdir()
+    (tmp_path / f".images.{10**30}.tmp").mkdir()
+    make_demo(tmp_path / "images", num_train=1, num_val=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["images", *others])

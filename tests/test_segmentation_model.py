@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -6,7 +5,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import REPOSITORY
 from keras import ops
 
 from semseg.architectures import ARCHITECTURES, build_model
@@ -179,13 +177,3 @@ def test_a_saved_file_gives_equal_logits_on_every_backend_without_semseg(tmp_pat
         assert done.returncode == 0, done.stderr
         assert done.stdout.split()[-1] == backend
         np.testing.assert_allclose(np.load(tmp_path / f"{backend}.npy"), expected, atol=1e-4)
-
-
-def test_defaults_named_in_the_readme_are_those_of_the_code():
-    from semseg.config import RunConfig
-
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    config = RunConfig()
-    assert f"`--image-size {config.image_size[0]}`" in readme
-    assert f"`--filters {config.filters}`" in readme
-    assert json.dumps(config.loss).strip('"') in readme

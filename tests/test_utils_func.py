@@ -17,6 +17,7 @@ from semseg.utils_func import (
     get_segmentation_arr,
     give_color_to_seg_img,
     load_images,
+    quantise,
     read_image,
     resize_mask,
     resize_photo,
@@ -104,6 +105,12 @@ class TestQuantising:
         mask = np.array([[[255, 0, 0], [230, 10, 5], [0, 0, 0], [0, 250, 3], [128, 128, 128], [0, 39, 0]]], np.uint8)
         assert bin_image(mask, RGB).tolist() == [[0, 0, 255, 1, 255, 255]]
 
+    def test_counts_what_lies_too_far(self):
+        mask = np.array([[[255, 0, 0], [128, 128, 128], [0, 0, 0], [0, 42, 0]]], np.uint8)
+        ids, far = quantise(mask, RGB)
+        assert ids.tolist() == [[0, 255, 255, 255]]
+        assert far == 2
+
     def test_equals_the_plain_search_on_random_colours(self):
         palette = cityscapes_palette()
         mask = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
@@ -180,7 +187,7 @@ class TestPalette:
 
     @pytest.mark.parametrize("count", [1, 255])
     def test_a_senseless_number_is_refused(self, count):
-        with pytest.raises(SemsegError, match=f"got {count}; expected 2 to 254"):
+        with pytest.raises(SemsegError, match=f"got {count}; expected 2 to 253"):
             find_palette([draw_pair(0)[1]], count)
 
     def test_more_classes_than_colours_are_refused(self):

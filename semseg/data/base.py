@@ -47,8 +47,20 @@ class Dataset(ABC):
         return 1 if self.task == "binary" else self.palette.num_classes
 
     @abstractmethod
+    def inspect(self, sample: Sample) -> tuple[np.ndarray, np.ndarray, int]:
+        """Loads a sample and counts the pixels of its mask that could not be understood.
+
+        Returns:
+            Photo, uint8 RGB `(H, W, 3)`; class ids, uint8 `(H, W)`; the number of pixels that are ignored because their
+            value or colour is none of the data set's.
+
+        Raises:
+            DataError: The file cannot be used; the message names it.
+        """
+
     def load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """Returns photo, uint8 RGB `(H, W, 3)`, and class ids, uint8 `(H, W)`; raises a `DataError` naming the file."""
+        return self.inspect(sample)[:2]
 
 
 def list_images(folder: Path) -> list[Path]:

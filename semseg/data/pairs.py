@@ -7,7 +7,7 @@ import numpy as np
 
 from semseg.data.base import Dataset, Sample, list_images, seeded_split, spread
 from semseg.errors import DataError
-from semseg.utils_func import bin_image, find_palette, load_images
+from semseg.utils_func import find_palette, load_images, quantise
 
 VAL_SHARE = 0.2
 PALETTE_MASKS = 500  # masks of the training split that the palette is fitted on, evenly spread
@@ -35,10 +35,10 @@ class Pairs(Dataset):
         masks = _readable_masks(spread(splits["train"], PALETTE_MASKS))
         super().__init__(base, splits, find_palette(masks, num_classes), notes)
 
-    def load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """Returns photo, uint8 RGB `(H, W, 3)`, and class ids, uint8 `(H, W)`."""
+    def inspect(self, sample: Sample) -> tuple[np.ndarray, np.ndarray, int]:
+        """Returns photo, class ids, and how many pixels lie too far from every colour."""
         photo, mask = load_images(sample.photo)
-        return photo, bin_image(mask, self.palette)
+        return photo, *quantise(mask, self.palette)
 
 
 def holds_pairs(root: Path) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from semseg.data.demo.street import paint_street, plan_street
+from semseg.data.demo.street import Scene, paint_street
 from semseg.errors import DataError
 
 SPLITS = ("train", "val")
@@ -38,7 +38,7 @@ def draw_scene(seed: int | Sequence[int], *, size: int = 256) -> tuple[np.ndarra
         >>> photo.shape, mask.dtype
         ((256, 256, 3), dtype('uint8'))
     """
-    scene = plan_street(np.random.default_rng(seed))
+    scene = Scene(np.random.default_rng(seed))
     paint_street(scene)
     return scene.canvas.develop(scene.rng, size)
 
@@ -48,8 +48,8 @@ def make_demo(folder: str | Path, *, num_train: int = 200, num_val: int = 50, se
 
     Each file is a JPEG of 512x256 (width x height): the photo left, the colour mask right. A scene depends on the seed,
     the split and its number only. The pairs are written to `.<name>.<process id>.tmp` beside the folder and renamed at
-    the end, so that a killed run leaves no half of a set. What a run that was killed outright has left there is
-    removed by the next one, once that process is no longer alive.
+    the end, so that a killed run leaves no half of a set. A run that is killed outright (SIGKILL) cannot tidy up: the
+    next one for the same folder removes what it left, if that process is no longer alive (not on Windows).
 
     Args:
         folder: Where `train` and `val` go; other files in it stay.
@@ -102,13 +102,12 @@ def _remove_stale(folder: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    """Whether a process may still be running."""
-    if os.name == "nt":  # os.kill would end it there
-        return True
+    """Whether a process may still be running: on Windows, where asking would end it, always."""
     try:
-        os.kill(process, 0)
-    except PermissionError:  # somebody else's
-        return True
+        if os.name != "nt":
+            os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
+    except PermissionError:  # somebody else's
+        return True
     return True

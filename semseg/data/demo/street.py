@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import cv2
@@ -47,31 +47,45 @@ class Side:
         return self.edge + self.out * (self.walk + self.verge)
 
 
-@dataclass
 class Scene:
-    """A street being planned: its layout in metres, and what stands in it with its distance, to be painted later."""
+    """A street being planned: its layout in metres, and what stands in it, to be painted later.
 
-    rng: Rng
-    canvas: Canvas
-    sides: tuple[Side, Side]  # left, right
-    lanes: int
-    crossing: Span  # z at which a side street begins and ends
-    density: float  # 0 open country, 1 city
-    tram: bool
-    items: list[tuple[float, Callable, tuple]] = field(default_factory=list)
+    Attributes:
+        sides: Left and right.
+        edges: x of the left and the right kerb.
+        lanes: All but the tram's.
+        crossing: z at which a side street begins and ends.
+        density: 0 open country, 1 city.
+        items: Distance, draw function and its arguments.
+    """
+
+    def __init__(self, rng: Rng):
+        self.rng = rng
+        weather = WEATHERS[int(np.searchsorted(WEATHER_ODDS, rng.random()))]
+        bend, hill = rng.normal(0, 0.002) * (rng.random() < 0.6), rng.uniform(-0.00004, 0.00025)
+        camera = Camera(rng.uniform(1.3, 1.65), rng.uniform(195, 235), HALF + rng.uniform(-30, 30), bend, hill)
+        elevation, azimuth = rng.uniform(*weather.elevation), rng.uniform(0, math.tau)
+        level = math.cos(elevation)
+        sun = (level * math.sin(azimuth), math.sin(elevation), level * math.cos(azimuth))
+        self.canvas = Canvas(camera, weather, sun)
+        self.lanes, parking = pick(rng, (1, 2, 2, 3)), (rng.random() < 0.6, rng.random() < 0.5)
+        self.tram, self.density = rng.random() < 0.16, pick(rng, (0.1, 0.35, 0.6, 0.8, 1.0))
+        left = -1.9 - LANE * (self.lanes - 1 + self.tram) - PARKING * parking[0]
+        self.edges = left, 1.75 + PARKING * parking[1] + LANE * (rng.random() < 0.1)
+        start = rng.uniform(14, 50) if rng.random() < 0.5 else 2 * FAR
+        walks = rng.uniform(2.2, 5.0, 2).tolist()
+        verges = [rng.uniform(1.2, 4.5) * (rng.random() < 0.9 - 0.55 * self.density) for _ in walks]
+        self.sides = tuple(map(Side, (-1, 1), self.edges, walks, verges, parking))
+        self.crossing = (start, start + rng.uniform(7, 11))
+        self.items: list[tuple[float, Callable, tuple]] = []
 
     def add(self, depth: float, draw: Callable, *args) -> None:
         """Remembers to call `draw(canvas, *args)`; the farthest first."""
         self.items.append((depth, draw, args))
 
-    @property
-    def edges(self) -> Span:
-        """The x of the left and the right kerb."""
-        return self.sides[0].edge, self.sides[1].edge
-
     def pose(self, x: float, z: float, heading: float = 0.0) -> Pose:
         """A place on the ground, on the kerb's height beside the road, with the light that falls there."""
-        ground = 0.0 if self.sides[0].edge < x < self.sides[1].edge else KERB
+        ground = 0.0 if self.edges[0] < x < self.edges[1] else KERB
         return Pose(x, z, heading, self.canvas.sunlit(x, z), ground)
 
     def free(self, z: float, margin: float = 1.0) -> bool:
@@ -93,26 +107,6 @@ class Scene:
         self.canvas.flat(points, tuple(map(int, colour)), label)
 
 
-def plan_street(rng: Rng) -> Scene:
-    """Decides on weather, camera and layout of a street in which nothing stands yet."""
-    weather = WEATHERS[int(np.searchsorted(WEATHER_ODDS, rng.random()))]
-    bend, hill = rng.normal(0, 0.002) * (rng.random() < 0.6), rng.uniform(-0.00004, 0.00025)
-    camera = Camera(rng.uniform(1.3, 1.65), rng.uniform(195, 235), HALF + rng.uniform(-30, 30), bend, hill)
-    elevation, azimuth = rng.uniform(*weather.elevation), rng.uniform(0, math.tau)
-    level = math.cos(elevation)
-    sun = (level * math.sin(azimuth), math.sin(elevation), level * math.cos(azimuth))
-    lanes, parking = pick(rng, (1, 2, 2, 3)), (rng.random() < 0.6, rng.random() < 0.5)
-    tram, density = rng.random() < 0.16, pick(rng, (0.1, 0.35, 0.6, 0.8, 1.0))
-    left = -1.9 - LANE * (lanes - 1 + tram) - PARKING * parking[0]
-    right = 1.75 + PARKING * parking[1] + LANE * (rng.random() < 0.1)
-    start = rng.uniform(14, 50) if rng.random() < 0.5 else 2 * FAR
-    walks = rng.uniform(2.2, 5.0, 2).tolist()
-    verges = [rng.uniform(1.2, 4.5) * (rng.random() < 0.9 - 0.55 * density) for _ in walks]
-    sides = tuple(map(Side, (-1, 1), (left, right), walks, verges, parking))
-    crossing = (start, start + rng.uniform(7, 11))
-    return Scene(rng, Canvas(camera, weather, sun), sides, lanes, crossing, density, tram)
-
-
 def paint_street(scene: Scene) -> None:
     """Fills the street, and paints it on the scene's canvas."""
     scene.canvas.paint_sky(scene.rng)
@@ -132,9 +126,8 @@ def paint_street(scene: Scene) -> None:
 def _paint_ground(scene: Scene) -> None:
     """Road, kerbs, sidewalks and grass."""
     rng, strip, whole, raised = scene.rng, scene.strip, (NEAR, FAR), (KERB, KERB)
-    asphalt, paving, grass = (
-        tone(rng, tones, 0.1) for tones in (textures.ASPHALTS, textures.PAVINGS, textures.GRASSES)
-    )
+    surfaces = textures.ASPHALTS, textures.PAVINGS, textures.GRASSES
+    asphalt, paving, grass = (tone(rng, surface, 0.1) for surface in surfaces)
     land = (paving, Label.SIDEWALK) if scene.density > 0.7 else (grass, Label.TERRAIN)
     strip((-400, 400), whole, *land, raised)
     for side in scene.sides:
@@ -211,7 +204,7 @@ def _paint_bonnet(scene: Scene) -> None:
 def _plan_backdrop(scene: Scene) -> None:
     """What closes the view at the end of the street: houses and trees, or a building across it."""
     rng, weather = scene.rng, scene.canvas.weather
-    style = Style.drawn(rng, weather)
+    style = Style(rng, weather)
     bushes = upright((-80, 80), (FAR, FAR), -1, rng.uniform(3, 6))
     green = foliage(scene.canvas.light((0, 0, -1)), pick(rng, textures.LEAVES), 0.7)
     scene.add(FAR + 2, Canvas.paste, hedge(), bushes, Label.VEGETATION, green)
@@ -221,7 +214,7 @@ def _plan_backdrop(scene: Scene) -> None:
         else:
             _plan_tree(scene, x, FAR - rng.uniform(0, 20), big=True)
     if rng.random() < 0.35:
-        _plan_front(scene, (-24, 24), rng.uniform(60, 110), rng.uniform(7, 20), Style.drawn(rng, weather))
+        _plan_front(scene, (-24, 24), rng.uniform(60, 110), rng.uniform(7, 20), Style(rng, weather))
 
 
 def _plan_front(scene: Scene, x: Span, z: float, height: float, style: Style) -> None:
@@ -255,7 +248,7 @@ def _plan_side(scene: Scene, side: Side) -> None:
 def _plan_house(scene: Scene, side: Side, x: Span, z: Span, height: float) -> None:
     """A building whose front lies along the street and whose side faces the camera, with a roof or without."""
     rng, canvas, (x0, x1), (z0, z1) = scene.rng, scene.canvas, x, z
-    style = Style.drawn(rng, canvas.weather)
+    style = Style(rng, canvas.weather)
     corners = upright((x0, x0), z, KERB, height)
     if canvas.camera.sees(corners):
         nearest = max(z0, min(z1 - 1, FX * abs(x0) / HALF))
@@ -284,9 +277,8 @@ def _plan_barrier(scene: Scene, side: Side, z: Span) -> None:
     elif kind < 0.7:
         scene.add(z[1], objects.draw_fence, x, z, height, tone(rng, textures.FENCES))
     else:
-        scene.add(
-            z[1], Canvas.paste, hedge(), corners, Label.VEGETATION, foliage(light, pick(rng, textures.LEAVES), 1.2)
-        )
+        green = foliage(light, pick(rng, textures.LEAVES), 1.2)
+        scene.add(z[1], Canvas.paste, hedge(), corners, Label.VEGETATION, green)
     canvas.shadow(list(product((x, x + side.out * 0.4), z)), height)
 
 
@@ -392,12 +384,8 @@ def _plan_people(scene: Scene) -> None:
 
 def _person_colours(rng: Rng) -> list[Colour]:
     """Trousers, coat, skin and hair."""
-    return [
-        tone(rng, textures.CLOTHES[:7]),
-        tone(rng, textures.CLOTHES),
-        pick(rng, textures.SKINS),
-        pick(rng, textures.HAIRS),
-    ]
+    trousers, coat = tone(rng, textures.CLOTHES[:7]), tone(rng, textures.CLOTHES)
+    return [trousers, coat, pick(rng, textures.SKINS), pick(rng, textures.HAIRS)]
 
 
 def _plan_person(scene: Scene, x: float, z: float, heading: float | None = None) -> None:

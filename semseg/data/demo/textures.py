@@ -1,7 +1,6 @@
 """What surfaces look like: palettes, foliage, and the fronts of buildings and walls as images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import tau
 
@@ -96,29 +95,16 @@ def hedge() -> np.ndarray:
     return image
 
 
-@dataclass(frozen=True)
 class Style:
-    """How a building looks; lengths in metres, window as a share of its bay."""
+    """How a building looks, by chance; lengths in metres, window as a share of its bay."""
 
-    glass: Colour
-    frame: Colour
-    bay: float
-    storey: float
-    window: tuple[float, float]
-    shop: Colour
-    wall: Colour
-    brick: bool
-    balcony: bool
-    lit: float
-
-    @classmethod
-    def drawn(cls, rng: Rng, weather: Weather) -> "Style":
-        """A style by chance."""
-        glass, frame = mix(weather.horizon, (40, 48, 56), rng.uniform(0.5, 0.95)), pick(rng, FRAMES)
-        bay, storey, *window = (rng.uniform(*span) for span in ((2.2, 4.0), (2.9, 3.7), (0.35, 0.75), (0.45, 0.68)))
-        shop, wall = pick(rng, CLOTHES + WALLS), tone(rng, WALLS)
-        brick, balcony = rng.random() < 0.35, rng.random() < 0.25
-        return cls(glass, frame, bay, storey, tuple(window), shop, wall, brick, balcony, weather.lamps * 0.6)
+    def __init__(self, rng: Rng, weather: Weather):
+        self.glass, self.frame = mix(weather.horizon, (40, 48, 56), rng.uniform(0.5, 0.95)), pick(rng, FRAMES)
+        self.bay, self.storey = rng.uniform(2.2, 4.0), rng.uniform(2.9, 3.7)
+        self.window = rng.uniform(0.35, 0.75), rng.uniform(0.45, 0.68)
+        self.shop, self.wall = pick(rng, CLOTHES + WALLS), tone(rng, WALLS)
+        self.brick, self.balcony = rng.random() < 0.35, rng.random() < 0.25
+        self.lit = weather.lamps * 0.6  # share of windows
 
     def pane(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Left, top, width and height of the window in a bay of that many pixels."""
@@ -164,11 +150,8 @@ def _stained(rng: Rng, image: np.ndarray) -> np.ndarray:
 
 def _bay(style: Style, width: int, height: int) -> np.ndarray:
     """One window in its piece of wall, uint8 RGB `(height, width, 3)`."""
-    cell, rim, (x, y, w, h) = (
-        np.full((height, width, 3), style.wall, np.uint8),
-        max(1, width // 28),
-        style.pane(width, height),
-    )
+    cell = np.full((height, width, 3), style.wall, np.uint8)
+    rim, (x, y, w, h) = max(1, width // 28), style.pane(width, height)
     if style.brick and height > 40:
         cell[:: max(3, height // 28)] = np.multiply(style.wall, 0.84)
     cv2.rectangle(cell, (x - rim, y - rim), (x + w + rim, y + h + rim), style.frame, cv2.FILLED)
