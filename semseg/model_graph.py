@@ -226,8 +226,9 @@ def _label(op: _Op) -> str:
     """The operation with its numbers and its own activation: "Conv 3x3, dilation 2 + ReLU"."""
     window = _numbers(op, "kernel_size", "pool_size", "size")
     text = f"{_name(op)} {'x'.join(map(str, window))}".rstrip()
-    stride, dilation = (max(_numbers(op, name), default=1) for name in ("strides", "dilation_rate"))
-    if stride != (max(window) if op.stem == "ConvTranspose" or hasattr(op.layer, "pool_size") else 1):
+    usual = max(window) if op.stem == "ConvTranspose" or hasattr(op.layer, "pool_size") else 1
+    stride, dilation = max(_numbers(op, "strides"), default=usual), max(_numbers(op, "dilation_rate"), default=1)
+    if stride != usual:
         text += f", stride {stride}"
     if dilation > 1:
         text += f", dilation {dilation}"
