@@ -11,8 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semseg import __version__
 from semseg.config import RunConfig
@@ -38,9 +39,7 @@ SPACE_NEEDED = 100 * 2**20  # bytes: a model, its successor while it is written,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains, as `main.py` does; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="main.py", description=_DESCRIPTION, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="main.py", description=_DESCRIPTION)
     _add_training_flags(parser)
     return _guarded(_train, parser, argv)
 
@@ -50,10 +49,7 @@ def commands(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="semseg", description="Semantic segmentation with U-Nets in Keras 3.")
     parser.add_argument("--version", action="version", version=f"semseg {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    training = subparsers.add_parser(
-        "train", help="train a network", description=_DESCRIPTION, formatter_class=formatter
-    )
+    training = subparsers.add_parser("train", help="train a network", description=_DESCRIPTION)
     _add_training_flags(training)
     training.set_defaults(function=_train)
     return _guarded(lambda arguments: arguments.function(arguments), parser, argv)
@@ -65,24 +61,27 @@ and without pictures in images/, a small drawn demo set is made there first. Loo
 
 def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     default = RunConfig()
-    flag = parser.add_argument
-    flag("--data", default=default.data, metavar="DIR", help="folder with train/ and val/, pictures of photo | mask")
-    flag("--model", default=default.model, metavar="NAME", help="network to train")
-    flag("--epochs", type=int, default=default.epochs, metavar="N", help="times that every training photo is seen")
-    flag("--batch-size", type=int, default=default.batch_size, metavar="N", help="photos per step")
-    flag("--learning-rate", type=float, default=default.learning_rate, metavar="X", help="peak of the learning rate")
-    flag(
-        "--image-size", type=_image_size, default=default.image_size, metavar="S or HxW",
-        help="pixels that the network sees, such as 128 or 192x256 (height x width)",
-    )  # fmt: skip
-    flag("--filters", type=int, default=default.filters, metavar="N", help="channels of the first block: the width")
-    flag("--loss", default=default.loss, metavar="NAME", help="cross_entropy, dice, iou, or a sum: cross_entropy+dice")
-    flag("--classes", type=int, metavar="K", help="number of mask colours; None: found from the masks")
-    flag("--limit", type=int, metavar="N", help="use at most N photos of each split; None: all")
-    flag("--seed", type=int, default=default.seed, metavar="N", help="same seed, same run")
-    flag("--workers", type=int, default=default.workers, metavar="N", help="threads that load photos ahead")
-    flag("--backend", metavar="NAME", help="torch, tensorflow or jax; None: KERAS_BACKEND, else what is installed")
-    flag("--output", default=default.output, metavar="DIR", help="where the results go")
+
+    def flag(name: str, metavar: str, text: str, **options: Any) -> None:
+        options.setdefault("default", getattr(default, name.removeprefix("--").replace("-", "_")))
+        parser.add_argument(name, metavar=metavar, help=text, **options)
+
+    flag("--data", "DIR", "folder with train/ and val/: pictures of photo | colour mask (default: %(default)s)")
+    flag("--model", "NAME", "network (default: %(default)s)")
+    flag("--epochs", "N", "times that every training photo is seen (default: %(default)s)", type=int)
+    flag("--batch-size", "N", "photos per step (default: %(default)s)", type=int)
+    flag("--learning-rate", "X", "peak of the learning rate (default: %(default)s)", type=float)
+    flag("--image-size", "SIZE", f"pixels that the network sees: 192, or height x width such as 192x256 (default: "
+         f"{default.image_size[0]})", type=_image_size)  # fmt: skip
+    flag("--filters", "N", "channels of the first block, the width of the network (default: %(default)s)", type=int)
+    flag("--loss", "NAME", "cross_entropy, binary_cross_entropy, dice, iou, or a sum like cross_entropy+dice "
+         "(default: %(default)s)")  # fmt: skip
+    flag("--classes", "K", "number of colours in the masks (default: found from the masks)", type=int)
+    flag("--limit", "N", "use at most N photos of each split, for a quick try (default: all)", type=int)
+    flag("--seed", "N", "the same seed gives the same run (default: %(default)s)", type=int)
+    flag("--workers", "N", "threads that load photos ahead (default: %(default)s)", type=int)
+    flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)", default=None)
+    flag("--output", "DIR", "where the results go (default: %(default)s)")
 
 
 def _image_size(text: str) -> tuple[int, int]:
@@ -256,9 +255,8 @@ def _draw_before(output: Path, config: RunConfig, dataset: "Dataset", model: "ke
     from semseg.report import save_batch
     from semseg.train import make_batches
 
-    batches, _ = make_batches(dataset, config)
+    batches, _ = make_batches(dataset, replace(config, workers=0))
     save_batch(*batches[0], dataset.palette, output / "train_batch.png")
-    batches.close()
     get_model_arch(model, output / "model_arch.png")
 
 

@@ -32,11 +32,11 @@ class RunConfig:
     data: str = "images"
     model: str = "unet"
     epochs: int = 10
-    batch_size: int = 8
-    learning_rate: float = 3e-3
+    batch_size: int = 4
+    learning_rate: float = 5e-3
     image_size: tuple[int, int] = (128, 128)
     filters: int = 16
-    loss: str = "cross_entropy"
+    loss: str = "cross_entropy+dice"
     seed: int = 0
     backend: str = "torch"
     output: str = "outputs"
@@ -53,7 +53,7 @@ class RunConfig:
                 flag = "--" + name.replace("_", "-")
                 raise SemsegError(f"{flag}: got {value}; expected a whole number of at least {smallest}")
         if not 0 < self.learning_rate < float("inf"):
-            raise SemsegError(f"--learning-rate: got {self.learning_rate}; expected a number above 0, such as 0.003")
+            raise SemsegError(f"--learning-rate: got {self.learning_rate}; expected a number above 0, such as 0.005")
         if min(self.image_size) < 1:
             raise SemsegError(f"--image-size: got {self.image_size}; expected sides of at least 1 pixel")
 

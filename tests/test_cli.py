@@ -1,6 +1,5 @@
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -202,6 +201,7 @@ def test_wrong_usage_ends_with_code_2(arguments, capsys):
 
 
 def test_a_disk_that_fills_up_in_the_middle_leaves_no_part_of_a_file(pairs, tmp_path):
+    resource = pytest.importorskip("resource")
     limit = 60_000  # bytes in one file: enough for the JSON files, too little for a picture
 
     def small_disk():
