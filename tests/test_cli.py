@@ -22,15 +22,14 @@ WRITTEN = {
 }  # fmt: skip
 
 
-def run_main(*arguments, cwd, **options):
+def run_main(*arguments, cwd):
     return subprocess.run(
         [sys.executable, str(REPOSITORY / "main.py"), *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **options.pop("environment", {})},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=False,
-        **options,
     )
 
 
@@ -200,17 +199,25 @@ def test_wrong_usage_ends_with_code_2(arguments, capsys):
     assert "error:" in capsys.readouterr().err
 
 
+SMALL_DISK = """
+import resource, runpy, sys
+limit = 60_000  # bytes in one file: enough for the JSON files, too little for a picture
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_a_disk_that_fills_up_in_the_middle_leaves_no_part_of_a_file(pairs, tmp_path):
-    resource = pytest.importorskip("resource")
-    limit = 60_000  # bytes in one file: enough for the JSON files, too little for a picture
-
-    def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    done = run_main(
-        "--data", str(pairs), "--epochs", "1", *SMALL, cwd=tmp_path, preexec_fn=small_disk,
-        environment={"PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": str(tmp_path / "mpl")},
-    )  # fmt: skip
+    pytest.importorskip("resource")
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", SMALL_DISK, str(REPOSITORY / "main.py"), "--data", str(pairs), *SMALL],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "MPLCONFIGDIR": str(tmp_path / "matplotlib")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 6, done.stderr
     assert "no space left; free some or choose another --output" in done.stderr.splitlines()[-1]
     left = {path.name for path in (tmp_path / "outputs").iterdir()}
