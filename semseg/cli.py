@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -172,7 +173,7 @@ def _train(arguments: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     archived = archive(output, RUN_FILES)
     if archived:
-        _say(f"earlier   moved the files of the run before to {archived}")
+        _say_about("earlier", f"moved the files of the run before to {archived}")
     _write_descriptions(output, config, dataset, findings, model)
     _draw_before(output, config, dataset, model)
     start = time.perf_counter()
@@ -205,7 +206,7 @@ def _open(config: RunConfig) -> "Dataset":
     from semseg.data import ensure_demo, open_dataset
 
     if config.data == RunConfig.data and ensure_demo(Path(config.data)):
-        _say(f"demo      no pairs in {config.data}/: drew the demo set there; use --data for your own")
+        _say_about("demo", f"no pairs in {config.data}/: drew the demo set there; use --data for your own")
     return open_dataset(config.data, num_classes=config.classes, seed=config.seed, limit=config.limit)
 
 
@@ -219,17 +220,17 @@ def _say_what_was_found(config: RunConfig, dataset: "Dataset", findings: "Findin
     shares = sorted(zip(findings.shares("train"), palette.names, strict=True), reverse=True)
     listed = ", ".join(f"{name} {_percent(share)}" for share, name in shares if share)
     absent = ", ".join(name for share, name in shares if not share)
-    _say(f"data      {dataset.root}: {counts} photos of {sizes} pixels")
+    _say_about("data", f"{dataset.root}: {counts} photos of {sizes} pixels")
     for note in dataset.notes:
-        _say(f"          {note}")
-    _say(f"classes   {palette.num_classes}, {dataset.task}, {how}: {listed}")
+        _say_about("", note)
+    _say_about("classes", f"{palette.num_classes}, {dataset.task}, {how}: {listed}")
     if absent:
-        _say(f"          not in the training masks: {absent}")
+        _say_about("", f"not in the training masks: {absent}")
     no_class, unknown = findings.ignored_shares("train")
-    _say(f"          ignored training pixels: {no_class:.1%} of no class, {unknown:.1%} too far from every colour")
+    _say_about("", f"ignored training pixels: {no_class:.1%} of no class, {unknown:.1%} too far from every colour")
     size, parameters = _size(config.image_size), f"{model.count_params():,}"
-    _say(f"model     {config.model}, {config.filters} filters, {parameters} parameters, input {size}")
-    _say(f"device    {device_name()}")
+    _say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
+    _say_about("device", device_name())
 
 
 def _write_descriptions(
@@ -281,9 +282,9 @@ def _finish(
     save_confusion_matrix(evaluation.matrix, dataset.palette.names, output / "confusion_matrix.png")
     _draw_predictions(output, config, dataset, predict_batch, evaluation)
     _say_scores(evaluation, dataset, best)
-    _say(f"trained   {config.epochs} epochs in {seconds:.0f} s; wrote to {output}/:")
     written = sorted({path.name for pattern in RUN_FILES for path in output.glob(pattern)})
-    _say("          " + ", ".join(written))
+    _say_about("trained", f"{config.epochs} epochs in {seconds:.0f} s")
+    _say_about("wrote", f"in {output}{os.sep}: {', '.join(written)}")
 
 
 def _draw_predictions(
@@ -343,6 +344,12 @@ def _model_path(config: RunConfig) -> Path:
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _say_about(topic: str, text: str) -> None:
+    """Prints a paragraph with its topic in the margin."""
+    lines = textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False)
+    _say(f"{topic:10}" + f"\n{'':10}".join(lines))
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -173,7 +173,7 @@ class TestAugmentation:
         ids = draw_ids(1, 64)
         photo = np.repeat(ids[..., None], 3, axis=2)  # a photo of the ids themselves
         for seed in range(10):
-            moved, mask = Augmentation(brightness=0, contrast=0)(photo, ids, np.random.default_rng(seed))
+            moved, mask = Augmentation(rotation=20, scale=(0.8, 1.5), brightness=0, contrast=0)(photo, ids, np.random.default_rng(seed))
             inside = mask != 255
             assert inside.mean() > 0.3
             agree = np.abs(moved[..., 0].astype(int) - mask) <= 1

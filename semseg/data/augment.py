@@ -23,10 +23,10 @@ class Augmentation:
 
     horizontal_flip: float = 0.5
     vertical_flip: float = 0.0
-    rotation: float = 5.0
-    scale: tuple[float, float] = (0.95, 1.15)
-    brightness: float = 0.15
-    contrast: float = 0.15
+    rotation: float = 3.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    brightness: float = 0.1
+    contrast: float = 0.1
 
     def __call__(self, photo: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Changes a sample.
