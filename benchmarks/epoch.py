@@ -22,9 +22,10 @@ import keras
 
 from semseg.architectures import build_model
 from semseg.config import RunConfig
-from semseg.data import ensure_demo, open_dataset
+from semseg.data import open_dataset
+from semseg.data.demo import make_demo
 from semseg.distribute import device_name, leave_tensorflow_out
-from semseg.train import train
+from semseg.train import train_model
 
 PARTS = ("steps", "loading", "evaluation", "rest")
 
@@ -72,13 +73,13 @@ def measure(quick: bool) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         leave_tensorflow_out()
-        ensure_demo(root / "images")
-        config = RunConfig(epochs=3 if quick else 6, limit=64 if quick else None)
-        dataset = open_dataset(root / "images", limit=config.limit)
+        make_demo(root / "images", num_train=40 if quick else 200, num_val=10 if quick else 50)
+        config = RunConfig(epochs=3 if quick else 6)
+        dataset = open_dataset(root / "images")
         keras.utils.set_random_seed(config.seed)
         model = build_model(config.model, (*config.image_size, 3), dataset.num_logits, filters=config.filters)
         watch = Stopwatch()
-        train(
+        train_model(
             model,
             dataset,
             config,
@@ -94,7 +95,7 @@ def measure(quick: bool) -> list[dict[str, float]]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="64 training photos and 3 epochs")
+    parser.add_argument("--quick", action="store_true", help="40 training photos and 3 epochs")
     epochs = measure(parser.parse_args().quick)
     print("epoch " + "".join(f"{part:>12}" for part in (*PARTS, "all")))
     for number, epoch in enumerate(epochs, start=1):

@@ -42,12 +42,12 @@ _ROOM_OF_NAME = {
     "data_generator": "data.batches",
     "make_demo": "data.demo",
     "open_dataset": "data",
-    "evaluate": "evaluate",
+    "evaluate_split": "evaluate",
     "predict_ids": "predict",
     "predictor": "predict",
     "get_acc": "report",
     "show_predictions": "report",
-    "train": "train",
+    "train_model": "train",
     "main": "cli",
 }
 

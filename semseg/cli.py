@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from semseg import __version__
 from semseg.config import RunConfig
@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported wh
     from semseg.evaluate import Evaluation
 
 BACKENDS = ("torch", "tensorflow", "jax")
-RUN_FILES = (
-    "*_model.keras", "pred_*.png", "acc.png", "train_batch.png", "model_arch.png", "model_arch_layers.png",
+RUN_FILES = (  # beside the model's own file
+    "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png", "model_arch_layers.png",
     "confusion_matrix.png", "results.csv", "metrics.json", "classes.json", "config.json",
 )  # fmt: skip
 PICTURES = 8
@@ -40,14 +40,14 @@ SPACE_NEEDED = 100 * 2**20  # bytes: a model, its successor while it is written,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains, as `main.py` does; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="main.py", description=_DESCRIPTION)
+    parser = _Parser(prog="main.py", description=_DESCRIPTION)
     _add_training_flags(parser)
     return _guarded(_train, parser, argv)
 
 
 def commands(argv: Sequence[str] | None = None) -> int:
     """Runs `python -m semseg <command>`; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="semseg", description="Semantic segmentation with U-Nets in Keras 3.")
+    parser = _Parser(prog="semseg", description="Semantic segmentation with U-Nets in Keras 3.")
     parser.add_argument("--version", action="version", version=f"semseg {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
     training = subparsers.add_parser("train", help="train a network", description=_DESCRIPTION)
@@ -58,6 +58,13 @@ def commands(argv: Sequence[str] | None = None) -> int:
 
 _DESCRIPTION = """Trains a network to name the class of every pixel, from a folder of photos and masks. Without --data
 and without pictures in images/, a small drawn demo set is made there first. Look at outputs/pred_*.png afterwards."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the list of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
 
 
 def _add_training_flags(parser: argparse.ArgumentParser) -> None:
@@ -158,7 +165,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from semseg.architectures import build_model
     from semseg.data.check import check_dataset
     from semseg.distribute import leave_tensorflow_out
-    from semseg.train import make_loss, train
+    from semseg.train import make_loss, train_model
 
     _say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
@@ -171,13 +178,13 @@ def _train(arguments: argparse.Namespace) -> None:
     _say_what_was_found(config, dataset, findings, model)
 
     output.mkdir(parents=True, exist_ok=True)
-    archived = archive(output, RUN_FILES)
+    archived = archive(output, _run_files())
     if archived:
         _say_about("earlier", f"moved the files of the run before to {archived}")
     _write_descriptions(output, config, dataset, findings, model)
     _draw_before(output, config, dataset, model)
     start = time.perf_counter()
-    history = train(
+    history = train_model(
         model, dataset, config, model_path=_model_path(config), results_path=output / "results.csv",
         callbacks=[_progress_callback(config.epochs, _size(config.image_size))],
     )  # fmt: skip
@@ -216,7 +223,11 @@ def _say_what_was_found(config: RunConfig, dataset: "Dataset", findings: "Findin
     counts = ", ".join(f"{len(samples)} {name}" for name, samples in dataset.splits.items())
     sizes = ", ".join(_size(size) for size, _ in sorted(findings.sizes.items(), key=lambda item: -item[1])[:3])
     palette = dataset.palette
-    how = {"cityscapes": "official Cityscapes colours", "k-means": "colours found by k-means"}[palette.source]
+    how = {
+        "cityscapes": "official Cityscapes colours",
+        "exact": "the colours that the masks hold",
+        "k-means": "colours found by k-means",
+    }[palette.source]
     shares = sorted(zip(findings.shares("train"), palette.names, strict=True), reverse=True)
     listed = ", ".join(f"{name} {_percent(share)}" for share, name in shares if share)
     absent = ", ".join(name for share, name in shares if not share)
@@ -226,8 +237,9 @@ def _say_what_was_found(config: RunConfig, dataset: "Dataset", findings: "Findin
     _say_about("classes", f"{palette.num_classes}, {dataset.task}, {how}: {listed}")
     if absent:
         _say_about("", f"not in the training masks: {absent}")
-    no_class, unknown = findings.ignored_shares("train")
-    _say_about("", f"ignored training pixels: {no_class:.1%} of no class, {unknown:.1%} too far from every colour")
+    for split in dataset.splits:
+        no_class, unknown = findings.ignored_shares(split)
+        _say_about("", f"ignored in {split}: {no_class:.1%} of no class, {unknown:.1%} too far from every colour")
     size, parameters = _size(config.image_size), f"{model.count_params():,}"
     _say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
     _say_about("device", device_name())
@@ -270,19 +282,19 @@ def _finish(
     seconds: float,
 ) -> None:
     """Judges the best weights on the validation split, at the masks' own size, and writes what it found."""
-    from semseg.evaluate import evaluate
+    from semseg.evaluate import evaluate_split
     from semseg.predict import predictor
     from semseg.report import get_acc, save_confusion_matrix
 
     predict_batch = predictor(model, config.batch_size)
-    evaluation = evaluate(predict_batch, dataset, image_size=config.image_size, batch_size=config.batch_size)
+    evaluation = evaluate_split(predict_batch, dataset, image_size=config.image_size, batch_size=config.batch_size)
     best = max(history, key=lambda row: row["val_mean_iou"])
     _write_json(output / "metrics.json", _metrics(evaluation, dataset, best, seconds))
     get_acc(history, output / "acc.png")
     save_confusion_matrix(evaluation.matrix, dataset.palette.names, output / "confusion_matrix.png")
     _draw_predictions(output, config, dataset, predict_batch, evaluation)
     _say_scores(evaluation, dataset, best)
-    written = sorted({path.name for pattern in RUN_FILES for path in output.glob(pattern)})
+    written = sorted({path.name for pattern in _run_files() for path in output.glob(pattern)})
     _say_about("trained", f"{config.epochs} epochs in {seconds:.0f} s")
     _say_about("wrote", f"in {output}{os.sep}: {', '.join(written)}")
 
@@ -337,6 +349,13 @@ def _write_json(path: Path, values: dict) -> None:
 
 def _model_path(config: RunConfig) -> Path:
     return Path(config.output) / f"{config.model}_model.keras"
+
+
+def _run_files() -> list[str]:
+    """Glob patterns of all that a run may write."""
+    from semseg.architectures import ARCHITECTURES
+
+    return [*RUN_FILES, *(f"{name}_model.keras" for name in ARCHITECTURES)]
 
 
 # ------------------------------------------------------------------------------------------------------- printing

@@ -1,10 +1,10 @@
 """What a run was asked to do: written beside its results, so that the run can be understood and repeated."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from semseg.errors import RunFolderError, SemsegError
+from semseg.errors import SemsegError
 from semseg.files import replacing
 
 
@@ -52,6 +52,8 @@ class RunConfig:
             if value is not None and value < smallest:
                 flag = "--" + name.replace("_", "-")
                 raise SemsegError(f"{flag}: got {value}; expected a whole number of at least {smallest}")
+        if self.seed >= 2**32:
+            raise SemsegError(f"--seed: got {self.seed}; expected a whole number below 2 to the power of 32")
         if not 0 < self.learning_rate < float("inf"):
             raise SemsegError(f"--learning-rate: got {self.learning_rate}; expected a number above 0, such as 0.005")
         if min(self.image_size) < 1:
@@ -61,20 +63,3 @@ class RunConfig:
         """Writes the run, and what else is worth knowing of it, as JSON."""
         with replacing(path) as temporary:
             temporary.write_text(json.dumps({**asdict(self), **extra}, indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: Path) -> "RunConfig":
-        """Reads what `save` wrote.
-
-        Raises:
-            RunFolderError: The file is missing or holds no run.
-        """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            known = {field.name: values[field.name] for field in fields(cls)}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(
-                f"{path}: does not describe a run ({error!r}); name a finished run's folder"
-            ) from error
-        known["image_size"] = tuple(known["image_size"])
-        return cls(**known)

@@ -11,7 +11,7 @@ from semseg.predict import PredictBatch, predict_ids
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found.
+    """What `evaluate_split` found.
 
     Attributes:
         matrix: int64 `(K, K)` over the whole split, rows truth, columns prediction.
@@ -29,7 +29,7 @@ class Evaluation:
         return scores(self.matrix)
 
 
-def evaluate(
+def evaluate_split(
     predict_batch: PredictBatch,
     dataset: Dataset,
     split: str = "val",

@@ -126,15 +126,18 @@ class ConfusionMatrix(keras.metrics.Metric):
         self.low.assign(low - ops.left_shift(carry, self._HALF))
 
     def result(self) -> dict[str, KerasTensor]:
-        """Returns accuracy and mean IoU (over the classes present) so far, 0 to 1."""
+        """Returns accuracy and mean IoU (over the classes present) so far, 0 to 1; NaN before any pixel counted."""
         matrix = ops.cast(self.high, "float32") * 2.0**self._HALF + ops.cast(self.low, "float32")
         hits = ops.diagonal(matrix)
         union = ops.sum(matrix, axis=0) + ops.sum(matrix, axis=1) - hits
         iou = hits / ops.maximum(union, 1.0)
         present = ops.cast(union > 0, "float32")
+        counted = ops.sum(matrix)
+        accuracy = ops.sum(hits) / ops.maximum(counted, 1.0)
+        mean_iou = ops.sum(iou * present) / ops.maximum(ops.sum(present), 1.0)
         return {
-            "accuracy": ops.sum(hits) / ops.maximum(ops.sum(matrix), 1.0),
-            "mean_iou": ops.sum(iou * present) / ops.maximum(ops.sum(present), 1.0),
+            "accuracy": ops.where(counted > 0, accuracy, float("nan")),
+            "mean_iou": ops.where(counted > 0, mean_iou, float("nan")),
         }
 
     def matrix(self) -> np.ndarray:

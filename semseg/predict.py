@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+import cv2
 import numpy as np
 
 from semseg.utils_func import resize_photo
@@ -48,13 +49,20 @@ def predict_ids(
     for batch in _in_batches(photos, batch_size):
         resized = np.stack([resize_photo(photo, image_size) for photo in batch])
         for photo, logits in zip(batch, predict_batch(resized), strict=True):
-            yield ids_of_logits(resize_photo(logits, photo.shape[:2]))
+            yield ids_of_logits(_resize_logits(logits, photo.shape[:2]))
 
 
 def ids_of_logits(logits: np.ndarray) -> np.ndarray:
     """`(..., K)` to uint8 `(...)`: the largest logit, or whether the single one is above 0."""
     ids = logits[..., 0] > 0 if logits.shape[-1] == 1 else logits.argmax(axis=-1)
     return ids.astype(np.uint8)
+
+
+def _resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if logits.shape[:2] == tuple(size):
+        return logits
+    resized = cv2.resize(logits.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(*size, logits.shape[2])  # OpenCV drops an axis of one channel
 
 
 def _in_batches(items: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

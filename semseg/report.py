@@ -1,5 +1,6 @@
 """Every picture of a run. Takes arrays and plain values; the only room that imports matplotlib."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ STYLE = {
     "ytick.color": FAINT,
     "legend.frameon": False,
     "savefig.dpi": 120,
+    "text.parse_math": False,  # a file name may hold dollar signs
     "savefig.facecolor": "white",
 }
 PANEL = 3.6  # inches
@@ -43,7 +45,7 @@ def get_acc(history: Sequence[dict[str, float]], path: str | Path, best_epoch: i
     """Draws the course of training: loss, pixel accuracy, mean IoU and learning rate over the epochs.
 
     Args:
-        history: Rows as `train` returns them.
+        history: Rows as `train_model` returns them.
         path: Where the PNG goes.
         best_epoch: The epoch to mark, counted from 1; None for the one with the highest `val_mean_iou`.
 
@@ -188,7 +190,10 @@ def _class_legend(figure: Figure, palette: Palette, *masks: np.ndarray) -> None:
     ]
     if counts[IGNORE]:
         handles.append(Patch(facecolor="#ebebeb", edgecolor="#b0b0b0", hatch="////", linewidth=0.5, label="ignored"))
-    figure.legend(handles=handles, loc="outside lower left", ncols=10, fontsize=10, handlelength=1.2, columnspacing=1.4)
+    figure.legend(
+        handles=handles, loc="outside lower left", ncols=int(figure.get_figwidth() / 1.4), fontsize=10,
+        handlelength=1.2, columnspacing=1.4,
+    )  # fmt: skip
 
 
 def save_batch(photos: np.ndarray, masks: np.ndarray, palette: Palette, path: str | Path, shown: int = 8) -> Path:
@@ -209,7 +214,7 @@ def save_batch(photos: np.ndarray, masks: np.ndarray, palette: Palette, path: st
     rows = 2 * -(-len(photos) // columns)
     height, width = masks.shape[1:]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(columns * 2.7, rows * 2.7 * height / width + 1.2), layout="constrained")
+        figure = Figure(figsize=(max(8, columns * 2.7), rows * 2.7 * height / width + 1.2), layout="constrained")
         title = f"What the network sees in its first step: {width}x{height} pixels, augmented"
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         axes = figure.subplots(rows, columns, squeeze=False)
@@ -269,6 +274,7 @@ def _shares(totals: np.ndarray) -> list[float]:
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a file name may hold letters that the font lacks
         figure.savefig(temporary)
     return Path(path)

@@ -4,6 +4,7 @@ Every block takes and gives channels-last Keras tensors `(N, H, W, C)`. A `name`
 layers, so that a block can stand in a model twice; without one Keras numbers the layers itself.
 """
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -14,10 +15,11 @@ from semseg.errors import SemsegError
 # Keras' .99 needs hundreds of steps before the moving averages can be trusted; short runs end before that.
 BATCH_NORM_MOMENTUM = 0.9
 GROUPS = 8
+CHANNELS_LAST = "channels_last"  # whatever keras.json says
 
-NORMALIZATIONS: dict[str, Callable[..., layers.Layer] | None] = {
-    "batch": lambda name: layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=name),
-    "group": lambda name: layers.GroupNormalization(groups=GROUPS, name=name),
+NORMALIZATIONS: dict[str, Callable[[int, str | None], layers.Layer] | None] = {
+    "batch": lambda filters, name: layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=name),
+    "group": lambda filters, name: layers.GroupNormalization(groups=math.gcd(GROUPS, filters), name=name),
     "none": None,
 }
 
@@ -41,8 +43,8 @@ def down_block(
         kernel_size: Side of the convolutions in pixels.
         padding: `"same"` keeps H and W; `"valid"` takes `kernel_size - 1` from each at each convolution.
         strides: Stride of the first convolution.
-        normalization: `"batch"`, `"group"` (8 groups) or `"none"`, between convolution and ReLU. With a
-            normalisation the convolutions have no bias, which it would cancel.
+        normalization: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the filters) or `"none"`, between
+            convolution and ReLU. With a normalisation the convolutions have no bias, which it would cancel.
         dropout: Share of whole channels dropped after the convolutions while training, 0 to 1.
         name: Prefix of the layer names.
 
@@ -63,7 +65,7 @@ def down_block(
     features = _two_convolutions(
         x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
     )
-    return features, layers.MaxPooling2D(2, name=_named(name, "pool"))(features)
+    return features, layers.MaxPooling2D(2, data_format=CHANNELS_LAST, name=_named(name, "pool"))(features)
 
 
 def bottleneck(
@@ -129,7 +131,7 @@ def up_block(
         >>> up_block(keras.Input((8, 8, 32)), keras.Input((16, 16, 16)), 16).shape
         (None, 16, 16, 16)
     """
-    x = layers.Conv2DTranspose(filters, 2, strides=2, name=_named(name, "up"))(x)
+    x = layers.Conv2DTranspose(filters, 2, strides=2, data_format=CHANNELS_LAST, name=_named(name, "up"))(x)
     skip = _cropped(skip, x, name)
     x = layers.Concatenate(name=_named(name, "concatenate"))([skip, x])
     return _two_convolutions(
@@ -178,6 +180,8 @@ def Unet(
     check_size(input_shape, depth)
     if num_classes < 1 or filters < 1 or depth < 1:
         raise SemsegError(f"Unet: got {num_classes=}, {filters=}, {depth=}; expected at least 1 of each")
+    if output_activation == "softmax" and num_classes == 1:
+        raise SemsegError("Unet: softmax over a single class is always 1; use output_activation='sigmoid'")
     block = {"kernel_size": kernel_size, "normalization": normalization}
 
     inputs = keras.Input(input_shape, name="photo")
@@ -215,7 +219,7 @@ def logits_head(x: KerasTensor, num_classes: int, activation: str | None = None)
 
     Float32 whatever the precision policy, because softmax and the loss need it.
     """
-    x = layers.Conv2D(num_classes, 1, dtype="float32", name="logits")(x)
+    x = layers.Conv2D(num_classes, 1, data_format=CHANNELS_LAST, dtype="float32", name="logits")(x)
     return x if activation is None else layers.Activation(activation, dtype="float32", name="probabilities")(x)
 
 
@@ -241,13 +245,14 @@ def _two_convolutions(
             padding=padding,
             use_bias=new_normalization is None,
             kernel_initializer="he_normal",
+            data_format=CHANNELS_LAST,
             name=_named(name, f"conv{step}"),
         )(x)
         if new_normalization is not None:
-            x = new_normalization(name=_named(name, f"norm{step}"))(x)
+            x = new_normalization(filters, _named(name, f"norm{step}"))(x)
         x = layers.ReLU(name=_named(name, f"relu{step}"))(x)
     if dropout:
-        x = layers.SpatialDropout2D(dropout, name=_named(name, "dropout"))(x)
+        x = layers.SpatialDropout2D(dropout, data_format=CHANNELS_LAST, name=_named(name, "dropout"))(x)
     return x
 
 
@@ -261,7 +266,7 @@ def _cropped(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor
             "high and wide (was it taken one block too deep?)"
         )
     margins = tuple((extra // 2, extra - extra // 2) for extra in surplus)
-    return layers.Cropping2D(margins, name=_named(name, "crop"))(skip)
+    return layers.Cropping2D(margins, data_format=CHANNELS_LAST, name=_named(name, "crop"))(skip)
 
 
 def _named(prefix: str | None, part: str) -> str | None:

@@ -38,6 +38,18 @@ class TrainingModel(keras.Model):
         return self.get_metrics_result()
 
 
+class CountEpochs(keras.callbacks.Callback):
+    """Tells the batches which epoch it is: adapters of some backends look at batches before the first one."""
+
+    def __init__(self, batches: Batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Passes the number on."""
+        self.batches.start_epoch(epoch)
+
+
 class Recorder(keras.callbacks.Callback):
     """Keeps one row per epoch in `history` and writes all of them to a CSV file."""
 
@@ -126,7 +138,7 @@ def make_batches(dataset: Dataset, config: RunConfig) -> tuple[Batches, Batches]
     )
 
 
-def train(
+def train_model(
     model: keras.Model,
     dataset: Dataset,
     config: RunConfig,
@@ -153,6 +165,7 @@ def train(
 
     Raises:
         NonFiniteLossError: The loss became NaN or infinite; the best weights before that are on disk.
+        DataError: A file cannot be read any more.
     """
     train_batches, val_batches = make_batches(dataset, config)
     trained = TrainingModel(model.inputs, model.outputs[0], dataset.palette.num_classes)
@@ -168,8 +181,18 @@ def train(
             epochs=config.epochs,
             shuffle=False,  # the batches come shuffled
             verbose=0,
-            callbacks=[StopOnNonFiniteLoss(), recorder, KeepBest(model, model_path), *callbacks],
+            callbacks=[
+                CountEpochs(train_batches),
+                StopOnNonFiniteLoss(),
+                recorder,
+                KeepBest(model, model_path),
+                *callbacks,
+            ],
         )
+    except Exception:
+        if error := train_batches.error or val_batches.error:
+            raise error from None
+        raise
     finally:
         train_batches.close()
         val_batches.close()

@@ -63,11 +63,11 @@ class TestARun:
             assert read_image(path).std() > 5, path
 
     def test_metrics_agree_with_the_saved_model(self, finished, dataset):
-        from semseg.evaluate import evaluate
+        from semseg.evaluate import evaluate_split
         from semseg.predict import predictor
 
         model = keras.saving.load_model(finished[0] / "unet_model.keras", safe_mode=True)
-        found = evaluate(predictor(model), dataset, image_size=(32, 32)).scores
+        found = evaluate_split(predictor(model), dataset, image_size=(32, 32)).scores
         saved = json.loads((finished[0] / "metrics.json").read_text())
         assert saved["accuracy"] == pytest.approx(found["accuracy"], abs=1e-3)
         assert saved["macro_iou"] == pytest.approx(found["macro_iou"], abs=1e-3)
@@ -84,13 +84,15 @@ class TestARun:
     def test_a_second_run_moves_the_first_and_leaves_other_files(self, finished, pairs, tmp_path):
         outputs = tmp_path / "outputs"
         shutil.copytree(finished[0], outputs)
-        (outputs / "my notes.txt").write_text("mine")
+        for name in ("my notes.txt", "pred_final.png", "my_model.keras"):
+            (outputs / name).write_text("mine")
         done = run_main("--data", str(pairs), "--epochs", "1", *SMALL, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         (archived,) = (outputs / "archive").iterdir()
         assert {path.name for path in archived.iterdir()} >= WRITTEN
         assert (archived / "results.csv").read_text() == (finished[0] / "results.csv").read_text()
-        assert (outputs / "my notes.txt").read_text() == "mine"
+        for name in ("my notes.txt", "pred_final.png", "my_model.keras"):
+            assert (outputs / name).read_text() == "mine"
         assert f"moved the files of the run before to outputs/archive/{archived.name}" in done.stdout
 
 
@@ -152,7 +154,7 @@ class TestBadInput:
         make_pairs(tmp_path / "d", train=4, val=1)
         photo, mask = draw_pair(1)
         Image.fromarray(np.concatenate([photo, 255 - mask // 3], axis=1)).save(tmp_path / "d" / "val" / "1.png")
-        fails(3, "d/val/1.png: more than half of the mask is far", "colours of train/", arguments=["--data", "d"])
+        fails(3, "d/val/1.png: 100% of the pixels in the val masks", "colours of train/", arguments=["--data", "d"])
 
     def test_an_image_size_that_does_not_fit(self, fails, pairs):
         fails(2, "height 100", "multiple of 16; use 96 or 112", arguments=["--data", str(pairs), "--image-size", "100"])
@@ -196,7 +198,8 @@ def test_wrong_usage_ends_with_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "error:" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.endswith("; see --help\n") and error.count("\n") == 1
 
 
 SMALL_DISK = """

@@ -3,14 +3,15 @@ import json
 import pytest
 
 from semseg.config import RunConfig
-from semseg.errors import RunFolderError, SemsegError
+from semseg.errors import SemsegError
 
 
 def test_a_saved_run_is_read_back_equal(tmp_path):
     config = RunConfig(data="somewhere", image_size=(96, 128), classes=7)
     config.save(tmp_path / "config.json", task="multiclass")
-    assert RunConfig.load(tmp_path / "config.json") == config
-    assert json.loads((tmp_path / "config.json").read_text())["task"] == "multiclass"
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved.pop("task") == "multiclass"
+    assert RunConfig(**{**saved, "image_size": tuple(saved["image_size"])}) == config
 
 
 @pytest.mark.parametrize(
@@ -22,16 +23,10 @@ def test_a_saved_run_is_read_back_equal(tmp_path):
         ({"learning_rate": 0.0}, "--learning-rate: got 0.0"),
         ({"learning_rate": float("nan")}, "--learning-rate: got nan"),
         ({"image_size": (0, 5)}, "--image-size"),
+        ({"seed": 2**32}, "--seed: got 4294967296"),
         ({"workers": -1}, "--workers: got -1"),
     ],
 )
 def test_senseless_numbers_name_the_flag_and_the_value(values, message):
     with pytest.raises(SemsegError, match=message):
         RunConfig(**values)
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"data": "x"}'])
-def test_a_file_that_is_no_run_is_refused(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(RunFolderError, match="does not describe a run"):
-        RunConfig.load(tmp_path / "config.json")

@@ -10,6 +10,7 @@ from semseg.data.augment import Augmentation
 from semseg.data.base import Sample, list_images, seeded_split, spread
 from semseg.data.batches import data_generator
 from semseg.data.check import check_dataset
+from semseg.data.demo import draw_scene
 from semseg.errors import DataError, SemsegError
 from semseg.utils_func import cityscapes_palette
 
@@ -46,6 +47,14 @@ class TestFindingPairs:
         assert first.splits == again.splits != other.splits
         assert not set(first.splits["train"]) & set(first.splits["val"])
         assert "2 of 10 pairs are set apart for validation (seed 1)" in first.notes[0]
+
+    def test_pictures_in_the_folder_itself_go_with_a_val_beside_them(self, tmp_path):
+        make_pairs(tmp_path, train=3, val=2)
+        for path in (tmp_path / "train").iterdir():
+            path.rename(tmp_path / path.name)
+        dataset = open_dataset(tmp_path)
+        assert [len(dataset.splits[name]) for name in ("train", "val")] == [3, 2]
+        assert dataset.notes == []
 
     def test_a_limit_is_spread_over_the_split(self, pairs):
         names = [sample.photo.stem for sample in open_dataset(pairs, limit=4).splits["train"]]
@@ -141,20 +150,35 @@ class TestCheck:
             strange = np.concatenate([photo, 255 - mask // 3], axis=1)
             Image.fromarray(strange).save(tmp_path / "val" / f"{number}.png")
         with pytest.raises(
-            DataError, match=r"val/1\.png.*far from each of the 19 cityscapes colours.*2 of 2 val masks"
+            DataError, match=r"100% of the pixels in the val masks.*each of the 19 colours \(cityscapes\)"
         ):
             check_dataset(open_dataset(tmp_path))
 
     def test_photos_in_place_of_masks_are_refused(self, tmp_path):
-        rng = np.random.default_rng(0)
-        for number in range(4):
-            photo = draw_pair(number)[0]
-            noise = rng.integers(0, 256, photo.shape, dtype=np.uint8)
-            noise[:4, :4], noise[:4, 4:8] = 0, 255  # a few flat corners, as photos have them
-            path = tmp_path / ("train" if number else "val") / f"{number}.png"
+        for number in range(12):
+            photo, mask = draw_scene(number)
+            path = tmp_path / ("train" if number < 10 else "val") / f"{number}.png"
             path.parent.mkdir(exist_ok=True)
-            Image.fromarray(np.concatenate([photo, noise], axis=1)).save(path)
-        with pytest.raises(DataError, match="are these colour masks"):
+            Image.fromarray(np.concatenate([mask, photo], axis=1)).save(path)  # the halves swapped
+        with pytest.raises(
+            DataError, match=r"only \d+% of their pixels .* as in photos; are the masks the right halves"
+        ):
+            open_dataset(tmp_path)
+
+    def test_many_unknown_colours_in_training_masks_are_refused(self, tmp_path):
+        make_pairs(tmp_path, train=4, val=1)
+        photo, mask = draw_pair(0)
+        mask = np.random.default_rng(0).integers(0, 256, mask.shape, dtype=np.uint8)
+        for number in (2, 3):
+            Image.fromarray(np.concatenate([photo, mask], axis=1)).save(tmp_path / "train" / f"{number}.png")
+        with pytest.raises(DataError, match=r"train/[23]\.png, .*are these colour masks"):
+            check_dataset(open_dataset(tmp_path))
+
+    def test_a_split_without_any_labelled_pixel_is_refused(self, tmp_path):
+        make_pairs(tmp_path, train=4, val=1)
+        photo, mask = draw_pair(0)
+        Image.fromarray(np.concatenate([photo, 0 * mask], axis=1)).save(tmp_path / "val" / "1.png")
+        with pytest.raises(DataError, match="no pixel of the val masks belongs to a class"):
             check_dataset(open_dataset(tmp_path))
 
     def test_unknown_colours_are_counted_apart_from_void(self, tmp_path):
@@ -173,7 +197,9 @@ class TestAugmentation:
         ids = draw_ids(1, 64)
         photo = np.repeat(ids[..., None], 3, axis=2)  # a photo of the ids themselves
         for seed in range(10):
-            moved, mask = Augmentation(rotation=20, scale=(0.8, 1.5), brightness=0, contrast=0)(photo, ids, np.random.default_rng(seed))
+            moved, mask = Augmentation(rotation=20, scale=(0.8, 1.5), brightness=0, contrast=0)(
+                photo, ids, np.random.default_rng(seed)
+            )
             inside = mask != 255
             assert inside.mean() > 0.3
             agree = np.abs(moved[..., 0].astype(int) - mask) <= 1

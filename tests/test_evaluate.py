@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from helpers import draw_ids
 
-from semseg.evaluate import evaluate
+from semseg.evaluate import evaluate_split
 from semseg.metrics import confusion_matrix
 from semseg.predict import ids_of_logits, predict_ids, predictor
 from semseg.segmentation_model import Unet
@@ -21,11 +21,19 @@ def test_a_photo_at_the_networks_size_gives_the_argmax():
     assert ids.dtype == np.uint8
 
 
+@pytest.mark.parametrize("classes", [1, 2, 19])
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (15, 17), (65, 64), (191, 128)])
-def test_every_photo_gets_a_mask_of_its_own_size(size):
+def test_every_photo_gets_a_mask_of_its_own_size(size, classes):
     photo = np.zeros((*size, 3), np.uint8)
     photo[:, size[1] // 2 :] = 255
-    (ids,) = predict_ids(logits_from_red, [photo], image_size=(32, 32))
+
+    def predict_batch(photos):
+        two = logits_from_red(photos)
+        if classes == 1:
+            return two[..., 1:]
+        return np.concatenate([two, np.full((*two.shape[:3], classes - 2), -1e3, "float32")], axis=-1)
+
+    (ids,) = predict_ids(predict_batch, [photo], image_size=(32, 32))
     assert ids.shape == size
     assert (ids == (photo[..., 0] > 0)).mean() > 0.9
 
@@ -62,11 +70,11 @@ def test_evaluation_of_the_truth_itself_is_perfect_and_of_one_class_is_counted_b
         ids = np.stack([draw_ids(next(truth)) for _ in photos])
         return 9.0 * (ids[..., None] == np.arange(19))
 
-    result = evaluate(perfect, dataset, image_size=(32, 32), batch_size=3)
+    result = evaluate_split(perfect, dataset, image_size=(32, 32), batch_size=3)
     assert result.scores["accuracy"] == result.scores["macro_iou"] == 1
     assert [sample.photo.name for sample, *_ in result.image_scores] == ["1.png", "2.png", "3.png", "4.png"]
 
-    always_road = evaluate(
+    always_road = evaluate_split(
         lambda photos: np.broadcast_to(np.eye(19)[0], (*photos.shape[:3], 19)), dataset, image_size=(32, 32)
     )
     ids = np.stack([draw_ids(1000 + i) for i in range(4)])

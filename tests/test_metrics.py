@@ -115,6 +115,11 @@ class TestKerasMetric:
         metric.update_state(np.zeros((1, 2, 2), "uint8"), np.full((1, 2, 2, 1), -1.0, "float32"))
         assert metric.matrix().tolist() == [[5 * 2**30 + 2**30 - 1 + 4, 0], [0, 7]]
 
+    def test_nothing_counted_is_no_score(self):
+        metric = ConfusionMatrix(3)
+        metric.update_state(np.full((1, 2, 2), 255, "uint8"), np.zeros((1, 2, 2, 3), "float32"))
+        assert all(np.isnan(float(value)) for value in metric.result().values())
+
     def test_absent_classes_leave_the_mean_alone(self):
         metric = ConfusionMatrix(5)
         logits = np.zeros((1, 1, 4, 5), "float32")

@@ -73,6 +73,12 @@ def test_a_large_photo_and_one_of_another_shape_are_drawn(tmp_path):
     assert size_of(path)[0] > 1200
 
 
+def test_a_file_name_with_dollars_and_rare_letters_is_drawn(tmp_path):
+    truth = draw_ids(0)
+    (path,) = show_predictions([("a_$5_$^_街.png", draw_pair(0)[0], truth, truth)], PALETTE, tmp_path, [(1.0, 1.0)])
+    assert path.exists()
+
+
 def test_curves_of_one_epoch_and_of_many(tmp_path):
     one = get_acc([row(1, 0.2)], tmp_path / "one.png")
     many = get_acc([row(e, 0.1 + 0.01 * (e % 7)) for e in range(1, 41)], tmp_path / "many.png")

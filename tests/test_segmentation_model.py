@@ -82,6 +82,25 @@ def test_a_size_that_does_not_fit_names_those_that_do(shape, message):
         Unet(shape, 3)
 
 
+def test_few_filters_get_fewer_groups():
+    assert Unet((16, 16, 3), 2, filters=4, depth=1, normalization="group").get_layer("down1_norm1").groups == 4
+
+
+def test_softmax_over_one_class_is_refused():
+    with pytest.raises(SemsegError, match="softmax over a single class is always 1"):
+        Unet((16, 16, 3), 1, output_activation="softmax")
+
+
+def test_the_layout_of_the_axes_does_not_depend_on_keras_configuration():
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = Unet((16, 32, 3), 5, filters=4, depth=2, dropout=0.1)
+    finally:
+        keras.config.set_image_data_format(before)
+    assert model.output_shape == (None, 16, 32, 5)
+
+
 def test_an_unknown_normalisation_lists_the_known():
     with pytest.raises(SemsegError, match="got 'bach'; expected one of batch, group, none"):
         Unet((32, 32, 3), 3, normalization="bach")

@@ -3,13 +3,16 @@ import csv
 import keras
 import numpy as np
 import pytest
+from helpers import make_pairs
 
 from semseg.architectures import build_model
 from semseg.config import RunConfig
-from semseg.errors import NonFiniteLossError, SemsegError
+from semseg.data import open_dataset
+from semseg.data.batches import Batches
+from semseg.errors import DataError, NonFiniteLossError, SemsegError
 from semseg.metrics import confusion_matrix, scores
 from semseg.predict import ids_of_logits
-from semseg.train import KeepBest, make_batches, make_loss, train
+from semseg.train import KeepBest, make_batches, make_loss, train_model
 
 CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1)
 
@@ -17,7 +20,7 @@ CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learn
 def run(dataset, folder, config=CONFIG, callbacks=()):
     keras.utils.set_random_seed(config.seed)
     model = build_model("unet", (*config.image_size, 3), dataset.num_logits, filters=config.filters)
-    history = train(
+    history = train_model(
         model, dataset, config, model_path=folder / "model.keras", results_path=folder / "results.csv",
         callbacks=callbacks,
     )  # fmt: skip
@@ -89,9 +92,29 @@ def test_the_same_seed_gives_the_same_run(dataset, trained, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_binary_task_trains_with_a_single_logit(pairs, tmp_path):
-    from semseg.data import open_dataset
+def test_the_first_step_gets_the_first_batch_and_every_epoch_its_own(dataset, tmp_path, monkeypatch):
+    asked = []
+    get = Batches._get
+    monkeypatch.setattr(
+        Batches, "_get", lambda self, i: (asked.append((self.shuffled, self.epoch, i)), get(self, i))[1]
+    )
+    run(dataset, tmp_path)
+    for_training = [(epoch, index) for shuffled, epoch, index in asked if shuffled]
+    expected = [(epoch, index) for epoch in range(3) for index in range(3)]
+    assert for_training[-len(expected) :] == expected
+    assert {epoch for epoch, _ in for_training[: -len(expected)]} <= {0}  # a look at the shapes beforehand
 
+
+def test_a_file_that_breaks_during_training_is_named(tmp_path):
+    make_pairs(tmp_path / "data", train=8, val=2)
+    dataset = open_dataset(tmp_path / "data")
+    for path in (tmp_path / "data" / "train").iterdir():
+        path.write_text("broken meanwhile")
+    with pytest.raises(DataError, match=r"train/\d\.png: not a picture"):
+        run(dataset, tmp_path)
+
+
+def test_a_binary_task_trains_with_a_single_logit(pairs, tmp_path):
     binary = open_dataset(pairs, num_classes=2)
     config = RunConfig(epochs=2, batch_size=4, image_size=(32, 32), filters=4, loss="binary_cross_entropy+dice")
     model, history = run(binary, tmp_path, config)

@@ -73,6 +73,26 @@ class TestReading:
         with pytest.raises(DataError, match=r"deep\.png: holds 16-bit"):
             read_image(tmp_path / "deep.png")
 
+    @pytest.mark.parametrize("suffix", ["png", "tif"])
+    def test_sixteen_bits_per_colour_are_refused_too(self, tmp_path, suffix):
+        cv2.imwrite(str(tmp_path / f"deep.{suffix}"), np.full((4, 4, 3), 300, np.uint16))
+        with pytest.raises(DataError, match=rf"deep\.{suffix}: (holds 16-bit|not a picture)"):
+            read_image(tmp_path / f"deep.{suffix}")
+
+    def test_a_damaged_tiff_is_refused(self, tmp_path):
+        Image.new("RGB", (20, 20)).save(tmp_path / "x.tif")
+        data = (tmp_path / "x.tif").read_bytes()
+        rng = np.random.default_rng(0)
+        for _ in range(60):
+            damaged = bytearray(data)
+            for position in rng.integers(8, len(data), 40):
+                damaged[position] = rng.integers(0, 256)
+            (tmp_path / "x.tif").write_bytes(damaged)
+            try:
+                read_image(tmp_path / "x.tif")
+            except DataError as error:
+                assert "x.tif" in str(error)
+
     def test_an_animation_is_refused(self, tmp_path):
         frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
         frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
@@ -172,8 +192,26 @@ class TestPalette:
         ]
         palette = find_palette([as_kaggle_saves_it(cv2.resize(m, (128, 128), interpolation=0), 64) for m in masks])
         assert palette.source == "k-means"
+        assert palette.max_distance <= 40
         assert palette.names == ("class_0", "class_1", "class_2", "class_3")
         assert np.abs(np.array(palette.colors) - colors).max() <= 4  # by falling share
+
+    def test_masks_of_few_colours_are_taken_at_their_word(self):
+        colors = [(200, 52, 46), (200, 40, 40), (0, 0, 0), (1, 1, 1)]
+        mask = np.array([[colors[0]] * 9 + [colors[1]] * 5 + [colors[2]] * 2 + [colors[3]]], np.uint8)
+        palette = find_palette([mask])
+        assert palette.source == "exact"
+        assert palette.colors == tuple(colors)
+        assert bin_image(mask, palette).tolist() == [[0] * 9 + [1] * 5 + [2] * 2 + [3]]
+        assert bin_image(np.array([[[3, 3, 3]]], np.uint8), palette).tolist() == [[255]]
+
+    def test_grey_class_ids_stay_apart(self):
+        ids = np.repeat(np.arange(34, dtype=np.uint8), 30).reshape(34, 30, 1)
+        assert find_palette([np.repeat(ids, 3, axis=2)]).num_classes == 34
+
+    def test_a_single_colour_is_no_set_of_classes(self):
+        with pytest.raises(DataError, match="hold a single colour"):
+            find_palette([np.zeros((8, 8, 3), np.uint8)])
 
     def test_the_number_of_classes_can_be_given(self):
         masks = [draw_pair(seed)[1] for seed in range(4)]
@@ -218,6 +256,3 @@ class TestResizing:
         assert set(np.unique(resize_mask(ids, (24, 40)))) <= set(np.unique(ids))
         photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         assert abs(resize_photo(photo, (16, 16)).mean() - photo.mean()) < 1
-
-    def test_one_channel_stays(self):
-        assert resize_photo(np.zeros((8, 8, 1), np.float32), (4, 6)).shape == (4, 6, 1)

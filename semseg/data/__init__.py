@@ -31,7 +31,10 @@ def open_dataset(
     if not root.is_dir():
         what = "is a file" if root.exists() else "no such folder"
         raise DataError(f"{root}: {what}; give --data a folder with train/ and val/ in it")
-    return DATASETS["pairs"](root, num_classes=num_classes, seed=seed, limit=limit)
+    try:
+        return DATASETS["pairs"](root, num_classes=num_classes, seed=seed, limit=limit)
+    except PermissionError as error:
+        raise DataError(f"{error.filename}: may not be read; change its permissions") from None
 
 
 def ensure_demo(root: Path, seed: int = 0) -> bool:

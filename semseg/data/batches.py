@@ -60,7 +60,8 @@ class Batches(keras.utils.PyDataset):
         self.dataset, self.samples = dataset, dataset.splits[split]
         self.batch_size, self.image_size = batch_size, image_size
         self.augmentation, self.shuffled = augmentation, split == "train"
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self._finished = seed, 0, False
+        self.error: SemsegError | None = None
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="semseg-load") if workers else None
         self._ahead = 2 * workers
         self._futures: dict[tuple[int, int], Future] = {}
@@ -75,6 +76,14 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns photos uint8 `(N, H, W, 3)` and masks uint8 `(N, H, W)` of the current epoch's batch `index`."""
+        self._finished = index == len(self) - 1
+        try:
+            return self._get(index)
+        except SemsegError as error:
+            self.error = error  # TensorFlow puts an error of its own in its place
+            raise
+
+    def _get(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if self._pool is None:
             return self._compute(self.epoch, index)
         for position in range(index, index + self._ahead + 1):
@@ -84,8 +93,13 @@ class Batches(keras.utils.PyDataset):
         return self._futures.pop((self.epoch, index)).result()
 
     def on_epoch_end(self) -> None:
-        """Goes on to the next epoch."""
-        self.epoch += 1
+        """Goes on to the next epoch once this one's last batch was given; Keras calls this before the first, too."""
+        if self._finished:
+            self.start_epoch(self.epoch + 1)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Makes `epoch`, counted from 0, the current one."""
+        self.epoch, self._finished = epoch, False
         for key in [key for key in self._futures if key[0] < self.epoch]:
             self._futures.pop(key).cancel()
 

@@ -1,6 +1,6 @@
 """One look at every file before the first step: what is in there, and what is wrong with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,8 +11,11 @@ from semseg.data.base import Dataset, Sample
 from semseg.errors import DataError
 
 _NAMED = 3  # files named in a message; the others are counted
-_STRANGE_SHARE = 0.5  # of an image's pixels that are no known colour: more makes the image suspicious
-_STRANGE_IMAGES = 0.2  # of a split's images suspicious: more makes the split wrong
+_MOST_UNKNOWN = 0.3  # of the training pixels; real pairs have .05
+_MORE_UNKNOWN = 0.15  # of another split's pixels, beyond the share in the training split
+
+
+_Counts = tuple[tuple[int, int], np.ndarray, int]
 
 
 @dataclass(frozen=True)
@@ -56,32 +59,37 @@ def check_dataset(
     """
     todo = [(split, sample) for split, samples in dataset.splits.items() for sample in samples]
     pixels = {split: np.zeros(dataset.palette.num_classes + 1, np.int64) for split in dataset.splits}
-    unknown = dict.fromkeys(dataset.splits, 0)
-    strange: dict[str, list[Sample]] = {split: [] for split in dataset.splits}
+    unknown: dict[str, list[int]] = {split: [] for split in dataset.splits}
     sizes: dict[tuple[int, int], int] = {}
     broken: list[DataError] = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        results = pool.map(lambda item: _count(dataset, item[1]), todo)
-        for done, ((split, sample), result) in enumerate(zip(todo, results, strict=True), start=1):
-            if isinstance(result, DataError):
-                broken.append(result)
-            else:
-                size, counts, num_unknown = result
-                sizes[size] = sizes.get(size, 0) + 1
-                pixels[split] += counts
-                unknown[split] += num_unknown
-                if num_unknown > _STRANGE_SHARE * counts.sum():
-                    strange[split].append(sample)
-            if on_progress:
-                on_progress(done, len(todo))
+    for done, ((split, _), result) in enumerate(zip(todo, _count_all(dataset, todo, workers), strict=True), start=1):
+        if isinstance(result, DataError):
+            broken.append(result)
+        else:
+            size, counts, num_unknown = result
+            sizes[size] = sizes.get(size, 0) + 1
+            pixels[split] += counts
+            unknown[split].append(num_unknown)
+        if on_progress:
+            on_progress(done, len(todo))
     if broken:
         raise DataError(_all_broken(broken, len(todo)))
-    for split, samples in strange.items():
-        _check_colors(dataset, split, samples)
-    return Findings(pixels, unknown, sizes)
+    findings = Findings(pixels, {split: sum(counts) for split, counts in unknown.items()}, sizes)
+    for split, counts in unknown.items():
+        _check_split(dataset, findings, split, counts)
+    return findings
 
 
-def _count(dataset: Dataset, sample: Sample) -> tuple[tuple[int, int], np.ndarray, int] | DataError:
+def _count_all(dataset: Dataset, todo: list[tuple[str, Sample]], workers: int) -> Iterator[_Counts | DataError]:
+    """The counts of every sample in order; whoever stops asking, or is interrupted, waits for no queue."""
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        yield from pool.map(lambda item: _count(dataset, item[1]), todo)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _count(dataset: Dataset, sample: Sample) -> _Counts | DataError:
     """Size of the photo, pixels per class with the ignored ones last, pixels of unknown colour."""
     try:
         photo, mask, unknown = dataset.inspect(sample)
@@ -100,16 +108,21 @@ def _all_broken(broken: list[DataError], total: int) -> str:
     return f"{len(broken)} of {total} files cannot be used: {named}{rest}"
 
 
-def _check_colors(dataset: Dataset, split: str, strange: list[Sample]) -> None:
-    total = len(dataset.splits[split])
-    if len(strange) <= _STRANGE_IMAGES * total:
-        return
-    names = ", ".join(str(sample.mask) for sample in strange[:_NAMED])
+def _check_split(dataset: Dataset, findings: Findings, split: str, unknown: list[int]) -> None:
+    """Refuses a split without a counted pixel, or with too many pixels of unknown colour."""
+    share = findings.ignored_shares(split)[1]
     if split == "train":
-        mend = "are these colour masks? --classes gives their number of colours"
+        wrong, mend = share > _MOST_UNKNOWN, "are these colour masks? --classes gives their number of colours"
     else:
+        wrong = share > findings.ignored_shares("train")[1] + _MORE_UNKNOWN
         mend = f"give the masks of {split}/ the colours of train/"
-    raise DataError(
-        f"{names}: more than half of the mask is far from each of the {dataset.palette.num_classes} "
-        f"{dataset.palette.source} colours found in train/ ({len(strange)} of {total} {split} masks alike); {mend}"
-    )
+    palette = dataset.palette
+    if wrong:
+        worst = np.argsort(-np.array(unknown), kind="stable")[:_NAMED]
+        names = ", ".join(str(dataset.splits[split][i].mask) for i in worst)
+        raise DataError(
+            f"{names}: {share:.0%} of the pixels in the {split} masks, most in these, are far from each of the "
+            f"{palette.num_classes} colours ({palette.source}) found in train/; {mend}"
+        )
+    if not findings.pixels[split][:-1].any():
+        raise DataError(f"{dataset.root}: no pixel of the {split} masks belongs to a class; check the masks")

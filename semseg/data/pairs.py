@@ -64,10 +64,10 @@ def _find_base(root: Path) -> Path:
 
 
 def _find_splits(base: Path, seed: int) -> tuple[dict[str, list[Sample]], list[str]]:
-    found = {name: _samples(base / name) for name in ("train", "val")}
-    if found["train"] and found["val"]:
-        return found, []
-    train, val = seeded_split(found["train"] or _samples(base), VAL_SHARE, seed)
+    train, val = _samples(base / "train") or _samples(base), _samples(base / "val")
+    if val:
+        return {"train": train, "val": val}, []
+    train, val = seeded_split(train, VAL_SHARE, seed)
     drawn = f"{len(val)} of {len(train) + len(val)} pairs are set apart for validation (seed {seed})"
     return {"train": train, "val": val}, [f"no val/ in {base}: {drawn}"]
 
