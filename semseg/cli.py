@@ -165,10 +165,13 @@ def _train(arguments: argparse.Namespace) -> None:
     from semseg.architectures import build_model
     from semseg.data.check import check_dataset
     from semseg.distribute import leave_tensorflow_out
+    from semseg.losses import SegmentationLoss
     from semseg.train import make_loss, train_model
 
     _say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
+    SegmentationLoss(config.loss)  # a wrong name or size is told before any data are drawn or read
+    build_model(config.model, (*config.image_size, 3), 1, filters=1)
     dataset = _open(config)
     keras.utils.set_random_seed(config.seed)
     make_loss(config.loss, dataset)

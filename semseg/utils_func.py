@@ -276,7 +276,8 @@ def _nearest_ids(colors: np.ndarray, palette: Palette) -> np.ndarray:
 def _squared_distances(colors: np.ndarray, others: np.ndarray) -> np.ndarray:
     """`(M, 3)` and `(K, 3)` levels to `(M, K)`; exact for whole levels, whose squares float32 holds."""
     colors, others = colors.astype(np.float32), others.astype(np.float32)
-    return (colors**2).sum(axis=1)[:, None] - 2 * (colors @ others.T) + (others**2).sum(axis=1)
+    squared = (colors**2).sum(axis=1)[:, None] - 2 * (colors @ others.T) + (others**2).sum(axis=1)
+    return np.maximum(squared, 0)
 
 
 def get_segmentation_arr(ids: np.ndarray, num_classes: int) -> np.ndarray:
@@ -390,11 +391,12 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None) ->
     if len(centers) < 2:
         raise DataError("masks: hold a single colour; two classes or more are needed: check the masks")
     order = np.argsort(-weights, kind="stable")
+    apart = _smallest_distance(centers) if exact or num_classes is None else np.inf  # a given number may merge colours
     return Palette(
         names=tuple(f"class_{i}" for i in range(len(order))),
         colors=tuple(tuple(int(v) for v in centers[i].round()) for i in order),
         source="exact" if exact else "k-means",
-        max_distance=min(Palette.max_distance, _smallest_distance(centers) / 2),
+        max_distance=min(Palette.max_distance, apart / 2),
     )
 
 
@@ -471,7 +473,7 @@ def _seed_colors(colors: np.ndarray, counts: np.ndarray, num_classes: int | None
             seeds.append(colors[index])
     if len(seeds) < (num_classes or 2):
         raise DataError(
-            f"masks: hold {len(seeds)} clearly different colours where {num_classes or 2} classes need as many; "
+            f"masks: hold {len(seeds)} clearly different colours, fewer than the {num_classes or 2} classes expected; "
             "check the masks or --classes"
         )
     return np.array(seeds)

@@ -159,11 +159,19 @@ class TestBadInput:
     def test_an_image_size_that_does_not_fit(self, fails, pairs):
         fails(2, "height 100", "multiple of 16; use 96 or 112", arguments=["--data", str(pairs), "--image-size", "100"])
 
+    def test_a_wrong_flag_is_told_before_the_demo_is_drawn(self, fails):
+        fails(2, "height 100", arguments=["--image-size", "100"])
+        fails(2, "no loss 'mse'", arguments=["--loss", "mse"])
+
     def test_one_class(self, fails, pairs):
         fails(2, "--classes: got 1; expected", "at least 2", arguments=["--data", str(pairs), "--classes", "1"])
 
     def test_more_classes_than_colours(self, fails, pairs):
-        fails(3, "hold 5 clearly different colours where 30", arguments=["--data", str(pairs), "--classes", "30"])
+        fails(
+            3,
+            "hold 5 clearly different colours, fewer than the 30",
+            arguments=["--data", str(pairs), "--classes", "30"],
+        )
 
     def test_an_unknown_network_and_loss_list_the_known(self, fails, pairs):
         fails(2, "no network 'vnet'; choose one of unet", arguments=["--data", str(pairs), "--model", "vnet"])

@@ -229,7 +229,7 @@ class TestPalette:
             find_palette([draw_pair(0)[1]], count)
 
     def test_more_classes_than_colours_are_refused(self):
-        with pytest.raises(DataError, match="hold 5 clearly different colours where 9 classes"):
+        with pytest.raises(DataError, match="hold 5 clearly different colours, fewer than the 9"):
             find_palette([draw_pair(0)[1]], 9)
 
     def test_noise_is_no_mask(self):

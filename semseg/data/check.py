@@ -112,7 +112,8 @@ def _check_split(dataset: Dataset, findings: Findings, split: str, unknown: list
     """Refuses a split without a counted pixel, or with too many pixels of unknown colour."""
     share = findings.ignored_shares(split)[1]
     if split == "train":
-        wrong, mend = share > _MOST_UNKNOWN, "are these colour masks? --classes gives their number of colours"
+        wrong = share > _MOST_UNKNOWN
+        mend = "are these colour masks? If they are, --classes must be the number of their colours"
     else:
         wrong = share > findings.ignored_shares("train")[1] + _MORE_UNKNOWN
         mend = f"give the masks of {split}/ the colours of train/"
