@@ -7,11 +7,13 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -187,11 +189,32 @@ def _train(arguments: argparse.Namespace) -> None:
     _write_descriptions(output, config, dataset, findings, model)
     _draw_before(output, config, dataset, model)
     start = time.perf_counter()
-    history = train_model(
-        model, dataset, config, model_path=_model_path(config), results_path=output / "results.csv",
-        callbacks=[_progress_callback(config.epochs, _size(config.image_size))],
-    )  # fmt: skip
+    with _ctrl_c_noted() as asked_to_stop:
+        history = train_model(
+            model, dataset, config, model_path=_model_path(config), results_path=output / "results.csv",
+            callbacks=[_progress_callback(config.epochs, _size(config.image_size), asked_to_stop)],
+        )  # fmt: skip
     _finish(output, config, dataset, model, history, time.perf_counter() - start)
+
+
+@contextmanager
+def _ctrl_c_noted() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether Ctrl-C was pressed; pressed twice, it interrupts at once.
+
+    A plain KeyboardInterrupt gets lost in Keras, where a bare `except` surrounds the wait for a step's results.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _check_output(output: Path) -> None:
@@ -434,8 +457,8 @@ class _Progress:
             print("\r\x1b[K", end="", flush=True)
 
 
-def _progress_callback(epochs: int, size: str) -> "keras.callbacks.Callback":
-    """A bar with loss and mean IoU within an epoch, and a line after each."""
+def _progress_callback(epochs: int, size: str, asked_to_stop: Callable[[], bool]) -> "keras.callbacks.Callback":
+    """A bar with loss and mean IoU within an epoch, a line after each, and an end between steps when asked to stop."""
     import keras
 
     class ShowProgress(keras.callbacks.Callback):
@@ -447,7 +470,16 @@ def _progress_callback(epochs: int, size: str) -> "keras.callbacks.Callback":
         def on_epoch_begin(self, epoch, logs=None):
             self.start, self.bar = time.perf_counter(), _Progress(f"epoch {epoch + 1}/{epochs}")
 
+        def on_test_batch_end(self, batch, logs=None):
+            self.stop_if_asked()
+
+        def stop_if_asked(self):
+            if asked_to_stop():
+                self.bar.clear()
+                raise KeyboardInterrupt
+
         def on_train_batch_end(self, batch, logs=None):
+            self.stop_if_asked()
             self.bar.show(batch + 1, self.params["steps"], f"loss {logs['loss']:.3f}  mean IoU {logs['mean_iou']:.3f}")
 
         def on_epoch_end(self, epoch, logs=None):

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,26 @@ class TestARun:
         for name in ("my notes.txt", "pred_final.png", "my_model.keras"):
             assert (outputs / name).read_text() == "mine"
         assert f"moved the files of the run before to outputs/archive/{archived.name}" in done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for a child process there")
+def test_ctrl_c_ends_training_with_one_line_and_keeps_the_best_weights(pairs, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-u", str(REPOSITORY / "main.py"), "--data", str(pairs), *SMALL, "--epochs", "100000"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert any("2/100000" in line for line in running.stdout)
+        running.send_signal(signal.SIGINT)
+        errors = running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert [line for line in errors.splitlines() if line.startswith("error: ")] == [
+        "error: stopped by Ctrl-C; what was finished before is in the output folder"
+    ]
+    keras.saving.load_model(tmp_path / "outputs" / "unet_model.keras")
 
 
 def test_without_data_the_demo_set_is_made_and_trained_on(tmp_path):
