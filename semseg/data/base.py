@@ -31,8 +31,6 @@ class Dataset(ABC):
         notes: What was decided while opening, a sentence each, to be said aloud.
     """
 
-    kind: str
-
     def __init__(self, root: Path, splits: dict[str, list[Sample]], palette: Palette, notes: list[str]):
         self.root, self.splits, self.palette, self.notes = root, splits, palette, notes
 

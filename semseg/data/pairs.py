@@ -26,8 +26,6 @@ class Pairs(Dataset):
         DataError: No pairs, or masks without a palette.
     """
 
-    kind = "pairs"
-
     def __init__(self, root: Path, *, num_classes: int | None = None, seed: int = 0, limit: int | None = None):
         base = _find_base(root)
         splits, notes = _find_splits(base, seed)
