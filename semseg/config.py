@@ -13,7 +13,8 @@ class RunConfig:
     """One training run.
 
     Attributes:
-        data: Folder of the data set.
+        data: Folder or archive of the data set, or `kaggle:owner/name`.
+        dataset: Its form; None to look.
         model: Name of the network.
         epochs: Times that every training sample is seen.
         batch_size: Samples per step.
@@ -26,10 +27,18 @@ class RunConfig:
         output: Folder for the results.
         workers: Threads that load data.
         limit: At most this many samples of each split; None for all.
-        classes: The number of classes; None to find it from the masks.
+        classes: The number of classes, or a file that describes them; None to find them from the masks.
+        categories: The 7 categories of Cityscapes in place of its 19 classes.
+        augment: `"none"`, or the changes that differ from what suits the data; None for none.
+        class_weights: `"none"` or `"inverse"`: rare classes weigh more in the loss.
+        sample_rare: Photos with rare classes are shown more often.
+        skip_bad: Files that cannot be used are left out.
+        allow_leaks: A photo may be in two splits.
+        cache: Folder of decoded photos; `"none"` for no cache, None for the user's cache folder.
     """
 
     data: str = "images"
+    dataset: str | None = None
     model: str = "unet"
     epochs: int = 10
     batch_size: int = 4
@@ -42,20 +51,29 @@ class RunConfig:
     output: str = "outputs"
     workers: int = 2
     limit: int | None = None
-    classes: int | None = None
+    classes: int | str | None = None
+    categories: bool = False
+    augment: str | None = None
+    class_weights: str = "none"
+    sample_rare: bool = False
+    skip_bad: bool = False
+    allow_leaks: bool = False
+    cache: str | None = None
 
     def __post_init__(self):
         """Raises a `SemsegError` for values that make no sense."""
         least = {"epochs": 1, "batch_size": 1, "filters": 1, "workers": 0, "seed": 0, "limit": 2, "classes": 2}
         for name, smallest in least.items():
             value = getattr(self, name)
-            if value is not None and value < smallest:
+            if isinstance(value, int) and value < smallest:
                 flag = "--" + name.replace("_", "-")
                 raise SemsegError(f"{flag}: got {value}; expected a whole number of at least {smallest}")
         if self.seed >= 2**32:
             raise SemsegError(f"--seed: got {self.seed}; expected a whole number below 2 to the power of 32")
         if not 0 < self.learning_rate < float("inf"):
             raise SemsegError(f"--learning-rate: got {self.learning_rate}; expected a number above 0, such as 0.005")
+        if self.class_weights not in ("none", "inverse"):
+            raise SemsegError(f"--class-weights: got {self.class_weights!r}; expected none or inverse")
         if min(self.image_size) < 1:
             raise SemsegError(f"--image-size: got {self.image_size}; expected sides of at least 1 pixel")
 

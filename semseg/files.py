@@ -1,6 +1,7 @@
 """Files that are either whole or not there, and run folders that lose nothing."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,26 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_KEPT_FREE = 500_000_000  # bytes of a disk left to others
+
+
+def reserve(path: Path, size: int) -> None:
+    """Makes a file of `size` zeros with all of its space taken, so that writing into it later meets no full disk.
+
+    Raises:
+        OSError: Not permitted, or less than 500 MB would be left on the disk.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if size + _KEPT_FREE > free:
+        raise OSError(f"{(size + _KEPT_FREE) / 1e9:.1f} GB of disk space are needed, {free / 1e9:.1f} GB are free")
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        for start in range(0, size, 1 << 20):
+            file.write(bytes(min(1 << 20, size - start)))
 
 
 def _sync(path: Path) -> None:

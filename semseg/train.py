@@ -4,17 +4,21 @@ import csv
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from semseg.config import RunConfig
-from semseg.data.augment import Augmentation
+from semseg.data.augment import Augmentation, parse_augmentation, suited_augmentation
 from semseg.data.base import Dataset
-from semseg.data.batches import Batches, data_generator
+from semseg.data.batches import Batches, data_generator, rare_class_weights
+from semseg.data.cache import Cache
+from semseg.data.check import Findings
 from semseg.errors import NonFiniteLossError, SemsegError
 from semseg.files import replacing
-from semseg.losses import LOSSES, SegmentationLoss
+from semseg.losses import LOSSES, SegmentationLoss, inverse_frequency_weights
 from semseg.metrics import ConfusionMatrix
 
 WARM_UP = 0.1  # share of all steps in which the learning rate rises
@@ -53,24 +57,28 @@ class CountEpochs(keras.callbacks.Callback):
 class Recorder(keras.callbacks.Callback):
     """Keeps one row per epoch in `history` and writes all of them to a CSV file."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, batches: Sequence[Batches]):
         super().__init__()
-        self.path, self.history = path, []
+        self.path, self.batches, self.history = path, batches, []
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
-        self._start = time.perf_counter()
+        self._start, self._waited = time.perf_counter(), self._waiting()
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the epoch's row."""
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.perf_counter() - self._start
+        row["waiting"] = self._waiting() - self._waited
         self.history.append(row)
         with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, row)
             writer.writeheader()
             writer.writerows(self.history)
+
+    def _waiting(self) -> float:
+        return sum(sum(batches.waited.values()) for batches in self.batches)
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -108,13 +116,13 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
             )
 
 
-def make_loss(names: str, dataset: Dataset) -> SegmentationLoss:
+def make_loss(names: str, dataset: Dataset, class_weights: np.ndarray | None = None) -> SegmentationLoss:
     """The loss called `names`, checked against the task.
 
     Raises:
         SemsegError: No such loss, or one that does not fit the number of classes.
     """
-    loss = SegmentationLoss(names)
+    loss = SegmentationLoss(names, class_weights)
     if "binary_cross_entropy" in names.split("+") and dataset.task != "binary":
         fitting = ", ".join(name for name in LOSSES if name != "binary_cross_entropy")
         raise SemsegError(
@@ -124,27 +132,61 @@ def make_loss(names: str, dataset: Dataset) -> SegmentationLoss:
     return loss
 
 
-def make_batches(dataset: Dataset, config: RunConfig) -> tuple[Batches, Batches]:
-    """The batches for training, shuffled and augmented, and for validation, as they are."""
+def make_batches(
+    dataset: Dataset, config: RunConfig, findings: Findings | None = None, cache: Cache | None = None
+) -> tuple[Batches, Batches]:
+    """The batches for training, shuffled and augmented, and for validation, as they are.
+
+    Args:
+        dataset: From `open_dataset`.
+        config: Batch size, image size, augmentation, sampling, seed and workers are read.
+        findings: From `check_dataset`; without them the augmentation is that of street scenes.
+        cache: Of all samples, at the same image size.
+
+    Raises:
+        SemsegError: An augmentation that makes no sense, or rare classes asked for without findings.
+    """
+    if config.sample_rare and findings is None:
+        raise SemsegError("sample_rare: needs the findings of check_dataset, to know which classes are rare")
     common = {
         "batch_size": config.batch_size,
         "image_size": config.image_size,
         "seed": config.seed,
         "workers": config.workers,
+        "cache": cache,
     }
+    weights = rare_class_weights(findings.counts("train")[:, :-1]) if config.sample_rare else None
+    augmentation = _augmentation(config, findings)
     return (
-        data_generator(dataset, "train", augmentation=Augmentation(), **common),
+        data_generator(dataset, "train", augmentation=augmentation, sample_weights=weights, **common),
         data_generator(dataset, "val", **common),
     )
 
 
+def _augmentation(config: RunConfig, findings: Findings | None) -> Augmentation:
+    """What suits the data, with the changes that were asked for; quarter turns need a square to turn in."""
+    default = Augmentation()
+    if findings is not None:
+        tops = findings.tops("train")
+        default = suited_augmentation(tops, findings.counts("train")[:, :-1] - tops)
+        if config.image_size[0] != config.image_size[1]:
+            default = replace(default, quarter_turns=False)
+    return parse_augmentation(config.augment, default) if config.augment else default
+
+
+def class_weights(config: RunConfig, findings: Findings) -> np.ndarray | None:
+    """One weight per class for the loss, float `(K,)`, or None."""
+    return inverse_frequency_weights(findings.shares("train")) if config.class_weights == "inverse" else None
+
+
 def train_model(
     model: keras.Model,
-    dataset: Dataset,
+    batches: tuple[Batches, Batches],
     config: RunConfig,
     *,
     model_path: Path,
     results_path: Path,
+    class_weights: np.ndarray | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict[str, float]]:
     """Trains `model` and leaves it with the weights of its best epoch.
@@ -153,27 +195,29 @@ def train_model(
 
     Args:
         model: From `build_model`: photos `(N, H, W, 3)`, 0 to 255, to logits `(N, H, W, K)`.
-        dataset: From `open_dataset`.
-        config: Epochs, batch size, learning rate, image size, loss, seed and workers are read.
+        batches: From `make_batches`; their loading threads are ended.
+        config: Epochs, learning rate and loss are read.
         model_path: `.keras` file for the best weights so far; written after each epoch that beats the earlier ones.
         results_path: CSV file for one row per epoch.
+        class_weights: One weight per class for the loss.
         callbacks: More Keras callbacks, to show progress for example.
 
     Returns:
         One row per epoch: `epoch` (from 1), `loss`, `accuracy`, `mean_iou`, the same with `val_`, `learning_rate` at
-        its end, `seconds`.
+        its end, `seconds`, and of these `waiting` for data.
 
     Raises:
         NonFiniteLossError: The loss became NaN or infinite; the best weights before that are on disk.
         DataError: A file cannot be read any more.
     """
-    train_batches, val_batches = make_batches(dataset, config)
+    train_batches, val_batches = batches
+    dataset = train_batches.dataset
     trained = TrainingModel(model.inputs, model.outputs[0], dataset.palette.num_classes)
     trained.compile(
         optimizer=_optimizer(config.learning_rate, steps=config.epochs * len(train_batches)),
-        loss=make_loss(config.loss, dataset),
+        loss=make_loss(config.loss, dataset, class_weights),
     )
-    recorder = Recorder(results_path)
+    recorder = Recorder(results_path, batches)
     try:
         trained.fit(
             train_batches,

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from semseg.utils_func import cityscapes_palette
+from semseg.palettes import cityscapes_palette
 
 REPOSITORY = Path(__file__).parents[1]
 SIZE = 32
@@ -46,4 +46,21 @@ def make_pairs(root: Path, train: int = 12, val: int = 4, size: int = SIZE) -> P
     for split, count, first in (("train", train, 0), ("val", val, 1000)):
         for i in range(count):
             save_pair(root / split / f"{i + 1}.png", first + i, size)
+    return root
+
+
+def draw_numbers(seed: int, size: int = SIZE) -> np.ndarray:
+    """`draw_ids` in four classes: 0 road, 1 building, 2 sky, 3 car, and 255; uint8 `(size, size)`."""
+    table = np.full(256, 255, np.uint8)
+    table[[0, 2, 10, 13]] = 0, 1, 2, 3
+    return table[draw_ids(seed, size)]
+
+
+def make_folder(root: Path, count: int = 10, first: int = 0, size: int = SIZE) -> Path:
+    """A plain folder: `images/` of JPEG photos and `masks/` of PNG numbers, of the same names."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.fromarray(draw_pair(first + i, size)[0]).save(root / "images" / f"{i}.jpg", quality=95)
+        Image.fromarray(draw_numbers(first + i, size)).save(root / "masks" / f"{i}.png")
     return root

@@ -2,19 +2,15 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import draw_ids, draw_pair, make_pairs, save_pair
+from helpers import draw_ids, draw_numbers, draw_pair, make_folder, make_pairs, save_pair
 from PIL import Image
 
-from semseg.data import DATASETS, ensure_demo, open_dataset
-from semseg.data.augment import Augmentation
+from semseg.data import DATASETS, EXPECTED, ensure_demo, open_dataset
 from semseg.data.base import Sample, list_images, seeded_split, spread
-from semseg.data.batches import data_generator
-from semseg.data.check import check_dataset
-from semseg.data.demo import draw_scene
+from semseg.data.folder import pair_up
 from semseg.errors import DataError, SemsegError
-from semseg.utils_func import cityscapes_palette
-
-STILL = Augmentation(horizontal_flip=0, rotation=0, scale=(1, 1), brightness=0, contrast=0)
+from semseg.known_palettes import CITYSCAPES, VOC
+from semseg.palettes import Palette, cityscapes_palette
 
 
 class TestFindingPairs:
@@ -74,13 +70,13 @@ class TestFindingPairs:
             open_dataset(tmp_path / "nowhere")
 
     def test_a_file_is_no_folder(self, tmp_path):
-        (tmp_path / "data.zip").touch()
-        with pytest.raises(DataError, match=r"data\.zip: is a file"):
-            open_dataset(tmp_path / "data.zip")
+        (tmp_path / "data.txt").touch()
+        with pytest.raises(DataError, match=r"data\.txt: is a file"):
+            open_dataset(tmp_path / "data.txt")
 
     def test_a_folder_without_pairs_says_what_was_expected(self, tmp_path):
         (tmp_path / "train").mkdir()
-        with pytest.raises(DataError, match=r"holds no pairs; expected .*train .*photo on the left"):
+        with pytest.raises(DataError, match=r"holds no photos with masks; expected leftImg8bit/.*photo \| colour mask"):
             open_dataset(tmp_path)
 
     def test_one_pair_cannot_be_split(self, tmp_path):
@@ -89,7 +85,24 @@ class TestFindingPairs:
             open_dataset(tmp_path)
 
     def test_the_registry_lists_the_pairs(self):
-        assert set(DATASETS) == {"pairs"}
+        assert set(DATASETS) == set(EXPECTED) == {"cityscapes", "carvana", "folder", "pairs"}
+
+    def test_a_data_set_can_be_named_and_a_wrong_name_is_refused(self, pairs):
+        assert open_dataset(pairs, name="pairs").notes == []
+        with pytest.raises(SemsegError, match="no data set 'coco'; choose one of cityscapes, carvana, folder, pairs"):
+            open_dataset(pairs, name="coco")
+        with pytest.raises(DataError, match="expected leftImg8bit/ and gtFine/$"):
+            open_dataset(pairs, name="cityscapes")
+
+    def test_categories_of_the_pairs(self, pairs):
+        dataset = open_dataset(pairs, categories=True)
+        assert dataset.palette.num_classes == 7
+        assert set(np.unique(dataset.load(dataset.splits["train"][0])[1])) == {0, 1, 4, 6, 255}
+
+    def test_a_given_palette_is_used(self, pairs):
+        palette = Palette.of(("road", "else"), ((128, 64, 128), (70, 70, 70)), [("sky", (70, 130, 180))])
+        dataset = open_dataset(pairs, palette=palette)
+        assert dataset.task == "binary" and dataset.palette is palette
 
     def test_the_demo_is_made_once_and_never_over_pairs(self, tmp_path, monkeypatch):
         made = []
@@ -108,181 +121,260 @@ def test_spread_and_split_by_hand(tmp_path):
     assert len(val) == 3 and sorted(train + val, key=lambda s: int(s.photo.name)) == samples
 
 
-class TestCheck:
-    def test_counts_equal_a_count_by_hand(self, dataset):
-        findings = check_dataset(dataset)
-        ids = np.stack([draw_ids(seed) for seed in range(12)])
-        for k in range(19):
-            assert findings.pixels["train"][k] == (ids == k).sum()
-        assert findings.ignored_shares("train") == ((ids == 255).mean(), 0)
-        assert findings.shares("train").sum() == pytest.approx(1)
-        assert findings.sizes == {(32, 32): 16}
+class TestPlainFolder:
+    def test_images_and_masks_become_samples_with_a_drawn_split(self, tmp_path):
+        dataset = open_dataset(make_folder(tmp_path))
+        assert [len(dataset.splits[name]) for name in ("train", "val")] == [8, 2]
+        assert dataset.drawn and dataset.palette.source == "values"
+        assert dataset.palette.names == ("class_0", "class_1", "class_2", "class_3")
+        sample = next(sample for sample in dataset.samples if sample.photo.stem == "3")
+        photo, ids = dataset.load(sample)
+        np.testing.assert_array_equal(ids, draw_numbers(3))
+        assert np.abs(photo.astype(int) - draw_pair(3)[0]).mean() < 5
 
-    def test_progress_is_told_for_every_file(self, dataset):
-        told = []
-        check_dataset(dataset, workers=0, on_progress=lambda done, total: told.append((done, total)))
-        assert told == [(i, 16) for i in range(1, 17)]
+    @pytest.mark.parametrize("layout", ["{split}/{kind}", "{kind}/{split}", "data/{split}/{kind}"])
+    def test_splits_inside_or_outside_with_other_names(self, tmp_path, layout):
+        for split, count in (("training", 3), ("valid", 2), ("testing", 1)):
+            made = make_folder(tmp_path / "made" / split, count)
+            for kind, name in (("images", "Images"), ("masks", "labels")):
+                target = tmp_path / "set" / layout.format(split=split, kind=name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(made / kind, target)
+        dataset = open_dataset(tmp_path / "set")
+        assert {name: len(samples) for name, samples in dataset.splits.items()} == {"train": 3, "val": 2, "test": 1}
+        assert not dataset.drawn
 
-    def test_all_bad_files_are_told_at_once(self, tmp_path):
-        make_pairs(tmp_path, train=6, val=2)
-        (tmp_path / "train" / "2.png").write_text("no picture")
-        (tmp_path / "train" / "4.png").write_bytes(b"")
-        Image.new("RGB", (63, 32)).save(tmp_path / "val" / "1.png")
-        (tmp_path / "val" / "2.png").write_bytes((tmp_path / "train" / "1.png").read_bytes()[:500])
-        with pytest.raises(DataError) as caught:
-            check_dataset(open_dataset(tmp_path))
-        message = str(caught.value)
-        assert message.startswith("4 of 8 files cannot be used")
-        assert "2.png: not a picture" in message and "4.png: an empty file" in message and "1.png: is 63x32" in message
-        assert message.endswith("and 1 more")
+    def test_train_with_its_masks_beside_it(self, tmp_path):
+        make_folder(tmp_path / "made", 4)
+        for kind, name in (("images", "train"), ("masks", "trainannot")):
+            shutil.move(tmp_path / "made" / kind, tmp_path / "set" / name)
+        assert len(open_dataset(tmp_path / "set").samples) == 4
 
-    def test_a_folder_of_bad_files_only_is_refused_when_it_is_opened(self, tmp_path):
-        make_pairs(tmp_path, train=2, val=1)
-        for path in (tmp_path / "train").iterdir():
-            path.write_text("text")
-        with pytest.raises(DataError, match=r"none of 2 pairs can be used; the first: .*1\.png: not a picture"):
-            open_dataset(tmp_path)
-
-    def test_masks_of_other_colours_in_val_are_refused(self, tmp_path):
-        make_pairs(tmp_path, train=6, val=2)
-        for number in (1, 2):
-            photo, mask = draw_pair(number)
-            strange = np.concatenate([photo, 255 - mask // 3], axis=1)
-            Image.fromarray(strange).save(tmp_path / "val" / f"{number}.png")
-        with pytest.raises(
-            DataError, match=r"100% of the pixels in the val masks.*each of the 19 colours \(cityscapes\)"
-        ):
-            check_dataset(open_dataset(tmp_path))
-
-    def test_photos_in_place_of_masks_are_refused(self, tmp_path):
-        for number in range(12):
-            photo, mask = draw_scene(number)
-            path = tmp_path / ("train" if number < 10 else "val") / f"{number}.png"
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(np.concatenate([mask, photo], axis=1)).save(path)  # the halves swapped
-        with pytest.raises(
-            DataError, match=r"only \d+% of their pixels .* as in photos; are the masks the right halves"
-        ):
-            open_dataset(tmp_path)
-
-    def test_many_unknown_colours_in_training_masks_are_refused(self, tmp_path):
-        make_pairs(tmp_path, train=4, val=1)
-        photo, mask = draw_pair(0)
-        mask = np.random.default_rng(0).integers(0, 256, mask.shape, dtype=np.uint8)
-        for number in (2, 3):
-            Image.fromarray(np.concatenate([photo, mask], axis=1)).save(tmp_path / "train" / f"{number}.png")
-        with pytest.raises(DataError, match=r"train/[23]\.png, .*are these colour masks"):
-            check_dataset(open_dataset(tmp_path))
-
-    def test_a_split_without_any_labelled_pixel_is_refused(self, tmp_path):
-        make_pairs(tmp_path, train=4, val=1)
-        photo, mask = draw_pair(0)
-        Image.fromarray(np.concatenate([photo, 0 * mask], axis=1)).save(tmp_path / "val" / "1.png")
-        with pytest.raises(DataError, match="no pixel of the val masks belongs to a class"):
-            check_dataset(open_dataset(tmp_path))
-
-    def test_unknown_colours_are_counted_apart_from_void(self, tmp_path):
-        make_pairs(tmp_path, train=4, val=1)
-        photo, mask = draw_pair(0)
-        mask = mask.copy()
-        mask[0, :5] = (0, 255, 255)
-        Image.fromarray(np.concatenate([photo, mask], axis=1)).save(tmp_path / "train" / "1.png")
-        findings = check_dataset(open_dataset(tmp_path))
-        assert findings.unknown == {"train": 5, "val": 0}
-        assert findings.ignored_shares("train") == (0.125, 5 / (4 * 32 * 32))
-
-
-class TestAugmentation:
-    def test_photo_and_mask_move_together(self):
-        ids = draw_ids(1, 64)
-        photo = np.repeat(ids[..., None], 3, axis=2)  # a photo of the ids themselves
-        for seed in range(10):
-            moved, mask = Augmentation(rotation=20, scale=(0.8, 1.5), brightness=0, contrast=0)(
-                photo, ids, np.random.default_rng(seed)
-            )
-            inside = mask != 255
-            assert inside.mean() > 0.3
-            agree = np.abs(moved[..., 0].astype(int) - mask) <= 1
-            assert agree[inside].mean() > 0.9  # but for blended borders of the photo
-
-    def test_nothing_asked_changes_nothing(self):
-        photo, _ = draw_pair(0)
-        same, mask = STILL(photo, draw_ids(0), np.random.default_rng(0))
-        np.testing.assert_array_equal(same, photo)
-        np.testing.assert_array_equal(mask, draw_ids(0))
-
-    @pytest.mark.parametrize(("name", "axis"), [("horizontal_flip", 1), ("vertical_flip", 0)])
-    def test_flips_are_exact(self, name, axis):
-        flip = Augmentation(**{**vars(STILL), name: 1.0})
-        photo, _ = draw_pair(2)
-        flipped, mask = flip(photo, draw_ids(2), np.random.default_rng(0))
-        np.testing.assert_array_equal(flipped, np.flip(photo, axis))
-        np.testing.assert_array_equal(mask, np.flip(draw_ids(2), axis))
-
-    def test_ignore_fills_what_comes_from_outside_and_no_class_is_invented(self):
-        ids = np.full((40, 60), 3, np.uint8)
-        shrink = Augmentation(horizontal_flip=0, rotation=0, scale=(0.5, 0.5))
-        _, mask = shrink(np.zeros((40, 60, 3), np.uint8), ids, np.random.default_rng(0))
-        assert set(np.unique(mask)) == {3, 255}
-        assert (mask == 3).mean() == pytest.approx(0.25, abs=0.03)
-
-    def test_a_zoomed_sample_fills_the_frame(self):
-        zoom = Augmentation(rotation=0, scale=(1.5, 1.5))
-        for seed in range(20):
-            _, mask = zoom(np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), np.uint8), np.random.default_rng(seed))
-            assert (mask == 0).all()
-
-
-class TestBatches:
-    def test_shapes_types_and_the_last_batch(self, dataset):
-        batches = data_generator(dataset, batch_size=5, image_size=(16, 24))
-        sizes = [(photos.shape, masks.shape) for photos, masks in batches]
-        assert sizes == [((n, 16, 24, 3), (n, 16, 24)) for n in (5, 5, 2)]
-        photos, masks = batches[0]
-        assert photos.dtype == masks.dtype == np.uint8
-        batches.close()
-
-    def test_an_epoch_holds_every_sample_once_and_the_next_in_another_order(self, dataset):
-        batches = data_generator(dataset, batch_size=5, image_size=(32, 32))
-        epochs = [np.concatenate([photos for photos, _ in batches]) for _ in range(2)]
-        batches.close()
-        photos = {dataset.load(sample)[0].tobytes() for sample in dataset.splits["train"]}
-        for epoch in epochs:
-            assert {photo.tobytes() for photo in epoch} == photos and len(epoch) == 12
-        assert not np.array_equal(*epochs)
-
-    def test_validation_keeps_its_order(self, dataset):
-        batches = data_generator(dataset, "val", batch_size=3, image_size=(32, 32))
-        masks = np.concatenate([masks for _, masks in batches])
-        batches.close()
-        np.testing.assert_array_equal(masks, [draw_ids(1000 + i) for i in range(4)])
-
-    def test_the_same_seed_gives_the_same_batches_with_any_number_of_workers(self, dataset):
-        def all_batches(workers, seed=3):
-            batches = data_generator(
-                dataset, batch_size=5, image_size=(24, 24), augmentation=Augmentation(), seed=seed, workers=workers
-            )
-            result = [array for _ in range(2) for batch in batches for array in batch]
-            batches.close()
-            return result
-
-        expected = all_batches(0)
-        for workers in (1, 4):
-            for ours, theirs in zip(all_batches(workers), expected, strict=True):
-                np.testing.assert_array_equal(ours, theirs)
-        assert not all(np.array_equal(a, b) for a, b in zip(all_batches(0, seed=4), expected, strict=True))
-
-    def test_a_broken_file_raises_in_the_loop_with_its_name(self, tmp_path):
-        make_pairs(tmp_path, train=4, val=1)
+    @pytest.mark.parametrize("header", ["image,mask\n", "id,Photo path,Label path\n", ""])
+    def test_lists_in_csv_files(self, tmp_path, header):
+        make_folder(tmp_path / "files, all", 5)
+        first = "7," if header.startswith("id") else ""
+        for split, numbers in (("train", (0, 1, 2)), ("val", (3, 4))):
+            rows = [f'{first}"files, all/images/{i}.jpg","files, all/masks/{i}.png"\n' for i in numbers]
+            (tmp_path / f"{split}.csv").write_text(header + "".join(rows))
         dataset = open_dataset(tmp_path)
-        (tmp_path / "train" / "3.png").write_text("broken meanwhile")
-        batches = data_generator(dataset, batch_size=2)
-        with pytest.raises(DataError, match=r"3\.png: not a picture"):
-            list(batches)
-        batches.close()
+        assert [len(dataset.splits[name]) for name in ("train", "val")] == [3, 2]
+        assert dataset.splits["val"][0] == Sample(
+            tmp_path / "files, all" / "images" / "3.jpg", tmp_path / "files, all" / "masks" / "3.png"
+        )
 
-    def test_senseless_arguments_are_refused(self, dataset):
-        with pytest.raises(SemsegError, match="got 'test'; expected one of train, val"):
-            data_generator(dataset, "test")
-        with pytest.raises(SemsegError, match="batch_size=0"):
-            data_generator(dataset, batch_size=0)
+    def test_one_list_with_a_column_for_the_split(self, tmp_path):
+        make_folder(tmp_path / "files", 3)
+        rows = [f"files/images/{i}.jpg,files/masks/{i}.png,{split}" for i, split in enumerate(("train", "train", "val"))]
+        (tmp_path / "all.csv").write_text("\n".join(["image,mask,split", *rows]))
+        dataset = open_dataset(tmp_path)
+        assert [len(dataset.splits[name]) for name in ("train", "val")] == [2, 1]
+
+    @pytest.mark.parametrize(
+        ("text", "what"),
+        [("a,b\n1,2\n", "has the columns a, b; expected one named image"), ("image,mask\nx.png\n", "row 2 has 1 cells"),
+         ("\n", "is empty")],
+    )  # fmt: skip
+    def test_a_list_that_makes_no_sense_is_refused(self, tmp_path, text, what):
+        (tmp_path / "train.csv").write_text(text)
+        with pytest.raises(DataError, match=rf"train\.csv: {what}"):
+            open_dataset(tmp_path)
+
+    @pytest.mark.parametrize("ending", ["_mask", "_L", "_gt", ""])
+    def test_endings_of_mask_names(self, tmp_path, ending):
+        (tmp_path / "p").mkdir(), (tmp_path / "m").mkdir()
+        (tmp_path / "p" / "a.jpg").touch(), (tmp_path / "m" / f"a{ending}.png").touch()
+        assert pair_up(tmp_path / "p", tmp_path / "m") == (
+            [Sample(tmp_path / "p" / "a.jpg", tmp_path / "m" / f"a{ending}.png")], []
+        )  # fmt: skip
+
+    def test_folders_inside_tell_equal_names_apart(self, tmp_path):
+        for city in ("ulm", "bonn"):
+            make_folder(tmp_path / "made", 2)
+            for kind in ("images", "masks"):
+                (tmp_path / "set" / kind).mkdir(parents=True, exist_ok=True)
+                shutil.move(tmp_path / "made" / kind, tmp_path / "set" / kind / city)
+        dataset = open_dataset(tmp_path / "set")
+        assert len(dataset.samples) == 4 and not dataset.problems
+        assert all(sample.photo.parent.name == sample.mask.parent.name for sample in dataset.samples)
+
+
+class TestWhatMasksHold:
+    """Masks of the same content in another form give the same ids."""
+
+    def palette_image(self, ids, rng=None):
+        """With `rng` the colours stand in another order in every file."""
+        order = np.arange(4) if rng is None else rng.permutation(4)
+        image = Image.new("P", ids.shape[::-1])
+        stored = np.argsort(order)[np.where(ids == 255, 0, ids)].astype(np.uint8)
+        image.putdata(stored.ravel().tolist())
+        image.putpalette(np.array([VOC[i][1] for i in order], np.uint8).ravel().tolist())
+        return image
+
+    @pytest.mark.parametrize("form", ["grey", "grey in RGB", "16 bits", "index", "index in any order", "colour", "gif"])
+    def test_the_same_ids(self, tmp_path, form):
+        make_folder(tmp_path, 6)
+        rng = np.random.default_rng(0)
+        for i in range(6):
+            ids = draw_numbers(i)
+            ids[ids == 255] = 0
+            colors = np.array([color for _, color in VOC[:4]], np.uint8)[ids]
+            image = {
+                "grey": lambda ids=ids: Image.fromarray(ids),
+                "grey in RGB": lambda ids=ids: Image.fromarray(np.repeat(ids[..., None], 3, axis=2)),
+                "16 bits": lambda ids=ids: Image.fromarray(ids.astype(np.uint16) * 1000),
+                "index": lambda ids=ids: self.palette_image(ids),
+                "index in any order": lambda ids=ids: self.palette_image(ids, rng),
+                "colour": lambda colors=colors: Image.fromarray(colors),
+                "gif": lambda colors=colors: Image.fromarray(colors).convert("P", palette=Image.Palette.ADAPTIVE),
+            }[form]()
+            (tmp_path / "masks" / f"{i}.png").unlink()
+            image.save(tmp_path / "masks" / f"{i}.{'gif' if form == 'gif' else 'png'}")
+        dataset = open_dataset(tmp_path)
+        if form in ("index", "index in any order", "colour", "gif"):
+            assert dataset.palette.names[:4] == ("background", "aeroplane", "bicycle", "bird")
+        for sample in dataset.samples:
+            expected = draw_numbers(int(sample.photo.stem))
+            np.testing.assert_array_equal(dataset.load(sample)[1], np.where(expected == 255, 0, expected))
+
+    def test_black_and_white_masks_of_any_depth_are_binary(self, tmp_path):
+        make_folder(tmp_path, 6)
+        for i in range(6):
+            mask = Image.fromarray(np.where(draw_numbers(i) == 3, 255, 0).astype(np.uint8))
+            (mask if i % 2 else mask.convert("1")).save(tmp_path / "masks" / f"{i}.png")
+        dataset = open_dataset(tmp_path)
+        assert dataset.task == "binary" and dataset.palette.names == ("background", "foreground")
+        for sample in dataset.samples:
+            np.testing.assert_array_equal(dataset.load(sample)[1], draw_numbers(int(sample.photo.stem)) == 3)
+
+    def test_grey_jpeg_masks_go_through_a_palette(self, tmp_path):
+        make_folder(tmp_path, 6, size=64)
+        for i in range(6):
+            (tmp_path / "masks" / f"{i}.png").unlink()
+            white = np.where(draw_numbers(i, 64) == 3, 255, 0).astype(np.uint8)
+            Image.fromarray(white).save(tmp_path / "masks" / f"{i}.jpg", quality=80)
+        dataset = open_dataset(tmp_path)
+        assert dataset.palette.names == ("background", "foreground")
+        for sample in dataset.samples:
+            ids, expected = dataset.load(sample)[1], draw_numbers(int(sample.photo.stem), 64) == 3
+            assert (ids == expected)[ids != 255].mean() > 0.99 and (ids == 255).mean() < 0.05
+
+    def test_mixed_kinds_are_named(self, tmp_path):
+        make_folder(tmp_path, 6)
+        Image.fromarray(draw_pair(0)[1]).save(tmp_path / "masks" / "0.png")
+        dataset = open_dataset(tmp_path, palette=Palette.from_dict(open_numbers()))
+        sample = next(sample for sample in dataset.samples if sample.photo.stem == "0")
+        with pytest.raises(DataError, match=r"masks/0\.png: holds colours, the other masks hold numbers"):
+            dataset.load(sample)
+
+
+def open_numbers():
+    return {"classes": [{"id": i, "name": str(i), "value": i} for i in range(4)]}
+
+
+class TestCarvana:
+    @pytest.fixture()
+    def cars(self, tmp_path):
+        """Five cars in four views each, with one-bit GIF masks as the real ones are."""
+        (tmp_path / "train").mkdir(), (tmp_path / "train_masks").mkdir()
+        for car in range(5):
+            for view in range(1, 5):
+                name = f"{car:012x}_{view:02d}"
+                Image.fromarray(draw_pair(10 * car + view)[0]).save(tmp_path / "train" / f"{name}.jpg")
+                mask = Image.new("P", (32, 32))
+                mask.putdata((draw_numbers(10 * car + view) == 3).ravel().astype(int).tolist())
+                mask.putpalette([0, 0, 0, 255, 255, 255])
+                mask.save(tmp_path / "train_masks" / f"{name}_mask.gif")
+        return tmp_path
+
+    def test_no_car_is_on_both_sides(self, cars):
+        for seed in range(5):
+            dataset = open_dataset(cars, seed=seed)
+            train, val = ({sample.photo.name[:12] for sample in dataset.splits[name]} for name in ("train", "val"))
+            assert len(train) == 4 and len(val) == 1 and not train & val
+            assert f"so that none is on both sides: {val.pop()}" in dataset.notes[1]
+
+    def test_classes_and_ids(self, cars):
+        dataset = open_dataset(cars)
+        assert dataset.palette.names == ("background", "car") and dataset.task == "binary"
+        for sample in dataset.samples[:3]:
+            car, view = int(sample.photo.name[:12], 16), int(sample.photo.name[13:15])
+            np.testing.assert_array_equal(dataset.load(sample)[1], draw_numbers(10 * car + view) == 3)
+
+    def test_one_car_cannot_be_split(self, cars):
+        for path in [*cars.rglob("*.jpg"), *cars.rglob("*.gif")]:
+            if not path.name.startswith("000000000000"):
+                path.unlink()
+        with pytest.raises(DataError, match="holds one group only"):
+            open_dataset(cars)
+
+
+class TestCityscapes:
+    @pytest.fixture()
+    def tree(self, tmp_path):
+        """The official layout with all three kinds of labels, and a test part whose labels are withheld."""
+        for split, city, count in (("train", "ulm", 3), ("val", "bonn", 2), ("test", "mainz", 1)):
+            for i in range(count):
+                stem = f"{city}_{i:06d}_000019"
+                photo = tmp_path / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png"
+                photo.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(draw_pair(i)[0]).save(photo)
+                labels = tmp_path / "gtFine" / split / city
+                labels.mkdir(parents=True, exist_ok=True)
+                train_ids = draw_ids(i) if split != "test" else np.full((32, 32), 255, np.uint8)
+                (labels / f"{stem}_gtFine_polygons.json").write_text("{}")
+                self.save_labels(labels / f"{stem}_gtFine", train_ids)
+        return tmp_path
+
+    def save_labels(self, path, train_ids):
+        of_train_id = {train_id: (label_id, color) for _, label_id, train_id, _, color in reversed(CITYSCAPES)}
+        label_ids, colors = np.zeros((256,), np.uint8), np.zeros((256, 4), np.uint8)
+        for train_id, (label_id, color) in of_train_id.items():
+            label_ids[train_id], colors[train_id] = label_id % 256, (*color, 255)
+        Image.fromarray(train_ids).save(f"{path}_labelTrainIds.png")
+        Image.fromarray(label_ids[train_ids]).save(f"{path}_labelIds.png")
+        Image.fromarray(colors[train_ids]).save(f"{path}_color.png")
+
+    @pytest.mark.parametrize("kind", ["labelTrainIds", "labelIds", "color"])
+    @pytest.mark.parametrize("wrapped", [False, True])
+    def test_each_kind_of_label_gives_the_train_ids(self, tree, tmp_path_factory, kind, wrapped):
+        for path in (tree / "gtFine").rglob("*.png"):
+            if not path.name.endswith(f"_{kind}.png"):
+                path.unlink()
+        root = tree
+        if wrapped:
+            root = tmp_path_factory.mktemp("outer")
+            shutil.copytree(tree, root / "cityscapes")
+        dataset = open_dataset(root)
+        assert {name: len(samples) for name, samples in dataset.splits.items()} == {"train": 3, "val": 2}
+        assert dataset.palette.num_classes == 19 and dataset.palette.names[13] == "car"
+        for i, sample in enumerate(dataset.splits["train"]):
+            np.testing.assert_array_equal(dataset.load(sample)[1], draw_ids(i))
+
+    def test_the_seven_categories(self, tree):
+        dataset = open_dataset(tree, categories=True)
+        ids = dataset.load(dataset.splits["train"][0])[1]
+        category_of = {0: 0, 2: 1, 10: 4, 13: 6, 255: 255}  # road, building, sky, car
+        np.testing.assert_array_equal(ids, np.vectorize(category_of.get)(draw_ids(0)))
+
+    def test_a_photo_without_label_is_a_problem(self, tree):
+        next((tree / "gtFine" / "train").rglob("*labelTrainIds.png")).unlink()
+        dataset = open_dataset(tree)
+        assert len(dataset.splits["train"]) == 2
+        assert len(dataset.problems) == 1 and "has no mask ulm_" in dataset.problems[0]
+
+
+def test_the_real_sets_are_understood(real_data):
+    expected = {
+        "cityscapes_pairs": ((1975, 500), 19, "cityscapes"),
+        "camvid": ((367, 101), 11, "camvid"),
+        "carvana": ((96, 32), 2, "values"),
+        "nuclei": ((48, 12), 2, "values"),
+    }
+    for name, (counts, num_classes, source) in expected.items():
+        dataset = open_dataset(real_data / name)
+        assert tuple(len(dataset.splits[split]) for split in ("train", "val")) == counts
+        assert dataset.palette.num_classes == num_classes and dataset.palette.source == source
+        assert not dataset.problems
+    cars = [{sample.photo.name[:12] for sample in samples} for samples in open_dataset(real_data / "carvana").splits.values()]
+    assert not cars[0] & cars[1] and [len(side) for side in cars] == [6, 2]

@@ -1,5 +1,6 @@
-import io
-import json
+import os
+import socket
+import struct
 
 import cv2
 import numpy as np
@@ -8,31 +9,22 @@ from helpers import draw_ids, draw_pair, save_pair
 from PIL import Image
 
 from semseg.errors import DataError, SemsegError
+from semseg.known_palettes import CITYSCAPES
+from semseg.palettes import Label, Palette, cityscapes_palette
 from semseg.utils_func import (
-    CITYSCAPES,
-    Palette,
     bin_image,
-    cityscapes_palette,
-    find_palette,
     get_segmentation_arr,
     give_color_to_seg_img,
     load_images,
     quantise,
     read_image,
+    read_mask,
+    read_photo,
     resize_mask,
     resize_photo,
 )
 
-RGB = Palette(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)), ignored=(("black", (0, 0, 0)),))
-
-
-def as_kaggle_saves_it(mask, size):
-    """Shrunk with smoothing, then JPEG with halved chroma."""
-    memory = io.BytesIO()
-    Image.fromarray(cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)).save(
-        memory, "JPEG", quality=95, subsampling="4:2:0"
-    )
-    return np.asarray(Image.open(memory))
+RGB = Palette.of(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)), ignored=(("black", (0, 0, 0)),))
 
 
 class TestReading:
@@ -112,12 +104,89 @@ class TestReading:
         assert image.shape == (4, 6, 3)
         assert image.dtype == np.uint8
 
+    @pytest.mark.parametrize(("mode", "form"), [("RGB", ""), ("L", "grey"), ("RGBA", "alpha"), ("CMYK", "CMYK")])
+    def test_what_was_converted_is_told(self, tmp_path, mode, form):
+        Image.new(mode, (6, 4)).save(tmp_path / "x.tif")
+        assert read_photo(tmp_path / "x.tif").form == form
+
+    def test_a_large_jpeg_can_be_decoded_smaller_and_still_tells_its_size(self, tmp_path):
+        photo = cv2.resize(draw_pair(0)[0], (640, 480))
+        Image.fromarray(photo).save(tmp_path / "x.jpg", quality=95)
+        picture = read_photo(tmp_path / "x.jpg", at_least=(60, 80))
+        assert picture.pixels.shape == (60, 80, 3) and picture.size == (480, 640)
+        whole = cv2.resize(read_image(tmp_path / "x.jpg"), (80, 60), interpolation=cv2.INTER_AREA)
+        assert np.abs(whole.astype(int) - picture.pixels).mean() < 2
+
+    def test_floats_are_refused_with_or_without_nan(self, tmp_path):
+        Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "x.tif")
+        for read in (read_photo, read_mask):
+            with pytest.raises(DataError, match=r"x\.tif: holds 16-bit, 32-bit or float"):
+                read(tmp_path / "x.tif")
+
+    @pytest.mark.skipif(os.name == "nt", reason="no pipes in folders there")
+    def test_what_is_no_file_is_refused_without_being_opened(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.png")
+        (tmp_path / "folder.png").mkdir()
+        (tmp_path / "dangling.png").symlink_to(tmp_path / "gone")
+        (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+        with socket.socket(socket.AF_UNIX) as server:
+            os.chdir(tmp_path)  # a socket's path must be short
+            server.bind("socket.png")
+            for name, what in (("pipe", "a pipe"), ("folder", "a folder"), ("dangling", "leads nowhere"),
+                               ("loop", "leads nowhere"), ("socket", "socket")):  # fmt: skip
+                with pytest.raises(DataError, match=rf"{name}\.png: .*{what}"):
+                    read_image(tmp_path / f"{name}.png")
+
+    def test_a_tiff_that_lies_about_its_size_is_refused(self, tmp_path):
+        Image.new("L", (20, 20)).save(tmp_path / "x.tif")
+        data = bytearray((tmp_path / "x.tif").read_bytes())
+        with Image.open(tmp_path / "x.tif") as image:
+            assert image.tag_v2[256] == 20
+        width, kind, count = 256, struct.unpack("<H", data[data.index(b"\x00\x01") + 2 :][:2])[0], 1
+        place = next(i for i in range(len(data)) if data[i : i + 2] == struct.pack("<H", width) and data[i + 2] in (3, 4))
+        data[place + 2 : place + 12] = struct.pack("<HII", 4, count, 40_000_000)
+        (tmp_path / "x.tif").write_bytes(data)
+        with pytest.raises(DataError, match=r"x\.tif: (larger than|cannot be read)"):
+            read_image(tmp_path / "x.tif")
+
     def test_a_photo_is_turned_upright_by_its_exif_orientation(self, tmp_path):
         image = Image.new("RGB", (6, 4))
         exif = image.getexif()
         exif[0x0112] = 6  # turn by 90 degrees
         image.save(tmp_path / "turned.jpg", exif=exif)
         assert read_image(tmp_path / "turned.jpg").shape == (6, 4, 3)
+
+
+class TestMasks:
+    def test_palette_images_keep_their_indices_and_tell_their_colours(self, tmp_path):
+        ids = np.array([[0, 1, 2, 1]], np.uint8)
+        image = Image.new("P", (4, 1))
+        image.putdata(ids.ravel().tolist())
+        image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+        for suffix in ("png", "gif"):
+            image.save(tmp_path / f"x.{suffix}")
+            mask = read_mask(tmp_path / f"x.{suffix}")
+            shown = mask.colors[mask.pixels]
+            assert shown.tolist() == [[[10, 20, 30], [40, 50, 60], [70, 80, 90], [40, 50, 60]]]
+        np.testing.assert_array_equal(read_mask(tmp_path / "x.png").pixels, ids)
+
+    def test_sixteen_bit_numbers_stay_as_they_are(self, tmp_path):
+        Image.fromarray(np.array([[300, 44, 65535]], np.uint16)).save(tmp_path / "x.png")
+        assert read_mask(tmp_path / "x.png").pixels.tolist() == [[300, 44, 65535]]
+
+    def test_one_bit_masks_look_like_eight_bit_ones(self, tmp_path):
+        Image.fromarray(np.array([[0, 255, 255]], np.uint8)).convert("1").save(tmp_path / "x.png")
+        assert read_mask(tmp_path / "x.png").pixels.tolist() == [[0, 255, 255]]
+
+    def test_jpeg_masks_are_colours_even_when_grey(self, tmp_path):
+        Image.new("L", (8, 8), 200).save(tmp_path / "x.jpg")
+        mask = read_mask(tmp_path / "x.jpg")
+        assert mask.pixels.shape == (8, 8, 3) and mask.form == "JPEG"
+
+    def test_sixteen_bits_per_colour_are_refused(self, tmp_path):
+        cv2.imwrite(str(tmp_path / "deep.png"), np.full((4, 4, 3), 300, np.uint16))
+        with pytest.raises(DataError, match=r"deep\.png: holds 16-bit"):
+            read_mask(tmp_path / "deep.png")
 
 
 class TestQuantising:
@@ -127,14 +196,14 @@ class TestQuantising:
 
     def test_counts_what_lies_too_far(self):
         mask = np.array([[[255, 0, 0], [128, 128, 128], [0, 0, 0], [0, 42, 0]]], np.uint8)
-        ids, far = quantise(mask, RGB)
+        ids, unknown = quantise(mask, RGB)
         assert ids.tolist() == [[0, 255, 255, 255]]
-        assert far == 2
+        assert unknown.tolist() == [[False, True, False, True]]
 
     def test_equals_the_plain_search_on_random_colours(self):
         palette = cityscapes_palette()
         mask = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-        colors = np.array(palette.colors + tuple(color for _, color in palette.ignored))
+        colors = np.array([label.color for label in palette.labels])
         distance = np.linalg.norm(mask[:, :, None].astype(float) - colors, axis=3)
         expected = np.where(distance.min(2) <= palette.max_distance, distance.argmin(2), 255)
         expected[expected >= palette.num_classes] = 255
@@ -142,11 +211,12 @@ class TestQuantising:
             np.testing.assert_array_equal(bin_image(mask, palette), expected)
 
     def test_official_colours_get_official_train_ids(self):
-        mask = np.array([[color for _, _, color in CITYSCAPES]], np.uint8)
-        assert bin_image(mask, cityscapes_palette()).tolist() == [[train_id for _, train_id, _ in CITYSCAPES]]
+        entries = [entry for entry in CITYSCAPES if entry[0] not in ("license plate", "polegroup")]  # like car and pole
+        mask = np.array([[color for *_, color in entries]], np.uint8)
+        assert bin_image(mask, cityscapes_palette()).tolist() == [[train_id for _, _, train_id, _, _ in entries]]
 
     def test_equal_distance_goes_to_the_lower_id(self):
-        palette = Palette(("a", "b"), ((100, 0, 0), (110, 0, 0)))
+        palette = Palette.of(("a", "b"), ((100, 0, 0), (110, 0, 0)))
         assert bin_image(np.array([[[105, 0, 0]]], np.uint8), palette).tolist() == [[0]]
 
     def test_a_wrong_array_is_refused(self):
@@ -154,6 +224,15 @@ class TestQuantising:
             bin_image(np.zeros((4, 4, 3)), RGB)
         with pytest.raises(SemsegError, match=r"uint8 \(4, 4\); expected uint8 RGB"):
             bin_image(np.zeros((4, 4), np.uint8), RGB)
+        with pytest.raises(SemsegError, match=r"uint8 \(4, 4, 3\); expected integer numbers \(H, W\)"):
+            bin_image(np.zeros((4, 4, 3), np.uint8), cityscapes_palette(held="id"))
+
+    def test_numbers_are_looked_up_and_unknown_ones_told(self):
+        palette = Palette((Label("a", 0, (0, 0, 0), 7), Label("b", 1, (9, 9, 9), 300), Label("no", 255, (5, 5, 5), 8)))
+        mask = np.array([[7, 300, 8, 44, 70000, -1]], np.int32)
+        ids, unknown = quantise(mask, palette)
+        assert ids.tolist() == [[0, 1, 255, 255, 255, 255]]
+        assert unknown.tolist() == [[False, False, False, True, True, True]]
 
     def test_colouring_and_quantising_are_inverse(self):
         ids = draw_ids(5)
@@ -171,83 +250,6 @@ class TestQuantising:
     def test_one_hot_refuses_ids_out_of_range(self):
         with pytest.raises(SemsegError, match="got id 19 at 2 pixels; expected 0 to 18"):
             get_segmentation_arr(np.array([[0, 19, 19]]), 19)
-
-
-class TestPalette:
-    def test_cityscapes_is_recognised_through_smoothing_and_jpeg(self):
-        masks = [as_kaggle_saves_it(draw_pair(seed, 256)[1], 128) for seed in range(6)]
-        palette = find_palette(masks)
-        assert palette == cityscapes_palette()
-        assert palette.names[13] == "car"
-        kept = bin_image(masks[0], palette)
-        truth = cv2.resize(draw_ids(0, 256), (128, 128), interpolation=cv2.INTER_NEAREST)
-        assert (kept == truth).mean() > 0.97
-
-    def test_other_colours_are_found_by_k_means_with_their_number(self):
-        colors = np.array([(10, 200, 30), (250, 250, 0), (40, 40, 200), (255, 255, 255)], np.uint8)
-        rng = np.random.default_rng(0)
-        masks = [
-            cv2.resize(colors[rng.choice(4, (4, 4), p=(0.4, 0.3, 0.2, 0.1))], (64, 64), interpolation=0)
-            for _ in range(8)
-        ]
-        palette = find_palette([as_kaggle_saves_it(cv2.resize(m, (128, 128), interpolation=0), 64) for m in masks])
-        assert palette.source == "k-means"
-        assert palette.max_distance <= 40
-        assert palette.names == ("class_0", "class_1", "class_2", "class_3")
-        assert np.abs(np.array(palette.colors) - colors).max() <= 4  # by falling share
-
-    def test_masks_of_few_colours_are_taken_at_their_word(self):
-        colors = [(200, 52, 46), (200, 40, 40), (0, 0, 0), (1, 1, 1)]
-        mask = np.array([[colors[0]] * 9 + [colors[1]] * 5 + [colors[2]] * 2 + [colors[3]]], np.uint8)
-        palette = find_palette([mask])
-        assert palette.source == "exact"
-        assert palette.colors == tuple(colors)
-        assert bin_image(mask, palette).tolist() == [[0] * 9 + [1] * 5 + [2] * 2 + [3]]
-        assert bin_image(np.array([[[3, 3, 3]]], np.uint8), palette).tolist() == [[255]]
-
-    def test_grey_class_ids_stay_apart(self):
-        ids = np.repeat(np.arange(34, dtype=np.uint8), 30).reshape(34, 30, 1)
-        assert find_palette([np.repeat(ids, 3, axis=2)]).num_classes == 34
-
-    def test_a_single_colour_is_no_set_of_classes(self):
-        with pytest.raises(DataError, match="hold a single colour"):
-            find_palette([np.zeros((8, 8, 3), np.uint8)])
-
-    def test_the_number_of_classes_can_be_given(self):
-        masks = [draw_pair(seed)[1] for seed in range(4)]
-        palette = find_palette(masks, num_classes=5)
-        assert palette.num_classes == 5
-        assert set(palette.colors) == {(128, 64, 128), (70, 70, 70), (70, 130, 180), (0, 0, 142), (0, 0, 0)}
-
-    def test_is_the_same_every_time(self):
-        masks = [as_kaggle_saves_it(draw_pair(seed, 128)[1], 64) for seed in range(4)]
-        assert find_palette(masks, 4) == find_palette(masks, 4)
-
-    @pytest.mark.parametrize("count", [1, 255])
-    def test_a_senseless_number_is_refused(self, count):
-        with pytest.raises(SemsegError, match=f"got {count}; expected 2 to 253"):
-            find_palette([draw_pair(0)[1]], count)
-
-    def test_more_classes_than_colours_are_refused(self):
-        with pytest.raises(DataError, match="hold 5 clearly different colours, fewer than the 9"):
-            find_palette([draw_pair(0)[1]], 9)
-
-    def test_noise_is_no_mask(self):
-        noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        with pytest.raises(DataError, match="are these colour masks"):
-            find_palette([noise])
-
-    def test_survives_json(self):
-        values = json.loads(json.dumps(cityscapes_palette().to_dict()))
-        assert Palette.from_dict(values) == cityscapes_palette()
-
-    def test_the_real_pairs_are_cityscapes(self, real_data):
-        files = sorted((real_data / "cityscapes_pairs" / "train").iterdir())[::20]
-        masks = [load_images(path)[1] for path in files]
-        assert find_palette(masks) == cityscapes_palette()
-        ids = bin_image(np.stack(masks), cityscapes_palette())
-        assert 0.05 < (ids == 255).mean() < 0.25
-        assert set(np.unique(ids)) == {*range(19), 255}
 
 
 class TestResizing:

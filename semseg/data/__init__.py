@@ -1,45 +1,116 @@
-"""Data sets by name. To add one: a file with its `Dataset` here, and a line in `DATASETS`."""
+"""Data sets by name. To add one: a file with a finder here, and a line in `DATASETS`."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from semseg.data.base import Dataset
+from semseg.data.base import VAL_SHARE, Dataset, Found, list_images, seeded_split, spread
+from semseg.data.carvana import find_carvana
+from semseg.data.cityscapes import find_cityscapes
 from semseg.data.demo import make_demo
-from semseg.data.pairs import Pairs, holds_pairs
-from semseg.errors import DataError
+from semseg.data.folder import find_folder
+from semseg.data.masks import find_meaning, renamed
+from semseg.data.pairs import find_pairs
+from semseg.errors import DataError, SemsegError
+from semseg.palettes import Palette, cityscapes_palette
 
-DATASETS: dict[str, Callable[..., Dataset]] = {
-    "pairs": Pairs,
+DATASETS: dict[str, Callable[..., Found | None]] = {  # from the most particular form to the least
+    "cityscapes": find_cityscapes,
+    "carvana": find_carvana,
+    "folder": find_folder,
+    "pairs": find_pairs,
+}
+EXPECTED = {
+    "cityscapes": "leftImg8bit/ and gtFine/",
+    "carvana": "train/*.jpg and train_masks/*_mask.gif",
+    "folder": "images/ and masks/, also inside train/ and val/, or a CSV of photos and masks",
+    "pairs": "train/ (and val/) with pictures of photo | colour mask",
 }
 
 
 def open_dataset(
-    root: str | Path, *, num_classes: int | None = None, seed: int = 0, limit: int | None = None
+    root: str | Path,
+    *,
+    name: str | None = None,
+    num_classes: int | None = None,
+    palette: Palette | None = None,
+    categories: bool = False,
+    seed: int = 0,
+    limit: int | None = None,
 ) -> Dataset:
     """Finds the samples and the classes in a folder.
 
     Args:
-        root: The folder.
+        root: The folder; the data may lie one level down.
+        name: One of `DATASETS`; None to look which it is.
         num_classes: The number of classes, when it should not be found from the masks.
+        palette: What the masks hold, when it should not be found at all.
+        categories: The 7 categories of Cityscapes in place of its 19 classes.
         seed: Draws the validation split where the folder has none.
         limit: At most this many samples of each split, evenly spread.
 
     Raises:
         DataError: No such folder, or nothing in it that can be trained on.
+        SemsegError: No data set of this name, or categories of masks that are not Cityscapes'.
     """
     root = Path(root)
+    if name is not None and name not in DATASETS:
+        raise SemsegError(f"--dataset: there is no data set {name!r}; choose one of {', '.join(DATASETS)}")
     if not root.is_dir():
-        what = "is a file" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}; give --data a folder with train/ and val/ in it")
+        what = "is a file, and no archive" if root.exists() else "no such folder"
+        raise DataError(f"{root}: {what}; give --data a folder with photos and masks in it")
     try:
-        return DATASETS["pairs"](root, num_classes=num_classes, seed=seed, limit=limit)
+        kind, found = _find(root, name)
+        notes = [] if kind == "pairs" else [f"read as {kind}"]
+        drawn = "val" not in found.splits
+        if drawn:
+            notes.append(_draw_validation(found, seed))
+        splits = {split: spread(found.splits[split], limit) for split in ("train", "val", "test") if split in found.splits}
+        if palette is None:
+            palette = found.palette or renamed(find_meaning(splits["train"], num_classes, found.root), found.class_names)
     except PermissionError as error:
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
+    if categories:
+        palette = _in_categories(palette)
+    return Dataset(found.root, splits, palette, notes=notes, problems=found.problems, drawn=drawn)
+
+
+def _find(root: Path, name: str | None) -> tuple[str, Found]:
+    """The first kind that the folder, or else a folder inside it, can be read as."""
+    kinds = [name] if name else list(DATASETS)
+    inside = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for folder in (root, *inside):
+        for kind in kinds:
+            found = DATASETS[kind](folder)
+            if found is not None:
+                return kind, found
+    expected = "; or ".join(EXPECTED[kind] for kind in kinds)
+    raise DataError(f"{root}: holds no photos with masks; expected {expected}")
+
+
+def _draw_validation(found: Found, seed: int) -> str:
+    """Sets a share of the training samples apart; returns the sentence that says so."""
+    train, val = seeded_split(found.splits["train"], VAL_SHARE, seed, found.group)
+    total = len(train) + len(val)
+    found.splits["train"], found.splits["val"] = train, val
+    text = f"no val/ in {found.root}: {len(val)} of {total} pairs are set apart for validation (seed {seed})"
+    if found.group is None:
+        return text
+    groups = sorted({found.group(sample) for sample in val})
+    return f"{text}, by group, so that none is on both sides: {', '.join(groups[:5])}{' ...' if groups[5:] else ''}"
+
+
+def _in_categories(palette: Palette) -> Palette:
+    if palette.source != "cityscapes":
+        raise SemsegError(f"--categories: is for Cityscapes' labels; these masks hold others ({palette.source})")
+    if palette.holds_values:
+        held = "id" if any(label.value == 33 for label in palette.labels) else "train_id"
+        return cityscapes_palette(categories=True, held=held)
+    return Palette(cityscapes_palette(categories=True).labels, "cityscapes", palette.blended)
 
 
 def ensure_demo(root: Path, seed: int = 0) -> bool:
-    """Makes the built-in demo set in `root` unless pairs are there already; returns whether it was made."""
-    if root.is_dir() and holds_pairs(root):
+    """Makes the built-in demo set in `root` unless pictures are there already; returns whether it was made."""
+    if root.is_dir() and list_images(root):
         return False
     make_demo(root, seed=seed)
     return True

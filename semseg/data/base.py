@@ -1,16 +1,20 @@
 """What every data set is: samples in splits, a palette, and a way to load a sample."""
 
 import re
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from semseg.data.fit import better_turn
 from semseg.errors import DataError
-from semseg.utils_func import Palette
+from semseg.palettes import Palette
+from semseg.utils_func import Picture, quantise, read_mask, read_photo, resize_mask, resize_photo, split_pair
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+VAL_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -21,18 +25,72 @@ class Sample:
     mask: Path
 
 
-class Dataset(ABC):
+@dataclass
+class Found:
+    """What a finder saw in a folder: see `semseg.data.DATASETS`.
+
+    Attributes:
+        root: The folder that holds the splits.
+        splits: Samples of `"train"`, and of `"val"` and `"test"` where the folder has them.
+        palette: What the masks hold, where the form of the data set says it.
+        class_names: Names for classes that are found in the masks, when there are as many.
+        problems: Files that cannot be made samples of, a line each.
+        group: Samples of one group stay on one side when a validation split is drawn; None: each for itself.
+    """
+
+    root: Path
+    splits: dict[str, list[Sample]]
+    palette: Palette | None = None
+    class_names: tuple[str, ...] = ()
+    problems: list[str] = field(default_factory=list)
+    group: Callable[[Sample], str] | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """A sample as `Dataset.inspect` sees it.
+
+    Attributes:
+        photo: uint8 RGB `(h, w, 3)`; smaller than `size` where a reduced size was enough.
+        ids: uint8 `(H, W)`, 0 to K-1 or 255.
+        unknown: bool `(H, W)`: ignored because the mask could not be understood there.
+        mask: What the file holds: numbers `(H, W)` or colours `(H, W, 3)`.
+        picture: Size, form and orientation of the photo's file.
+        turned: Whether the mask had to be turned with its photo.
+    """
+
+    photo: np.ndarray
+    ids: np.ndarray
+    unknown: np.ndarray
+    mask: np.ndarray
+    picture: Picture
+    turned: bool
+
+
+class Dataset:
     """Photos and masks of one folder.
 
     Attributes:
         root: The folder that holds the splits.
-        splits: Samples of `"train"` and `"val"`.
-        palette: Classes and their colours.
+        splits: Samples of `"train"`, `"val"` and, where the folder has one, `"test"`.
+        palette: Classes, their colours, and what stands for them in the masks.
         notes: What was decided while opening, a sentence each, to be said aloud.
+        problems: Files that could not be made samples of, a line each.
+        drawn: Whether the validation split was drawn by seed, not given by the folder.
     """
 
-    def __init__(self, root: Path, splits: dict[str, list[Sample]], palette: Palette, notes: list[str]):
-        self.root, self.splits, self.palette, self.notes = root, splits, palette, notes
+    def __init__(
+        self,
+        root: Path,
+        splits: dict[str, list[Sample]],
+        palette: Palette,
+        *,
+        notes: Sequence[str] = (),
+        problems: Sequence[str] = (),
+        drawn: bool = False,
+    ):
+        self.root, self.splits, self.palette, self.drawn = root, splits, palette, drawn
+        self.notes, self.problems = list(notes), list(problems)
 
     @property
     def task(self) -> str:
@@ -44,53 +102,162 @@ class Dataset(ABC):
         """Channels of the model's output: 1 for the binary task, K otherwise."""
         return 1 if self.task == "binary" else self.palette.num_classes
 
-    @abstractmethod
-    def inspect(self, sample: Sample) -> tuple[np.ndarray, np.ndarray, int]:
-        """Loads a sample and counts the pixels of its mask that could not be understood.
+    @property
+    def samples(self) -> list[Sample]:
+        """The samples of all splits, one split after the other."""
+        return [sample for samples in self.splits.values() for sample in samples]
 
-        Returns:
-            Photo, uint8 RGB `(H, W, 3)`; class ids, uint8 `(H, W)`; the number of pixels that are ignored because their
-            value or colour is none of the data set's.
+    def load(self, sample: Sample, image_size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns photo, uint8 RGB `(H, W, 3)`, and class ids, uint8 `(H, W)`.
+
+        Args:
+            sample: One of this data set.
+            image_size: (H, W) to resize to; None for the size of the files.
 
         Raises:
             DataError: The file cannot be used; the message names it.
         """
+        look = self.inspect(sample, image_size)
+        if image_size is None:
+            return look.photo, look.ids
+        return resize_photo(look.photo, image_size), resize_mask(look.ids, image_size)
 
-    def load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """Returns photo, uint8 RGB `(H, W, 3)`, and class ids, uint8 `(H, W)`; raises a `DataError` naming the file."""
-        return self.inspect(sample)[:2]
+    def inspect(self, sample: Sample, at_least: tuple[int, int] | None = None) -> Look:
+        """Loads a sample with all that a check wants to know; `at_least` as in `read_photo`.
+
+        Raises:
+            DataError: The file cannot be used; the message names it.
+        """
+        if sample.photo == sample.mask:
+            picture = read_photo(sample.photo)
+            photo, mask = split_pair(picture.pixels, sample.photo)
+            return Look(photo, *quantise(mask, self.palette), mask, picture, turned=False)
+        picture, stored = read_photo(sample.photo, at_least), read_mask(sample.mask)
+        mask = raw_mask(stored, self.palette.holds_values, sample.mask)
+        mask, turned = _upright(sample, picture, stored, mask)
+        return Look(picture.pixels, *quantise(mask, self.palette), mask, picture, turned)
+
+
+def raw_mask(stored: Picture, as_numbers: bool, path: Path) -> np.ndarray:
+    """A mask as numbers `(H, W)` or as colours uint8 `(H, W, 3)`, from what the file holds.
+
+    Raises:
+        DataError: The file holds the other kind, and no way leads from one to the other.
+    """
+    pixels = stored.pixels
+    if as_numbers:
+        if pixels.ndim == 2:
+            return pixels
+        if is_grey(pixels):
+            return pixels[..., 0]
+        raise DataError(f"{path}: holds colours, the other masks hold numbers; save it as they are")
+    if pixels.ndim == 3:
+        return pixels
+    if stored.colors is not None:
+        return stored.colors[pixels]
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{path}: holds 16-bit numbers, the other masks hold colours; save it as they are")
+    return np.repeat(pixels[..., None], 3, axis=2)
+
+
+def is_grey(pixels: np.ndarray) -> bool:
+    """Whether the three channels of uint8 `(H, W, 3)` are equal everywhere."""
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def _upright(sample: Sample, photo: Picture, stored: Picture, mask: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Gives the mask the photo's orientation: one rule for both.
+
+    A mask without an EXIF orientation of its own was drawn either on the upright photo or on the pixels as they are
+    stored. Its size tells which; where both are possible, the one that fits the photo's content better.
+    """
+    if photo.orientation == 1 or stored.orientation != 1:
+        turns = [mask]
+    else:
+        turns = [mask, np.ascontiguousarray(_turned(mask, photo.orientation))]
+    fitting = [turn for turn in turns if turn.shape[:2] == photo.size]
+    if not fitting:
+        raise DataError(
+            f"{sample.photo}: is {_size(photo.size)} pixels and its mask {sample.mask} is {_size(mask.shape)}; photo and "
+            "mask must be of one size: mend or remove them"
+        )
+    best = 0
+    if len(fitting) == 2:
+        flat = [turn if turn.ndim == 2 else turn.astype(np.int32) @ (65536, 256, 1) for turn in fitting]
+        numbered = [np.unique(turn, return_inverse=True)[1].reshape(turn.shape).clip(max=254) for turn in flat]
+        best = better_turn(read_photo(sample.photo).pixels, [turn.astype(np.uint8) for turn in numbered])
+    return fitting[best], fitting[best] is not mask
+
+
+def _turned(mask: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes an EXIF orientation, 2 to 8, as it is undone in the photo."""
+    if orientation >= 5:
+        mask = mask.swapaxes(0, 1)
+    vertical, horizontal = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return mask[:: -1 if vertical else 1, :: -1 if horizontal else 1]
+
+
+def _size(size: Sequence[int]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+# --------------------------------------------------------------------------------------------- files and splits
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files in `folder`, in natural order (2.jpg before 10.jpg), hidden files left out."""
-    files = [
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    ]
-    return sorted(files, key=_natural_key)
+    """What is named like an image in `folder` and below, in natural order (2.jpg before 10.jpg), hidden ones left out.
+
+    Links to folders are not followed.
+    """
+    found: list[Path] = []
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            found.append(path)
+        elif path.is_dir() and not path.is_symlink():
+            found += list_images(path)
+    return sorted(found, key=_natural_key)
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Digits by their value, other text as it stands; the name itself breaks ties such as 1 and 01."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts], path.name
+    """Digits by their value, other text as it stands; the path itself breaks ties such as 1 and 01."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts], str(path)
 
 
-def spread(samples: list[Sample], count: int | None) -> list[Sample]:
+def subfolder(folder: Path, names: Iterable[str]) -> Path | None:
+    """The folder inside that has one of these names, whatever its capitals; None if there is none."""
+    inside = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return next((inside[name.lower()] for name in names if name.lower() in inside), None)
+
+
+def spread(samples: list, count: int | None) -> list:
     """At most `count` of the samples, evenly spread over the list, in their order."""
     if count is None or count >= len(samples):
         return samples
     return [samples[i * len(samples) // count] for i in range(count)]
 
 
-def seeded_split(samples: list[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Splits off a share of the samples, drawn by seed, at least one; both parts keep their order.
+def seeded_split(
+    samples: list[Sample], share: float, seed: int, group: Callable[[Sample], str] | None = None
+) -> tuple[list[Sample], list[Sample]]:
+    """Splits off a share of the samples, or of their groups, drawn by seed, at least one; both parts keep their order.
 
     Raises:
-        DataError: Fewer than two samples.
+        DataError: Fewer than two samples or groups.
     """
-    if len(samples) < 2:
-        raise DataError(f"{samples[0].photo.parent}: holds one pair only; training and validation need one each")
-    count = max(1, round(share * len(samples)))
-    drawn = set(np.random.default_rng(seed).choice(len(samples), count, replace=False).tolist())
-    kept = [sample for i, sample in enumerate(samples) if i not in drawn]
-    return kept, [samples[i] for i in sorted(drawn)]
+    groups = list(dict.fromkeys(group(sample) if group else sample for sample in samples))
+    if len(groups) < 2:
+        raise DataError(
+            f"{samples[0].photo.parent}: holds one {'group' if len(samples) > 1 else 'pair'} only; training and "
+            "validation need one each"
+        )
+    count = max(1, round(share * len(groups)))
+    drawn = {groups[i] for i in np.random.default_rng(seed).choice(len(groups), count, replace=False)}
+    held_out = [(group(sample) if group else sample) in drawn for sample in samples]
+    return (
+        [sample for sample, out in zip(samples, held_out, strict=True) if not out],
+        [sample for sample, out in zip(samples, held_out, strict=True) if out],
+    )
+

@@ -1,15 +1,23 @@
 """Batches for training: shuffled, augmented and loaded in the background, the same for the same seed."""
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import atexit
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 import keras
 import numpy as np
 
 from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset, Sample
-from semseg.errors import SemsegError
+from semseg.data.cache import Cache
+from semseg.errors import DataError, SemsegError
 from semseg.utils_func import resize_mask, resize_photo
+
+_PATIENCE = 2.0  # seconds that a thread gets to end in
 
 
 def data_generator(
@@ -21,6 +29,8 @@ def data_generator(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     workers: int = 2,
+    cache: Cache | None = None,
+    sample_weights: np.ndarray | None = None,
 ) -> "Batches":
     """Batches of one split, for `model.fit` or a `for` loop.
 
@@ -30,21 +40,61 @@ def data_generator(
         batch_size: N; the last batch of an epoch holds what is left.
         image_size: (height, width) that photos and masks are resized to.
         augmentation: Changes photo and mask together; None leaves them as they are.
-        seed: Order and changes follow from (seed, epoch, index), whatever the number of workers.
+        seed: Order and changes follow from (seed, epoch, index of the batch), whatever the number of workers.
         workers: Threads that load ahead; 0 loads when a batch is asked for.
+        cache: Keeps what was loaded and resized; made for the same `image_size`.
+        sample_weights: Float `(samples of the split,)`, at least 0: each epoch draws as many samples as there are, with
+            replacement, each in proportion to its weight. See `rare_class_weights`.
 
     Returns:
         A `keras.utils.PyDataset` of photos uint8 `(N, H, W, 3)` and masks uint8 `(N, H, W)`; a `for` loop over it runs
         through one epoch, the next one through the next.
 
     Raises:
-        SemsegError: `batch_size` or `workers` out of range, or no such split.
+        SemsegError: `batch_size`, `workers` or `sample_weights` out of range, or no such split.
     """
     if split not in dataset.splits:
         raise SemsegError(f"split: got {split!r}; expected one of {', '.join(dataset.splits)}")
     if batch_size < 1 or workers < 0:
         raise SemsegError(f"data_generator: got {batch_size=} and {workers=}; expected at least 1 and at least 0")
-    return Batches(dataset, split, batch_size, image_size, augmentation, seed, workers)
+    probabilities = None
+    if sample_weights is not None:
+        probabilities = _probabilities(np.asarray(sample_weights, float), len(dataset.splits[split]))
+    return Batches(dataset, split, batch_size, image_size, augmentation, seed, workers, cache, probabilities)
+
+
+def rare_class_weights(counts: np.ndarray, often: float = 0.5) -> np.ndarray:
+    """How often to draw each sample so that rare classes are seen more: repeat-factor sampling.
+
+    A class that a share f of the samples shows asks for sqrt(often / f), at least 1; a sample is drawn as often as the
+    rarest of its classes asks. The square root keeps it mild: a class in 5 % of the samples gets a factor of 3.2.
+
+    Args:
+        counts: Integer `(samples, K)`: pixels of each class in each sample.
+        often: Share of the samples from which on a class is not rare. The paper's .001 is for 1203 classes in 100 000
+            photos; in street scenes, with .5, trains, buses and riders are rare, and cars are not.
+
+    Returns:
+        Float `(samples,)`, at least 1, for `data_generator(sample_weights=...)`.
+
+    Example:
+        >>> rare_class_weights(np.array([[9, 0], [9, 0], [9, 0], [9, 0], [9, 0], [9, 0], [9, 0], [5, 4]])).tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0]
+
+    Reference: Gupta et al. 2019, LVIS, https://arxiv.org/abs/1908.03195.
+    """
+    shown = np.asarray(counts) > 0
+    share = np.maximum(shown.mean(axis=0), 1 / len(shown))  # a class that no sample shows asks for nothing
+    return np.maximum(1.0, np.where(shown, np.sqrt(often / share), 1.0).max(axis=1))
+
+
+def _probabilities(weights: np.ndarray, count: int) -> np.ndarray:
+    if weights.shape != (count,) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0:
+        raise SemsegError(
+            f"sample_weights: got shape {weights.shape} from {weights.min(initial=0):g} to {weights.max(initial=0):g}; "
+            f"expected ({count},) finite numbers of at least 0, not all of them 0"
+        )
+    return weights / weights.sum()
 
 
 class Batches(keras.utils.PyDataset):
@@ -53,18 +103,25 @@ class Batches(keras.utils.PyDataset):
     Keras' own loading is bypassed: its `workers=1` loads in the training thread, and its process pool can hang. Here a
     batch is a pure function of (seed, epoch, index), and threads compute the next ones ahead; OpenCV and Pillow release
     the interpreter while they decode and resize.
+
+    Attributes:
+        waited: Seconds that the loop has waited for batches, by epoch.
+        error: The last error that loading raised.
     """
 
-    def __init__(self, dataset, split, batch_size, image_size, augmentation, seed, workers):
+    def __init__(self, dataset, split, batch_size, image_size, augmentation, seed, workers, cache, probabilities):
         super().__init__(workers=0)
         self.dataset, self.samples = dataset, dataset.splits[split]
         self.batch_size, self.image_size = batch_size, image_size
         self.augmentation, self.shuffled = augmentation, split == "train"
+        self.cache, self.probabilities = cache, probabilities
         self.seed, self.epoch, self._finished = seed, 0, False
+        self.waited: dict[int, float] = {}
         self.error: SemsegError | None = None
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="semseg-load") if workers else None
+        self._loaders = _Loaders(workers) if workers else None
         self._ahead = 2 * workers
         self._futures: dict[tuple[int, int], Future] = {}
+        self._last_order = (-1, np.empty(0, int))
 
     def __len__(self) -> int:
         return -(-len(self.samples) // self.batch_size)
@@ -77,19 +134,22 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns photos uint8 `(N, H, W, 3)` and masks uint8 `(N, H, W)` of the current epoch's batch `index`."""
         self._finished = index == len(self) - 1
+        began = time.perf_counter()
         try:
             return self._get(index)
         except SemsegError as error:
             self.error = error  # TensorFlow puts an error of its own in its place
             raise
+        finally:
+            self.waited[self.epoch] = self.waited.get(self.epoch, 0.0) + time.perf_counter() - began
 
     def _get(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._pool is None:
+        if self._loaders is None:
             return self._compute(self.epoch, index)
         for position in range(index, index + self._ahead + 1):
             key = (self.epoch + position // len(self), position % len(self))
             if key not in self._futures:
-                self._futures[key] = self._pool.submit(self._compute, *key)
+                self._futures[key] = self._loaders.submit(self._compute, *key)
         return self._futures.pop((self.epoch, index)).result()
 
     def on_epoch_end(self) -> None:
@@ -100,27 +160,95 @@ class Batches(keras.utils.PyDataset):
     def start_epoch(self, epoch: int) -> None:
         """Makes `epoch`, counted from 0, the current one."""
         self.epoch, self._finished = epoch, False
-        for key in [key for key in self._futures if key[0] < self.epoch]:
+        for key in [key for key in self._futures if key[0] < epoch]:
             self._futures.pop(key).cancel()
 
     def close(self) -> None:
-        """Ends the loading threads."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        """Ends the loading threads; batches are then computed when they are asked for."""
+        if self._loaders is not None:
+            self._loaders.close()
+            self._loaders = None
+            self._futures.clear()
 
     def _compute(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
-        pairs = [self._load(self.samples[i], np.random.default_rng([self.seed, epoch, i])) for i in chosen]
-        photos, masks = zip(*pairs, strict=True)
-        return np.stack(photos), np.stack(masks)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        photos = np.empty((len(chosen), *self.image_size, 3), np.uint8)
+        masks = np.empty((len(chosen), *self.image_size), np.uint8)
+        for k, i in enumerate(chosen):
+            photos[k], masks[k] = self._load(self.samples[i], rng)
+        return photos, masks
 
     def _order(self, epoch: int) -> np.ndarray:
-        if not self.shuffled:
-            return np.arange(len(self.samples))
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.samples))
+        drawn, order = self._last_order  # one attribute, because threads replace it
+        if drawn != epoch:
+            order = self._draw_order(np.random.default_rng([self.seed, epoch]))
+            self._last_order = (epoch, order)
+        return order
+
+    def _draw_order(self, rng: np.random.Generator) -> np.ndarray:
+        count = len(self.samples)
+        if self.probabilities is not None:
+            return rng.choice(count, count, p=self.probabilities)
+        return rng.permutation(count) if self.shuffled else np.arange(count)
 
     def _load(self, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            found = None if self.cache is None else self.cache.find(sample)
+            photo, mask = found or self._read(sample)
+            return (photo, mask) if self.augmentation is None else self.augmentation(photo, mask, rng)
+        except SemsegError:
+            raise
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise DataError(f"{sample.photo}: cannot be made ready for training ({problem}); leave it out") from error
+
+    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         photo, mask = self.dataset.load(sample)
         photo, mask = resize_photo(photo, self.image_size), resize_mask(mask, self.image_size)
-        return (photo, mask) if self.augmentation is None else self.augmentation(photo, mask, rng)
+        if self.cache is not None:
+            self.cache.store(sample, photo, mask)
+        return photo, mask
+
+
+class _Loaders:
+    """Threads that compute what is submitted; one that hangs at a file holds up no end of the program.
+
+    `ThreadPoolExecutor` waits for its threads without limit when the interpreter ends. Daemon threads that are left
+    inside OpenCV at that moment abort the process, so those that can end in time are waited for.
+    """
+
+    def __init__(self, count: int):
+        self._jobs: SimpleQueue = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=_work, args=(self._jobs,), name="semseg-load", daemon=True) for _ in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+        atexit.register(self.close)
+
+    def submit(self, function: Callable, *arguments: object) -> Future:
+        future: Future = Future()
+        self._jobs.put((future, function, arguments))
+        return future
+
+    def close(self) -> None:
+        atexit.unregister(self.close)
+        with suppress(Empty):
+            while True:
+                self._jobs.get_nowait()[0].cancel()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(_PATIENCE)
+
+
+def _work(jobs: SimpleQueue) -> None:
+    while (job := jobs.get()) is not None:
+        future, function, arguments = job
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)

@@ -1,0 +1,130 @@
+"""The commands: the only reader of argv, and the only printer."""
+
+import argparse
+import errno
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from semseg import __version__
+from semseg.cli.checking import check
+from semseg.cli.output import DISK_FULL
+from semseg.cli.training import train
+from semseg.config import RunConfig
+from semseg.errors import ResourceError, RunFolderError, SemsegError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains, as `main.py` does; returns the exit code."""
+    parser = _Parser(prog="main.py", description=_DESCRIPTION)
+    _add_training_flags(parser)
+    return _guarded(train, parser, argv)
+
+
+def commands(argv: Sequence[str] | None = None) -> int:
+    """Runs `python -m semseg <command>`; returns the exit code."""
+    parser = _Parser(prog="semseg", description="Semantic segmentation with U-Nets in Keras 3.")
+    parser.add_argument("--version", action="version", version=f"semseg {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    training = subparsers.add_parser("train", help="train a network", description=_DESCRIPTION)
+    _add_training_flags(training)
+    training.set_defaults(function=train)
+    checking = subparsers.add_parser("check", help="look at photos and masks before training", description=_CHECKS)
+    checking.add_argument("data", metavar="DIR", help="folder, archive, or kaggle:owner/name")
+    _add_data_flags(checking)
+    checking.set_defaults(function=check)
+    return _guarded(lambda arguments: arguments.function(arguments), parser, argv)
+
+
+_DESCRIPTION = """Trains a network to name the class of every pixel, from a folder of photos and masks. Without --data
+and without pictures in images/, a small drawn demo set is made there first. Look at outputs/pred_*.png afterwards."""
+_CHECKS = """Looks at every file of a data set and says what is in there and what is wrong. Writes data.png, data.json and
+a classes.json that can be edited and given to --classes."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the list of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def _flag(parser: argparse.ArgumentParser, name: str, metavar: str, text: str, **options: Any) -> None:
+    options.setdefault("default", getattr(RunConfig(), name.removeprefix("--").replace("-", "_")))
+    parser.add_argument(name, metavar=metavar, help=text, **options)
+
+
+def _add_training_flags(parser: argparse.ArgumentParser) -> None:
+    flag = functools.partial(_flag, parser)
+    flag("--data", "DIR", "folder of photos and masks, an archive of it, or kaggle:owner/name (default: %(default)s)")
+    _add_data_flags(parser)
+    flag("--model", "NAME", "network (default: %(default)s)")
+    flag("--epochs", "N", "times that every training photo is seen (default: %(default)s)", type=int)
+    flag("--batch-size", "N", "photos per step (default: %(default)s)", type=int)
+    flag("--learning-rate", "X", "peak of the learning rate (default: %(default)s)", type=float)
+    flag("--image-size", "SIZE", f"pixels that the network sees: 192, or height x width such as 192x256 (default: "
+         f"{RunConfig.image_size[0]})", type=_image_size)  # fmt: skip
+    flag("--filters", "N", "channels of the first block, the width of the network (default: %(default)s)", type=int)
+    flag("--loss", "NAME", "cross_entropy, binary_cross_entropy, dice, iou, or a sum like cross_entropy+dice "
+         "(default: %(default)s)")  # fmt: skip
+    flag("--class-weights", "HOW", "none, or inverse: rare classes weigh more in the loss (default: %(default)s)")
+    flag("--augment", "CHANGES", "none, or what differs from the default: rotation=10,vertical_flip=0.5 (default: "
+         "suits the data)")  # fmt: skip
+    parser.add_argument("--sample-rare", action="store_true", help="show photos with rare classes more often")
+    flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)", default=None)
+
+
+def _add_data_flags(parser: argparse.ArgumentParser) -> None:
+    flag = functools.partial(_flag, parser)
+    flag("--dataset", "NAME", "cityscapes, carvana, folder or pairs (default: what the folder looks like)")
+    flag("--classes", "K", "number of classes, or an edited classes.json (default: found from the masks)", type=_classes)
+    parser.add_argument("--categories", action="store_true", help="Cityscapes: its 7 categories, not its 19 classes")
+    flag("--limit", "N", "use at most N photos of each split, for a quick try (default: all)", type=int)
+    parser.add_argument("--skip-bad", action="store_true", help="go on without files that cannot be used")
+    parser.add_argument("--allow-leaks", action="store_true", help="go on when a photo is in two splits")
+    flag("--seed", "N", "the same seed gives the same run (default: %(default)s)", type=int)
+    flag("--workers", "N", "threads that load photos ahead (default: %(default)s)", type=int)
+    flag("--cache", "DIR", "where decoded photos are kept for the next run, or none (default: the user's cache folder)")
+    flag("--output", "DIR", "where the results go (default: %(default)s)")
+
+
+def _classes(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected one number, or height x width such as 192x256")
+    return int(sides[0]), int(sides[-1])
+
+
+def _guarded(
+    command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> int:
+    """Runs a command; what the user can mend becomes one line and an exit code, and only bugs leave a traceback."""
+    arguments = parser.parse_args(argv)
+    try:
+        command(arguments)
+    except SemsegError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped by Ctrl-C; what was finished before is in the output folder", 130)
+    except MemoryError:
+        return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            where = error.filename or getattr(arguments, "output", "disk")
+            return _fail(f"{where}: no space left; free some or choose another --output", ResourceError.exit_code)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return _fail(
+                f"{error.filename}: {error.strerror}; choose a place that can be written", RunFolderError.exit_code
+            )
+        raise
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code

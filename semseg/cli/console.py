@@ -1,0 +1,72 @@
+"""What the commands print: lines with a topic in the margin, numbers for people, a bar."""
+
+import json
+import math
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from semseg.files import replacing
+
+
+def say(line: str) -> None:
+    """Prints a line at once."""
+    print(line, flush=True)
+
+
+def say_about(topic: str, text: str) -> None:
+    """Prints a paragraph with its topic in the margin."""
+    lines = textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False)
+    say(f"{topic:10}" + f"\n{'':10}".join(lines))
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """Width x height, as people write the size of a picture."""
+    return f"{size[1]}x{size[0]}"
+
+
+def percent(share: float) -> str:
+    """A share, with one digit after the point."""
+    return f"{share:.1%}" if share >= 0.001 else "<0.1%" if share else "none"
+
+
+def cell(value: float) -> str:
+    """A score in a column of eleven; a dash where there is none."""
+    return f"{'-' if math.isnan(value) else f'{value:.4f}':>11}"
+
+
+def write_json(path: Path, values: dict) -> None:
+    """Writes plain values, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+class Progress:
+    """A bar on a terminal; nothing where the output goes to a file."""
+
+    WIDTH = 24
+
+    def __init__(self, label: str):
+        self.label, self.active, self._last = label, sys.stdout.isatty(), 0.0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.clear()
+
+    def show(self, done: int, total: int, text: str = "") -> None:
+        """Draws the bar, ten times a second at most."""
+        now = time.monotonic()
+        if not self.active or (now - self._last < 0.1 and done < total):
+            return
+        self._last = now
+        filled = self.WIDTH * done // total
+        bar = "#" * filled + "." * (self.WIDTH - filled)
+        print(f"\r\x1b[K{self.label} [{bar}] {done}/{total} {text}", end="", flush=True)
+
+    def clear(self) -> None:
+        """Removes the bar."""
+        if self.active:
+            print("\r\x1b[K", end="", flush=True)

@@ -1,0 +1,140 @@
+"""What every command does first: choose the backend, open the data, look at all of it, and say what was found."""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semseg.cli.console import Progress, percent, say_about, size_text
+from semseg.config import RunConfig
+from semseg.errors import SemsegError
+
+if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs them
+    from semseg.data.base import Dataset
+    from semseg.data.cache import Cache
+    from semseg.data.check import Findings
+    from semseg.palettes import Palette
+
+BACKENDS = ("torch", "tensorflow", "jax")
+
+
+def choose_backend(name: str | None) -> str:
+    """Decides the Keras backend before Keras is imported: the argument, else KERAS_BACKEND, else what is installed.
+
+    Raises:
+        SemsegError: The name is unknown, the backend is not installed, or Keras runs on another one already.
+    """
+    installed = [backend for backend in BACKENDS if importlib.util.find_spec(backend)]
+    wanted = name or os.environ.get("KERAS_BACKEND") or next(iter(installed), BACKENDS[0])
+    source = "--backend" if name else "KERAS_BACKEND"
+    if wanted not in BACKENDS:
+        raise SemsegError(f"{source}: there is no backend {wanted!r}; choose one of {', '.join(BACKENDS)}")
+    if wanted not in installed:
+        others = f", or use {' or '.join(installed)}" if installed else ""
+        raise SemsegError(f"{source}: {wanted} is not installed; run 'pip install {wanted}'{others}")
+    if "keras" in sys.modules:
+        running = sys.modules["keras"].backend.backend()
+        if running != wanted:
+            raise SemsegError(f"{source}: Keras runs on {running} already; choose {wanted} before Keras is imported")
+    os.environ["KERAS_BACKEND"] = wanted
+    return wanted
+
+
+def open_data(config: RunConfig) -> "Dataset":
+    """The data set that the flags ask for; the demo set where none is given and none is there."""
+    from semseg.data import ensure_demo, open_dataset
+    from semseg.data.fetch import local_folder
+
+    if config.data == RunConfig.data and ensure_demo(Path(config.data)):
+        say_about("demo", f"no pictures in {config.data}/: drew the demo set there; use --data for your own")
+    given = config.classes
+    return open_dataset(
+        local_folder(config.data, _cache_folder(config), say=lambda text: say_about("fetch", text)),
+        name=config.dataset,
+        num_classes=given if isinstance(given, int) else None,
+        palette=_read_classes(Path(given)) if isinstance(given, str) else None,
+        categories=config.categories,
+        seed=config.seed,
+        limit=config.limit,
+    )
+
+
+def _cache_folder(config: RunConfig) -> Path:
+    from semseg.data.cache import default_folder
+
+    return default_folder() if config.cache in (None, "none") else Path(config.cache)
+
+
+def _read_classes(path: Path) -> "Palette":
+    """The palette in a classes.json."""
+    from semseg.palettes import Palette
+
+    try:
+        return Palette.from_dict(json.loads(path.read_text(encoding="utf-8")), source="file")
+    except FileNotFoundError:
+        raise SemsegError(f"--classes: got {str(path)!r}; expected a number, or a classes.json that is there") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SemsegError(f"{path}: cannot be read ({error}); expected JSON as semseg writes classes.json") from None
+    except SemsegError as error:
+        raise SemsegError(f"{path}: {error}") from None
+
+
+def look_at_data(config: RunConfig, dataset: "Dataset") -> tuple["Findings", "Cache"]:
+    """Checks every file, through the cache; refuses nothing yet."""
+    from semseg.data.cache import Cache
+    from semseg.data.check import check_dataset
+
+    meaning = json.dumps(dataset.palette.to_dict())
+    folder = None if config.cache == "none" else _cache_folder(config)
+    cache = Cache(dataset.samples, config.image_size, meaning, folder)
+    with Progress("checking the files") as progress:
+        findings = check_dataset(
+            dataset, cache=cache, image_size=config.image_size, workers=config.workers, skip_bad=config.skip_bad,
+            allow_leaks=config.allow_leaks, on_progress=progress.show,
+        )  # fmt: skip
+    return findings, cache
+
+
+_FOUND_HOW = {
+    "exact": "the colours that the masks hold",
+    "values": "the numbers that the masks hold",
+    "k-means": "colours found by k-means",
+    "file": "as the file says",
+    "binary": "black and white",
+    "camvid": "CamVid's",
+    "cityscapes": "official Cityscapes labels",
+    "voc": "Pascal VOC's",
+    "ade20k": "ADE20K's",
+}
+
+
+def say_what_was_found(dataset: "Dataset", findings: "Findings") -> None:
+    """Prints data, task, classes and split, and what should be known about them."""
+    counts = ", ".join(f"{len(samples)} {name}" for name, samples in dataset.splits.items())
+    sizes = ", ".join(size_text(size) for size in list(findings.sizes)[:3]) + (" ..." if len(findings.sizes) > 3 else "")
+    say_about("data", f"{dataset.root}: {counts} photos of {sizes} pixels")
+    for note in dataset.notes:
+        say_about("", note)
+    palette = dataset.palette
+    shares = sorted(zip(findings.shares("train"), palette.names, strict=True), reverse=True)
+    listed = ", ".join(f"{name} {percent(share)}" for share, name in shares if share)
+    absent = ", ".join(name for share, name in shares if not share)
+    how = _FOUND_HOW[palette.source] + (", blended borders repaired" if palette.blended else "")
+    say_about("classes", f"{palette.num_classes}, {dataset.task}, {how}: {listed}")
+    if absent:
+        say_about("", f"not in the training masks: {absent}")
+    for split in dataset.splits:
+        no_class, unknown = findings.ignored_shares(split)
+        say_about("", f"ignored in {split}: {percent(no_class)} of no class, {percent(unknown)} in doubt")
+    for warning in findings.warnings:
+        say_about("note", warning)
+
+
+def classes_json(dataset: "Dataset", findings: "Findings") -> dict:
+    """The palette with the share of each class in the training masks, for classes.json."""
+    values = dataset.palette.to_dict()
+    for entry in values["classes"]:
+        entry["share"] = round(float(findings.shares("train")[entry["id"]]), 6)
+    return values

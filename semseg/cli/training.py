@@ -1,0 +1,279 @@
+"""The training command, from the flags to the last line."""
+
+import argparse
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semseg import __version__
+from semseg.cli.console import Progress, cell, percent, say, say_about, size_text, write_json
+from semseg.cli.opening import choose_backend, classes_json, look_at_data, open_data, say_what_was_found
+from semseg.cli.output import check_output
+from semseg.config import RunConfig
+from semseg.files import archive
+
+if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported where a command needs them
+    import keras
+
+    from semseg.data.base import Dataset
+    from semseg.data.batches import Batches
+    from semseg.data.check import Findings
+    from semseg.evaluate import Evaluation
+
+RUN_FILES = (  # beside the model's own file
+    "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png", "model_arch_layers.png",
+    "confusion_matrix.png", "results.csv", "metrics.json", "classes.json", "config.json",
+)  # fmt: skip
+PICTURES = 8
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Trains a network as the flags say, and writes everything about it to the output folder."""
+    values = {**vars(arguments), "backend": choose_backend(arguments.backend)}
+    config = RunConfig(**{name: value for name, value in values.items() if name in RunConfig.__dataclass_fields__})
+    output = Path(config.output)
+    check_output(output)
+
+    import keras
+
+    from semseg.architectures import build_model
+    from semseg.distribute import leave_tensorflow_out
+    from semseg.losses import SegmentationLoss
+    from semseg.train import class_weights, make_batches, make_loss, train_model
+
+    say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
+    leave_tensorflow_out()
+    SegmentationLoss(config.loss)  # a wrong name or size is told before any data are drawn or read
+    build_model(config.model, (*config.image_size, 3), 1, filters=1)
+    dataset = open_data(config)
+    make_loss(config.loss, dataset)
+    findings, cache = look_at_data(config, dataset)
+    findings.refuse(f"python -m semseg check {config.data}")
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config.model, (*config.image_size, 3), dataset.num_logits, filters=config.filters)
+    say_what_was_found(dataset, findings)
+    if cache.note:
+        say_about("note", cache.note)
+    batches = make_batches(dataset, config, findings, cache)
+    _say_what_is_trained(config, model, batches[0])
+
+    output.mkdir(parents=True, exist_ok=True)
+    archived = archive(output, _run_files())
+    if archived:
+        say_about("earlier", f"moved the files of the run before to {archived}")
+    _write_descriptions(output, config, dataset, findings, model)
+    _draw_before(output, dataset, batches[0], model)
+    start = time.perf_counter()
+    with _ctrl_c_noted() as asked_to_stop:
+        history = train_model(
+            model, batches, config, model_path=_model_path(config), results_path=output / "results.csv",
+            class_weights=class_weights(config, findings),
+            callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
+        )  # fmt: skip
+    _finish(output, config, dataset, model, history, time.perf_counter() - start)
+
+
+@contextmanager
+def _ctrl_c_noted() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether Ctrl-C was pressed; pressed twice, it interrupts at once.
+
+    A plain KeyboardInterrupt gets lost in Keras, where a bare `except` surrounds the wait for a step's results.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _write_descriptions(
+    output: Path, config: RunConfig, dataset: "Dataset", findings: "Findings", model: "keras.Model"
+) -> None:
+    import keras
+
+    write_json(output / "classes.json", classes_json(dataset, findings))
+    config.save(
+        output / "config.json",
+        task=dataset.task,
+        parameters=model.count_params(),
+        samples={name: len(samples) for name, samples in dataset.splits.items()},
+        versions={"semseg": __version__, "keras": keras.__version__, "python": sys.version.split()[0]},
+    )
+
+
+def _say_what_is_trained(config: RunConfig, model: "keras.Model", batches: "Batches") -> None:
+    from semseg.distribute import device_name
+
+    size, parameters = size_text(config.image_size), f"{model.count_params():,}"
+    say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
+    say_about("augment", str(batches.augmentation))
+    say_about("device", device_name())
+
+
+def _draw_before(output: Path, dataset: "Dataset", batches: "Batches", model: "keras.Model") -> None:
+    from semseg.model_arch import get_model_arch
+    from semseg.report import save_batch
+
+    save_batch(*batches[0], dataset.palette, output / "train_batch.png")
+    get_model_arch(model, output / "model_arch.png")
+
+
+def _finish(
+    output: Path,
+    config: RunConfig,
+    dataset: "Dataset",
+    model: "keras.Model",
+    history: list[dict[str, float]],
+    seconds: float,
+) -> None:
+    """Judges the best weights on the validation split, at the masks' own size, and writes what it found."""
+    from semseg.evaluate import evaluate_split
+    from semseg.predict import predictor
+    from semseg.report import get_acc, save_confusion_matrix
+
+    predict_batch = predictor(model, config.batch_size)
+    evaluation = evaluate_split(predict_batch, dataset, image_size=config.image_size, batch_size=config.batch_size)
+    best = max(history, key=lambda row: row["val_mean_iou"])
+    write_json(output / "metrics.json", _metrics(evaluation, dataset, best, seconds))
+    get_acc(history, output / "acc.png")
+    save_confusion_matrix(evaluation.matrix, dataset.palette.names, output / "confusion_matrix.png")
+    _draw_predictions(output, config, dataset, predict_batch, evaluation)
+    _say_scores(evaluation, dataset, best)
+    written = sorted({path.name for pattern in _run_files() for path in output.glob(pattern)})
+    say_about("trained", f"{config.epochs} epochs in {seconds:.0f} s{_waiting(history)}")
+    say_about("wrote", f"in {output}{os.sep}: {', '.join(written)}")
+
+
+def _waiting(history: list[dict[str, float]]) -> str:
+    if len(history) < 2:
+        return ""
+    waiting, all_time = (sum(row[name] for row in history[1:]) for name in ("waiting", "seconds"))
+    return f"; after the first, {waiting / all_time:.1%} of the time went by waiting for data"
+
+
+def _draw_predictions(
+    output: Path, config: RunConfig, dataset: "Dataset", predict_batch: Callable, evaluation: "Evaluation"
+) -> None:
+    """Pictures of samples spread evenly over the split: neither the best nor the worst."""
+    from semseg.data.base import spread
+    from semseg.predict import predict_ids
+    from semseg.report import show_predictions
+
+    chosen = spread(evaluation.image_scores, PICTURES)
+    loaded = [dataset.load(sample) for sample, _, _ in chosen]
+    predictions = predict_ids(
+        predict_batch, (photo for photo, _ in loaded), image_size=config.image_size, batch_size=config.batch_size
+    )
+    pictures = (
+        (sample.photo.name, photo, truth, prediction)
+        for (sample, _, _), (photo, truth), prediction in zip(chosen, loaded, predictions, strict=True)
+    )
+    show_predictions(pictures, dataset.palette, output, [(accuracy, mean_iou) for _, accuracy, mean_iou in chosen])
+
+
+def _metrics(evaluation: "Evaluation", dataset: "Dataset", best: dict[str, float], seconds: float) -> dict:
+    """Plain values for metrics.json; a score that does not exist becomes null."""
+    from semseg.metrics import PER_CLASS_SCORES
+
+    found = evaluation.scores
+    return {
+        "split": "val",
+        "note": "the same split chose the best epoch; figures at the masks' own size",
+        "best_epoch": int(best["epoch"]),
+        "training_seconds": round(seconds, 1),
+        "ignored_share": round(evaluation.ignored, 6),
+        **{name: _plain(value) for name, value in found.items() if name not in PER_CLASS_SCORES},
+        "per_class": {
+            class_name: {name: _plain(found[name][i]) for name in PER_CLASS_SCORES}
+            for i, class_name in enumerate(dataset.palette.names)
+        },
+    }
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)
+
+
+def write_json(path: Path, values: dict) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _model_path(config: RunConfig) -> Path:
+    return Path(config.output) / f"{config.model}_model.keras"
+
+
+def _run_files() -> list[str]:
+    """Glob patterns of all that a run may write."""
+    from semseg.architectures import ARCHITECTURES
+
+    return [*RUN_FILES, *(f"{name}_model.keras" for name in ARCHITECTURES)]
+
+
+def _say_scores(evaluation: "Evaluation", dataset: "Dataset", best: dict[str, float]) -> None:
+    from semseg.metrics import PER_CLASS_SCORES
+
+    found = evaluation.scores
+    totals = evaluation.matrix.sum(axis=1)
+    width = max(len(name) for name in dataset.palette.names)
+    say("")
+    say(f"Validation, weights of epoch {best['epoch']:.0f} (chosen on the same split), at the masks' own size:")
+    say(f"{'class':{width}}  {'pixels':>7}  " + "  ".join(f"{name:>11}" for name in PER_CLASS_SCORES))
+    for i, name in enumerate(dataset.palette.names):
+        cells = "  ".join(cell(found[score][i]) for score in PER_CLASS_SCORES)
+        say(f"{name:{width}}  {percent(totals[i] / max(1, totals.sum())):>7}  {cells}")
+    for kind in ("macro", "micro"):
+        say(f"{kind:{width}}  {'':>7}  " + "  ".join(cell(found[f"{kind}_{score}"]) for score in PER_CLASS_SCORES))
+    say(f"accuracy {found['accuracy']:.4f}, mean IoU {found['macro_iou']:.4f}, mean Dice {found['macro_dice']:.4f}")
+
+
+def _progress_callback(epochs: int, size: str, asked_to_stop: Callable[[], bool]) -> "keras.callbacks.Callback":
+    """A bar with loss and mean IoU within an epoch, a line after each, and an end between steps when asked to stop."""
+    import keras
+
+    class ShowProgress(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.best = -math.inf
+            say(f"\n{'':>7}  {'training':<17}   validation at {size}")
+            say(f"{'epoch':>7}  {'loss':>7} {'mean IoU':>9}   {'loss':>8} {'accuracy':>9} {'mean IoU':>9}  seconds")
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.start, self.bar = time.perf_counter(), Progress(f"epoch {epoch + 1}/{epochs}")
+
+        def on_test_batch_end(self, batch, logs=None):
+            self.stop_if_asked()
+
+        def stop_if_asked(self):
+            if asked_to_stop():
+                self.bar.clear()
+                raise KeyboardInterrupt
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.stop_if_asked()
+            self.bar.show(batch + 1, self.params["steps"], f"loss {logs['loss']:.3f}  mean IoU {logs['mean_iou']:.3f}")
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.bar.clear()
+            better = logs["val_mean_iou"] > self.best
+            self.best = max(self.best, logs["val_mean_iou"])
+            seconds = time.perf_counter() - self.start
+            say(
+                f"{epoch + 1:>4}/{epochs:<2}  {logs['loss']:7.4f} {logs['mean_iou']:9.4f}   {logs['val_loss']:8.4f} "
+                f"{logs['val_accuracy']:9.4f} {logs['val_mean_iou']:9.4f}  {seconds:7.1f}"
+                + ("  best so far" if better else "")
+            )
+
+    return ShowProgress()

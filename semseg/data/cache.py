@@ -1,0 +1,147 @@
+"""Decoded, quantised and resized samples in one memory-mapped file: later epochs, and runs, decode nothing."""
+
+import os
+import sys
+import time
+import weakref
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from semseg.data.base import Sample
+from semseg.files import reserve
+
+_FORMAT = "semseg cache 1"  # another number whenever reading, resizing or the file's layout changes
+_SUFFIX = ".semsegcache"
+_RECORD = 20  # bytes: digest of the source files (16), CRC-32 of the slot (4)
+_KEPT = 30 * 24 * 3600  # seconds that an unused cache is kept
+
+
+class Cache:
+    """A file of a record per sample, then a slot per sample: photo, then ids, H * W * 4 bytes.
+
+    What a slot holds is believed once per run, when the source files still have the bytes that it was made from and the
+    slot is whole; from then on no file is looked at. Threads may share a cache, and processes the file: they write the
+    same bytes to the same place.
+
+    Args:
+        samples: All samples of the data set, whatever their split.
+        image_size: (height, width) of what is stored.
+        meaning: Text that changes whenever the ids would, such as the palette as JSON.
+        folder: Where the caches lie; None for no cache, in which nothing is ever found.
+
+    Attributes:
+        note: Why there is no cache although one was asked for, in one sentence; else empty.
+        path: The file; None for no cache.
+    """
+
+    def __init__(self, samples: Sequence[Sample], image_size: tuple[int, int], meaning: str, folder: Path | None):
+        self.note, self.path, self._size = "", None, tuple(image_size)
+        self._slots: dict[Sample, int] = {}
+        self._digests: dict[Sample, bytes] = {}
+        self._trusted: set[int] = set()
+        self._lock = Lock()
+        if folder is None:
+            return
+        ordered = sorted(set(samples), key=str)
+        files = [str(path.absolute()) for sample in ordered for path in (sample.photo, sample.mask)]
+        try:
+            self._open(folder / f"{_digest([_FORMAT, str(self._size), meaning, *files]).hex()}{_SUFFIX}", ordered)
+        except OSError as error:
+            self.note = f"no cache of decoded samples in {folder}: {error.strerror or error}; every epoch decodes anew"
+
+    def _open(self, path: Path, samples: list[Sample]) -> None:
+        self._slot_bytes = self._size[0] * self._size[1] * 4
+        self._start = len(samples) * _RECORD
+        size = self._start + len(samples) * self._slot_bytes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.stat().st_size != size:
+            reserve(path, size)
+        self._file = path.open("r+b", buffering=0)
+        weakref.finalize(self, self._file.close)
+        self._bytes = np.asarray(np.memmap(self._file, np.uint8, "r"))
+        os.utime(path)
+        _remove_unused(path)
+        self._slots = {sample: slot for slot, sample in enumerate(samples)}
+        self.path = path
+
+    def find(self, sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns what was stored for a sample, unless it was nothing, is damaged, or was made from other bytes.
+
+        Returns:
+            Photo, uint8 RGB `(H, W, 3)`, and ids, uint8 `(H, W)`, both read-only; or None.
+        """
+        slot = self._slots.get(sample)
+        if slot is None or not (slot in self._trusted or self._verify(slot, sample)):
+            return None
+        pixels, split = self._pixels(slot), 3 * self._size[0] * self._size[1]
+        return pixels[:split].reshape(*self._size, 3), pixels[split:].reshape(self._size)
+
+    def _pixels(self, slot: int) -> np.ndarray:
+        start = self._start + slot * self._slot_bytes
+        return self._bytes[start : start + self._slot_bytes]
+
+    def digest(self, sample: Sample) -> bytes | None:
+        """16 bytes that tell the sample's files from any others, as they were at the first look; None if unreadable."""
+        if sample not in self._digests:
+            files = dict.fromkeys((sample.photo, sample.mask))
+            if not all(path.is_file() for path in files):  # a pipe would never end
+                return None
+            try:
+                self._digests[sample] = _digest([path.read_bytes() for path in files])
+            except OSError:
+                return None  # loading the sample will say what is wrong
+        return self._digests[sample]
+
+    def _verify(self, slot: int, sample: Sample) -> bool:
+        digest = self.digest(sample)
+        if digest is None:
+            return False
+        record = self._bytes[slot * _RECORD : (slot + 1) * _RECORD].tobytes()
+        if record == digest + _crc(self._pixels(slot)):
+            self._trusted.add(slot)
+        return slot in self._trusted
+
+    def store(self, sample: Sample, photo: np.ndarray, mask: np.ndarray) -> None:
+        """Keeps photo, uint8 RGB `(H, W, 3)`, and ids, uint8 `(H, W)`, of a sample that was just not found."""
+        slot = self._slots.get(sample)
+        if slot is None or sample not in self._digests:
+            return
+        pixels = photo.tobytes() + mask.tobytes()
+        with self._lock, suppress(OSError):  # what could not be written is not believed later
+            self._file.seek(self._start + slot * self._slot_bytes)
+            self._file.write(pixels)
+            self._file.seek(slot * _RECORD)
+            self._file.write(self._digests[sample] + _crc(pixels))  # last: it vouches for the pixels
+            self._trusted.add(slot)
+
+
+def default_folder() -> Path:
+    """The folder `semseg` where this system's user keeps what programs can make again."""
+    home = Path.home()
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "semseg"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "semseg"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "semseg"
+
+
+def _digest(parts: Sequence[str | bytes]) -> bytes:
+    """16 bytes that tell any two lists of parts apart."""
+    return blake2b(b"".join(blake2b(os.fsencode(part)).digest() for part in parts), digest_size=16).digest()
+
+
+def _crc(data: bytes | np.ndarray) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
+def _remove_unused(used: Path) -> None:
+    for path in used.parent.glob(f"*{_SUFFIX}"):
+        with suppress(OSError):
+            if path != used and time.time() - path.stat().st_mtime > _KEPT:
+                path.unlink()

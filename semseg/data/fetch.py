@@ -1,0 +1,130 @@
+"""Turns what `--data` names into a folder. Archives are a stranger's: each member is judged, and only files written."""
+
+import hashlib
+import re
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from semseg.errors import DataError
+
+MAX_MEMBERS, SPARE_BYTES = 2_000_000, 500_000_000  # these bytes stay free on the disk
+MAX_RATIO, SMALL_BYTES = 200, 1_000_000_000  # n bytes may unpack to 200 n and a GB
+_OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])([A-Za-z]:|\.[. ]+([/\\]|$))")  # Windows takes `.. ` and `...` for `..`
+_JUNK = re.compile(r"(^|[/\\])(__MACOSX|\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/\\]*)([/\\]|$)")
+_CHUNK = 1 << 14  # some readers take as many packed bytes at once, which can mean 300 MB
+_Member = tuple[str, int, str, Callable]  # name, size, what is wrong with its kind, how to open it
+
+
+def local_folder(data: str, cache: Path, say: Callable[[str], None] = lambda _: None) -> Path:
+    """Turns a folder, an archive (zip; tar, also gz, bz2 or xz) or `kaggle:owner/name` into a folder.
+
+    Args:
+        data: What the user gave. A folder is returned as it is.
+        cache: Archives are unpacked below `cache / "archives"`, each into a folder named after it and its bytes.
+        say: Is told what takes time.
+
+    Raises:
+        DataError: Nothing that can be used, or an archive that is damaged, encrypted, too large or unsafe.
+    """
+    if data.startswith("kaggle:"):
+        return _from_kaggle(data.removeprefix("kaggle:"), say)
+    if (path := Path(data)).is_dir():
+        return path
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder; give --data a folder, an archive or kaggle:owner/name")
+    try:
+        return _unpack_once(path, cache / "archives", say)
+    except Exception as error:  # damaged bytes make the readers raise anything
+        raise DataError(f"{path}: {_in_one_line(error)}; download it again, or unpack it by hand with care") from None
+
+
+def _from_kaggle(handle: str, say: Callable[[str], None]) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9_-]*", handle):
+        raise DataError(f"kaggle: got {handle!r}; expected kaggle:owner/name, the end of the data set's address")
+    by_hand = f"download https://www.kaggle.com/datasets/{handle} in the browser and give the zip or folder to --data"
+    try:
+        import kagglehub
+
+        say(f"downloading {handle} from Kaggle")
+        return Path(kagglehub.dataset_download(handle))
+    except Exception as error:  # whatever it is, the browser helps
+        first = "pip install kagglehub, or " if isinstance(error, ImportError) else ""
+        raise DataError(f"kaggle:{handle}: {_in_one_line(error)}; {first}{by_hand}") from None
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:250] or type(error).__name__
+
+
+def _unpack_once(archive: Path, cache: Path, say: Callable[[str], None]) -> Path:
+    is_tar = tarfile.is_tarfile(archive)  # asked first: a tar that ends with a zip passes for a zip
+    if not is_tar and not zipfile.is_zipfile(archive):
+        raise ValueError("neither a folder nor a whole zip or tar")
+    with archive.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=6)).hexdigest()
+    target = cache / "-".join([re.sub(r"(\.tar)?\.[^.]*$", "", archive.name)[:50], digest])
+    if not target.is_dir():
+        say(f"unpacking {archive} into {target}")
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".unpacking-") as temporary:
+            _unpack(archive, _tar_members(archive) if is_tar else _zip_members(archive), Path(temporary, "whole"))
+            Path(temporary, "whole").rename(target)
+    return target
+
+
+def _unpack(archive: Path, members: Iterator[_Member], folder: Path) -> None:
+    folder.mkdir()
+    left = min(shutil.disk_usage(folder).free - SPARE_BYTES, SMALL_BYTES + MAX_RATIO * archive.stat().st_size)
+    name = "its beginning"
+    try:
+        for count, (name, size, fault, open_member) in enumerate(members):
+            fault = "it would lie outside the folder" if _OUTSIDE.search(name) else fault
+            if fault or count >= MAX_MEMBERS or not 0 <= size <= left:
+                raise ValueError(fault or "more than the disk, or an archive of this size, should hold")
+            if not _JUNK.search(name) and not name.endswith(("/", "\\")):  # folders come with their files
+                _write(open_member, size, folder / name.replace("\\", "/"))
+                left -= size
+    except Exception as error:
+        raise ValueError(f"stopped at {name[:99]!r} ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _write(open_member: Callable, size: int, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_member() as source, path.open("xb") as target:
+        while target.tell() <= size and (chunk := source.read(_CHUNK)):
+            target.write(chunk)
+        if target.tell() != size:
+            raise EOFError(f"it does not hold the {size} bytes that its header says")
+
+
+def _zip_members(archive: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+            fault = "it is encrypted" if info.flag_bits & 1 else "" if plain else "it is a link or a device"
+            yield info.filename, info.file_size, fault, partial(file.open, info)
+
+
+def _tar_members(archive: Path) -> Iterator[_Member]:
+    with tarfile.open(archive, tarinfo=_StrictInfo) as file:
+        for info in file:
+            fault = "" if info.isreg() or info.isdir() else "it is a link or a device"
+            yield info.name + "/" * info.isdir(), info.size, fault, partial(file.extractfile, info)
+        while file.fileobj.read(_CHUNK):  # up to the checksum at the very end
+            pass
+
+
+class _StrictInfo(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, *block: object) -> tarfile.TarInfo:
+        """Reads a header; raises where one is damaged or missing, which tarfile itself takes for the end."""
+        try:
+            return super().frombuf(*block)
+        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:
+            raise tarfile.ReadError(str(error)) from None

@@ -1,0 +1,137 @@
+"""A plain folder: photos in one folder and masks in another, or a list of both in a CSV file."""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+from semseg.data.base import SPLITS, Found, Sample, list_images, subfolder
+from semseg.errors import DataError
+
+PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "JPEGImages", "inputs")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "targets", "gt")
+_MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_l", "-mask", "-label")
+_BESIDE = ("{}_masks", "{}_mask", "{}_labels", "{}_label", "{}annot", "{}_gt")
+_PHOTO_COLUMNS, _MASK_COLUMNS = ("image", "photo", "img"), ("mask", "label", "annotation")
+
+
+def find_folder(folder: Path) -> Found | None:
+    """Looks for CSV lists, `images/` with `masks/`, the same in each split, and `train/` with `train_masks/`."""
+    found = _listed_in_csv(folder) or _in_folders(folder)
+    return found if found and found.splits.get("train") else None
+
+
+def _in_folders(folder: Path) -> Found:
+    splits, problems = {}, []
+    for split, pair in _folders_of_splits(folder).items():
+        splits[split], wrong = pair_up(*pair)
+        problems += wrong
+    return Found(folder, {split: samples for split, samples in splits.items() if samples}, problems=problems)
+
+
+def _folders_of_splits(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """The folders of photos and masks of each split."""
+    whole, found = _photos_and_masks(folder), {}
+    for split, names in SPLITS.items():
+        inside = subfolder(folder, names)
+        if whole:
+            pair = tuple(subfolder(part, names) for part in whole)
+        elif inside:
+            pair = _photos_and_masks(inside) or (inside, subfolder(folder, [e.format(inside.name) for e in _BESIDE]))
+        else:
+            continue
+        if all(pair):
+            found[split] = pair
+    return found if found or not whole else {"train": whole}
+
+
+def _photos_and_masks(folder: Path) -> tuple[Path, Path] | None:
+    pair = subfolder(folder, PHOTO_FOLDERS), subfolder(folder, MASK_FOLDERS)
+    return pair if all(pair) else None
+
+
+def pair_up(photos: Path, masks: Path) -> tuple[list[Sample], list[str]]:
+    """Photos and masks of the same name, a mask's ending such as `_mask` not counted.
+
+    Returns:
+        The samples in natural order, and a line for every file whose partner is missing or not clear.
+    """
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    photo_files = list_images(photos)
+    known = set()
+    for path in photo_files:
+        by_name[_key(path, photos)].append(path)
+        known.add(_key(path, photos))
+    masks_by_name: dict[str, list[Path]] = defaultdict(list)
+    for path in list_images(masks):
+        masks_by_name[_mask_key(_key(path, masks), known)].append(path)
+    samples, problems = [], []
+    for name, files in by_name.items():
+        partners = masks_by_name.pop(name, [])
+        if len(files) == len(partners) == 1:
+            samples.append(Sample(files[0], partners[0]))
+        elif not partners:
+            problems += [f"{path}: has no mask in {masks}" for path in files]
+        else:
+            problems.append(f"{', '.join(map(str, files + partners))}: not clear which belong together")
+    problems += [f"{path}: has no photo in {photos}" for paths in masks_by_name.values() for path in paths]
+    return samples, problems
+
+
+def _key(path: Path, base: Path) -> str:
+    return str(path.relative_to(base).with_suffix(""))
+
+
+def _mask_key(key: str, known: set[str]) -> str:
+    """The photo's key that a mask's stands for."""
+    if key in known:
+        return key
+    shorter = (key[: -len(ending)] for ending in _MASK_ENDINGS if key.lower().endswith(ending))
+    return next((name for name in shorter if name in known), key)
+
+
+# ------------------------------------------------------------------------------------------------------ CSV lists
+
+
+def _listed_in_csv(folder: Path) -> Found | None:
+    named = [(split, folder / f"{name}.csv") for split, names in SPLITS.items() for name in names]
+    lists = {split: path for split, path in named if path.is_file()}
+    alone = sorted(folder.glob("*.csv"))
+    if not lists and len(alone) == 1 and not _photos_and_masks(folder):
+        lists = {"train": alone[0]}
+    splits: dict[str, list[Sample]] = defaultdict(list)
+    for split, path in lists.items():
+        for row_split, sample in _rows(path):
+            splits[row_split or split].append(sample)
+    return Found(folder, dict(splits)) if splits else None
+
+
+def _rows(path: Path) -> list[tuple[str, Sample]]:
+    """Split (empty where no column says it) and sample of every row."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    columns = _columns(path, rows)
+    found = []
+    for number, row in enumerate(rows[columns["first"] :], start=columns["first"] + 1):
+        if len(row) <= max(columns["photo"], columns["mask"]):
+            raise DataError(f"{path}: row {number} has {len(row)} cells; expected a photo and a mask")
+        photo, mask = (path.parent / row[columns[name]].strip() for name in ("photo", "mask"))
+        split = row[columns["split"]].strip().lower() if "split" in columns and columns["split"] < len(row) else ""
+        found.append((next((name for name, names in SPLITS.items() if split in names), ""), Sample(photo, mask)))
+    return found
+
+
+def _columns(path: Path, rows: list[list[str]]) -> dict[str, int]:
+    """Where photo, mask and split stand, and the first row that holds data: a header is not required."""
+    if not rows:
+        raise DataError(f"{path}: is empty; expected a photo and a mask in each row")
+    header = [cell.strip().lower() for cell in rows[0]]
+    if (path.parent / rows[0][0].strip()).is_file():
+        return {"photo": 0, "mask": 1, "first": 0}
+    columns = {"first": 1}
+    for name, words in (("photo", _PHOTO_COLUMNS), ("mask", _MASK_COLUMNS), ("split", ("split", "fold", "subset"))):
+        places = [i for i, cell in enumerate(header) if any(word in cell for word in words)]
+        if places:
+            columns[name] = places[0]
+    if not {"photo", "mask"} <= columns.keys():
+        raise DataError(f"{path}: has the columns {', '.join(header)}; expected one named image and one named mask")
+    return columns
