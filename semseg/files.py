@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -55,6 +55,14 @@ def reserve(path: Path, size: int) -> None:
             return
         for start in range(0, size, 1 << 20):
             file.write(bytes(min(1 << 20, size - start)))
+
+
+def remove_older(paths: Iterable[Path], seconds: float) -> None:
+    """Removes those of the files that were changed longer ago; one that may not be removed stays."""
+    for path in paths:
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -1,7 +1,6 @@
 """What the colours or values of masks mean: the well-known codes, and finding the code of masks nobody described."""
 
 import colorsys
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -170,7 +169,9 @@ def cityscapes_palette(*, categories: bool = False, held: str = "color") -> Pale
         grouped = categories and train_id != IGNORE
         class_id = names.index(category) if grouped else train_id
         value = {"color": None, "id": label_id % 256, "train_id": train_id}[held]
-        labels.setdefault(color if value is None else value, Label(category if grouped else name, class_id, color, value))
+        labels.setdefault(
+            color if value is None else value, Label(category if grouped else name, class_id, color, value)
+        )
     return Palette(tuple(labels.values()), "cityscapes")
 
 
@@ -251,17 +252,17 @@ def palette_of_values(
         (('background', 'foreground'), 'ignored', 255)
     """
     others = sorted(set(pixels) - {IGNORE})
-    has_ignore = IGNORE in pixels and len(others) > 1 and others[-1] < _ID_LIKE
-    values = others if has_ignore or IGNORE not in pixels else sorted(pixels)
-    values = [value for value in values if not _is_stray(value, values, pixels, masks)]
+    values = [value for value in others if not _is_stray(value, others, pixels, masks)]
+    if IGNORE in pixels and (len(values) < 2 or values[-1] >= _ID_LIKE):
+        values = sorted([*values, IGNORE])
     if num_classes:
         values = _given_number(values, num_classes)
     if len(values) < 2:
         raise DataError(f"masks: hold {_listed(sorted(pixels))} only; two classes or more are needed: check the masks")
     if len(values) > MAX_CLASSES:
         raise DataError(
-            f"masks: hold {len(values)} different numbers, {_listed(values)}; at most {MAX_CLASSES} classes can be told "
-            "apart: are these masks of classes, not of instances?"
+            f"masks: hold {len(values)} different numbers, {_listed(values)}; at most {MAX_CLASSES} classes can be "
+            "told apart: are these masks of classes, not of instances?"
         )
     plain = ("background", "foreground") if len(values) == 2 else [f"class_{value}" for value in values]
     shown = colors if colors and len({colors.get(value) for value in values}) == len(values) else {}

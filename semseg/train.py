@@ -234,8 +234,8 @@ def train_model(
             ],
         )
     except Exception:
-        if error := train_batches.error or val_batches.error:
-            raise error from None
+        train_batches.raise_error()
+        val_batches.raise_error()
         raise
     finally:
         train_batches.close()

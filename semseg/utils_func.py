@@ -82,7 +82,7 @@ def read_photo(path: str | Path, at_least: tuple[int, int] | None = None) -> Pic
 
 
 def read_mask(path: str | Path) -> Picture:
-    """Reads a mask as it is stored: the indices of a palette image, the numbers of a grey one (16 bits too), or colours.
+    """Reads a mask as it is stored: indices of a palette image, numbers of a grey one (16 bits too), or colours.
 
     JPEG changes numbers, so that grey JPEG masks are given as colours, for a palette to be found.
 
@@ -216,8 +216,10 @@ def quantise(mask: np.ndarray, palette: Palette) -> tuple[np.ndarray, np.ndarray
         uint8 ids, and where the mask could not be understood, bool; both `(H, W)`.
     """
     kind = np.integer if palette.holds_values else np.uint8
-    if not np.issubdtype(mask.dtype, kind) or mask.ndim != (2 if palette.holds_values else 3) or (
-        mask.ndim == 3 and mask.shape[2] != 3
+    if (
+        not np.issubdtype(mask.dtype, kind)
+        or mask.ndim != (2 if palette.holds_values else 3)
+        or (mask.ndim == 3 and mask.shape[2] != 3)
     ):
         expected = "integer numbers (H, W)" if palette.holds_values else "uint8 RGB of shape (H, W, 3)"
         raise SemsegError(f"bin_image: got a mask of {mask.dtype} {mask.shape}; expected {expected}")

@@ -30,7 +30,8 @@ def draw_pair(seed: int, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
     table = np.zeros((256, 3), np.uint8)
     table[: palette.num_classes] = palette.colors
     mask = table[draw_ids(seed, size)]
-    noise = np.random.default_rng(seed).normal(0, 10, mask.shape)
+    rng = np.random.default_rng(seed)  # with light and shade, so that no two look alike
+    noise = rng.normal(0, 10, mask.shape) + cv2.resize(rng.normal(0, 15, (5, 5, 3)), mask.shape[:2])
     photo = (255 - 0.7 * mask + noise).clip(0, 255).astype(np.uint8)
     return cv2.GaussianBlur(photo, (3, 3), 0), mask
 

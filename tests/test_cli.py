@@ -12,7 +12,8 @@ import pytest
 from helpers import REPOSITORY, draw_pair, make_pairs
 from PIL import Image
 
-from semseg.cli import choose_backend, main
+from semseg.cli import main
+from semseg.cli.opening import choose_backend
 from semseg.errors import SemsegError
 from semseg.utils_func import read_image
 
@@ -49,7 +50,7 @@ class TestARun:
 
     def test_says_what_it_found_and_how_good_it_became(self, finished):
         text = finished[1].stdout
-        for part in ("12 train, 4 val photos of 32x32 pixels", "classes   19, multiclass, official Cityscapes colours",
+        for part in ("12 train, 4 val photos of 32x32 pixels", "classes   19, multiclass, official Cityscapes labels",
                      "road ", "unet, 4 filters, ", "1/2", "2/2", "sensitivity", "macro", "micro", "pred_1.png",
                      keras.backend.backend()):  # fmt: skip
             assert part in text, part
@@ -132,7 +133,7 @@ def test_the_real_pairs_train(real_data, tmp_path):
         "--filters", "4", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "19, multiclass, official Cityscapes colours" in done.stdout
+    assert "19, multiclass, official Cityscapes labels" in done.stdout
 
 
 class TestBadInput:
@@ -154,11 +155,11 @@ class TestBadInput:
         return check
 
     def test_no_such_folder(self, fails):
-        fails(3, "nowhere: no such folder", "--data", arguments=["--data", "nowhere"])
+        fails(3, "nowhere: no such file or folder", "--data", arguments=["--data", "nowhere"])
 
     def test_no_pairs_in_it(self, fails, tmp_path):
         (tmp_path / "empty").mkdir()
-        fails(3, "empty: holds no pairs; expected empty/train", arguments=["--data", "empty"])
+        fails(3, "empty: holds no photos with masks; expected", "photo | colour mask", arguments=["--data", "empty"])
 
     def test_files_that_are_no_pictures(self, fails, tmp_path):
         make_pairs(tmp_path / "d", train=3, val=2)
@@ -173,7 +174,7 @@ class TestBadInput:
 
     def test_other_colours_in_val(self, fails, tmp_path):
         make_pairs(tmp_path / "d", train=4, val=1)
-        photo, mask = draw_pair(1)
+        photo, mask = draw_pair(500)
         Image.fromarray(np.concatenate([photo, 255 - mask // 3], axis=1)).save(tmp_path / "d" / "val" / "1.png")
         fails(3, "d/val/1.png: 100% of the pixels in the val masks", "colours of train/", arguments=["--data", "d"])
 

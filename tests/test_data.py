@@ -91,7 +91,7 @@ class TestFindingPairs:
         assert open_dataset(pairs, name="pairs").notes == []
         with pytest.raises(SemsegError, match="no data set 'coco'; choose one of cityscapes, carvana, folder, pairs"):
             open_dataset(pairs, name="coco")
-        with pytest.raises(DataError, match="expected leftImg8bit/ and gtFine/$"):
+        with pytest.raises(DataError, match=r"expected leftImg8bit/ and gtFine/$"):
             open_dataset(pairs, name="cityscapes")
 
     def test_categories_of_the_pairs(self, pairs):
@@ -165,7 +165,8 @@ class TestPlainFolder:
 
     def test_one_list_with_a_column_for_the_split(self, tmp_path):
         make_folder(tmp_path / "files", 3)
-        rows = [f"files/images/{i}.jpg,files/masks/{i}.png,{split}" for i, split in enumerate(("train", "train", "val"))]
+        splits = ("train", "train", "val")
+        rows = [f"files/images/{i}.jpg,files/masks/{i}.png,{split}" for i, split in enumerate(splits)]
         (tmp_path / "all.csv").write_text("\n".join(["image,mask,split", *rows]))
         dataset = open_dataset(tmp_path)
         assert [len(dataset.splits[name]) for name in ("train", "val")] == [2, 1]
@@ -376,5 +377,6 @@ def test_the_real_sets_are_understood(real_data):
         assert tuple(len(dataset.splits[split]) for split in ("train", "val")) == counts
         assert dataset.palette.num_classes == num_classes and dataset.palette.source == source
         assert not dataset.problems
-    cars = [{sample.photo.name[:12] for sample in samples} for samples in open_dataset(real_data / "carvana").splits.values()]
+    splits = open_dataset(real_data / "carvana").splits.values()
+    cars = [{sample.photo.name[:12] for sample in samples} for samples in splits]
     assert not cars[0] & cars[1] and [len(side) for side in cars] == [6, 2]

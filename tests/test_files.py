@@ -1,6 +1,9 @@
+import os
+import time
+
 import pytest
 
-from semseg.files import archive, replacing
+from semseg.files import archive, remove_older, replacing, reserve
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -37,3 +40,29 @@ def test_archive_moves_a_run_and_leaves_what_is_not_its_own(tmp_path):
 def test_archive_of_nothing_makes_no_folder(tmp_path):
     assert archive(tmp_path, ("acc.png",)) is None
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fallocate", [True, False])
+def test_reserved_space_is_zeros_and_taken(tmp_path, monkeypatch, fallocate):
+    if not fallocate:
+        monkeypatch.delattr("os.posix_fallocate", raising=False)
+    size = (1 << 20) + 5
+    reserve(tmp_path / "space", size)
+    assert (tmp_path / "space").read_bytes() == bytes(size)
+    assert (tmp_path / "space").stat().st_blocks * 512 >= size
+
+
+def test_more_than_the_disk_has_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(OSError, match=r"GB of disk space are needed, .* GB are free"):
+        reserve(tmp_path / "space", 1 << 60)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_old_files_are_removed_and_a_stubborn_one_stays(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    for name in ("old", "folder"):
+        os.utime(tmp_path / name, (time.time() - 100,) * 2)
+    remove_older([*tmp_path.iterdir(), tmp_path / "gone"], 60)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "new"]

@@ -107,7 +107,6 @@ class TestPalette:
         assert 0.05 < (ids == 255).mean() < 0.25
         assert set(np.unique(ids)) == {*range(19), 255}
 
-
     def test_an_edited_file_can_merge_and_ignore_classes(self):
         values = Palette.of(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3))).to_dict()
         values["classes"][2]["id"] = 0

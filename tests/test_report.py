@@ -3,8 +3,8 @@ import pytest
 from helpers import draw_ids, draw_pair
 from PIL import Image
 
-from semseg.report import get_acc, overlay, paint, paint_errors, save_batch, save_confusion_matrix, show_predictions
 from semseg.palettes import cityscapes_palette
+from semseg.report import get_acc, overlay, paint, paint_errors, save_batch, save_confusion_matrix, show_predictions
 from semseg.utils_func import read_image
 
 PALETTE = cityscapes_palette()

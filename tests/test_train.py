@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from semseg.architectures import build_model
 from semseg.config import RunConfig
 from semseg.data import open_dataset
 from semseg.data.batches import Batches
+from semseg.data.cache import Cache
 from semseg.errors import DataError, NonFiniteLossError, SemsegError
 from semseg.metrics import confusion_matrix, scores
 from semseg.predict import ids_of_logits
@@ -17,11 +19,12 @@ from semseg.train import KeepBest, make_batches, make_loss, train_model
 CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1)
 
 
-def run(dataset, folder, config=CONFIG, callbacks=()):
+def run(dataset, folder, config=CONFIG, callbacks=(), cache=None):
     keras.utils.set_random_seed(config.seed)
     model = build_model("unet", (*config.image_size, 3), dataset.num_logits, filters=config.filters)
+    batches = make_batches(dataset, config, cache=cache)
     history = train_model(
-        model, dataset, config, model_path=folder / "model.keras", results_path=folder / "results.csv",
+        model, batches, config, model_path=folder / "model.keras", results_path=folder / "results.csv",
         callbacks=callbacks,
     )  # fmt: skip
     return model, history
@@ -41,7 +44,8 @@ def test_the_loss_falls_and_every_epoch_has_its_row(trained):
         rows = list(csv.DictReader(file))
     assert [float(row["val_mean_iou"]) for row in rows] == [row["val_mean_iou"] for row in history]
     assert set(rows[0]) == {
-        "epoch", "loss", "accuracy", "mean_iou", "val_loss", "val_accuracy", "val_mean_iou", "learning_rate", "seconds"
+        "epoch", "loss", "accuracy", "mean_iou", "val_loss", "val_accuracy", "val_mean_iou", "learning_rate", "seconds",
+        "waiting",
     }  # fmt: skip
 
 
@@ -92,6 +96,19 @@ def test_the_same_seed_gives_the_same_run(dataset, trained, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_cache_changes_no_figure_and_loads_each_sample_once(dataset, trained, tmp_path, monkeypatch):
+    loaded = []
+    load = type(dataset).load
+    monkeypatch.setattr(
+        type(dataset), "load", lambda self, sample, size: loaded.append(sample) or load(self, sample, size)
+    )
+    samples = [sample for split in dataset.splits.values() for sample in split]
+    config = replace(CONFIG, workers=1)  # two threads may both load a sample: one for this epoch, one for the next
+    _, history = run(dataset, tmp_path, config, cache=Cache(samples, CONFIG.image_size, "", tmp_path))
+    assert [row["loss"] for row in history] == [row["loss"] for row in trained[1]]
+    assert sorted(loaded, key=str) == sorted(samples, key=str)
+
+
 def test_the_first_step_gets_the_first_batch_and_every_epoch_its_own(dataset, tmp_path, monkeypatch):
     asked = []
     get = Batches._get
@@ -112,6 +129,16 @@ def test_a_file_that_breaks_during_training_is_named(tmp_path):
         path.write_text("broken meanwhile")
     with pytest.raises(DataError, match=r"train/\d\.png: not a picture"):
         run(dataset, tmp_path)
+
+
+def test_any_error_in_loading_names_the_file_and_keeps_its_cause(dataset, tmp_path, monkeypatch):
+    def fail(*_):
+        raise IndexError("out of bounds")
+
+    monkeypatch.setattr("semseg.data.augment.Augmentation.__call__", fail)
+    with pytest.raises(DataError, match=r"train/\d+\.png: cannot be made ready .*out of bounds") as caught:
+        run(dataset, tmp_path)
+    assert isinstance(caught.value.__cause__, IndexError)
 
 
 def test_a_binary_task_trains_with_a_single_logit(pairs, tmp_path):

@@ -142,9 +142,9 @@ class TestReading:
         data = bytearray((tmp_path / "x.tif").read_bytes())
         with Image.open(tmp_path / "x.tif") as image:
             assert image.tag_v2[256] == 20
-        width, kind, count = 256, struct.unpack("<H", data[data.index(b"\x00\x01") + 2 :][:2])[0], 1
-        place = next(i for i in range(len(data)) if data[i : i + 2] == struct.pack("<H", width) and data[i + 2] in (3, 4))
-        data[place + 2 : place + 12] = struct.pack("<HII", 4, count, 40_000_000)
+        width_tag = struct.pack("<H", 256)
+        place = next(i for i in range(len(data)) if data[i : i + 2] == width_tag and data[i + 2] in (3, 4))
+        data[place + 2 : place + 12] = struct.pack("<HII", 4, 1, 40_000_000)
         (tmp_path / "x.tif").write_bytes(data)
         with pytest.raises(DataError, match=r"x\.tif: (larger than|cannot be read)"):
             read_image(tmp_path / "x.tif")

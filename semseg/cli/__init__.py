@@ -39,7 +39,7 @@ def commands(argv: Sequence[str] | None = None) -> int:
 
 _DESCRIPTION = """Trains a network to name the class of every pixel, from a folder of photos and masks. Without --data
 and without pictures in images/, a small drawn demo set is made there first. Look at outputs/pred_*.png afterwards."""
-_CHECKS = """Looks at every file of a data set and says what is in there and what is wrong. Writes data.png, data.json and
+_CHECKS = """Looks at every file of a data set; says what is in there and what is wrong. Writes data.png, data.json and
 a classes.json that can be edited and given to --classes."""
 
 
@@ -78,7 +78,7 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
 def _add_data_flags(parser: argparse.ArgumentParser) -> None:
     flag = functools.partial(_flag, parser)
     flag("--dataset", "NAME", "cityscapes, carvana, folder or pairs (default: what the folder looks like)")
-    flag("--classes", "K", "number of classes, or an edited classes.json (default: found from the masks)", type=_classes)
+    flag("--classes", "K", "number of classes, or an edited classes.json (default: found in the masks)", type=_classes)
     parser.add_argument("--categories", action="store_true", help="Cityscapes: its 7 categories, not its 19 classes")
     flag("--limit", "N", "use at most N photos of each split, for a quick try (default: all)", type=int)
     parser.add_argument("--skip-bad", action="store_true", help="go on without files that cannot be used")

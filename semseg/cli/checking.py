@@ -71,5 +71,6 @@ def _write(output: Path, dataset: "Dataset", findings: "Findings") -> list[str]:
 def _headline(dataset: "Dataset", findings: "Findings") -> str:
     counts = ", ".join(f"{len(entries)} {split}" for split, entries in findings.records.items())
     (height, width), _ = next(iter(findings.sizes.items()))
-    sizes = f"{width}x{height} pixels" + (f" and {len(findings.sizes) - 1} more sizes" if len(findings.sizes) > 1 else "")
-    return f"{dataset.root.name}: {counts}, {sizes}, {dataset.palette.num_classes} classes ({dataset.task})"
+    others = f" and {len(findings.sizes) - 1} more sizes" if len(findings.sizes) > 1 else ""
+    classes = f"{dataset.palette.num_classes} classes ({dataset.task})"
+    return f"{dataset.root.name}: {counts}, {width}x{height} pixels{others}, {classes}"

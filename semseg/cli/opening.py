@@ -113,7 +113,9 @@ _FOUND_HOW = {
 def say_what_was_found(dataset: "Dataset", findings: "Findings") -> None:
     """Prints data, task, classes and split, and what should be known about them."""
     counts = ", ".join(f"{len(samples)} {name}" for name, samples in dataset.splits.items())
-    sizes = ", ".join(size_text(size) for size in list(findings.sizes)[:3]) + (" ..." if len(findings.sizes) > 3 else "")
+    sizes = ", ".join(size_text(size) for size in list(findings.sizes)[:3]) + (
+        " ..." if len(findings.sizes) > 3 else ""
+    )
     say_about("data", f"{dataset.root}: {counts} photos of {sizes} pixels")
     for note in dataset.notes:
         say_about("", note)

@@ -207,11 +207,6 @@ def _plain(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), 6)
 
 
-def write_json(path: Path, values: dict) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def _model_path(config: RunConfig) -> Path:
     return Path(config.output) / f"{config.model}_model.keras"
 

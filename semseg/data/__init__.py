@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from semseg.data.base import VAL_SHARE, Dataset, Found, list_images, seeded_split, spread
+from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, list_images, seeded_split, spread
 from semseg.data.carvana import find_carvana
 from semseg.data.cityscapes import find_cityscapes
 from semseg.data.demo import make_demo
@@ -64,9 +64,10 @@ def open_dataset(
         drawn = "val" not in found.splits
         if drawn:
             notes.append(_draw_validation(found, seed))
-        splits = {split: spread(found.splits[split], limit) for split in ("train", "val", "test") if split in found.splits}
+        splits = {split: spread(found.splits[split], limit) for split in SPLITS if split in found.splits}
+        palette = palette or found.palette
         if palette is None:
-            palette = found.palette or renamed(find_meaning(splits["train"], num_classes, found.root), found.class_names)
+            palette = renamed(find_meaning(splits["train"], num_classes, found.root), found.class_names)
     except PermissionError as error:
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
     if categories:

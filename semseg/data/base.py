@@ -178,8 +178,8 @@ def _upright(sample: Sample, photo: Picture, stored: Picture, mask: np.ndarray) 
     fitting = [turn for turn in turns if turn.shape[:2] == photo.size]
     if not fitting:
         raise DataError(
-            f"{sample.photo}: is {_size(photo.size)} pixels and its mask {sample.mask} is {_size(mask.shape)}; photo and "
-            "mask must be of one size: mend or remove them"
+            f"{sample.photo}: is {_size(photo.size)} pixels and its mask {sample.mask} is {_size(mask.shape)}; both must be "
+            "of one size: mend or remove them"
         )
     best = 0
     if len(fitting) == 2:
@@ -260,4 +260,3 @@ def seeded_split(
         [sample for sample, out in zip(samples, held_out, strict=True) if not out],
         [sample for sample, out in zip(samples, held_out, strict=True) if out],
     )
-

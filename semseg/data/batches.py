@@ -15,7 +15,6 @@ from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
 from semseg.errors import DataError, SemsegError
-from semseg.utils_func import resize_mask, resize_photo
 
 _PATIENCE = 2.0  # seconds that a thread gets to end in
 
@@ -118,6 +117,7 @@ class Batches(keras.utils.PyDataset):
         self.seed, self.epoch, self._finished = seed, 0, False
         self.waited: dict[int, float] = {}
         self.error: SemsegError | None = None
+        self._cause: BaseException | None = None
         self._loaders = _Loaders(workers) if workers else None
         self._ahead = 2 * workers
         self._futures: dict[tuple[int, int], Future] = {}
@@ -138,7 +138,7 @@ class Batches(keras.utils.PyDataset):
         try:
             return self._get(index)
         except SemsegError as error:
-            self.error = error  # TensorFlow puts an error of its own in its place
+            self.error, self._cause = error, error.__cause__
             raise
         finally:
             self.waited[self.epoch] = self.waited.get(self.epoch, 0.0) + time.perf_counter() - began
@@ -151,6 +151,11 @@ class Batches(keras.utils.PyDataset):
             if key not in self._futures:
                 self._futures[key] = self._loaders.submit(self._compute, *key)
         return self._futures.pop((self.epoch, index)).result()
+
+    def raise_error(self) -> None:
+        """Raises the last error of loading, if any: Keras drops its cause, TensorFlow puts another in its place."""
+        if self.error is not None:
+            raise self.error from self._cause
 
     def on_epoch_end(self) -> None:
         """Goes on to the next epoch once this one's last batch was given; Keras calls this before the first, too."""
@@ -204,8 +209,7 @@ class Batches(keras.utils.PyDataset):
             raise DataError(f"{sample.photo}: cannot be made ready for training ({problem}); leave it out") from error
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        photo, mask = self.dataset.load(sample)
-        photo, mask = resize_photo(photo, self.image_size), resize_mask(mask, self.image_size)
+        photo, mask = self.dataset.load(sample, self.image_size)
         if self.cache is not None:
             self.cache.store(sample, photo, mask)
         return photo, mask

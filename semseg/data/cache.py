@@ -2,7 +2,7 @@
 
 import os
 import sys
-import time
+import tempfile
 import weakref
 import zlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from threading import Lock
 import numpy as np
 
 from semseg.data.base import Sample
-from semseg.files import reserve
+from semseg.files import remove_older, reserve
 
 _FORMAT = "semseg cache 1"  # another number whenever reading, resizing or the file's layout changes
 _SUFFIX = ".semsegcache"
@@ -66,7 +66,7 @@ class Cache:
         weakref.finalize(self, self._file.close)
         self._bytes = np.asarray(np.memmap(self._file, np.uint8, "r"))
         os.utime(path)
-        _remove_unused(path)
+        remove_older(path.parent.glob(f"*{_SUFFIX}"), _KEPT)
         self._slots = {sample: slot for slot, sample in enumerate(samples)}
         self.path = path
 
@@ -123,7 +123,10 @@ class Cache:
 
 def default_folder() -> Path:
     """The folder `semseg` where this system's user keeps what programs can make again."""
-    home = Path.home()
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user may have none
+        home = Path(tempfile.gettempdir())
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "semseg"
     if sys.platform == "win32":
@@ -138,10 +141,3 @@ def _digest(parts: Sequence[str | bytes]) -> bytes:
 
 def _crc(data: bytes | np.ndarray) -> bytes:
     return zlib.crc32(data).to_bytes(4, "little")
-
-
-def _remove_unused(used: Path) -> None:
-    for path in used.parent.glob(f"*{_SUFFIX}"):
-        with suppress(OSError):
-            if path != used and time.time() - path.stat().st_mtime > _KEPT:
-                path.unlink()

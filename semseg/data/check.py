@@ -1,62 +1,21 @@
-"""One look at every file before the first step: what is in there, and what is wrong with it."""
+"""Is anything wrong with a data set? One look at every file, and then at all of them together."""
 
-import json
-from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from semseg import IGNORE
-from semseg.data.base import Dataset, Look, Sample
+from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
-from semseg.data.fit import duplicates, fingerprint, judge_misfits, misfit
-from semseg.data.masks import count_values
+from semseg.data.fit import duplicates, judge_misfits
+from semseg.data.records import Record, look_at_all
 from semseg.errors import DataError
-from semseg.files import replacing
-from semseg.palettes import color_codes, colors_of_codes
-from semseg.utils_func import resize_mask, resize_photo
 
-_VERSION = "semseg check 1"  # another number whenever a record's content changes
 _NAMED = 3  # files named in a message; the others are counted
-_STRANGE = 3  # unknown numbers or colours remembered of a mask
 _MOST_UNKNOWN = 0.3  # of the training pixels; real pairs have .05
 _MORE_UNKNOWN = 0.15  # of another split's pixels, beyond the share in the training split
-_LOOKED_AT = (256, 256)  # pixels that are enough to compare photos with each other and with their masks
-
-
-@dataclass(frozen=True)
-class Record:
-    """What was seen of one sample; plain values, kept beside the cache.
-
-    Attributes:
-        size: (H, W), upright.
-        form: What the photo was converted from, or empty.
-        orientation: Its EXIF orientation, 1 to 8.
-        turned: Whether the mask was turned with it.
-        counts: Pixels per class, the ignored ones last.
-        tops: Pixels per class in the upper half.
-        unknown: Pixels that are ignored because they could not be understood.
-        strange: The most frequent unknown numbers or colours, with their pixels, of masks that hold exact ones.
-        print: The photo's fingerprint, float32, in base 64.
-        misfit: Evidence for a mask that does not lie on its photo.
-    """
-
-    size: tuple[int, int]
-    form: str
-    orientation: int
-    turned: bool
-    counts: list[int]
-    tops: list[int]
-    unknown: int
-    strange: dict[str, int]
-    print: str
-    misfit: dict[str, float]
 
 
 @dataclass
@@ -142,7 +101,7 @@ def check_dataset(
     broken: list[tuple[Sample, str]] = []
     total = len(dataset.samples)
     todo = [(split, sample) for split, samples in dataset.splits.items() for sample in samples]
-    results = _look_at_all(dataset, cache or Cache((), image_size, "", None), image_size, workers)
+    results = look_at_all(dataset, cache or Cache((), image_size, "", None), image_size, workers)
     for done, ((split, sample), result) in enumerate(zip(todo, results, strict=True), start=1):
         if isinstance(result, DataError):
             broken.append((sample, str(result)))
@@ -158,100 +117,6 @@ def check_dataset(
         _check_fit(findings)
     _remark(dataset, findings)
     return findings
-
-
-# -------------------------------------------------------------------------------------------------- a single file
-
-
-def _look_at_all(
-    dataset: Dataset, cache: Cache, image_size: tuple[int, int], workers: int
-) -> Iterator[Record | DataError]:
-    """What is seen of every sample, in order; whoever stops asking, or is interrupted, waits for no queue."""
-    kept = _Kept(dataset, cache)
-    pool = ThreadPoolExecutor(max(1, workers))
-    try:
-        yield from pool.map(lambda sample: _look_at(dataset, sample, cache, kept, image_size), dataset.samples)
-        kept.save()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-class _Kept:
-    """Records of earlier checks by the digest of the files, in a JSON file beside the cache."""
-
-    def __init__(self, dataset: Dataset, cache: Cache):
-        self._path = cache.path and cache.path.with_suffix(".json")
-        self._meaning = f"{_VERSION} {json.dumps(dataset.palette.to_dict())}"
-        self.records: dict[str, Record] = {}
-        self._known: dict[str, Record] = {}
-        if self._path and self._path.is_file():
-            with suppress(OSError, ValueError, TypeError, KeyError):  # a damaged file is a missing one
-                stored = json.loads(self._path.read_text(encoding="utf-8"))
-                if stored["meaning"] == self._meaning:
-                    self._known = {digest: Record(**values) for digest, values in stored["records"].items()}
-
-    def get(self, digest: str) -> Record | None:
-        """The record of files with this digest."""
-        record = self._known.get(digest)
-        if record is not None:
-            self.records[digest] = record
-        return record
-
-    def save(self) -> None:
-        """Writes the records of this check, if any is new; without room or rights for it, the next check looks anew."""
-        if self._path is None or self.records.keys() <= self._known.keys():
-            return
-        values = {digest: asdict(record) for digest, record in self.records.items()}
-        with suppress(OSError), replacing(self._path) as temporary:
-            temporary.write_text(json.dumps({"meaning": self._meaning, "records": values}), encoding="utf-8")
-
-
-def _look_at(
-    dataset: Dataset, sample: Sample, cache: Cache, kept: _Kept, image_size: tuple[int, int]
-) -> Record | DataError:
-    try:
-        digest = cache.digest(sample)
-        record = digest and kept.get(digest.hex())
-        if record is None or (cache.path and cache.find(sample) is None):
-            look = dataset.inspect(sample, tuple(np.maximum(image_size, _LOOKED_AT)))
-            cache.store(sample, resize_photo(look.photo, image_size), resize_mask(look.ids, image_size))
-            record = _record(dataset, look)
-            if digest:
-                kept.records[digest.hex()] = record
-        return record
-    except DataError as error:
-        return error
-
-
-def _record(dataset: Dataset, look: Look) -> Record:
-    k, half = dataset.palette.num_classes, look.ids.shape[0] // 2
-    counts = np.bincount(look.ids.ravel(), minlength=256)
-    unknown = int(np.count_nonzero(look.unknown))
-    exact = unknown and not dataset.palette.blended
-    return Record(
-        size=look.ids.shape,
-        form=look.picture.form,
-        orientation=look.picture.orientation,
-        turned=look.turned,
-        counts=[*counts[:k].tolist(), int(counts[IGNORE])],
-        tops=np.bincount(look.ids[:half].ravel(), minlength=256)[:k].tolist(),
-        unknown=unknown,
-        strange=_strange(look.mask[look.unknown]) if exact else {},
-        print=b64encode(fingerprint(look.photo).astype('<f4').tobytes()).decode(),
-        misfit=misfit(look.photo, look.ids),
-    )
-
-
-def _strange(unknown: np.ndarray) -> dict[str, int]:
-    """The most frequent numbers `(M,)` or colours `(M, 3)`, as text, with how often they occur."""
-    counted = Counter(count_values(unknown if unknown.ndim == 1 else color_codes(unknown)))
-    return {
-        str(value if unknown.ndim == 1 else tuple(colors_of_codes(np.int32(value)).tolist())): count
-        for value, count in counted.most_common(_STRANGE)
-    }
-
-
-# ------------------------------------------------------------------------------------------------------ all files
 
 
 def _leave_out(dataset: Dataset, findings: Findings, broken: list[tuple[Sample, str]], skip_bad: bool) -> None:
@@ -285,10 +150,7 @@ def _keep_apart(dataset: Dataset, findings: Findings, allow_leaks: bool) -> None
 
 def _copies(findings: Findings, first: str, second: str) -> list[tuple[int, int]]:
     """Of each photo of the second split that is in the first, too, one pair of positions."""
-    prints = [
-        np.stack([np.frombuffer(b64decode(record.print), "<f4") for _, record in findings.records[split]])
-        for split in (first, second)
-    ]
+    prints = [np.stack([record.fingerprint for _, record in findings.records[split]]) for split in (first, second)]
     return duplicates(*prints)
 
 
@@ -302,7 +164,7 @@ def _move_to_training(dataset: Dataset, findings: Findings, moved: set[int]) -> 
     for split in ("train", "val"):
         dataset.splits[split] = [sample for sample, _ in findings.records[split]]
     findings.warnings.append(
-        f"{len(moved)} photos drawn for validation are copies of training photos; they were moved to the training split"
+        f"moved to training, because they are copies of photos there: {_some(len(moved), 'photo')} drawn for validation"
     )
 
 
@@ -311,7 +173,7 @@ def _tell_of_leaks(
 ) -> None:
     lines = [f"{findings.records[first][i][0].photo} = {findings.records[second][j][0].photo}" for i, j in pairs]
     text = (
-        f"{len(pairs)} photos of the {second} split are in the {first} split, too, so that its scores would be too good: "
+        f"{_some(len(pairs), 'photo')} of the {second} split, also in the {first} split, would make its scores too good: "
         f"{_named(lines)}"
     )
     if allow_leaks:
@@ -328,10 +190,12 @@ def _check_labels(dataset: Dataset, findings: Findings, skip_bad: bool) -> None:
         _check_split(dataset, findings, split)
         empty = [str(sample.mask) for sample, record in entries if not sum(record.counts[:-1])]
         if empty:
-            findings.warnings.append(f"{len(empty)} masks of {split} hold no class at all: {_named(empty)}")
+            findings.warnings.append(f"without any class: {_some(len(empty), 'mask')} of {split}: {_named(empty)}")
     present = {split: findings.shares(split) > 0 for split in findings.records}
     for split in list(findings.records)[1:]:
-        missing = [name for k, name in enumerate(dataset.palette.names) if present["train"][k] and not present[split][k]]
+        missing = [
+            name for k, name in enumerate(dataset.palette.names) if present["train"][k] and not present[split][k]
+        ]
         unseen = [name for k, name in enumerate(dataset.palette.names) if present[split][k] and not present["train"][k]]
         if missing:
             findings.warnings.append(f"not in the {split} masks, so not scored there: {', '.join(missing)}")
@@ -347,13 +211,13 @@ def _tell_of_strange_labels(
         for sample, record in strange
     ]
     kind = "numbers" if dataset.palette.holds_values else "colours"
-    text = f"{len(lines)} masks hold {kind} that are no class: {_named(lines)}"
+    text = f"{kind} that are no class in {_some(len(lines), 'mask')}: {_named(lines)}"
     if skip_bad:
         findings.warnings.append(f"{text}; these pixels are ignored")
     else:
         findings.errors.append(
-            f"{text}; mend them, or list the {kind} under ignored in a classes.json for --classes, or ignore such pixels "
-            "by --skip-bad"
+            f"{text}; mend them, or list the {kind} under ignored in a classes.json for --classes, or ignore such "
+            "pixels by --skip-bad"
         )
 
 
@@ -370,34 +234,57 @@ def _check_split(dataset: Dataset, findings: Findings, split: str) -> None:
     if wrong:
         worst = sorted(findings.records[split], key=lambda entry: -entry[1].unknown)[:_NAMED]
         findings.errors.append(
-            f"{', '.join(str(sample.mask) for sample, _ in worst)}: {share:.0%} of the pixels in the {split} masks, most "
-            f"in these, fit none of the {palette.num_classes} classes ({palette.source}) found in train/; {mend}"
+            f"{', '.join(str(sample.mask) for sample, _ in worst)}: {share:.0%} of the pixels in the {split} masks, "
+            f"most in these, fit none of the {palette.num_classes} classes ({palette.source}) found in train/; {mend}"
         )
     elif not findings.pixels(split)[:-1].any():
         findings.errors.append(f"{dataset.root}: no pixel of the {split} masks belongs to a class; check the masks")
 
 
 def _check_fit(findings: Findings) -> None:
-    """Warns of masks that seem to belong to another photo, or to the same one turned or shifted."""
+    """Warns of masks that would fit their photos better if they were turned or shifted."""
+    for split, entries in findings.records.items():
+        verdict = judge_misfits([record.misfit for _, record in entries])
+        if verdict["all"]:
+            findings.warnings.append(
+                f"most masks of {split} seem {_fault(verdict['all'])} against their photos: look at them first"
+            )
+        elif verdict["files"]:
+            lines = [f"{entries[found['index']][0].mask} ({_fault(found)})" for found in verdict["files"]]
+            findings.warnings.append(
+                f"{_some(len(lines), 'mask')} of {split} may not lie on the photo: {_named(lines)}"
+            )
+
+
+def _fault(found: dict[str, Any]) -> str:
+    if found["fault"] != "shift":
+        return f"turned ({found['fault']})"
+    ways = (("right", "left"), found["right"]), (("down", "up"), found["down"])
+    moves = [f"{abs(share):.0%} too far {names[share > 0]}" for names, share in ways if round(share, 2)]
+    return f"shifted ({' and '.join(moves)})"
 
 
 def _remark(dataset: Dataset, findings: Findings) -> None:
     """Counts what was converted, and what is unusual without being wrong."""
     records = [record for _, record in findings.all]
     for form, count in Counter(record.form for record in records if record.form).items():
-        findings.warnings.append(f"{count} photos are stored as {form}; read as RGB")
+        findings.warnings.append(f"stored as {form} and read as RGB: {_some(count, 'photo')}")
     tagged = sum(record.orientation != 1 for record in records)
     if tagged:
         turned = sum(record.turned for record in records)
         findings.warnings.append(
-            f"{tagged} photos are turned upright by their EXIF orientation; {turned} masks were stored as the unturned "
-            "photo is, and turned with it"
+            f"turned upright by an EXIF orientation: {_some(tagged, 'photo')}, and with them {_some(turned, 'mask')}"
         )
     if len(findings.sizes) > 1:
         shapes = {round(width / height, 2) for height, width in findings.sizes}
         if len(shapes) > 1:
-            findings.warnings.append(f"photos of {len(findings.sizes)} sizes and {len(shapes)} shapes: all are stretched "
-                                     "to the size that the network sees")  # fmt: skip
+            findings.warnings.append(
+                f"photos of {len(findings.sizes)} sizes and {len(shapes)} shapes are stretched to what the network sees"
+            )
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def _named(lines: Sequence[str]) -> str:

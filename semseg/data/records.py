@@ -1,0 +1,156 @@
+"""What is seen of each file of a data set, remembered until the file changes."""
+
+import json
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from semseg import IGNORE
+from semseg.data.base import Dataset, Look, Sample
+from semseg.data.cache import Cache
+from semseg.data.fit import fingerprint, misfit
+from semseg.data.masks import count_values
+from semseg.errors import DataError
+from semseg.files import replacing
+from semseg.palettes import color_codes, colors_of_codes
+from semseg.utils_func import resize_mask, resize_photo
+
+_VERSION = "semseg check 1"  # another number whenever a record's content changes
+_STRANGE = 3  # unknown numbers or colours remembered of a mask
+_LOOKED_AT = (256, 256)  # pixels that are enough to compare photos with each other and with their masks
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was seen of one sample; plain values, kept beside the cache.
+
+    Attributes:
+        size: (H, W), upright.
+        form: What the photo was converted from, or empty.
+        orientation: Its EXIF orientation, 1 to 8.
+        turned: Whether the mask was turned with it.
+        counts: Pixels per class, the ignored ones last.
+        tops: Pixels per class in the upper half.
+        unknown: Pixels that are ignored because they could not be understood.
+        strange: The most frequent unknown numbers or colours, with their pixels, of masks that hold exact ones.
+        print: The photo's fingerprint, float32, in base 64.
+        misfit: Evidence for a mask that does not lie on its photo.
+    """
+
+    size: tuple[int, int]
+    form: str
+    orientation: int
+    turned: bool
+    counts: list[int]
+    tops: list[int]
+    unknown: int
+    strange: dict[str, int]
+    print: str
+    misfit: dict[str, float]
+
+    @property
+    def fingerprint(self) -> np.ndarray:
+        """`print` as float32."""
+        return np.frombuffer(b64decode(self.print), "<f4")
+
+
+def look_at_all(
+    dataset: Dataset, cache: Cache, image_size: tuple[int, int], workers: int
+) -> Iterator[Record | DataError]:
+    """Yields what is seen of every sample, in order, or what is wrong with it; who stops asking waits for no queue.
+
+    Args:
+        dataset: From `open_dataset`.
+        cache: What is decoded goes into it, and the records into a file beside it.
+        image_size: (height, width) of what goes into the cache.
+        workers: Threads that load.
+    """
+    kept = _Kept(dataset, cache)
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        yield from pool.map(lambda sample: _look_at(dataset, sample, cache, kept, image_size), dataset.samples)
+        kept.save()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Kept:
+    """Records of earlier checks by the digest of the files, in a JSON file beside the cache."""
+
+    def __init__(self, dataset: Dataset, cache: Cache):
+        self._path = cache.path and cache.path.with_suffix(".json")
+        self._meaning = f"{_VERSION} {json.dumps(dataset.palette.to_dict())}"
+        self.records: dict[str, Record] = {}
+        self._known: dict[str, Record] = {}
+        if self._path and self._path.is_file():
+            with suppress(OSError, ValueError, TypeError, KeyError):  # a damaged file is a missing one
+                stored = json.loads(self._path.read_text(encoding="utf-8"))
+                if stored["meaning"] == self._meaning:
+                    self._known = {digest: Record(**values) for digest, values in stored["records"].items()}
+
+    def get(self, digest: str) -> Record | None:
+        """The record of files with this digest."""
+        record = self._known.get(digest)
+        if record is not None:
+            self.records[digest] = record
+        return record
+
+    def save(self) -> None:
+        """Writes the records of this check, if any is new; without room or rights for it, the next check looks anew."""
+        if self._path is None or self.records.keys() <= self._known.keys():
+            return
+        values = {digest: asdict(record) for digest, record in self.records.items()}
+        with suppress(OSError), replacing(self._path) as temporary:
+            temporary.write_text(json.dumps({"meaning": self._meaning, "records": values}), encoding="utf-8")
+
+
+def _look_at(
+    dataset: Dataset, sample: Sample, cache: Cache, kept: _Kept, image_size: tuple[int, int]
+) -> Record | DataError:
+    try:
+        digest = cache.digest(sample)
+        record = digest and kept.get(digest.hex())
+        if record is None or (cache.path and cache.find(sample) is None):
+            look = dataset.inspect(sample, tuple(np.maximum(image_size, _LOOKED_AT)))
+            cache.store(sample, resize_photo(look.photo, image_size), resize_mask(look.ids, image_size))
+            record = _record(dataset, look)
+            if digest:
+                kept.records[digest.hex()] = record
+        return record
+    except DataError as error:
+        return error
+    except Exception as error:  # ours, but the user should know at which file
+        return DataError(f"{sample.photo}: cannot be looked at ({type(error).__name__}: {error}); leave it out")
+
+
+def _record(dataset: Dataset, look: Look) -> Record:
+    k, half = dataset.palette.num_classes, look.ids.shape[0] // 2
+    counts = np.bincount(look.ids.ravel(), minlength=256)
+    unknown = int(np.count_nonzero(look.unknown))
+    exact = unknown and not dataset.palette.blended
+    return Record(
+        size=look.ids.shape,
+        form=look.picture.form,
+        orientation=look.picture.orientation,
+        turned=look.turned,
+        counts=[*counts[:k].tolist(), int(counts[IGNORE])],
+        tops=np.bincount(look.ids[:half].ravel(), minlength=256)[:k].tolist(),
+        unknown=unknown,
+        strange=_strange(look.mask[look.unknown]) if exact else {},
+        print=b64encode(fingerprint(look.photo).astype("<f4").tobytes()).decode(),
+        misfit=misfit(look.photo, look.ids),
+    )
+
+
+def _strange(unknown: np.ndarray) -> dict[str, int]:
+    """The most frequent numbers `(M,)` or colours `(M, 3)`, as text, with how often they occur."""
+    counted = Counter(count_values(unknown if unknown.ndim == 1 else color_codes(unknown)))
+    return {
+        str(value if unknown.ndim == 1 else tuple(colors_of_codes(np.int32(value)).tolist())): count
+        for value, count in counted.most_common(_STRANGE)
+    }

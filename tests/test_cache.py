@@ -1,0 +1,329 @@
+import errno
+import os
+import sys
+import tempfile
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semseg.data.base import Sample
+from semseg.data.cache import Cache, default_folder
+
+SIZE = (6, 10)
+SLOT = 6 * 10 * 4
+RECORD = 20
+
+
+@pytest.fixture
+def samples(tmp_path):
+    """Five samples whose files hold a few bytes; the cache need not understand them."""
+    made = []
+    for i in range(5):
+        photo, mask = tmp_path / f"{i}.jpg", tmp_path / f"{i}_mask.gif"
+        photo.write_bytes(b"photo %d" % i)
+        mask.write_bytes(b"mask %d" % i)
+        made.append(Sample(photo, mask))
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "caches"
+
+
+def content(seed):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (*SIZE, 3), np.uint8), rng.integers(0, 256, SIZE, np.uint8)
+
+
+def open_cache(samples, folder, size=SIZE, meaning="palette"):
+    return Cache(samples, size, meaning, folder)
+
+
+def fill(samples, folder):
+    cache = open_cache(samples, folder)
+    for i, sample in enumerate(samples):
+        assert cache.find(sample) is None
+        cache.store(sample, *content(i))
+    return cache
+
+
+def file_in(folder):
+    (path,) = folder.iterdir()
+    return path
+
+
+def found(cache, samples):
+    """The numbers of the samples that are found; each must be the one that was stored."""
+    numbers = []
+    for i, sample in enumerate(samples):
+        pair = cache.find(sample)
+        if pair is not None:
+            for ours, stored in zip(pair, content(i), strict=True):
+                np.testing.assert_array_equal(ours, stored)
+                assert ours.dtype == np.uint8 and not ours.flags.writeable
+            numbers.append(i)
+    return numbers
+
+
+def overwrite(path, position, data):
+    with path.open("r+b") as file:
+        file.seek(position)
+        file.write(data)
+
+
+ALL = [0, 1, 2, 3, 4]
+
+
+def test_what_is_stored_is_found_at_once_and_by_the_next_run(samples, folder):
+    cache = fill(samples, folder)
+    assert cache.note == ""
+    assert found(cache, samples) == ALL
+    assert found(open_cache(samples, folder), samples) == ALL
+    assert file_in(folder).stat().st_size == 5 * (SLOT + RECORD)
+
+
+def test_the_order_of_the_samples_does_not_matter_and_duplicates_are_one(samples, folder):
+    fill(samples, folder)
+    assert found(open_cache([*reversed(samples), samples[0]], folder), samples) == ALL
+
+
+def test_a_relative_path_names_the_same_file(samples, folder, tmp_path, monkeypatch):
+    fill(samples, folder)
+    monkeypatch.chdir(tmp_path)
+    relative = [Sample(Path(s.photo.name), Path(s.mask.name)) for s in samples]
+    assert found(open_cache(relative, folder), relative) == ALL
+
+
+def test_other_sizes_meanings_and_samples_have_files_of_their_own(samples, folder):
+    fill(samples, folder)
+    assert found(open_cache(samples, folder, meaning="other"), samples) == []
+    assert found(open_cache(samples, folder, size=(10, 6)), samples) == []
+    assert found(open_cache(samples[:4], folder), samples) == []
+    assert len(list(folder.iterdir())) == 4
+    assert found(open_cache(samples, folder), samples) == ALL
+
+
+def test_without_a_folder_nothing_is_found(samples):
+    cache = fill(samples, None)
+    assert cache.note == ""
+    assert found(cache, samples) == []
+
+
+def test_a_sample_of_another_data_set_is_neither_found_nor_stored(samples, folder, tmp_path):
+    cache = fill(samples, folder)
+    stranger = Sample(tmp_path / "other", tmp_path / "other")
+    assert cache.find(stranger) is None
+    cache.store(stranger, *content(9))
+    assert cache.find(stranger) is None
+    assert found(cache, samples) == ALL
+
+
+@pytest.mark.parametrize("which", ["photo", "mask"])
+def test_changed_bytes_are_noticed_even_with_the_same_size_and_time(samples, folder, which):
+    fill(samples, folder)
+    path = getattr(samples[2], which)
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    cache = open_cache(samples, folder)
+    assert found(cache, samples) == [0, 1, 3, 4]
+    cache.store(samples[2], *content(2))
+    assert found(cache, samples) == ALL
+    assert found(open_cache(samples, folder), samples) == ALL
+
+
+def test_bytes_that_move_from_photo_to_mask_are_a_change(samples, folder):
+    fill(samples, folder)
+    samples[1].photo.write_bytes(b"photo 1m")
+    samples[1].mask.write_bytes(b"ask 1")
+    assert found(open_cache(samples, folder), samples) == [0, 2, 3, 4]
+
+
+def test_a_file_that_changes_while_it_is_decoded_is_not_believed_later(samples, folder):
+    cache = open_cache(samples, folder)
+    cache.find(samples[0])
+    samples[0].photo.write_bytes(b"newer")
+    cache.store(samples[0], *content(0))
+    assert found(open_cache(samples, folder), samples) == []
+
+
+def test_a_missing_source_is_not_found(samples, folder):
+    fill(samples, folder)
+    samples[3].photo.unlink()
+    assert found(open_cache(samples, folder), samples) == [0, 1, 2, 4]
+
+
+def test_a_slot_is_verified_once_and_then_no_file_is_touched(samples, folder):
+    fill(samples, folder)
+    cache = open_cache(samples, folder)
+    found(cache, samples)
+    for sample in samples:
+        sample.photo.unlink()
+    assert found(cache, samples) == ALL
+
+
+@pytest.mark.parametrize("position", [0, 17, SLOT - 1])
+def test_a_flipped_byte_is_noticed(samples, folder, position):
+    fill(samples, folder)
+    start = 5 * RECORD + 3 * SLOT
+    byte = file_in(folder).read_bytes()[start + position]
+    overwrite(file_in(folder), start + position, bytes([byte ^ 1]))
+    cache = open_cache(samples, folder)
+    assert found(cache, samples) == [0, 1, 2, 4]
+    cache.store(samples[3], *content(3))
+    assert found(open_cache(samples, folder), samples) == ALL
+
+
+def test_garbage_in_the_records_is_noticed(samples, folder):
+    fill(samples, folder)
+    overwrite(file_in(folder), RECORD, b"\xff" * 2 * RECORD)
+    assert found(open_cache(samples, folder), samples) == [0, 3, 4]
+
+
+@pytest.mark.parametrize("size", [0, 7, 5 * RECORD, 5 * (SLOT + RECORD) - 1, 5 * (SLOT + RECORD) + 1])
+def test_a_file_that_was_cut_or_has_grown_is_made_anew(samples, folder, size):
+    fill(samples, folder)
+    os.truncate(file_in(folder), size)
+    assert found(open_cache(samples, folder), samples) == []
+    assert found(fill(samples, folder), samples) == ALL
+
+
+def test_pixels_without_their_record_are_not_believed(samples, folder, monkeypatch):
+    cache = fill(samples, folder)
+    records = file_in(folder).read_bytes()[: 5 * RECORD]
+    overwrite(file_in(folder), 4 * RECORD, bytes(RECORD))  # killed between pixels and record, at first
+    assert found(open_cache(samples, folder), samples) == [0, 1, 2, 3]
+    overwrite(file_in(folder), 0, records)
+    overwrite(file_in(folder), 5 * RECORD, content(9)[0].tobytes())  # killed while pixels were written anew
+    assert found(open_cache(samples, folder), samples) == [1, 2, 3, 4]
+    assert cache.note == ""
+
+
+def test_a_slot_that_cannot_be_written_is_left_out(samples, folder, monkeypatch):
+    cache = open_cache(samples, folder)
+    assert cache.find(samples[0]) is None
+    with file_in(folder).open("rb", buffering=0) as unwritable:
+        cache._file = unwritable
+        cache.store(samples[0], *content(0))
+    assert found(cache, samples) == []
+
+
+def test_two_caches_share_a_file_at_once(samples, folder):
+    first, second = open_cache(samples, folder), open_cache(samples, folder)
+    for cache, numbers in ((first, (0, 1, 2)), (second, (2, 3, 4))):
+        for i in numbers:
+            if cache.find(samples[i]) is None:
+                cache.store(samples[i], *content(i))
+    assert found(first, samples) == found(second, samples) == ALL
+
+
+def test_threads_share_a_cache(samples, folder):
+    cache = open_cache(samples, folder)
+
+    def use(k):
+        if cache.find(samples[k % 5]) is None:
+            cache.store(samples[k % 5], *content(k % 5))
+        photo, mask = cache.find(samples[k % 5])
+        return np.array_equal(photo, content(k % 5)[0]) and np.array_equal(mask, content(k % 5)[1])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(use, range(400)))
+    assert found(open_cache(samples, folder), samples) == ALL
+
+
+class TestNoSpace:
+    def check(self, samples, folder, message):
+        cache = fill(samples, folder)
+        assert cache.note.startswith(f"no cache of decoded samples in {folder}: ")
+        assert message in cache.note and cache.note.endswith("; every epoch decodes anew")
+        assert found(cache, samples) == []
+
+    def test_half_a_gigabyte_is_left_to_others(self, samples, folder, monkeypatch):
+        usage = namedtuple("usage", "free")
+        monkeypatch.setattr("shutil.disk_usage", lambda path: usage(500_000_000 + 5 * (SLOT + RECORD) - 1))
+        self.check(samples, folder, "0.5 GB of disk space are needed, 0.5 GB are free")
+        monkeypatch.setattr("shutil.disk_usage", lambda path: usage(500_000_000 + 5 * (SLOT + RECORD)))
+        assert open_cache(samples, folder).note == ""
+
+    def test_a_disk_that_fills_while_space_is_reserved(self, samples, folder, monkeypatch):
+        def fail(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.posix_fallocate", fail, raising=False)
+        self.check(samples, folder, "No space left on device")
+        assert list(folder.iterdir()) == []
+
+    def test_a_folder_that_may_not_be_written(self, samples, folder, monkeypatch):
+        folder.mkdir()
+
+        def fail(*_, **__):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr("semseg.data.cache.reserve", fail)
+        self.check(samples, folder, "Permission denied")
+
+    def test_a_folder_that_is_a_file(self, samples, folder):
+        folder.touch()
+        self.check(samples, folder, "File exists")
+        self.check(samples, folder / "in", "Not a directory")
+
+
+def test_space_is_reserved_by_zeros_where_nothing_else_can(samples, folder, monkeypatch):
+    monkeypatch.delattr("os.posix_fallocate", raising=False)
+    fill(samples, folder)
+    assert found(open_cache(samples, folder), samples) == ALL
+
+
+def test_reserved_space_is_taken(samples, folder):
+    open_cache(samples, folder, size=(300, 500))
+    usage = file_in(folder).stat()
+    assert usage.st_blocks * 512 >= usage.st_size == 5 * (300 * 500 * 4 + RECORD)
+
+
+def test_caches_that_nobody_used_for_a_month_go_and_nothing_else(samples, folder):
+    fill(samples, folder)
+    old, other = file_in(folder), folder / "notes.txt"
+    other.touch()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    assert found(open_cache(samples, folder), samples) == ALL  # used now
+    open_cache(samples, folder, meaning="new")
+    assert old.exists()
+    os.utime(old, (0, 0))
+    open_cache(samples, folder, meaning="newer")
+    assert not old.exists() and other.exists()
+    assert len(list(folder.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "expected"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/semseg"),
+        ("linux", {"XDG_CACHE_HOME": ""}, "/home/me/.cache/semseg"),
+        ("linux", {}, "/home/me/.cache/semseg"),
+        ("darwin", {"XDG_CACHE_HOME": "/x"}, "/home/me/Library/Caches/semseg"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local/semseg"),
+        ("win32", {}, "/home/me/AppData/Local/semseg"),
+    ],
+)
+def test_the_default_folder_follows_the_system(platform, environment, expected, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
+    assert default_folder() == Path(expected)
+
+
+def test_a_user_without_a_home_has_a_folder_too(monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", fail)
+    assert default_folder().is_relative_to(tempfile.gettempdir())

@@ -1,0 +1,549 @@
+"""Faults planted in data sets, each of which the check must find and name: R numbers are those of the fault list."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import REPOSITORY, draw_ids, draw_numbers, draw_pair, make_folder, make_pairs
+from PIL import Image
+
+from semseg.cli import commands, main
+from semseg.data import open_dataset
+from semseg.data.cache import Cache
+from semseg.data.check import check_dataset, to_json
+from semseg.data.demo import draw_scene
+from semseg.errors import DataError
+from semseg.utils_func import bin_image
+
+
+def check(root, **options):
+    given = {name: options.pop(name) for name in ("seed", "palette", "num_classes", "limit") if name in options}
+    dataset = open_dataset(root, **given)
+    return dataset, check_dataset(dataset, **options)
+
+
+def has(lines, *parts):
+    """Whether one line holds all the parts."""
+    return any(all(part in line for part in parts) for line in lines)
+
+
+@pytest.fixture()
+def folder(tmp_path):
+    """Train and val of a plain folder."""
+    make_folder(tmp_path / "train", 8)
+    make_folder(tmp_path / "val", 4, first=100)
+    return tmp_path
+
+
+class TestCounts:
+    def test_equal_a_count_by_hand(self, dataset):
+        findings = check_dataset(dataset)
+        ids = np.stack([draw_ids(seed) for seed in range(12)])
+        for k in range(19):
+            assert findings.pixels("train")[k] == (ids == k).sum()
+            assert findings.tops("train")[:, k].sum() == (ids[:, :16] == k).sum()
+        assert findings.ignored_shares("train") == ((ids == 255).mean(), 0)
+        assert findings.shares("train").sum() == pytest.approx(1)
+        assert findings.sizes == {(32, 32): 16}
+        assert not findings.errors
+
+    def test_progress_is_told_for_every_file(self, dataset):
+        told = []
+        check_dataset(dataset, workers=0, on_progress=lambda done, total: told.append((done, total)))
+        assert told == [(i, 16) for i in range(1, 17)]
+
+    def test_all_of_it_is_plain_json(self, dataset):
+        values = json.loads(json.dumps(to_json(dataset, check_dataset(dataset)), allow_nan=False))
+        assert values["splits"]["train"]["masks_with_class"]["car"] == 12
+        assert values["splits"]["val"]["samples"] == 4 and len(values["files"]) == 16
+
+    def test_a_good_folder_raises_no_alarm(self, folder):
+        _, findings = check(folder)
+        assert not findings.errors and not findings.warnings
+
+
+class TestFilesThatCannotBeUsed:
+    def plant(self, folder):
+        """One of each kind: R05 R08 R22 R38 R49 R50 R55."""
+        images, masks = folder / "train" / "images", folder / "train" / "masks"
+        data = (images / "0.jpg").read_bytes()
+        (images / "0.jpg").write_bytes(data[: len(data) // 2])
+        Image.fromarray(draw_numbers(1)[:20]).save(masks / "1.png")
+        Image.new("L", (20000, 20000)).save(masks / "2.png")
+        Image.fromarray(np.full((32, 32), np.nan, np.float32)).save(images / "3.tif")
+        (images / "3.jpg").unlink()
+        (images / "4.jpg").unlink(), os.mkfifo(images / "4.jpg")
+        (images / "5.jpg").write_bytes(b"")
+        frames = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
+        frames[0].save(images / "6.gif", save_all=True, append_images=frames[1:])
+        (images / "6.jpg").unlink()
+        return {
+            "0.jpg": "cannot be read", "1.jpg": "is 32x32 pixels and its mask", "2.png": "larger than 89 million",
+            "3.tif": "float", "4.jpg": "a pipe", "5.jpg": "an empty file", "6.gif": "holds 2 pictures",
+        }  # fmt: skip
+
+    @pytest.mark.skipif(os.name == "nt", reason="no pipes in folders there")
+    def test_all_are_told_at_once_with_their_number(self, folder):
+        self.plant(folder)
+        dataset, findings = check(folder)
+        assert len(findings.errors) == 1
+        assert findings.errors[0].startswith("7 of 12 files cannot be used: ")
+        assert findings.errors[0].endswith("and 4 more; or train without them by --skip-bad")
+        assert len(dataset.splits["train"]) == 1
+
+    @pytest.mark.skipif(os.name == "nt", reason="no pipes in folders there")
+    @pytest.mark.parametrize("alone", range(7))
+    def test_each_is_named_with_what_is_wrong(self, folder, tmp_path_factory, alone):
+        spare = tmp_path_factory.mktemp("spare") / "data"
+        shutil.copytree(folder, spare)
+        name, what = list(self.plant(folder).items())[alone]
+        number = name.split(".")[0]
+        for i in range(8):
+            if str(i) != number:
+                for kind, suffix in (("images", "jpg"), ("masks", "png")):
+                    for path in (folder / "train" / kind).glob(f"{i}.*"):
+                        path.unlink()
+                    shutil.copy(spare / "train" / kind / f"{i}.{suffix}", folder / "train" / kind)
+        _, findings = check(folder)
+        assert len(findings.errors) == 1 and name in findings.errors[0] and what in findings.errors[0]
+
+    @pytest.mark.skipif(os.name == "nt", reason="no pipes in folders there")
+    def test_they_can_be_left_out_and_that_is_said(self, folder):
+        self.plant(folder)
+        dataset, findings = check(folder, skip_bad=True)
+        assert not findings.errors
+        assert has(findings.warnings, "7 of 12 files are left out", "0.jpg")
+        assert [sample.photo.name for sample in dataset.splits["train"]] == ["7.jpg"]
+
+    def test_a_split_with_nothing_left_is_refused(self, folder):
+        for path in (folder / "val" / "images").iterdir():
+            path.write_text("text")
+        _, findings = check(folder, skip_bad=True)
+        assert has(findings.errors, "no file of the val split can be used")
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+    def test_r05_cut_jpegs(self, folder, share):
+        path = folder / "val" / "images" / "0.jpg"
+        data = path.read_bytes()
+        path.write_bytes(data[: int(share * len(data))])
+        assert has(check(folder)[1].errors, "val/images/0.jpg")
+
+    def test_r22_a_bomb_costs_neither_time_nor_memory(self, folder):
+        for size in (20000, 40000):
+            Image.new("1", (size, size)).save(folder / "train" / "masks" / "0.png")
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            _, findings = check(folder)
+            assert has(findings.errors, "train/masks/0.png: larger than 89 million pixels")
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+    def test_r37_missing_and_ambiguous_partners_are_all_listed(self, folder):
+        images, masks = folder / "train" / "images", folder / "train" / "masks"
+        (masks / "0.png").unlink()
+        (images / "1.jpg").unlink()
+        shutil.copy(masks / "2.png", masks / "2_mask.png")
+        Image.fromarray(draw_pair(3)[0]).save(images / "3.png")
+        dataset, findings = check(folder)
+        assert sorted(problem.split(": ")[1].split(" in ")[0] for problem in dataset.problems) == [
+            "has no mask", "has no photo", "not clear which belong together", "not clear which belong together"
+        ]  # fmt: skip
+        assert len(findings.errors) == 1 and "4 of 12 files cannot be used" in findings.errors[0]
+        dataset, findings = check(folder, skip_bad=True)
+        assert not findings.errors and len(dataset.splits["train"]) == 4
+
+    def test_r50_text_named_jpg(self, folder):
+        (folder / "val" / "images" / "2.jpg").write_text("not a picture")
+        assert has(check(folder)[1].errors, "val/images/2.jpg: not a picture")
+
+    def test_r54_strange_names_are_found(self, tmp_path):
+        names = ["ä ö ü", "日本語", "two  spaces", "new\nline", "x" * 251, "semi;colon", "$dollar$"]
+        make_folder(tmp_path, len(names))
+        for i, name in enumerate(names):
+            (tmp_path / "images" / f"{i}.jpg").rename(tmp_path / "images" / f"{name}.JPG")
+            (tmp_path / "masks" / f"{i}.png").rename(tmp_path / "masks" / f"{name}.PNG")
+        dataset, findings = check(tmp_path)
+        assert {sample.photo.stem for sample in dataset.samples} == set(names)
+        assert not findings.errors
+
+    def test_the_message_stays_one_line_whatever_a_file_is_called(self, folder, capsys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (folder / "train" / "images" / "new\nline.jpg").write_text("x")
+        shutil.copy(folder / "train" / "masks" / "0.png", folder / "train" / "masks" / "new\nline.png")
+        assert main(["--data", str(folder), "--cache", "none"]) == 3
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+class TestPhotos:
+    def test_r38_other_forms_are_converted_and_counted(self, folder):
+        images = folder / "train" / "images"
+        for i, mode in enumerate(("RGBA", "CMYK", "L", "RGBA")):
+            Image.fromarray(draw_pair(i)[0]).convert(mode).save(images / f"{i}.tif")
+            (images / f"{i}.jpg").unlink()
+        _, findings = check(folder)
+        assert not findings.errors
+        for form, count in (("alpha", 2), ("CMYK", 1), ("grey", 1)):
+            assert has(findings.warnings, f"stored as {form} and read as RGB: {count} photo")
+
+    @pytest.mark.parametrize("orientation", range(2, 9))
+    @pytest.mark.parametrize("drawn_on", ["upright", "stored"])
+    def test_r06_exif_turns_photo_and_mask_by_one_rule(self, tmp_path, orientation, drawn_on):
+        """Photos stored turned, with a tag; masks without a tag, drawn on the upright or on the stored pixels."""
+        undo = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90",
+                7: "TRANSVERSE", 8: "ROTATE_270"}[orientation]  # fmt: skip
+        (tmp_path / "images").mkdir(), (tmp_path / "masks").mkdir()
+        truth = {}
+        for i in range(4):
+            photo, mask = (image[:100] for image in draw_scene(i, size=128))
+            truth[str(i)] = photo, mask
+            stored = Image.fromarray(photo).transpose(Image.Transpose[undo])
+            exif = stored.getexif()
+            exif[0x0112] = orientation
+            stored.save(tmp_path / "images" / f"{i}.jpg", exif=exif, quality=95, subsampling=0)
+            drawn = Image.fromarray(mask)
+            if drawn_on == "stored":
+                drawn = drawn.transpose(Image.Transpose[undo])
+            drawn.save(tmp_path / "masks" / f"{i}.png")
+        dataset, findings = check(tmp_path)
+        assert not findings.errors
+        turned = 4 if drawn_on == "stored" else 0
+        assert has(findings.warnings, f"EXIF orientation: 4 photos, and with them {turned} masks")
+        for sample in dataset.samples:
+            photo, ids = dataset.load(sample)
+            expected_photo, mask = truth[sample.photo.stem]
+            assert np.abs(photo.astype(int) - expected_photo).mean() < 6
+            np.testing.assert_array_equal(ids, bin_image(mask, dataset.palette))
+
+    def test_different_shapes_are_told(self, folder):
+        for i in range(4):
+            for kind, suffix in (("images", "jpg"), ("masks", "png")):
+                path = folder / "train" / kind / f"{i}.{suffix}"
+                Image.open(path).crop((0, 0, 32, 16)).save(path)
+        assert has(check(folder)[1].warnings, "photos of 2 sizes and 2 shapes")
+
+
+class TestLabels:
+    def test_r07_a_number_that_is_no_class_is_named_with_file_and_count(self, folder):
+        mask = draw_numbers(100)
+        mask[0, :5] = 77
+        Image.fromarray(mask).save(folder / "val" / "masks" / "0.png")
+        _, findings = check(folder)
+        assert has(findings.errors, "numbers that are no class in 1 mask: ", "val/masks/0.png: 77 at 5 pixels")
+        dataset, findings = check(folder, skip_bad=True)
+        assert not findings.errors and has(findings.warnings, "77 at 5 pixels; these pixels are ignored")
+        assert (dataset.load(dataset.splits["val"][0])[1][0, :5] == 255).all()
+
+    def test_r07_a_stray_number_in_training_is_no_class_either(self, tmp_path):
+        make_folder(tmp_path, 12, size=64)
+        mask = draw_numbers(3, 64)
+        mask[0, 0] = 77
+        Image.fromarray(mask).save(tmp_path / "masks" / "3.png")
+        dataset, findings = check(tmp_path)
+        assert dataset.palette.num_classes == 4
+        assert has(findings.errors, "masks/3.png: 77 at 1 pixels")
+
+    def test_r07_a_colour_that_is_no_class(self, tmp_path):
+        make_pairs(tmp_path, train=4, val=2)
+        photo, mask = draw_pair(1)
+        mask = mask.copy()
+        mask[:2, :3] = (0, 255, 255)
+        Image.fromarray(np.concatenate([photo, mask], axis=1)).save(tmp_path / "val" / "1.png")
+        assert has(check(tmp_path)[1].errors, "val/1.png: (0, 255, 255) at 6 pixels")
+
+    def test_r07_255_is_ignore(self, folder):
+        _, findings = check(folder)
+        assert not findings.errors and 0 < findings.ignored_shares("train")[0] < 0.2
+
+    def test_r25_sixteen_bit_numbers_do_not_wrap(self, folder):
+        for split, count, first in (("train", 8, 0), ("val", 4, 100)):
+            for i in range(count):
+                numbers = draw_numbers(first + i).astype(np.uint16)
+                Image.fromarray(np.where(numbers == 1, 300, numbers)).save(folder / split / "masks" / f"{i}.png")
+        dataset, findings = check(folder)
+        assert not findings.errors
+        assert dataset.palette.names == ("class_0", "class_2", "class_3", "class_255", "class_300")
+        ids = dataset.load(dataset.splits["train"][0])[1]
+        np.testing.assert_array_equal(ids == 4, draw_numbers(0) == 1)
+
+    def test_r26_masks_of_one_class_and_empty_ones_are_counted(self, folder):
+        Image.fromarray(np.full((32, 32), 255, np.uint8)).save(folder / "train" / "masks" / "0.png")
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "train" / "masks" / "1.png")
+        _, findings = check(folder)
+        assert not findings.errors
+        assert has(findings.warnings, "without any class: 1 mask of train", "train/masks/0.png")
+
+    def test_classes_missing_from_a_split_are_named(self, folder):
+        for i in range(4):
+            mask = draw_numbers(100 + i)
+            Image.fromarray(np.where(mask == 3, 0, mask)).save(folder / "val" / "masks" / f"{i}.png")
+        assert has(check(folder)[1].warnings, "not in the val masks, so not scored there: class_3")
+
+    def test_classes_only_in_val_are_named(self, folder):
+        for i in range(8):
+            mask = draw_numbers(i)
+            Image.fromarray(np.where(mask == 3, 0, mask)).save(folder / "train" / "masks" / f"{i}.png")
+        _, findings = check(folder, num_classes=4)
+        assert has(findings.warnings, "in the val masks but not in training, so never learnt: class_3")
+
+    def test_masks_of_other_colours_in_val_are_refused(self, tmp_path):
+        make_pairs(tmp_path, train=6, val=2)
+        for number in (1, 2):
+            photo, mask = draw_pair(number)
+            strange = np.concatenate([photo, 255 - mask // 3], axis=1)
+            Image.fromarray(strange).save(tmp_path / "val" / f"{number}.png")
+        _, findings = check(tmp_path)
+        assert has(findings.errors, "100% of the pixels in the val masks", "none of the 19 classes (cityscapes)")
+
+    def test_many_unknown_colours_in_training_masks_are_refused(self, tmp_path):
+        make_pairs(tmp_path, train=4, val=1)
+        photo, mask = draw_pair(0)
+        mask = np.random.default_rng(0).integers(0, 256, mask.shape, dtype=np.uint8)
+        for number in (2, 3):
+            Image.fromarray(np.concatenate([photo, mask], axis=1)).save(tmp_path / "train" / f"{number}.png")
+        assert has(check(tmp_path)[1].errors, "are these masks? If they are, --classes")
+
+    def test_photos_in_place_of_masks_are_refused(self, tmp_path):
+        for number in range(12):
+            photo, mask = draw_scene(number)
+            path = tmp_path / ("train" if number < 10 else "val") / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.concatenate([mask, photo], axis=1)).save(path)  # the halves swapped
+        with pytest.raises(
+            DataError, match=r"only \d+% of their pixels .* as in photos; are the masks the right halves"
+        ):
+            open_dataset(tmp_path)
+
+    def test_a_split_without_any_labelled_pixel_is_refused(self, folder):
+        for path in (folder / "val" / "masks").iterdir():
+            Image.fromarray(np.full((32, 32), 255, np.uint8)).save(path)
+        assert has(check(folder)[1].errors, "no pixel of the val masks belongs to a class")
+
+
+class TestLeaks:
+    @pytest.mark.parametrize("how", ["copied", "jpeg", "halved"])
+    def test_r04_a_photo_in_two_splits_is_named_and_refused_unless_allowed(self, tmp_path, how):
+        for split, seeds in (("train", range(6)), ("val", range(10, 13))):
+            (tmp_path / split / "images").mkdir(parents=True), (tmp_path / split / "masks").mkdir()
+            for i in seeds:
+                photo, mask = draw_scene(i, size=128)
+                Image.fromarray(photo).save(tmp_path / split / "images" / f"{i}.png")
+                Image.fromarray(mask).save(tmp_path / split / "masks" / f"{i}.png")
+        photo, mask = (Image.open(tmp_path / "train" / kind / "2.png") for kind in ("images", "masks"))
+        if how == "halved":
+            photo, mask = photo.resize((64, 64)), mask.resize((64, 64), Image.Resampling.NEAREST)
+        photo.save(tmp_path / "val" / "images" / f"again.{'jpg' if how == 'jpeg' else 'png'}", quality=60)
+        mask.save(tmp_path / "val" / "masks" / "again.png")
+        _, findings = check(tmp_path)
+        (error,) = findings.errors
+        assert error.startswith("1 photo of the val split, also in the train split")
+        assert "train/images/2.png = " in error and "val/images/again" in error and "--allow-leaks" in error
+        _, findings = check(tmp_path, allow_leaks=True)
+        assert not findings.errors and has(findings.warnings, "1 photo of the val split")
+
+    def test_copies_stay_on_one_side_of_a_drawn_split(self, tmp_path):
+        make_folder(tmp_path, 10)
+        for i in range(10):
+            for kind, suffix in (("images", "jpg"), ("masks", "png")):
+                shutil.copy(tmp_path / kind / f"{i}.{suffix}", tmp_path / kind / f"copy_{i}.{suffix}")
+        found = 0
+        for seed in range(4):
+            dataset, findings = check(tmp_path, seed=seed)
+            sides = [{s.photo.stem.removeprefix("copy_") for s in samples} for samples in dataset.splits.values()]
+            if not findings.errors:
+                assert not sides[0] & sides[1] or not has(findings.warnings, "moved to training")
+                found += has(findings.warnings, "moved to training, because they are copies")
+        assert found
+
+    def test_an_empty_photo_is_no_copy_of_another_scene(self, folder):
+        Image.new("RGB", (32, 32)).save(folder / "train" / "images" / "0.jpg")
+        assert not check(folder)[1].errors
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Drawn street scenes in a plain folder, which no test changes."""
+    root = tmp_path_factory.mktemp("scenes")
+    for split, seeds in (("train", range(24)), ("val", range(100, 112))):
+        (root / split / "images").mkdir(parents=True), (root / split / "masks").mkdir()
+        for i in seeds:
+            photo, mask = draw_scene(i, size=128)
+            Image.fromarray(photo).save(root / split / "images" / f"{i}.jpg", quality=95)
+            Image.fromarray(mask).save(root / split / "masks" / f"{i}.png")
+    return root
+
+
+class TestMasksOffTheirPhotos:
+    def test_none_is_suspected_where_nothing_is_wrong(self, scenes):
+        assert not has(check(scenes)[1].warnings, "photo")
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda mask: mask[::-1], "turned (upside down)"),
+            (lambda mask: mask[:, ::-1], "turned (left-right)"),
+            (lambda mask: np.roll(mask, 13, axis=1), "shifted (10% too far right)"),
+        ],
+    )
+    def test_all_masks_of_a_split_turned_or_shifted(self, scenes, tmp_path, change, words):
+        shutil.copytree(scenes, tmp_path / "set")
+        for path in (tmp_path / "set" / "train" / "masks").iterdir():
+            Image.fromarray(np.ascontiguousarray(change(np.asarray(Image.open(path))))).save(path)
+        assert has(check(tmp_path / "set")[1].warnings, f"most masks of train seem {words}")
+
+    def test_one_mask_upside_down_is_named(self, scenes, tmp_path):
+        shutil.copytree(scenes, tmp_path / "set")
+        path = tmp_path / "set" / "train" / "masks" / "7.png"
+        Image.fromarray(np.asarray(Image.open(path))[::-1]).save(path)
+        assert has(check(tmp_path / "set")[1].warnings, "train/masks/7.png (turned (upside down))")
+
+
+class TestSmallSets:
+    """R51."""
+
+    def test_an_empty_folder(self, tmp_path):
+        with pytest.raises(DataError, match="holds no photos with masks"):
+            open_dataset(tmp_path)
+
+    def test_one_sample_only(self, tmp_path):
+        with pytest.raises(DataError, match="holds one pair only"):
+            open_dataset(make_folder(tmp_path, 1))
+
+    def test_an_empty_validation_split_is_drawn_and_said(self, folder):
+        shutil.rmtree(folder / "val")
+        (folder / "val" / "images").mkdir(parents=True), (folder / "val" / "masks").mkdir()
+        dataset, findings = check(folder)
+        assert [len(dataset.splits[name]) for name in ("train", "val")] == [6, 2] and not findings.errors
+        assert any("no val/ in" in note for note in dataset.notes)
+
+    def test_two_samples_and_a_batch_larger_than_the_data_train(self, tmp_path):
+        make_folder(tmp_path / "data", 2)
+        arguments = ["--epochs", "1", "--image-size", "32", "--filters", "4", "--batch-size", "16", "--cache", "none"]
+        assert main(["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out"), *arguments]) == 0
+
+
+class TestCachedChecks:
+    """R36: what was seen of a file counts while its bytes are the same, and no longer."""
+
+    def looks(self, root, folder, monkeypatch):
+        dataset = open_dataset(root)
+        seen, inspect = [], dataset.inspect
+        monkeypatch.setattr(dataset, "inspect", lambda sample, *rest: seen.append(sample) or inspect(sample, *rest))
+        cache = Cache(dataset.samples, (32, 32), json.dumps(dataset.palette.to_dict()), folder)
+        return seen, check_dataset(dataset, cache=cache, image_size=(32, 32))
+
+    def test_a_second_check_decodes_nothing_and_finds_the_same(self, folder, tmp_path, monkeypatch):
+        seen, first = self.looks(folder, tmp_path / "cache", monkeypatch)
+        again, second = self.looks(folder, tmp_path / "cache", monkeypatch)
+        assert len(seen) == 12 and not again
+        assert to_json(open_dataset(folder), first) == to_json(open_dataset(folder), second)
+
+    def test_a_file_that_changed_in_secret_is_looked_at_again(self, folder, tmp_path, monkeypatch):
+        self.looks(folder, tmp_path / "cache", monkeypatch)
+        path = folder / "train" / "masks" / "0.png"
+        before, size = path.stat(), path.stat().st_size
+        ids = draw_numbers(0)
+        Image.fromarray(np.where(ids == 3, 0, ids)).save(path)
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        seen, findings = self.looks(folder, tmp_path / "cache", monkeypatch)
+        assert [sample.mask for sample in seen] == [path]
+        assert dict(findings.all)[seen[0]].counts[3] == 0
+
+    @pytest.mark.parametrize("damage", ["", "{", '{"meaning": 1}', '{"meaning": "x", "records": {}}'])
+    def test_damaged_records_are_made_again(self, folder, tmp_path, monkeypatch, damage):
+        self.looks(folder, tmp_path / "cache", monkeypatch)
+        (records,) = (tmp_path / "cache").glob("*.json")
+        records.write_text(damage)
+        seen, findings = self.looks(folder, tmp_path / "cache", monkeypatch)
+        assert len(seen) == 12 and not findings.errors
+
+
+class TestTheCommand:
+    @pytest.fixture()
+    def run(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+
+        def run(*arguments):
+            code = commands(["check", *map(str, arguments), "--cache", "none"])
+            printed = capsys.readouterr()
+            return code, printed.out, printed.err
+
+        return run
+
+    def test_says_task_classes_and_split_and_writes_the_page(self, run, folder, tmp_path):
+        code, text, errors = run(folder, "--output", "out")
+        assert code == 0 and errors == ""
+        for part in ("8 train, 4 val photos of 32x32", "4, multiclass", "can be trained on"):
+            assert part in text
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"data.png", "data.json", "classes.json"}
+        assert np.asarray(Image.open(tmp_path / "out" / "data.png")).std() > 20
+        assert json.loads((tmp_path / "out" / "data.json").read_text())["errors"] == []
+
+    def test_lists_every_kind_of_problem_and_ends_with_3(self, run, folder, tmp_path):
+        (folder / "train" / "images" / "0.jpg").write_text("x")
+        shutil.copy(folder / "train" / "images" / "1.jpg", folder / "val" / "images" / "0.jpg")
+        mask = draw_numbers(5)
+        mask[0, 0] = 9
+        Image.fromarray(mask).save(folder / "val" / "masks" / "1.png")
+        code, text, errors = run(folder)
+        assert code == 3 and errors.endswith("3 problems, listed above; mend before training\n")
+        assert "problem 1" in text and "problem 3" in text
+        assert len(json.loads((tmp_path / "outputs" / "data.json").read_text())["errors"]) == 3
+
+    def test_its_classes_file_can_be_edited_and_given_back(self, run, folder, tmp_path):
+        assert run(folder)[0] == 0
+        values = json.loads((tmp_path / "outputs" / "classes.json").read_text())
+        values["classes"][1]["name"] = "house"
+        values["ignored"].append(values["classes"].pop())
+        (tmp_path / "mine.json").write_text(json.dumps(values))
+        code, text, _ = run(folder, "--classes", "mine.json", "--output", "two")
+        assert code == 0 and "3, multiclass, as the file says" in text and "house" in text
+        written = json.loads((tmp_path / "two" / "classes.json").read_text())
+        assert sum(entry["share"] for entry in written["classes"]) == pytest.approx(1, abs=1e-4)
+
+    @pytest.mark.parametrize(("text", "what"), [(None, "expected a number, or a classes.json"), ("{", "cannot be read"),
+                                                ("{}", "cannot be understood")])  # fmt: skip
+    def test_a_wrong_classes_file(self, run, folder, tmp_path, text, what):
+        if text is not None:
+            (tmp_path / "mine.json").write_text(text)
+        code, _, errors = run(folder, "--classes", "mine.json")
+        assert code == 2 and what in errors and "mine.json" in errors
+
+    def test_categories_of_masks_that_are_not_cityscapes(self, run, folder):
+        code, _, errors = run(folder, "--categories")
+        assert code == 2 and "--categories: is for Cityscapes' labels" in errors
+
+    def test_an_archive_is_read_as_it_is(self, folder, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        shutil.make_archive(str(tmp_path / "data"), "zip", folder)
+        assert commands(["check", "data.zip", "--cache", "cache"]) == 0
+        assert "8 train, 4 val" in capsys.readouterr().out
+
+
+def test_r52_an_exception_in_loading_names_the_file(folder, monkeypatch):
+    dataset = open_dataset(folder)
+    monkeypatch.setattr("semseg.data.records.fingerprint", lambda photo: 1 / 0)
+    findings = check_dataset(dataset)
+    assert has(findings.errors, "12 of 12 files", "train/images/0.jpg", "division by zero")
+
+
+@pytest.mark.parametrize("name", ["cityscapes_pairs", "carvana", "camvid", "nuclei"])
+def test_no_false_alarm_on_the_real_sets(real_data, name):
+    _, findings = check(real_data / name, limit=120)
+    assert not findings.errors
+    for warning in findings.warnings:
+        assert warning.startswith("not in the val masks") or "never learnt" in warning, warning
+
+
+def test_a_training_run_refuses_what_the_check_refuses(folder, tmp_path):
+    shutil.copy(folder / "train" / "images" / "1.jpg", folder / "val" / "images" / "0.jpg")
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "main.py"), "--data", str(folder), "--cache", "none"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "1 photo of the val split, also in the train split" in done.stderr
+    assert not (tmp_path / "outputs").exists()
