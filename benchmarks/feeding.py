@@ -43,7 +43,7 @@ SIZE = (160, 240)
 WORKERS = 2
 BATCH_SIZE = 8
 FLIP = Augmentation(**{**vars(NO_AUGMENTATION), "horizontal_flip": 0.5})
-LIMITS = {"cityscapes_pairs": (200, 40), "carvana": (64, 8), "demo": (80, 40)}  # samples, in full and quick
+LIMITS = {"cityscapes_pairs": (200, 40), "carvana": (48, 8), "demo": (80, 40)}  # samples, in full and quick
 
 
 class Peer(torch.utils.data.Dataset):

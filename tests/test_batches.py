@@ -106,6 +106,10 @@ class TestCached:
         assert cache.note
         assert_equal(epochs_of(dataset, 2, cache=cache), epochs_of(dataset, 2))
 
+    def test_a_cache_of_another_size_is_refused(self, dataset, tmp_path):
+        with pytest.raises(SemsegError, match=r"cache: made for images of \(8, 9\); expected \(24, 40\)"):
+            data_generator(dataset, image_size=SIZE, cache=make_cache(dataset, tmp_path, (8, 9)))
+
     def test_a_file_that_vanished_is_named(self, tmp_path):
         make_pairs(tmp_path / "data", train=4, val=1)
         dataset = open_dataset(tmp_path / "data")

@@ -455,7 +455,7 @@ class TestCachedChecks:
     @pytest.mark.parametrize("damage", ["", "{", '{"meaning": 1}', '{"meaning": "x", "records": {}}'])
     def test_damaged_records_are_made_again(self, folder, tmp_path, monkeypatch, damage):
         self.looks(folder, tmp_path / "cache", monkeypatch)
-        (records,) = (tmp_path / "cache").glob("*.json")
+        (records,) = (tmp_path / "cache").glob("*.semsegrecords")
         records.write_text(damage)
         seen, findings = self.looks(folder, tmp_path / "cache", monkeypatch)
         assert len(seen) == 12 and not findings.errors

@@ -14,7 +14,8 @@ from semseg import IGNORE
 from semseg.data.base import spread
 from semseg.data.demo import draw_scene
 from semseg.data.fit import TURNS, better_turn, duplicates, fingerprint, judge_misfits, misfit
-from semseg.utils_func import bin_image, cityscapes_palette, load_images
+from semseg.palettes import cityscapes_palette
+from semseg.utils_func import bin_image, load_images
 
 SETS = ("cityscapes_pairs", "camvid", "carvana", "nuclei")
 

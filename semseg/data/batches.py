@@ -50,12 +50,14 @@ def data_generator(
         through one epoch, the next one through the next.
 
     Raises:
-        SemsegError: `batch_size`, `workers` or `sample_weights` out of range, or no such split.
+        SemsegError: `batch_size`, `workers` or `sample_weights` out of range, no such split, or a cache of other size.
     """
     if split not in dataset.splits:
         raise SemsegError(f"split: got {split!r}; expected one of {', '.join(dataset.splits)}")
     if batch_size < 1 or workers < 0:
         raise SemsegError(f"data_generator: got {batch_size=} and {workers=}; expected at least 1 and at least 0")
+    if cache is not None and cache.image_size != tuple(image_size):
+        raise SemsegError(f"cache: made for images of {cache.image_size}; expected {tuple(image_size)}, as the batches")
     probabilities = None
     if sample_weights is not None:
         probabilities = _probabilities(np.asarray(sample_weights, float), len(dataset.splits[split]))

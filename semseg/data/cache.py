@@ -17,7 +17,7 @@ from semseg.data.base import Sample
 from semseg.files import remove_older, reserve
 
 _FORMAT = "semseg cache 1"  # another number whenever reading, resizing or the file's layout changes
-_SUFFIX = ".semsegcache"
+_SUFFIX, RECORDS_SUFFIX = ".semsegcache", ".semsegrecords"
 _RECORD = 20  # bytes: digest of the source files (16), CRC-32 of the slot (4)
 _KEPT = 30 * 24 * 3600  # seconds that an unused cache is kept
 
@@ -41,7 +41,7 @@ class Cache:
     """
 
     def __init__(self, samples: Sequence[Sample], image_size: tuple[int, int], meaning: str, folder: Path | None):
-        self.note, self.path, self._size = "", None, tuple(image_size)
+        self.note, self.path, self.image_size = "", None, tuple(image_size)
         self._slots: dict[Sample, int] = {}
         self._digests: dict[Sample, bytes] = {}
         self._trusted: set[int] = set()
@@ -51,12 +51,12 @@ class Cache:
         ordered = sorted(set(samples), key=str)
         files = [str(path.absolute()) for sample in ordered for path in (sample.photo, sample.mask)]
         try:
-            self._open(folder / f"{_digest([_FORMAT, str(self._size), meaning, *files]).hex()}{_SUFFIX}", ordered)
+            self._open(folder / f"{_digest([_FORMAT, str(self.image_size), meaning, *files]).hex()}{_SUFFIX}", ordered)
         except OSError as error:
             self.note = f"no cache of decoded samples in {folder}: {error.strerror or error}; every epoch decodes anew"
 
     def _open(self, path: Path, samples: list[Sample]) -> None:
-        self._slot_bytes = self._size[0] * self._size[1] * 4
+        self._slot_bytes = self.image_size[0] * self.image_size[1] * 4
         self._start = len(samples) * _RECORD
         size = self._start + len(samples) * self._slot_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,8 @@ class Cache:
         weakref.finalize(self, self._file.close)
         self._bytes = np.asarray(np.memmap(self._file, np.uint8, "r"))
         os.utime(path)
-        remove_older(path.parent.glob(f"*{_SUFFIX}"), _KEPT)
+        for suffix in (_SUFFIX, RECORDS_SUFFIX):
+            remove_older(path.parent.glob(f"*{suffix}"), _KEPT)
         self._slots = {sample: slot for slot, sample in enumerate(samples)}
         self.path = path
 
@@ -79,8 +80,8 @@ class Cache:
         slot = self._slots.get(sample)
         if slot is None or not (slot in self._trusted or self._verify(slot, sample)):
             return None
-        pixels, split = self._pixels(slot), 3 * self._size[0] * self._size[1]
-        return pixels[:split].reshape(*self._size, 3), pixels[split:].reshape(self._size)
+        pixels, split = self._pixels(slot), 3 * self.image_size[0] * self.image_size[1]
+        return pixels[:split].reshape(*self.image_size, 3), pixels[split:].reshape(self.image_size)
 
     def _pixels(self, slot: int) -> np.ndarray:
         start = self._start + slot * self._slot_bytes

@@ -173,8 +173,8 @@ def _tell_of_leaks(
 ) -> None:
     lines = [f"{findings.records[first][i][0].photo} = {findings.records[second][j][0].photo}" for i, j in pairs]
     text = (
-        f"{_some(len(pairs), 'photo')} of the {second} split, also in the {first} split, would make its scores too good: "
-        f"{_named(lines)}"
+        f"{_some(len(pairs), 'photo')} of the {second} split, also in the {first} split, would make its scores too "
+        f"good: {_named(lines)}"
     )
     if allow_leaks:
         findings.warnings.append(text)
@@ -183,14 +183,15 @@ def _tell_of_leaks(
 
 
 def _check_labels(dataset: Dataset, findings: Findings, skip_bad: bool) -> None:
-    strange = [(sample, record) for sample, record in findings.all if record.strange]
-    if strange:
-        _tell_of_strange_labels(dataset, findings, strange, skip_bad)
+    strange: list[tuple[Sample, Record]] = []
     for split, entries in findings.records.items():
-        _check_split(dataset, findings, split)
+        if not _is_refused(dataset, findings, split):
+            strange += [(sample, record) for sample, record in entries if record.strange]
         empty = [str(sample.mask) for sample, record in entries if not sum(record.counts[:-1])]
         if empty:
             findings.warnings.append(f"without any class: {_some(len(empty), 'mask')} of {split}: {_named(empty)}")
+    if strange:
+        _tell_of_strange_labels(dataset, findings, strange, skip_bad)
     present = {split: findings.shares(split) > 0 for split in findings.records}
     for split in list(findings.records)[1:]:
         missing = [
@@ -221,8 +222,8 @@ def _tell_of_strange_labels(
         )
 
 
-def _check_split(dataset: Dataset, findings: Findings, split: str) -> None:
-    """Refuses a split without a counted pixel, or with too many pixels that could not be understood."""
+def _is_refused(dataset: Dataset, findings: Findings, split: str) -> bool:
+    """Whether a split has no counted pixel, or too many that could not be understood; tells of it."""
     share = findings.ignored_shares(split)[1]
     if split == "train":
         wrong = share > _MOST_UNKNOWN
@@ -237,8 +238,11 @@ def _check_split(dataset: Dataset, findings: Findings, split: str) -> None:
             f"{', '.join(str(sample.mask) for sample, _ in worst)}: {share:.0%} of the pixels in the {split} masks, "
             f"most in these, fit none of the {palette.num_classes} classes ({palette.source}) found in train/; {mend}"
         )
-    elif not findings.pixels(split)[:-1].any():
-        findings.errors.append(f"{dataset.root}: no pixel of the {split} masks belongs to a class; check the masks")
+        return True
+    if findings.pixels(split)[:-1].any():
+        return False
+    findings.errors.append(f"{dataset.root}: no pixel of the {split} masks belongs to a class; check the masks")
+    return True
 
 
 def _check_fit(findings: Findings) -> None:

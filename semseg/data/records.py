@@ -1,6 +1,7 @@
 """What is seen of each file of a data set, remembered until the file changes."""
 
 import json
+import os
 from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from semseg import IGNORE
-from semseg.data.base import Dataset, Look, Sample
-from semseg.data.cache import Cache
+from semseg.data.base import Dataset, Look, Sample, enough_for
+from semseg.data.cache import RECORDS_SUFFIX, Cache
 from semseg.data.fit import fingerprint, misfit
 from semseg.data.masks import count_values
 from semseg.errors import DataError
@@ -83,13 +84,14 @@ class _Kept:
     """Records of earlier checks by the digest of the files, in a JSON file beside the cache."""
 
     def __init__(self, dataset: Dataset, cache: Cache):
-        self._path = cache.path and cache.path.with_suffix(".json")
+        self._path = cache.path and cache.path.with_suffix(RECORDS_SUFFIX)
         self._meaning = f"{_VERSION} {json.dumps(dataset.palette.to_dict())}"
         self.records: dict[str, Record] = {}
         self._known: dict[str, Record] = {}
         if self._path and self._path.is_file():
             with suppress(OSError, ValueError, TypeError, KeyError):  # a damaged file is a missing one
                 stored = json.loads(self._path.read_text(encoding="utf-8"))
+                os.utime(self._path)
                 if stored["meaning"] == self._meaning:
                     self._known = {digest: Record(**values) for digest, values in stored["records"].items()}
 
@@ -116,7 +118,7 @@ def _look_at(
         digest = cache.digest(sample)
         record = digest and kept.get(digest.hex())
         if record is None or (cache.path and cache.find(sample) is None):
-            look = dataset.inspect(sample, tuple(np.maximum(image_size, _LOOKED_AT)))
+            look = dataset.inspect(sample, tuple(np.maximum(enough_for(image_size), _LOOKED_AT)))
             cache.store(sample, resize_photo(look.photo, image_size), resize_mask(look.ids, image_size))
             record = _record(dataset, look)
             if digest:
