@@ -23,9 +23,10 @@ import keras
 from semseg.architectures import build_model
 from semseg.config import RunConfig
 from semseg.data import open_dataset
+from semseg.data.cache import Cache
 from semseg.data.demo import make_demo
 from semseg.distribute import device_name, leave_tensorflow_out
-from semseg.train import train_model
+from semseg.train import make_batches, train_model
 
 PARTS = ("steps", "loading", "evaluation", "rest")
 
@@ -79,9 +80,10 @@ def measure(quick: bool) -> list[dict[str, float]]:
         keras.utils.set_random_seed(config.seed)
         model = build_model(config.model, (*config.image_size, 3), dataset.num_logits, filters=config.filters)
         watch = Stopwatch()
+        cache = Cache(dataset.samples, config.image_size, "benchmark", root)
         train_model(
             model,
-            dataset,
+            make_batches(dataset, config, cache=cache),
             config,
             model_path=root / "model.keras",
             results_path=root / "results.csv",

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from unittest.mock import patch
 
 os.environ["KERAS_BACKEND"] = "torch"
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -27,7 +26,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semseg import train
 from semseg.architectures import build_model
 from semseg.config import RunConfig
 from semseg.data import open_dataset
@@ -38,6 +36,8 @@ from semseg.data.cache import Cache
 from semseg.data.demo import make_demo
 from semseg.distribute import leave_tensorflow_out
 from semseg.errors import DataError
+from semseg.palettes import Palette
+from semseg.train import make_batches, train_model
 
 SIZE = (160, 240)
 WORKERS = 2
@@ -51,9 +51,11 @@ class Peer(torch.utils.data.Dataset):
 
     def __init__(self, dataset: Dataset):
         palette = dataset.palette
+        if palette.holds_values:  # Pillow turns Carvana's masks into black and white
+            palette = Palette.of(palette.names, [(0, 0, 0), (255, 255, 255)])
         self.samples = dataset.splits["train"]
-        self.colors = np.array([*palette.colors, *(color for _, color in palette.ignored)])
-        self.ids = np.array([*range(palette.num_classes), *[255] * len(palette.ignored)], np.uint8)
+        self.colors = np.array([label.color for label in palette.labels])
+        self.ids = np.array([label.id for label in palette.labels], np.uint8)
         self.farthest = palette.max_distance**2
 
     def __len__(self):
@@ -88,7 +90,7 @@ def rate(batches: Iterable, epochs: int = 1) -> float:
 
 
 def new_cache(dataset: Dataset, folder: str) -> Cache:
-    return Cache([sample for split in dataset.splits.values() for sample in split], SIZE, "benchmark", Path(folder))
+    return Cache(dataset.samples, SIZE, "benchmark", Path(folder))
 
 
 def measure_ours(dataset: Dataset) -> tuple[float, float]:
@@ -116,26 +118,18 @@ def compare(name: str, dataset: Dataset, rounds: int) -> tuple[float, float]:
 
 def measure_waiting(dataset: Dataset, epochs: int) -> float:
     """Share of the time after the first epoch that a training waits for its batches."""
-    made = []
-    make_batches = train.make_batches
-
-    def keep(*arguments):
-        made.extend(make_batches(*arguments))
-        return made
-
     config = RunConfig(epochs=epochs, batch_size=BATCH_SIZE, image_size=SIZE, filters=8, workers=WORKERS)
     model = build_model(config.model, (*SIZE, 3), dataset.num_logits, filters=config.filters)
-    with tempfile.TemporaryDirectory() as folder, patch.object(train, "make_batches", keep):
-        history = train.train_model(
+    with tempfile.TemporaryDirectory() as folder:
+        history = train_model(
             model,
-            dataset,
+            make_batches(dataset, config, cache=new_cache(dataset, folder)),
             config,
             model_path=Path(folder, "model.keras"),
             results_path=Path(folder, "results.csv"),
-            cache=new_cache(dataset, folder),
         )
-    waited = sum(seconds for batches in made for epoch, seconds in batches.waited.items() if epoch > 0)
-    return waited / sum(row["seconds"] for row in history[1:])
+    waiting, seconds = (sum(row[name] for row in history[1:]) for name in ("waiting", "seconds"))
+    return waiting / seconds
 
 
 def open_sets(data: str | None, quick: bool, folder: str) -> dict[str, Dataset]:

@@ -219,6 +219,7 @@ def _known_palettes() -> list[Palette]:
 
 # --------------------------------------------------------------------------------------- masks that hold numbers
 
+_BLACK_AND_WHITE = {(0, 0, 0), (255, 255, 255)}
 _ID_LIKE = 64  # numbers below this are taken for ids; 128 or 200 are grey levels that somebody chose to see
 _STRAY_SHARE = 1e-4  # of all pixels: a number outside the row of ids that is rarer is a slip, not a class
 
@@ -267,11 +268,13 @@ def palette_of_values(
     plain = ("background", "foreground") if len(values) == 2 else [f"class_{value}" for value in values]
     shown = colors if colors and len({colors.get(value) for value in values}) == len(values) else {}
     known = _labels_of_colors(shown.get(value) for value in values)
-    if known:
+    if known:  # the order of the code, so that black is the background
         values = sorted(values, key=lambda value: (known[shown[value]].id, value))
     labels, used = [], 0
     for value, name in zip(values, plain, strict=True):
         label = known.get(shown.get(value), Label(name, 0, shown.get(value) or distinct_color(used)))
+        if set(shown.values()) == _BLACK_AND_WHITE:  # which would hide the photo
+            label = replace(label, color=distinct_color(used))
         labels.append(replace(label, id=used if label.id != IGNORE else IGNORE, value=value))
         used += label.id != IGNORE
     if IGNORE not in values:

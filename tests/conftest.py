@@ -11,6 +11,12 @@ import pytest
 from helpers import make_pairs
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _caches_of_their_own(tmp_path_factory):
+    """The user's cache folder stays as it is."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
+
+
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory) -> Path:
     """A folder of pairs that no test changes."""

@@ -224,3 +224,14 @@ class TestSuiting:
         cars = [mask // 255 for mask in read(real_data / "carvana" / "train_masks")]
         assert measured(cars, 2) == Augmentation()
         assert measured([mask // 255 for mask in read(real_data / "nuclei" / "masks")], 2) == TURNED
+
+
+def test_says_in_words_what_it_does():
+    asked = parse_augmentation("quarter_turns=1,rotation=0,hue=5,scale=0.5:2", Augmentation(vertical_flip=0.25))
+    assert str(asked) == (
+        "flipped left-right (50%), flipped up-down (25%), turned by 0, 90, 180 or 270 degrees, zoomed by 0.5 to 2, "
+        "brightness +-10%, contrast +-10%, saturation +-10%, hue +-5 degrees"
+    )
+    assert str(NO_AUGMENTATION) == "nothing is changed"
+    photo, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    assert asked(photo, mask, np.random.default_rng(0))[0].shape == (8, 8, 3)

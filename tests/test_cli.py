@@ -14,6 +14,7 @@ from PIL import Image
 
 from semseg.cli import main
 from semseg.cli.opening import choose_backend
+from semseg.data.base import Dataset
 from semseg.errors import SemsegError
 from semseg.utils_func import read_image
 
@@ -127,13 +128,47 @@ def test_without_data_the_demo_set_is_made_and_trained_on(tmp_path):
     assert (tmp_path / "outputs" / "pred_8.png").exists()
 
 
-def test_the_real_pairs_train(real_data, tmp_path):
-    done = run_main(
-        "--data", str(real_data / "cityscapes_pairs"), "--limit", "24", "--epochs", "2", "--image-size", "64",
-        "--filters", "4", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "19, multiclass, official Cityscapes labels" in done.stdout
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "cityscapes_pairs",
+            ("24 train, 24 val", "19, multiclass, official Cityscapes labels, blended borders repaired"),
+        ),
+        ("camvid", ("24 train, 24 val", "11, multiclass, CamVid's")),
+        ("carvana", ("24 train, 24 val", "2, binary", "so that none is on both sides", "car")),
+        ("nuclei", ("24 train, 12 val", "2, binary, the numbers that the masks hold", "up-down")),
+    ],
+)
+def test_the_real_sets_train(real_data, tmp_path, capsys, name, said):
+    arguments = ["--limit", "24", "--epochs", "1", "--image-size", "64", "--filters", "4", "--cache", "none"]
+    assert main(["--data", str(real_data / name), "--output", str(tmp_path), *arguments]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in said:
+        assert part in text, text
+
+
+def test_the_flags_for_rare_classes_augmentation_and_categories(pairs, tmp_path, capsys):
+    arguments = ["--sample-rare", "--class-weights", "inverse", "--augment", "scale=1:1.5", "--categories"]
+    assert main(["--data", str(pairs), "--output", str(tmp_path), "--epochs", "1", *SMALL, *arguments]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "7, multiclass" in text and "zoomed by 1 to 1.5" in text
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["sample_rare"] is True and config["class_weights"] == "inverse"
+
+
+def test_a_second_run_decodes_nothing_while_it_trains(pairs, tmp_path, monkeypatch):
+    arguments = ["--data", str(pairs), *SMALL, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--epochs", "1"]) == 0
+    first = (tmp_path / "out" / "results.csv").read_text()
+    asked = []
+    inspect = Dataset.inspect
+    monkeypatch.setattr(Dataset, "inspect", lambda self, *rest: asked.append(rest) or inspect(self, *rest))
+    monkeypatch.setattr("semseg.cli.training._finish", lambda *_: None)  # judges at the files' own size
+    assert main([*arguments, "--epochs", "1"]) == 0
+    assert not asked
+    losses = [text.splitlines()[1].split(",")[1] for text in (first, (tmp_path / "out" / "results.csv").read_text())]
+    assert losses[0] == losses[1]
 
 
 class TestBadInput:
@@ -194,6 +229,17 @@ class TestBadInput:
             "hold 5 clearly different colours, fewer than the 30",
             arguments=["--data", str(pairs), "--classes", "30"],
         )
+
+    def test_settings_that_make_no_sense(self, fails, pairs):
+        data = ["--data", str(pairs)]
+        fails(2, "got 'turn=3'; expected none, or name=value", arguments=["--augment", "turn=3"])
+        fails(2, "--class-weights: got 'rare'; expected none or inverse", arguments=["--class-weights", "rare"])
+        fails(2, "there is no data set 'coco'; choose one of", arguments=[*data, "--dataset", "coco"])
+        fails(2, "'mine.json'; expected a number, or a classes.json", arguments=[*data, "--classes", "mine.json"])
+
+    def test_a_text_file_is_no_archive(self, fails, tmp_path):
+        (tmp_path / "data.zip").write_text("x")
+        fails(3, "data.zip: neither a folder nor a whole zip or tar", arguments=["--data", "data.zip"])
 
     def test_an_unknown_network_and_loss_list_the_known(self, fails, pairs):
         fails(2, "no network 'vnet'; choose one of unet", arguments=["--data", str(pairs), "--model", "vnet"])

@@ -302,6 +302,15 @@ class TestCarvana:
             car, view = int(sample.photo.name[:12], 16), int(sample.photo.name[13:15])
             np.testing.assert_array_equal(dataset.load(sample)[1], draw_numbers(10 * car + view) == 3)
 
+    def test_masks_whose_palette_has_white_first_are_not_turned_around(self, cars):
+        for path in (cars / "train_masks").iterdir():
+            with Image.open(path) as mask:
+                turned = Image.new("P", mask.size)
+                turned.putdata((1 - np.asarray(mask)).ravel().tolist())
+            turned.putpalette([255, 255, 255, 0, 0, 0])
+            turned.save(path)
+        self.test_classes_and_ids(cars)
+
     def test_one_car_cannot_be_split(self, cars):
         for path in [*cars.rglob("*.jpg"), *cars.rglob("*.gif")]:
             if not path.name.startswith("000000000000"):

@@ -43,6 +43,7 @@ def train(arguments: argparse.Namespace) -> None:
     import keras
 
     from semseg.architectures import build_model
+    from semseg.data.augment import Augmentation, parse_augmentation
     from semseg.distribute import leave_tensorflow_out
     from semseg.losses import SegmentationLoss
     from semseg.train import class_weights, make_batches, make_loss, train_model
@@ -51,6 +52,8 @@ def train(arguments: argparse.Namespace) -> None:
     leave_tensorflow_out()
     SegmentationLoss(config.loss)  # a wrong name or size is told before any data are drawn or read
     build_model(config.model, (*config.image_size, 3), 1, filters=1)
+    if config.augment:
+        parse_augmentation(config.augment, Augmentation())
     dataset = open_data(config)
     make_loss(config.loss, dataset)
     findings, cache = look_at_data(config, dataset)

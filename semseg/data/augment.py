@@ -48,6 +48,21 @@ class Augmentation:
             if not fits(value):
                 raise SemsegError(f"augmentation: got {name}={value}; expected {expected}")
 
+    def __str__(self) -> str:
+        """What is not switched off, for people."""
+        parts = [
+            f"flipped {way} ({share:.0%})"
+            for way, share in (("left-right", self.horizontal_flip), ("up-down", self.vertical_flip))
+            if share
+        ]
+        parts += ["turned by 0, 90, 180 or 270 degrees"] if self.quarter_turns else []
+        parts += [f"rotated by up to {self.rotation:g} degrees"] if self.rotation else []
+        parts += [f"zoomed by {self.scale[0]:g} to {self.scale[1]:g}"] if self.scale != (1, 1) else []
+        changes = [name for name in ("brightness", "contrast", "saturation") if getattr(self, name)]
+        parts += [f"{name} +-{getattr(self, name):.0%}" for name in changes]
+        parts += [f"hue +-{self.hue:g} degrees"] if self.hue else []
+        return ", ".join(parts) or "nothing is changed"
+
     def __call__(self, photo: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Changes a sample.
 
@@ -157,6 +172,8 @@ def _parse_setting(part: str) -> tuple[str, float | bool | tuple[float, ...]]:
             raise ValueError
     except ValueError:
         raise SemsegError(f"augmentation: got {part.strip()!r}; expected {name}={_RANGES[name][1]}") from None
+    if name == "quarter_turns" and numbers[0] in (0, 1):
+        return name, bool(numbers[0])
     return name, numbers if name == "scale" else numbers[0]
 
 
