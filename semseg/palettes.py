@@ -490,12 +490,11 @@ def _recognise(centers: np.ndarray, weights: np.ndarray, exact: bool) -> Palette
 
 
 def color_codes(colors: np.ndarray) -> np.ndarray:
-    """Each colour of `(..., 3)` uint8 as one number, int32 `(...)`."""
-    codes = colors[..., 0].astype(np.int32)
-    for channel in (1, 2):
-        codes <<= 8
-        codes |= colors[..., channel]
-    return codes
+    """Each colour of `(..., 3)` uint8 as one number, red * 65536 + green * 256 + blue, uint32 `(...)`."""
+    if not colors.size:
+        return np.zeros(colors.shape[:-1], np.uint32)
+    row = np.ascontiguousarray(colors).reshape(1, -1, 3)
+    return cv2.cvtColor(row, cv2.COLOR_RGB2BGRA).view("<u4").reshape(colors.shape[:-1]) & np.uint32(0xFFFFFF)
 
 
 def colors_of_codes(codes: np.ndarray) -> np.ndarray:

@@ -17,11 +17,12 @@ import numpy as np
 
 from semseg import IGNORE
 from semseg.errors import SemsegError
+from semseg.palettes import color_codes, colors_of_codes, squared_distances
 
 _TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32)  # JPEG's
 _WEIGHTS = np.diag(np.float32([1, 0.5, 0.5])) @ _TO_YCC  # luma is kept better than chroma
 _FLAT = 6  # levels from a colour: an area of 3x3 pixels no farther away is surely of its class
-_SETTLED = 4  # levels: beside such an area, a pixel no farther away is of the same class
+_SETTLED = 20  # levels: beside such an area, a pixel no farther away is of the same class
 _LINE = 5  # pixels: what is narrower than this is a thin thing, such as a pole
 _RIDGE = 50  # levels by which a thin thing stands out from both sides; blends lie between the two
 _THIN = 4  # levels from a colour: a pixel of a thin thing no farther away is surely of its class,
@@ -30,7 +31,7 @@ _FEW = 16  # pixels of thin things that make a class exist where it has no area
 _NEAR, _NEAR_LINE, _WIDER = 2, 4, 7  # pixels from an area, from a thin thing, from an area: how far a class is expected
 _COSTS = np.float32([200, 80, 0])  # of a class that is nowhere near, that is within the wider distance, that is near
 _ABSENT = 320  # cost of a class for which there is no evidence in the mask but the pixel itself
-_CANDIDATES = 6  # classes that are tried at each pixel
+_CANDIDATES = 5  # classes that are tried at each pixel
 _LOOK = 0.01  # weight of a pixel's own colour when these are chosen
 _SUPPORT = 60  # what each of up to two neighbours of the same class takes off the cost
 _BLUR = 0.25  # pixels: smoothing of the resize beyond that of plain averaging
@@ -91,15 +92,11 @@ def _check(mask: np.ndarray, colors: np.ndarray, ids: np.ndarray) -> None:
 def _nearest(mask: np.ndarray, colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index of the nearest colour and its distance in levels, both uint8 `(H, W)`."""
     table = _table_of_colors(colors.astype(np.uint8).tobytes())
-    codes = mask[..., 0].astype(np.int32)
-    for channel in (1, 2):
-        codes <<= 8
-        codes |= mask[..., channel]
+    codes = color_codes(mask)
     found = table.take(codes)
     if (unseen := found == _UNSEEN).any():
         new = np.unique(codes[unseen])
-        levels = np.stack([new >> 16, (new >> 8) & 255, new & 255], axis=-1)
-        squared = _squared(levels @ _WEIGHTS.T, colors @ _WEIGHTS.T)
+        squared = squared_distances(colors @ _WEIGHTS.T, colors_of_codes(new) @ _WEIGHTS.T)
         table[new] = squared.argmin(axis=0) | (np.sqrt(squared.min(axis=0)).clip(0, 254).round().astype(np.uint16) << 8)
         found = table.take(codes)
     return (found & 255).astype(np.uint8), (found >> 8).astype(np.uint8)
@@ -112,13 +109,6 @@ def _table_of_colors(palette: bytes) -> np.ndarray:
     Threads may share it: two that fill the same entry write the same value.
     """
     return np.full(1 << 24, _UNSEEN, np.uint16)
-
-
-def _squared(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Squared distances `(K, N)` of `(N, 3)` from `(K, 3)`."""
-    values, others = values.astype(np.float32), others.astype(np.float32)
-    squared = (others**2).sum(axis=1)[:, None] - 2 * (others @ values.T) + (values**2).sum(axis=1)
-    return np.maximum(squared, 0, out=squared)
 
 
 def _square(radius: int) -> np.ndarray:
@@ -145,16 +135,16 @@ def _costs_by_place(nearest, flat, thin, present, blended) -> np.ndarray:
     levels = np.empty((len(present), len(blended)), np.uint8)
     for row, color in zip(levels, present, strict=True):
         here = nearest == color
-        area, line = (here & flat).astype(np.uint8), (here & thin).astype(np.uint8)
+        area, line = (here & flat).view(np.uint8), (here & thin).view(np.uint8)
         wide = cv2.max(cv2.dilate(area, _square(_WIDER)), cv2.dilate(line, _square(_NEAR_LINE)))
-        row[:] = cv2.add(wide, cv2.dilate(area, _square(_NEAR))).ravel()[blended]
+        row[:] = cv2.add(wide, cv2.dilate(area, _square(_NEAR))).take(blended)
     return _COSTS.take(levels)
 
 
 def _candidates(seen, known, nearest, present, blended, costs) -> tuple[np.ndarray, np.ndarray]:
     """Indices and costs `(k, N)` of the colours to try: the likeliest by place and look, and the nearest."""
     count = min(_CANDIDATES, len(present))
-    rank = costs + _LOOK * _squared(seen.reshape(-1, 3)[blended], known[present])
+    rank = costs + _LOOK * squared_distances(known[present], seen.reshape(-1, 3)[blended])
     likely = np.argpartition(rank, count - 1, axis=0)[:count]
     costs = np.take_along_axis(costs, likely, axis=0)
     own = np.full((1, len(blended)), _ABSENT, np.float32)
@@ -164,9 +154,11 @@ def _candidates(seen, known, nearest, present, blended, costs) -> tuple[np.ndarr
 def _solve(seen, known, ids, nearest, blended, candidates, costs) -> tuple[np.ndarray, np.ndarray]:
     """The colour of every pixel `(H, W)`, and by how much that of each blended one beats another class's."""
     labels, each, bonus = nearest.copy(), np.arange(len(blended)), np.float32(0)
-    guess, values = known[labels], seen.reshape(-1, 3)[blended]
-    apart = np.maximum(_squared(known, known), 1e-3)  # a colour is no blend of itself
-    pairs = [apart[candidates, one] for one in candidates]
+    guess, stored = known.take(labels, axis=0), seen.reshape(-1, 3).take(blended, axis=0)
+    values = stored
+    apart = np.maximum(squared_distances(known, known), 1e-3)  # a colour is no blend of itself
+    rows = candidates * len(known)
+    pairs = [apart.take(rows + one) for one in candidates]
     for last in (False, True):
         away = sum((known[:, i].take(candidates) - values[:, i]) ** 2 for i in range(3))
         saved = [_blend(one, away, pair, costs)[0].min(axis=0) for one, pair in zip(away, pairs, strict=True)]
@@ -177,8 +169,8 @@ def _solve(seen, known, ids, nearest, blended, candidates, costs) -> tuple[np.nd
         labels.ravel()[blended] = best = candidates[chosen, each]
         if not last:
             blend = _blend(away[chosen, each], away, apart[candidates, best], costs)
-            guess.reshape(-1, 3)[blended] = _blended_colors(known, best, candidates, *blend)
-            values = (guess + seen - _compressed(guess)).reshape(-1, 3)[blended]
+            guess.reshape(-1, 3)[blended] = blends = _blended_colors(known, best, candidates, *blend)
+            values = blends + stored - _compressed(guess).reshape(-1, 3).take(blended, axis=0)
     others = np.where(ids[candidates] == ids[best], np.inf, total - bonus).min(axis=0)
     return labels, others - (total - bonus)[chosen, each]
 
@@ -188,9 +180,16 @@ def _blend(one, other, apart, costs) -> tuple[np.ndarray, np.ndarray]:
 
     Given the squared distances of the pixel from both and between them, and the costs of the other.
     """
-    along = one - other + apart
-    share = np.clip(along / (2 * apart), 0, 0.5)
-    return share * (share * apart - along) + costs, share
+    along = one - other
+    along += apart
+    share = along / apart
+    share *= 0.5
+    np.clip(share, 0, 0.5, out=share)
+    saved = share * apart
+    saved -= along
+    saved *= share
+    saved += costs
+    return saved, share
 
 
 def _blended_colors(known, best, candidates, saved, shares) -> np.ndarray:
@@ -224,7 +223,8 @@ def _compressed(picture: np.ndarray) -> np.ndarray:
     """What resize and JPEG leave of a picture of luma and chroma, rounding apart."""
     height, width = picture.shape[:2]
     result = cv2.GaussianBlur(picture, (3, 3), _BLUR)
-    even = cv2.copyMakeBorder(result, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    odd = height % 2 or width % 2
+    even = cv2.copyMakeBorder(result, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE) if odd else result
     half = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     chroma = cv2.resize(half, even.shape[1::-1], interpolation=cv2.INTER_LINEAR)[:height, :width, 1:]
     result[..., 1:] = chroma

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "files": set(),
     "known_palettes": set(),
     "palettes": {"known_palettes"},
-    "repair": set(),
+    "repair": {"palettes"},
     "utils_func": {"palettes", "repair"},
     "config": set(),
     "losses": set(),
