@@ -36,6 +36,7 @@ _LOOK = 0.01  # weight of a pixel's own colour when these are chosen
 _SUPPORT = 60  # what each of up to two neighbours of the same class takes off the cost
 _BLUR = 0.25  # pixels: smoothing of the resize beyond that of plain averaging
 _DOUBT = 80  # two classes whose costs are closer than this leave a pixel in doubt
+_SURE_SHARE = 0.3  # of the pixels; measured: at least .6 in masks down to 32 pixels, .18 in the median of photos
 _UNSEEN = 65535
 
 
@@ -46,7 +47,8 @@ def repair_mask(mask: np.ndarray, colors: np.ndarray, ids: np.ndarray, *, ignore
         mask: uint8 RGB `(H, W, 3)`. A mask cut from a JPEG should begin at an even row and column of it.
         colors: uint8 RGB `(M, 3)`: all colours that may occur, at most 255.
         ids: uint8 `(M,)`: the class of each colour, 255 for one that is no class; several colours may share one.
-        ignore_doubt: Whether pixels for which two classes are almost as likely become 255.
+        ignore_doubt: Whether pixels for which two classes are almost as likely become 255, and all pixels of what does
+            not look like a mask: a photo, or noise.
 
     Returns:
         uint8 ids `(H, W)`.
@@ -68,6 +70,8 @@ def repair_mask(mask: np.ndarray, colors: np.ndarray, ids: np.ndarray, *, ignore
     flat, thin, settled = _sure_pixels(mask, nearest, distance)
     areas, lines = (np.bincount(nearest[sure], minlength=len(colors)) for sure in (flat, thin))
     present, blended = np.flatnonzero((areas > 0) | (lines >= _FEW)), np.flatnonzero(~settled)
+    if distance.any() and ignore_doubt and settled.mean() < _SURE_SHARE:
+        return np.full(nearest.shape, IGNORE, np.uint8)
     if not len(present) or not len(blended) or not distance.any():  # pure colours are taken at their word
         return ids[nearest]
     seen, known = cv2.transform(mask.astype(np.float32), _WEIGHTS), colors.astype(np.float32) @ _WEIGHTS.T

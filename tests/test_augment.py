@@ -8,6 +8,8 @@ from semseg.data.augment import NO_AUGMENTATION, Augmentation, parse_augmentatio
 from semseg.errors import SemsegError
 from semseg.utils_func import read_image
 
+pytestmark = pytest.mark.plain
+
 
 def only(**settings):
     return Augmentation(**{**vars(NO_AUGMENTATION), **settings})

@@ -12,6 +12,8 @@ import pytest
 from semseg.data.base import Sample
 from semseg.data.cache import Cache, default_folder
 
+pytestmark = pytest.mark.plain
+
 SIZE = (6, 10)
 SLOT = 6 * 10 * 4
 RECORD = 20

@@ -20,6 +20,8 @@ from semseg.data.demo import draw_scene
 from semseg.errors import DataError
 from semseg.utils_func import bin_image
 
+pytestmark = pytest.mark.plain
+
 
 def check(root, **options):
     given = {name: options.pop(name) for name in ("seed", "palette", "num_classes", "limit") if name in options}
@@ -83,7 +85,7 @@ class TestFilesThatCannotBeUsed:
         frames[0].save(images / "6.gif", save_all=True, append_images=frames[1:])
         (images / "6.jpg").unlink()
         return {
-            "0.jpg": "cannot be read", "1.jpg": "is 32x32 pixels and its mask", "2.png": "larger than 89 million",
+            "0.jpg": "cannot be read", "1.jpg": "is 32x32 pixels, its mask", "2.png": "larger than 89 million",
             "3.tif": "float", "4.jpg": "a pipe", "5.jpg": "an empty file", "6.gif": "holds 2 pictures",
         }  # fmt: skip
 

@@ -137,7 +137,7 @@ def test_without_data_the_demo_set_is_made_and_trained_on(tmp_path):
         ),
         ("camvid", ("24 train, 24 val", "11, multiclass, CamVid's")),
         ("carvana", ("24 train, 24 val", "2, binary", "so that none is on both sides", "car")),
-        ("nuclei", ("24 train, 12 val", "2, binary, the numbers that the masks hold", "up-down")),
+        ("nuclei", ("24 train, 12 val", "2, binary, the numbers that the masks hold")),
     ],
 )
 def test_the_real_sets_train(real_data, tmp_path, capsys, name, said):

@@ -5,6 +5,8 @@ import pytest
 from semseg.config import RunConfig
 from semseg.errors import SemsegError
 
+pytestmark = pytest.mark.plain
+
 
 def test_a_saved_run_is_read_back_equal(tmp_path):
     config = RunConfig(data="somewhere", image_size=(96, 128), classes=7)

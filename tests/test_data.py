@@ -12,6 +12,8 @@ from semseg.errors import DataError, SemsegError
 from semseg.known_palettes import CITYSCAPES, VOC
 from semseg.palettes import Palette, cityscapes_palette
 
+pytestmark = pytest.mark.plain
+
 
 class TestFindingPairs:
     def test_train_and_val_are_found_in_natural_order_with_the_official_palette(self, dataset):

@@ -17,6 +17,8 @@ from semseg.data.demo import draw_scene, make_demo
 from semseg.data.demo.canvas import COLOURS, Label
 from semseg.errors import DataError
 
+pytestmark = pytest.mark.plain
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.jpg"))}

@@ -16,6 +16,8 @@ from semseg.data import fetch
 from semseg.data.fetch import local_folder
 from semseg.errors import DataError
 
+pytestmark = pytest.mark.plain
+
 FILES = {"set/train/1.png": b"photo 1" * 99, "set/train/straße 街.png": b"photo 2", "set/val/1.png": b""}
 TAR_MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
 OUTSIDE = [

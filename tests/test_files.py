@@ -5,6 +5,8 @@ import pytest
 
 from semseg.files import archive, remove_older, replacing, reserve
 
+pytestmark = pytest.mark.plain
+
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     target = tmp_path / "weights.bin"

@@ -17,6 +17,8 @@ from semseg.data.fit import TURNS, better_turn, duplicates, fingerprint, judge_m
 from semseg.palettes import cityscapes_palette
 from semseg.utils_func import bin_image, load_images
 
+pytestmark = pytest.mark.plain
+
 SETS = ("cityscapes_pairs", "camvid", "carvana", "nuclei")
 
 

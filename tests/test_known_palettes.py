@@ -5,6 +5,8 @@ import pytest
 from semseg import known_palettes
 from semseg.known_palettes import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
 
+pytestmark = pytest.mark.plain
+
 COLORS = {
     "CITYSCAPES": [color for *_, color in CITYSCAPES],
     **{

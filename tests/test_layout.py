@@ -8,6 +8,8 @@ import sys
 import pytest
 from helpers import REPOSITORY
 
+pytestmark = pytest.mark.plain
+
 PACKAGE = REPOSITORY / "semseg"
 
 # errors and files stand below level 0: every room may use them.

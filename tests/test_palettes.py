@@ -20,6 +20,8 @@ from semseg.palettes import (
 )
 from semseg.utils_func import bin_image, load_images
 
+pytestmark = pytest.mark.plain
+
 
 def as_kaggle_saves_it(mask, size):
     """Shrunk with smoothing, then JPEG with halved chroma."""

@@ -51,7 +51,7 @@ def test_the_table_of_flags_names_every_flag_with_its_default():
     defaults = RunConfig()
     for name in RunConfig.__dataclass_fields__:
         flag = "--" + name.replace("_", "-")
-        (row,) = [line for line in README.splitlines() if line.startswith(f"| `{flag}")]
+        (row,) = [line for line in README.splitlines() if re.match(rf"\| `{flag}[ `]", line)]
         default = getattr(defaults, name)
         shown = {"image_size": f"{defaults.image_size[0]}", "classes": "found", "limit": "all", "backend": "KERAS"}
         assert shown.get(name, str(default)) in row.split("|")[2], row

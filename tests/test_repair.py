@@ -12,6 +12,8 @@ from semseg.palettes import cityscapes_palette
 from semseg.repair import repair_mask
 from semseg.utils_func import quantise
 
+pytestmark = pytest.mark.plain
+
 LABELS = cityscapes_palette().labels
 COLORS = np.array([label.color for label in LABELS], np.uint8)
 IDS = np.array([label.id for label in LABELS], np.uint8)
@@ -79,6 +81,13 @@ class TestBorders:
         kept = (found := repair_mask(mask, COLORS, IDS)) != 255
         assert np.mean(kept) > 0.9 * np.mean(truth != 255)
         assert np.mean(found[kept] != truth[kept]) < wrong
+
+
+def test_what_is_no_mask_is_all_in_doubt():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for picture in (noise, draw_scene(3)[0]):
+        assert (repair_mask(picture, COLORS, IDS) == 255).all()
+        assert (repair_mask(picture, COLORS, IDS, ignore_doubt=False) != 255).any()
 
 
 class TestPalettes:

@@ -24,6 +24,8 @@ from semseg.utils_func import (
     resize_photo,
 )
 
+pytestmark = pytest.mark.plain
+
 RGB = Palette.of(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)), ignored=(("black", (0, 0, 0)),))
 
 
