@@ -81,6 +81,10 @@ def repair_mask(mask: np.ndarray, colors: np.ndarray, ids: np.ndarray, *, ignore
     found = ids[labels]
     if ignore_doubt:
         found.ravel()[blended[margins < _DOUBT]] = IGNORE
+        inside = (
+            cv2.copyMakeBorder(found[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_REPLICATE) if min(found.shape) > 2 else found
+        )
+        found[~settled & (found != inside)] = IGNORE  # on the rim: what it is blended with may lie outside
     return found
 
 

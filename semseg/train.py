@@ -174,7 +174,7 @@ def _augmentation(config: RunConfig, findings: Findings | None) -> Augmentation:
     return parse_augmentation(config.augment, default) if config.augment else default
 
 
-def class_weights(config: RunConfig, findings: Findings) -> np.ndarray | None:
+def make_class_weights(config: RunConfig, findings: Findings) -> np.ndarray | None:
     """One weight per class for the loss, float `(K,)`, or None."""
     return inverse_frequency_weights(findings.shares("train")) if config.class_weights == "inverse" else None
 

@@ -83,6 +83,15 @@ class TestBorders:
         assert np.mean(found[kept] != truth[kept]) < wrong
 
 
+@pytest.mark.parametrize("share", [0.3, 0.4, 0.5, 0.6])
+def test_a_rim_blended_with_a_black_frame_is_no_dark_class(share):
+    sky = COLORS[[label.name for label in LABELS].index("sky")]
+    mask = np.tile(sky, (32, 32, 1))
+    mask[0] = share * sky  # close to the colour of trucks
+    found = repair_mask(mask, COLORS, IDS)
+    assert set(np.unique(found[0])) <= {255, SKY} and (found[1:] == SKY).all()
+
+
 def test_what_is_no_mask_is_all_in_doubt():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for picture in (noise, draw_scene(3)[0]):

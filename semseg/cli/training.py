@@ -46,7 +46,7 @@ def train(arguments: argparse.Namespace) -> None:
     from semseg.data.augment import Augmentation, parse_augmentation
     from semseg.distribute import leave_tensorflow_out
     from semseg.losses import SegmentationLoss
-    from semseg.train import class_weights, make_batches, make_loss, train_model
+    from semseg.train import make_batches, make_class_weights, make_loss, train_model
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
@@ -76,7 +76,7 @@ def train(arguments: argparse.Namespace) -> None:
     with _ctrl_c_noted() as asked_to_stop:
         history = train_model(
             model, batches, config, model_path=_model_path(config), results_path=output / "results.csv",
-            class_weights=class_weights(config, findings),
+            class_weights=make_class_weights(config, findings),
             callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
         )  # fmt: skip
     _finish(output, config, dataset, model, history, time.perf_counter() - start)

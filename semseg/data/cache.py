@@ -16,7 +16,7 @@ import numpy as np
 from semseg.data.base import Sample
 from semseg.files import remove_older, reserve
 
-_FORMAT = "semseg cache 2"  # another number whenever reading, resizing or the file's layout changes
+_FORMAT = "semseg cache 3"  # another number whenever reading, resizing or the file's layout changes
 _SUFFIX, RECORDS_SUFFIX = ".semsegcache", ".semsegrecords"
 _RECORD = 20  # bytes: digest of the source files (16), CRC-32 of the slot (4)
 _KEPT = 30 * 24 * 3600  # seconds that an unused cache is kept
