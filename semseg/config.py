@@ -68,6 +68,8 @@ class RunConfig:
             if isinstance(value, int) and value < smallest:
                 flag = "--" + name.replace("_", "-")
                 raise SemsegError(f"{flag}: got {value}; expected a whole number of at least {smallest}")
+        if isinstance(self.classes, int) and self.classes > 253:
+            raise SemsegError(f"--classes: got {self.classes}; expected at most 253")
         if self.seed >= 2**32:
             raise SemsegError(f"--seed: got {self.seed}; expected a whole number below 2 to the power of 32")
         if not 0 < self.learning_rate < float("inf"):

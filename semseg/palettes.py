@@ -1,6 +1,7 @@
 """What the colours or values of masks mean: the well-known codes, and finding the code of masks nobody described."""
 
 import colorsys
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -60,6 +61,13 @@ class Palette:
             raise SemsegError(
                 f"classes: got the ids {_listed(found)}; expected 0, 1, 2 ... without a gap, 2 to {MAX_CLASSES} of them"
             )
+        held = [label.color if label.value is None else label.value for label in self.labels]
+        if len(set(self.names)) < len(found):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise SemsegError(f"classes: two are called {twice!r}; give each its own name, or both one id")
+        if self.source == "file" and len(set(held)) < len(held):
+            twice = next(entry for entry in held if held.count(entry) > 1)
+            raise SemsegError(f"classes: {twice} stands for more than one entry; give each colour or value once")
         if len({label.value is None for label in self.labels}) > 1:
             raise SemsegError("classes: some labels have a value and some do not; give one to all or to none")
 
@@ -115,10 +123,12 @@ class Palette:
             SemsegError: Something is missing or of a wrong kind.
         """
         try:
-            labels = [_label(entry, entry["id"]) for entry in sorted(values["classes"], key=lambda entry: entry["id"])]
+            ids = sorted({entry["id"] for entry in values["classes"]})  # a class that was taken out leaves a gap
+            labels = [_label(entry, ids.index(entry["id"])) for entry in values["classes"]]
+            labels.sort(key=lambda label: label.id)
             labels += [_label(entry, IGNORE) for entry in values.get("ignored", ())]
             blended, max_distance = bool(values.get("blended", False)), float(values.get("max_distance", 40))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SemsegError(
                 f"classes: cannot be understood ({error!r}); each needs id, name, and color [r, g, b] or value: see a "
                 "classes.json that semseg wrote"
@@ -134,7 +144,7 @@ def _entry(label: Label) -> dict[str, Any]:
 def _label(entry: Mapping[str, Any], class_id: int) -> Label:
     value = entry.get("value")
     color = tuple(int(level) for level in entry["color"]) if "color" in entry else distinct_color(int(class_id))
-    if len(color) != 3 or not all(0 <= level <= 255 for level in color) or not isinstance(class_id, int):
+    if len(color) != 3 or not all(0 <= level <= 255 for level in color) or not 0 <= int(value or 0) < _MAX_VALUE:
         raise ValueError(f"{dict(entry)}")
     return Label(str(entry["name"]), class_id, color, None if value is None else int(value))
 
@@ -183,7 +193,7 @@ def palette_of_folder(folder: str, values: Iterable[int]) -> Palette | None:
     """What numbers mean in a data set that its folder's name gives away.
 
     Args:
-        folder: The folder's name, or its whole path.
+        folder: The folder's name.
         values: The numbers that the masks hold.
 
     Returns:
@@ -191,6 +201,8 @@ def palette_of_folder(folder: str, values: Iterable[int]) -> Palette | None:
         else None.
     """
     held, folder = set(values) - {IGNORE}, folder.lower()
+    if len(held) < _LEAST:
+        return None
     if "camvid" in folder and held <= set(range(12)):
         return _with_values(CAMVID_11, range(12), "camvid")
     if ("ade20k" in folder or "adechallenge" in folder) and held <= set(range(151)):
@@ -219,7 +231,10 @@ def _known_palettes() -> list[Palette]:
 
 # --------------------------------------------------------------------------------------- masks that hold numbers
 
+_LEAST = 3  # numbers or colours that make a well-known code,
+_LEAST_SHARE = 0.15  # and how much of it: any few colours are found in a code of 150
 _BLACK_AND_WHITE = {(0, 0, 0), (255, 255, 255)}
+_MAX_VALUE = 65536
 _ID_LIKE = 64  # numbers below this are taken for ids; 128 or 200 are grey levels that somebody chose to see
 _STRAY_SHARE = 1e-4  # of all pixels: a number outside the row of ids that is rarer is a slip, not a class
 
@@ -256,6 +271,8 @@ def palette_of_values(
     values = [value for value in others if not _is_stray(value, others, pixels, masks)]
     if IGNORE in pixels and (len(values) < 2 or values[-1] >= _ID_LIKE):
         values = sorted([*values, IGNORE])
+    if values and not 0 <= values[0] <= values[-1] < _MAX_VALUE:
+        raise DataError(f"masks: hold {_listed(values)}; expected numbers of classes, 0 to {_MAX_VALUE - 1}")
     if num_classes:
         values = _given_number(values, num_classes)
     if len(values) < 2:
@@ -295,7 +312,7 @@ def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color, Label]:
     wanted = set(colors)
     for palette in _known_palettes():
         table = {label.color: label for label in reversed(palette.labels)}
-        if wanted <= table.keys() and len(wanted) >= min(3, len(palette.labels)):
+        if wanted <= table.keys() and len(wanted) >= _enough(palette):
             return table
     return {}
 
@@ -318,12 +335,13 @@ def _listed(values: Sequence[object], most: int = 8) -> str:
 MANY = 16  # colours or numbers; when most of more than these never fill a 3x3 square, they are what smoothing leaves
 _FEW_COLORS = 64  # masks with no more colours than these were neither resized nor compressed
 _PURE_DISTANCE = 4.0  # levels from a flat area's colour to the centre of its cluster
-_PURE_SHARE = 0.25  # of all pixels; measured: .33 to .73 on masks down to 64 pixels, .06 to .16 on street photos
+_PURE_SHARE = 0.19  # of all pixels; measured: .33 to .73 on masks down to 64 pixels, .06 to .16 on street photos
 _FLAT_RANGE = 8  # levels: a 3x3 neighbourhood that varies less lies inside an area, away from blended borders
 _CELL = 8  # levels: colours are counted in cubes of this size
 _SEED_DISTANCE = 18.0  # levels: official colours lie at least 20 apart (caravan and trailer)
+_REACH = 27.0  # levels: a heap farther from every start belongs to none, and would drag the centres away
 _SEED_SHARE = 2e-4  # of the flat pixels: a smaller heap of colour is noise, not a class
-_SEED_PIXELS = 50  # the same for small sets
+_SEED_PIXELS = 10  # the same for small sets
 _MATCH_DISTANCE = 12.0  # levels, centre of a cluster to an official colour
 _MATCH_SHARE = 0.95  # of the flat pixels that must lie in clusters with an official colour
 
@@ -357,23 +375,25 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *,
     if exact:
         centers, weights = colors_of_codes(np.array(list(heaps.exact))), np.array(list(heaps.exact.values()))
     else:
-        centers, weights = _k_means(heaps.colors, heaps.counts, _seed_colors(heaps.colors, heaps.counts, num_classes))
+        seeds = _seed_colors(heaps.colors, heaps.counts, num_classes)
+        near = squared_distances(heaps.colors, seeds).min(axis=1) <= (np.inf if num_classes else _REACH**2)
+        centers, weights = _k_means(heaps.colors[near], heaps.counts[near], seeds)
     if num_classes is None:
         if not exact:
             _refuse_photos(heaps, centers)
         known = _recognise(centers, weights, exact)
         if known is not None:
-            return replace(known, blended=not exact)
+            return replace(known, blended=not exact, max_distance=0.0 if exact else Palette.max_distance)
     if len(centers) < 2:
         raise DataError("masks: hold a single colour; two classes or more are needed: check the masks")
     order = np.argsort(-weights, kind="stable")
-    apart = _smallest_distance(centers) if exact or num_classes is None else np.inf  # a given number may merge colours
+    apart = _smallest_distance(centers) if num_classes is None else np.inf  # a given number may merge colours
     return Palette.of(
         tuple(f"class_{i}" for i in range(len(order))),
         tuple(tuple(int(v) for v in centers[i].round()) for i in order),
         source="exact" if exact else "k-means",
         blended=not few,
-        max_distance=min(Palette.max_distance, apart / 2),
+        max_distance=0.0 if exact else min(Palette.max_distance, apart / 2),
     )
 
 
@@ -432,8 +452,8 @@ def _refuse_photos(heaps: _Heaps, centers: np.ndarray) -> None:
     share = heaps.counts[pure].sum() / heaps.total
     if share < _PURE_SHARE:
         raise DataError(
-            f"masks: only {share:.0%} of their pixels lie in areas of one pure colour, as in photos; are the masks the "
-            "right halves of the pairs? If they are, give their number of colours by --classes"
+            f"masks: only {share:.0%} of their pixels lie in areas of one pure colour, as in photos; are these the "
+            "masks (of pairs, the right halves)? If they are, give their number of colours by --classes"
         )
 
 
@@ -481,12 +501,18 @@ def _recognise(centers: np.ndarray, weights: np.ndarray, exact: bool) -> Palette
     for palette in _known_palettes():
         squared = squared_distances(np.round(centers), np.array([label.color for label in palette.labels])).min(axis=1)
         near = squared <= (0 if exact else _MATCH_DISTANCE**2)
-        enough = near.sum() >= min(3, len(palette.labels))
+        enough = near.sum() >= _enough(palette)
         most = near.all() if exact else weights[near].sum() >= _MATCH_SHARE * weights.sum()
         distance = float((squared[near] * weights[near]).sum() / max(weights[near].sum(), 1))
         if enough and most and distance < smallest:
             best, smallest = palette, distance
     return best
+
+
+def _enough(palette: Palette) -> int:
+    """How many of its colours it takes to recognise a well-known palette."""
+    count = len(palette.labels)
+    return count if count < _LEAST else max(_LEAST, math.ceil(_LEAST_SHARE * count))
 
 
 def color_codes(colors: np.ndarray) -> np.ndarray:

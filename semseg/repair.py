@@ -36,6 +36,7 @@ _LOOK = 0.01  # weight of a pixel's own colour when these are chosen
 _SUPPORT = 60  # what each of up to two neighbours of the same class takes off the cost
 _BLUR = 0.25  # pixels: smoothing of the resize beyond that of plain averaging
 _DOUBT = 80  # two classes whose costs are closer than this leave a pixel in doubt
+_FOREIGN = 25  # levels from every colour
 _SURE_SHARE = 0.3  # of the pixels; measured: at least .6 in masks down to 32 pixels, .18 in the median of photos
 _UNSEEN = 65535
 
@@ -81,6 +82,8 @@ def repair_mask(mask: np.ndarray, colors: np.ndarray, ids: np.ndarray, *, ignore
     found = ids[labels]
     if ignore_doubt:
         found.ravel()[blended[margins < _DOUBT]] = IGNORE
+        even = cv2.subtract(cv2.dilate(mask, _square(1)), cv2.erode(mask, _square(1))).max(axis=2) <= _FLAT
+        found[even & (distance > _FOREIGN)] = IGNORE  # an area of one colour is no blend
         inside = (
             cv2.copyMakeBorder(found[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_REPLICATE) if min(found.shape) > 2 else found
         )

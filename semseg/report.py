@@ -139,7 +139,7 @@ def _prediction_figure(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4 * PANEL + 0.4, PANEL * aspect + 1.35), layout="constrained")
         figure.suptitle(
-            f"{name}     accuracy {accuracy:.3f}     mean IoU {mean_iou:.3f} over the classes of this photo",
+            f"{_drawable(name)}     accuracy {accuracy:.3f}     mean IoU {mean_iou:.3f} over the classes of this photo",
             x=0.008, ha="left", fontsize=12,
         )  # fmt: skip
         for axis, (title, image) in zip(figure.subplots(1, 4), panels.items(), strict=True):
@@ -252,7 +252,7 @@ def save_data_page(
     """
     columns = min(4, len(samples))
     rows = 2 * -(-len(samples) // columns)
-    heights = [max(photo.shape[0] / photo.shape[1] for _, photo, _ in samples)] * rows
+    heights = [min(1.2, float(np.median([photo.shape[0] / photo.shape[1] for _, photo, _ in samples])))] * rows
     classes = min(palette.num_classes, MOST_BARS)
     bars = 0.8 + 0.11 * (1 + len(pixels)) * (classes + 1)
     with matplotlib.rc_context(STYLE):
@@ -274,8 +274,13 @@ def save_data_page(
 
 
 def _shortened(text: str, most: int = 38) -> str:
-    text = text.replace("\n", " ")
+    text = _drawable(text)
     return text if len(text) <= most else f"{text[: most - 14]} ... {text[-9:]}"
+
+
+def _drawable(name: str) -> str:
+    """A file's name without line ends and without bytes that are no text."""
+    return " ".join(name.encode("utf-8", "replace").decode().split())
 
 
 def _share_bars(axis: Axes, palette: Palette, pixels: Mapping[str, np.ndarray], classes: int) -> None:
@@ -299,7 +304,9 @@ def _share_bars(axis: Axes, palette: Palette, pixels: Mapping[str, np.ndarray], 
     axis.set_xlim(0, 1.12 * max(values.max() for values in shares.values()))
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     hidden = palette.num_classes - classes
-    axis.set_title("Share of all pixels" + (f" ({hidden} smaller classes not shown)" if hidden else ""))
+    axis.set_title(
+        "Share of all pixels, ignored ones included" + (f" ({hidden} smaller classes not shown)" if hidden else "")
+    )
 
 
 def overlay(photo: np.ndarray, mask: np.ndarray, palette: Palette, opacity: float = 0.6) -> np.ndarray:

@@ -23,6 +23,7 @@ _UNSEEN, _UNKNOWN = 254, 253
 _MAX_PIXELS = 89_478_485  # Pillow's own limit for what may be an attack
 _TOO_LARGE = "larger than 89 million pixels; scale it down or leave it out"
 _ORIENTATION = 0x0112  # the EXIF tag
+_JPEG = ("JPEG", "MPO")
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def read_photo(path: str | Path, at_least: tuple[int, int] | None = None) -> Pic
         DataError: As `read_image`.
     """
     with _opened(path) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-        size = image.size[::-1] if orientation < 5 else image.size
+        orientation = _orientation(image)
+        size = image.size[::-1] if orientation < 5 or image.format == "TIFF" else image.size  # TIFFs tell it turned
         form = "" if image.mode == "RGB" else _FORMS.get(image.mode, image.mode)
-        if at_least and image.format == "JPEG":
+        if at_least and image.format in _JPEG:
             image.draft(None, at_least[::-1] if orientation < 5 else at_least)
         upright = image if orientation == 1 else ImageOps.exif_transpose(image)
         return Picture(np.asarray(upright.convert("RGB")), size, form, orientation)
@@ -90,16 +91,26 @@ def read_mask(path: str | Path) -> Picture:
         DataError: As `read_image`; 16 bits per channel are refused in colour masks only.
     """
     with _opened(path, numbers=True) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = _orientation(image)
         upright = image if orientation == 1 else ImageOps.exif_transpose(image)
         colors = None
-        if image.format == "JPEG" or image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+        if image.format in _JPEG or image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             pixels = np.asarray(upright.convert("RGB"))
         else:
             pixels = np.asarray(upright)
             pixels = 255 * pixels.astype(np.uint8) if image.mode == "1" else pixels  # as 8-bit masks have it
+            bits = _bits_per_channel(Path(path), image)
+            pixels = (
+                pixels // (255 // (2**bits - 1)) if image.mode == "L" and bits in (2, 4) else pixels
+            )  # Pillow scaled
             colors = _color_table(image) if image.mode == "P" else None
         return Picture(pixels, pixels.shape[:2], image.format, orientation, colors)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where it is missing or makes no sense."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _color_table(image: Image.Image) -> np.ndarray:
@@ -113,9 +124,9 @@ def _color_table(image: Image.Image) -> np.ndarray:
 def _opened(path: str | Path, numbers: bool = False) -> Iterator[Image.Image]:
     """The picture of a file; whatever is wrong with it becomes a `DataError` that names it."""
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: {_what_it_is(path)}; replace or remove it")
     try:
+        if not path.is_file():
+            raise DataError(f"{path}: {_what_it_is(path)}; replace or remove it")
         with Image.open(path) as image:
             _refuse_unsuitable(path, image, numbers)
             yield image
@@ -145,7 +156,7 @@ def _refuse_unsuitable(path: Path, image: Image.Image, numbers: bool) -> None:
     deep = image.mode.startswith("I")
     if image.mode.startswith("F") or (deep and not numbers) or (not deep and _bits_per_channel(path, image) > 8):
         raise DataError(f"{path}: holds 16-bit, 32-bit or float pixels; save it with 8 bits per channel")
-    if getattr(image, "n_frames", 1) > 1:
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's JPEG with a second view
         raise DataError(f"{path}: holds {image.n_frames} pictures; save the right one alone")
 
 

@@ -219,6 +219,27 @@ class TestPhotos:
             assert np.abs(photo.astype(int) - expected_photo).mean() < 6
             np.testing.assert_array_equal(ids, bin_image(mask, dataset.palette))
 
+    def test_a_tiff_with_an_orientation_lies_on_its_mask(self, folder):
+        photo = Image.fromarray(draw_pair(0)[0][:20])
+        photo.save(folder / "train" / "images" / "0.tif", exif=bytes(self.tag(6)))
+        (folder / "train" / "images" / "0.jpg").unlink()
+        mask = Image.fromarray(draw_numbers(0)[:20]).transpose(Image.Transpose.ROTATE_270)
+        mask.save(folder / "train" / "masks" / "0.png")
+        dataset, findings = check(folder)
+        assert not findings.errors
+        photo, ids = dataset.load(next(s for s in dataset.samples if s.photo.suffix == ".tif"))
+        assert photo.shape[:2] == ids.shape == (32, 20)
+
+    def test_an_orientation_that_makes_no_sense_is_none(self, folder):
+        Image.fromarray(draw_pair(0)[0]).save(folder / "train" / "images" / "0.jpg", exif=bytes(self.tag(9)))
+        _, findings = check(folder)
+        assert not findings.errors and not has(findings.warnings, "EXIF")
+
+    def tag(self, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        return exif.tobytes()
+
     def test_different_shapes_are_told(self, folder):
         for i in range(4):
             for kind, suffix in (("images", "jpg"), ("masks", "png")):
@@ -258,6 +279,18 @@ class TestLabels:
     def test_r07_255_is_ignore(self, folder):
         _, findings = check(folder)
         assert not findings.errors and 0 < findings.ignored_shares("train")[0] < 0.2
+
+    def test_r07_an_area_in_a_colour_of_no_class_is_in_doubt_also_in_blended_masks(self, tmp_path):
+        for i in range(6):
+            photo, mask = draw_scene(i, size=128)
+            mask = mask.copy()
+            mask[40:80, 40:80] = (0, 255, 0)
+            (tmp_path / "train").mkdir(exist_ok=True)
+            pair = np.concatenate([photo, mask if i == 5 else draw_scene(i, size=128)[1]], axis=1)
+            Image.fromarray(pair).save(tmp_path / "train" / f"{i}.jpg", quality=95)
+        dataset = open_dataset(tmp_path)
+        sample = next(sample for sample in dataset.samples if sample.photo.stem == "5")
+        assert dataset.palette.blended and (dataset.load(sample)[1][45:75, 45:75] == 255).mean() > 0.95
 
     def test_r25_sixteen_bit_numbers_do_not_wrap(self, folder):
         for split, count, first in (("train", 8, 0), ("val", 4, 100)):
@@ -313,9 +346,7 @@ class TestLabels:
             path = tmp_path / ("train" if number < 10 else "val") / f"{number}.png"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(np.concatenate([mask, photo], axis=1)).save(path)  # the halves swapped
-        with pytest.raises(
-            DataError, match=r"only \d+% of their pixels .* as in photos; are the masks the right halves"
-        ):
+        with pytest.raises(DataError, match=r"only \d+% of their pixels .* as in photos; are these the masks"):
             open_dataset(tmp_path)
 
     def test_a_split_without_any_labelled_pixel_is_refused(self, folder):
@@ -493,11 +524,11 @@ class TestTheCommand:
         code, text, errors = run(folder)
         assert code == 3 and errors.endswith("3 problems, listed above; mend before training\n")
         assert "problem 1" in text and "problem 3" in text
-        assert len(json.loads((tmp_path / "outputs" / "data.json").read_text())["errors"]) == 3
+        assert len(json.loads((tmp_path / "outputs" / "check" / "data.json").read_text())["errors"]) == 3
 
     def test_its_classes_file_can_be_edited_and_given_back(self, run, folder, tmp_path):
         assert run(folder)[0] == 0
-        values = json.loads((tmp_path / "outputs" / "classes.json").read_text())
+        values = json.loads((tmp_path / "outputs" / "check" / "classes.json").read_text())
         values["classes"][1]["name"] = "house"
         values["ignored"].append(values["classes"].pop())
         (tmp_path / "mine.json").write_text(json.dumps(values))

@@ -128,6 +128,7 @@ def test_without_data_the_demo_set_is_made_and_trained_on(tmp_path):
     assert (tmp_path / "outputs" / "pred_8.png").exists()
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -1,4 +1,7 @@
 import shutil
+import struct
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from PIL import Image
 
 from semseg.data import DATASETS, EXPECTED, ensure_demo, open_dataset
 from semseg.data.base import Sample, list_images, seeded_split, spread
+from semseg.data.check import check_dataset
 from semseg.data.folder import pair_up
 from semseg.errors import DataError, SemsegError
 from semseg.known_palettes import CITYSCAPES, VOC
@@ -20,9 +24,9 @@ class TestFindingPairs:
         assert {name: len(samples) for name, samples in dataset.splits.items()} == {"train": 12, "val": 4}
         names = [sample.photo.name for sample in dataset.splits["train"]]
         assert names == [f"{i}.png" for i in range(1, 13)]
-        assert dataset.palette == cityscapes_palette()
+        assert dataset.palette == replace(cityscapes_palette(), max_distance=0)
         assert dataset.task == "multiclass" and dataset.num_logits == 19
-        assert dataset.notes == []
+        assert len(dataset.notes) == 1 and dataset.notes[0].startswith("read as pairs: ")
 
     def test_a_sample_is_photo_and_ids(self, dataset):
         photo, ids = dataset.load(dataset.splits["train"][3])
@@ -44,7 +48,7 @@ class TestFindingPairs:
         assert [len(first.splits[name]) for name in ("train", "val")] == [8, 2]
         assert first.splits == again.splits != other.splits
         assert not set(first.splits["train"]) & set(first.splits["val"])
-        assert "2 of 10 pairs are set apart for validation (seed 1)" in first.notes[0]
+        assert "2 of 10 pairs are set apart for validation (seed 1)" in first.notes[1]
 
     def test_pictures_in_the_folder_itself_go_with_a_val_beside_them(self, tmp_path):
         make_pairs(tmp_path, train=3, val=2)
@@ -52,7 +56,7 @@ class TestFindingPairs:
             path.rename(tmp_path / path.name)
         dataset = open_dataset(tmp_path)
         assert [len(dataset.splits[name]) for name in ("train", "val")] == [3, 2]
-        assert dataset.notes == []
+        assert len(dataset.notes) == 1 and dataset.notes[0].startswith("read as pairs: ")
 
     def test_a_limit_is_spread_over_the_split(self, pairs):
         names = [sample.photo.stem for sample in open_dataset(pairs, limit=4).splits["train"]]
@@ -90,7 +94,7 @@ class TestFindingPairs:
         assert set(DATASETS) == set(EXPECTED) == {"cityscapes", "carvana", "folder", "pairs"}
 
     def test_a_data_set_can_be_named_and_a_wrong_name_is_refused(self, pairs):
-        assert open_dataset(pairs, name="pairs").notes == []
+        assert len(open_dataset(pairs, name="pairs").samples) == 16
         with pytest.raises(SemsegError, match="no data set 'coco'; choose one of cityscapes, carvana, folder, pairs"):
             open_dataset(pairs, name="coco")
         with pytest.raises(DataError, match=r"expected leftImg8bit/ and gtFine/$"):
@@ -175,7 +179,9 @@ class TestPlainFolder:
 
     @pytest.mark.parametrize(
         ("text", "what"),
-        [("a,b\n1,2\n", "has the columns a, b; expected one named image"), ("image,mask\nx.png\n", "row 2 has 1 cells"),
+        [("image,mask,split\na.png,b.png,holdout\n", "row 2 has the split 'holdout'"),
+         ("a,b\n1,2\n", "has the columns a, b; expected one named image"),
+         ("image,mask\nx.png\n", "row 2 has 1 cells"),
          ("\n", "is empty")],
     )  # fmt: skip
     def test_a_list_that_makes_no_sense_is_refused(self, tmp_path, text, what):
@@ -190,6 +196,56 @@ class TestPlainFolder:
         assert pair_up(tmp_path / "p", tmp_path / "m") == (
             [Sample(tmp_path / "p" / "a.jpg", tmp_path / "m" / f"a{ending}.png")], []
         )  # fmt: skip
+
+    def test_names_that_do_not_match_are_told_and_masks_are_no_pairs(self, tmp_path):
+        make_folder(tmp_path, 3)
+        for path in (tmp_path / "masks").iterdir():
+            path.rename(path.with_name(f"annotation {path.name}"))
+        with pytest.raises(DataError, match=r"no photo and mask have the same name: .*images/0\.jpg: has no mask"):
+            open_dataset(tmp_path)
+
+    @pytest.mark.parametrize("text", ["name,r,g,b\nSky,128,128,128\n", "id,rle_mask\n0,1 2 3\n"])
+    def test_a_table_of_something_else_beside_the_data_does_no_harm(self, tmp_path, text):
+        for split in ("train", "val"):
+            make_folder(tmp_path / split, 3)
+        (tmp_path / "class_dict.csv").write_text(text)
+        assert len(open_dataset(tmp_path).samples) == 6
+        make_pairs(tmp_path / "pairs", train=3, val=1)
+        (tmp_path / "pairs" / "train.csv").write_text(text)
+        assert len(open_dataset(tmp_path / "pairs").samples) == 4
+
+    @pytest.mark.parametrize(
+        ("photos", "masks"),
+        [("img_dir/{}", "ann_dir/{}"), ("{}_images", "{}_masks"), ("Original Images/{}", "Ground Truth/{}"),
+         ("{}/images", "{}/segmentation")],
+    )  # fmt: skip
+    def test_other_names_of_folders(self, tmp_path, photos, masks):
+        for split in ("train", "val"):
+            made = make_folder(tmp_path / "made" / split, 3)
+            for kind, pattern in (("images", photos), ("masks", masks)):
+                target = tmp_path / "set" / pattern.format(split)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(made / kind, target)
+        dataset = open_dataset(tmp_path / "set")
+        assert [len(dataset.splits[name]) for name in ("train", "val")] == [3, 3]
+        assert all(sample.photo.suffix == ".jpg" and sample.mask.suffix == ".png" for sample in dataset.samples)
+
+    def test_masks_alone_are_no_pairs(self, tmp_path):
+        for split in ("train", "val"):
+            make_folder(tmp_path / "made" / split, 3, size=64)
+            for kind, name in (("images", "one"), ("masks", "two")):
+                (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+                shutil.move(tmp_path / "made" / split / kind, tmp_path / "set" / name / split)
+        shutil.rmtree(tmp_path / "set" / "one")
+        with pytest.raises(DataError, match="holds no photos with masks"):
+            open_dataset(tmp_path / "set")
+
+    def test_classes_of_the_other_kind_are_refused(self, tmp_path, pairs):
+        make_folder(tmp_path, 4)
+        with pytest.raises(SemsegError, match="--classes: describes colours, and the masks hold numbers"):
+            open_dataset(tmp_path, palette=cityscapes_palette())
+        with pytest.raises(SemsegError, match="--classes: describes values, and the masks hold colours"):
+            open_dataset(pairs, palette=Palette.from_dict(open_numbers()))
 
     def test_folders_inside_tell_equal_names_apart(self, tmp_path):
         for city in ("ulm", "bonn"):
@@ -262,10 +318,35 @@ class TestWhatMasksHold:
             ids, expected = dataset.load(sample)[1], draw_numbers(int(sample.photo.stem), 64) == 3
             assert (ids == expected)[ids != 255].mean() > 0.99 and (ids == 255).mean() < 0.05
 
+    def test_masks_of_two_scales_are_refused(self, tmp_path):
+        make_folder(tmp_path, 6)
+        for i in range(6):
+            mask = np.where(draw_numbers(i) == 3, 255 if i % 2 else 1, 0).astype(np.uint8)
+            Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
+        with pytest.raises(DataError, match="some hold 0 and 1, others 0 and 255"):
+            open_dataset(tmp_path)
+
+    def test_four_bit_masks_keep_their_numbers(self, tmp_path):
+        make_folder(tmp_path, 6)
+        header, end = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB`\x82"
+
+        def chunk(kind, data):
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+        for i in range(6):
+            ids = np.where(draw_numbers(i) == 255, 0, draw_numbers(i))
+            rows = b"".join(b"\x00" + bytes(row[::2] << 4 | row[1::2]) for row in ids)
+            size = struct.pack(">IIBBBBB", 32, 32, 4, 0, 0, 0, 0)
+            data = header + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(rows)) + end
+            (tmp_path / "masks" / f"{i}.png").write_bytes(data)
+        dataset = open_dataset(tmp_path)
+        sample = next(sample for sample in dataset.samples if sample.photo.stem == "4")
+        np.testing.assert_array_equal(dataset.load(sample)[1], np.where(draw_numbers(4) == 255, 0, draw_numbers(4)))
+
     def test_mixed_kinds_are_named(self, tmp_path):
         make_folder(tmp_path, 6)
+        dataset = open_dataset(tmp_path)
         Image.fromarray(draw_pair(0)[1]).save(tmp_path / "masks" / "0.png")
-        dataset = open_dataset(tmp_path, palette=Palette.from_dict(open_numbers()))
         sample = next(sample for sample in dataset.samples if sample.photo.stem == "0")
         with pytest.raises(DataError, match=r"masks/0\.png: holds colours, the other masks hold numbers"):
             dataset.load(sample)
@@ -312,6 +393,17 @@ class TestCarvana:
             turned.putpalette([255, 255, 255, 0, 0, 0])
             turned.save(path)
         self.test_classes_and_ids(cars)
+
+    def test_a_file_of_the_system_among_the_masks_changes_nothing(self, cars):
+        (cars / "train_masks" / ".DS_Store").touch()
+        assert open_dataset(cars).palette.names == ("background", "car")
+
+    def test_a_copy_is_moved_with_all_views_of_its_car(self, cars):
+        dataset = open_dataset(cars)
+        source, copy = dataset.splits["train"][0], dataset.splits["val"][0]
+        shutil.copy(source.photo, copy.photo)
+        with pytest.raises(DataError, match="every photo drawn for validation is a copy"):
+            check_dataset(dataset).refuse("check")
 
     def test_one_car_cannot_be_split(self, cars):
         for path in [*cars.rglob("*.jpg"), *cars.rglob("*.gif")]:

@@ -120,7 +120,9 @@ class TestPalette:
         ("change", "what"),
         [
             (lambda v: v.pop("classes"), "cannot be understood"),
-            (lambda v: v["classes"][0].update(id=7), "without a gap"),
+            (lambda v: v["classes"][0].update(color=[2, 2, 2]), "stands for more than one entry"),
+            (lambda v: [entry.update(value=-1) for entry in v["classes"]], "cannot be understood"),
+            (lambda v: v.update(max_distance="1e"), "cannot be understood"),
             (lambda v: v["classes"][0].update(id="x"), "cannot be understood"),
             (lambda v: v["classes"][0].update(color=[1, 2]), "cannot be understood"),
             (lambda v: v["classes"][0].update(color=[1, 2, 256]), "cannot be understood"),
@@ -132,7 +134,14 @@ class TestPalette:
         values = Palette.of(("a", "b"), ((1, 1, 1), (2, 2, 2))).to_dict()
         change(values)
         with pytest.raises(SemsegError, match=what):
-            Palette.from_dict(values)
+            Palette.from_dict(values, source="file")
+
+    def test_a_class_that_is_taken_out_leaves_no_gap(self):
+        values = Palette.of(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3))).to_dict()
+        values["ignored"].append(values["classes"].pop(1))
+        palette = Palette.from_dict(values, source="file")
+        assert palette.names == ("a", "c")
+        assert bin_image(np.array([[[1, 1, 1], [2, 2, 2], [3, 3, 3]]], np.uint8), palette).tolist() == [[0, 255, 1]]
 
 
 class TestKnownCodes:
@@ -226,9 +235,9 @@ class TestNumbers:
             palette_of(range(300))
 
     def test_well_known_colours_of_a_palette_image_name_its_numbers(self):
-        colors = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 255: (224, 224, 192)}
+        colors = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 255: (224, 224, 192)}
         palette = palette_of(colors, colors=colors)
-        assert palette.names == ("background", "aeroplane", "bicycle")
+        assert palette.names == ("background", "aeroplane", "bicycle", "bird")
         assert palette.colors[1] == (128, 0, 0)
 
     def test_labels_are_checked(self):

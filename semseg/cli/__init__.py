@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from semseg import __version__
 from semseg.cli.checking import check
+from semseg.cli.console import printable
 from semseg.cli.output import DISK_FULL
 from semseg.cli.training import train
 from semseg.config import RunConfig
@@ -33,6 +34,7 @@ def commands(argv: Sequence[str] | None = None) -> int:
     checking = subparsers.add_parser("check", help="look at photos and masks before training", description=_CHECKS)
     checking.add_argument("data", metavar="DIR", help="folder, archive, or kaggle:owner/name")
     _add_data_flags(checking)
+    checking.set_defaults(output=f"{RunConfig.output}/check")
     checking.set_defaults(function=check)
     return _guarded(lambda arguments: arguments.function(arguments), parser, argv)
 
@@ -110,7 +112,8 @@ def _guarded(
     except SemsegError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("stopped by Ctrl-C; what was finished before is in the output folder", 130)
+        trained = "; what was finished before is in the output folder" if hasattr(arguments, "epochs") else ""
+        return _fail(f"stopped by Ctrl-C{trained}", 130)
     except MemoryError:
         return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
     except OSError as error:
@@ -126,5 +129,5 @@ def _guarded(
 
 
 def _fail(message: str, code: int) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(message.split()), sys.stderr.encoding), file=sys.stderr)
     return code

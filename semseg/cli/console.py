@@ -12,7 +12,12 @@ from semseg.files import replacing
 
 def say(line: str) -> None:
     """Prints a line at once."""
-    print(line, flush=True)
+    print(printable(line, sys.stdout.encoding), flush=True)
+
+
+def printable(text: str, encoding: str | None) -> str:
+    """The text with what the stream cannot show, such as bytes of a file's name, written as escapes."""
+    return text.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
 
 
 def say_about(topic: str, text: str) -> None:

@@ -129,7 +129,8 @@ def say_what_was_found(dataset: "Dataset", findings: "Findings") -> None:
         say_about("", f"not in the training masks: {absent}")
     for split in dataset.splits:
         no_class, unknown = findings.ignored_shares(split)
-        say_about("", f"ignored in {split}: {percent(no_class)} of no class, {percent(unknown)} in doubt")
+        if no_class or unknown:
+            say_about("", f"ignored in {split}: {percent(no_class)} labelled as no class, {percent(unknown)} in doubt")
     for warning in findings.warnings:
         say_about("note", warning)
 

@@ -7,8 +7,8 @@ from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, list_images, see
 from semseg.data.carvana import find_carvana
 from semseg.data.cityscapes import find_cityscapes
 from semseg.data.demo import make_demo
-from semseg.data.folder import find_folder
-from semseg.data.masks import find_meaning, renamed
+from semseg.data.folder import MASK_FOLDERS, PHOTO_FOLDERS, find_folder
+from semseg.data.masks import check_meaning, find_meaning, renamed
 from semseg.data.pairs import find_pairs
 from semseg.errors import DataError, SemsegError
 from semseg.palettes import Palette, cityscapes_palette
@@ -22,7 +22,7 @@ DATASETS: dict[str, Callable[..., Found | None]] = {  # from the most particular
 EXPECTED = {
     "cityscapes": "leftImg8bit/ and gtFine/",
     "carvana": "train/*.jpg and train_masks/*_mask.gif",
-    "folder": "images/ and masks/, also inside train/ and val/, or a CSV of photos and masks",
+    "folder": "images/ and masks/, also inside train/ and val/, or lists of both in train.csv",
     "pairs": "train/ (and val/) with pictures of photo | colour mask",
 }
 
@@ -56,15 +56,17 @@ def open_dataset(
     if name is not None and name not in DATASETS:
         raise SemsegError(f"--dataset: there is no data set {name!r}; choose one of {', '.join(DATASETS)}")
     if not root.is_dir():
-        what = "is a file, and no archive" if root.exists() else "no such folder"
+        what = "is a file" if root.exists() else "no such folder"
         raise DataError(f"{root}: {what}; give --data a folder with photos and masks in it")
     try:
         kind, found = _find(root, name)
-        notes = [] if kind == "pairs" else [f"read as {kind}"]
+        notes = [f"read as {kind}: {EXPECTED[kind].split(',')[0]}"]
         drawn = "val" not in found.splits
         if drawn:
             notes.append(_draw_validation(found, seed))
         splits = {split: spread(found.splits[split], limit) for split in SPLITS if split in found.splits}
+        if palette is not None:
+            check_meaning(splits["train"], palette)
         palette = palette or found.palette
         if palette is None:
             palette = renamed(find_meaning(splits["train"], num_classes, found.root), found.class_names)
@@ -72,13 +74,16 @@ def open_dataset(
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
     if categories:
         palette = _in_categories(palette)
-    return Dataset(found.root, splits, palette, notes=notes, problems=found.problems, drawn=drawn)
+    options = {"notes": notes, "problems": found.problems, "drawn": drawn, "group": found.group}
+    return Dataset(found.root, splits, palette, **options)
 
 
 def _find(root: Path, name: str | None) -> tuple[str, Found]:
     """The first kind that the folder, or else a folder inside it, can be read as."""
     kinds = [name] if name else list(DATASETS)
-    inside = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    parts = {name.lower() for name in (*PHOTO_FOLDERS, *MASK_FOLDERS, *(n for names in SPLITS.values() for n in names))}
+    folders = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    inside = sorted(path for path in folders if path.name.lower() not in parts)  # a part alone is no data set
     for folder in (root, *inside):
         for kind in kinds:
             found = DATASETS[kind](folder)

@@ -77,6 +77,7 @@ class Dataset:
         notes: What was decided while opening, a sentence each, to be said aloud.
         problems: Files that could not be made samples of, a line each.
         drawn: Whether the validation split was drawn by seed, not given by the folder.
+        group: Samples of one group stay on one side when they are moved between drawn splits; None: each for itself.
     """
 
     def __init__(
@@ -88,8 +89,9 @@ class Dataset:
         notes: Sequence[str] = (),
         problems: Sequence[str] = (),
         drawn: bool = False,
+        group: Callable[[Sample], str] | None = None,
     ):
-        self.root, self.splits, self.palette, self.drawn = root, splits, palette, drawn
+        self.root, self.splits, self.palette, self.drawn, self.group = root, splits, palette, drawn, group
         self.notes, self.problems = list(notes), list(problems)
 
     @property

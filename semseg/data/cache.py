@@ -7,17 +7,20 @@ import weakref
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
 
+import cv2
 import numpy as np
+import PIL
 
 from semseg.data.base import Sample
 from semseg.files import remove_older, reserve
 
-_FORMAT = "semseg cache 3"  # another number whenever reading, resizing or the file's layout changes
 _SUFFIX, RECORDS_SUFFIX = ".semsegcache", ".semsegrecords"
+_HUGE = 2**28  # bytes: what is larger is judged by its header, and not kept
 _RECORD = 20  # bytes: digest of the source files (16), CRC-32 of the slot (4)
 _KEPT = 30 * 24 * 3600  # seconds that an unused cache is kept
 
@@ -51,7 +54,9 @@ class Cache:
         ordered = sorted(set(samples), key=str)
         files = [str(path.absolute()) for sample in ordered for path in (sample.photo, sample.mask)]
         try:
-            self._open(folder / f"{_digest([_FORMAT, str(self.image_size), meaning, *files]).hex()}{_SUFFIX}", ordered)
+            self._open(
+                folder / f"{_digest([code_digest(), str(self.image_size), meaning, *files]).hex()}{_SUFFIX}", ordered
+            )
         except OSError as error:
             self.note = f"no cache of decoded samples in {folder}: {error.strerror or error}; every epoch decodes anew"
 
@@ -91,9 +96,9 @@ class Cache:
         """16 bytes that tell the sample's files from any others, as they were at the first look; None if unreadable."""
         if sample not in self._digests:
             files = dict.fromkeys((sample.photo, sample.mask))
-            if not all(path.is_file() for path in files):  # a pipe would never end
-                return None
             try:
+                if not all(path.is_file() and path.stat().st_size < _HUGE for path in files):  # a pipe would never end
+                    return None
                 self._digests[sample] = _digest([path.read_bytes() for path in files])
             except OSError:
                 return None  # loading the sample will say what is wrong
@@ -133,6 +138,15 @@ def default_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "semseg"
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "semseg"
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> bytes:
+    """16 bytes that change whenever the code that reads, understands and resizes does, or a library it stands on."""
+    package = Path(__file__).parents[1]
+    rooms = ["utils_func.py", "palettes.py", "known_palettes.py", "repair.py"]
+    files = [*(package / room for room in rooms), *sorted(Path(__file__).parent.glob("*.py"))]
+    return _digest([*(file.read_bytes() for file in files), cv2.__version__, PIL.__version__, np.__version__])
 
 
 def _digest(parts: Sequence[str | bytes]) -> bytes:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from semseg.data.base import Found, Sample, subfolder
+from semseg.data.base import Found, Sample, list_images, subfolder
 from semseg.data.folder import pair_up
 
 _NAME = re.compile(r"(?P<car>.+)_\d\d(_mask)?\.(jpg|gif|png)", re.IGNORECASE)
@@ -12,7 +12,7 @@ _NAME = re.compile(r"(?P<car>.+)_\d\d(_mask)?\.(jpg|gif|png)", re.IGNORECASE)
 def find_carvana(folder: Path) -> Found | None:
     """None if it is not so. A validation split is drawn by car, so that no car is on both sides."""
     photos, masks = subfolder(folder, ("train",)), subfolder(folder, ("train_masks",))
-    if photos is None or masks is None or not all(_NAME.fullmatch(path.name) for path in masks.iterdir()):
+    if photos is None or masks is None or not all(_NAME.fullmatch(path.name) for path in list_images(masks)):
         return None
     samples, problems = pair_up(photos, masks)
     if not samples:

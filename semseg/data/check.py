@@ -26,11 +26,13 @@ class Findings:
         records: For each split its samples, those that can be used, with what was seen of them.
         errors: What must be mended before training, a line per kind.
         warnings: What should be known or looked at, a line per kind.
+        named: A line for each file that these name, also for those that they only count.
     """
 
     records: dict[str, list[tuple[Sample, Record]]]
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    named: list[str] = field(default_factory=list)
 
     def pixels(self, split: str) -> np.ndarray:
         """Pixels per class, ignored ones last, int64 `(K + 1,)`."""
@@ -125,14 +127,17 @@ def _leave_out(dataset: Dataset, findings: Findings, broken: list[tuple[Sample, 
     if not lines:
         return
     total = len(dataset.samples) + len(dataset.problems)
+    named = _named(findings, lines)
     if skip_bad:
-        findings.warnings.append(f"{len(lines)} of {total} files are left out: {_named(lines)}")
+        findings.warnings.append(f"{len(lines)} of {total} files are left out: {named}")
     else:
-        text = lines[0] if len(lines) == 1 else f"{len(lines)} of {total} files cannot be used: {_named(lines)}"
+        text = named if len(lines) == 1 else f"{len(lines)} of {total} files cannot be used: {named}"
         findings.errors.append(f"{text}; or train without them by --skip-bad")
-    for split, entries in findings.records.items():
+    for split, entries in list(findings.records.items()):
         dataset.splits[split] = [sample for sample, _ in entries]
-        if not entries:
+        if not entries and split == "test" and skip_bad:
+            del dataset.splits[split], findings.records[split]
+        elif not entries:
             findings.errors.append(f"{dataset.root}: no file of the {split} split can be used; mend or replace them")
 
 
@@ -156,6 +161,9 @@ def _copies(findings: Findings, first: str, second: str) -> list[tuple[int, int]
 
 def _move_to_training(dataset: Dataset, findings: Findings, moved: set[int]) -> None:
     entries = findings.records["val"]
+    if dataset.group is not None:
+        groups = {dataset.group(entries[j][0]) for j in moved}
+        moved = {j for j, (sample, _) in enumerate(entries) if dataset.group(sample) in groups}
     if len(moved) == len(entries):
         findings.errors.append(f"{dataset.root}: every photo drawn for validation is a copy of a training photo")
         return
@@ -174,7 +182,7 @@ def _tell_of_leaks(
     lines = [f"{findings.records[first][i][0].photo} = {findings.records[second][j][0].photo}" for i, j in pairs]
     text = (
         f"{_some(len(pairs), 'photo')} of the {second} split, also in the {first} split, would make its scores too "
-        f"good: {_named(lines)}"
+        f"good: {_named(findings, lines)}"
     )
     if allow_leaks:
         findings.warnings.append(text)
@@ -189,7 +197,9 @@ def _check_labels(dataset: Dataset, findings: Findings, skip_bad: bool) -> None:
             strange += [(sample, record) for sample, record in entries if record.strange]
         empty = [str(sample.mask) for sample, record in entries if not sum(record.counts[:-1])]
         if empty:
-            findings.warnings.append(f"without any class: {_some(len(empty), 'mask')} of {split}: {_named(empty)}")
+            findings.warnings.append(
+                f"without any class: {_some(len(empty), 'mask')} of {split}: {_named(findings, empty)}"
+            )
     if strange:
         _tell_of_strange_labels(dataset, findings, strange, skip_bad)
     present = {split: findings.shares(split) > 0 for split in findings.records}
@@ -212,7 +222,7 @@ def _tell_of_strange_labels(
         for sample, record in strange
     ]
     kind = "numbers" if dataset.palette.holds_values else "colours"
-    text = f"{kind} that are no class in {_some(len(lines), 'mask')}: {_named(lines)}"
+    text = f"{kind} that are no class in {_some(len(lines), 'mask')}: {_named(findings, lines)}"
     if skip_bad:
         findings.warnings.append(f"{text}; these pixels are ignored")
     else:
@@ -256,7 +266,7 @@ def _check_fit(findings: Findings) -> None:
         elif verdict["files"]:
             lines = [f"{entries[found['index']][0].mask} ({_fault(found)})" for found in verdict["files"]]
             findings.warnings.append(
-                f"{_some(len(lines), 'mask')} of {split} may not lie on the photo: {_named(lines)}"
+                f"{_some(len(lines), 'mask')} of {split} may not lie on the photo: {_named(findings, lines)}"
             )
 
 
@@ -291,7 +301,8 @@ def _some(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
-def _named(lines: Sequence[str]) -> str:
+def _named(findings: Findings, lines: Sequence[str]) -> str:
+    findings.named += lines
     rest = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
     return "; ".join(lines[:_NAMED]) + rest
 
@@ -304,6 +315,7 @@ def to_json(dataset: Dataset, findings: Findings) -> dict[str, Any]:
         "notes": dataset.notes,
         "errors": findings.errors,
         "warnings": findings.warnings,
+        "named": findings.named,
         "sizes": [{"height": h, "width": w, "photos": count} for (h, w), count in findings.sizes.items()],
         "splits": {
             split: {

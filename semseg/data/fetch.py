@@ -39,6 +39,12 @@ def local_folder(data: str, cache: Path, say: Callable[[str], None] = lambda _: 
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; give --data a folder, an archive or kaggle:owner/name")
     try:
+        (cache / "archives").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{cache}: {path} cannot be unpacked there ({error.strerror}); choose another --cache"
+        ) from None
+    try:
         return _unpack_once(path, cache / "archives", say)
     except Exception as error:  # damaged bytes make the readers raise anything
         raise DataError(f"{path}: {_in_one_line(error)}; download it again, or unpack it by hand with care") from None
@@ -71,10 +77,13 @@ def _unpack_once(archive: Path, cache: Path, say: Callable[[str], None]) -> Path
     target = cache / "-".join([re.sub(r"(\.tar)?\.[^.]*$", "", archive.name)[:50], digest])
     if not target.is_dir():
         say(f"unpacking {archive} into {target}")
-        cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".unpacking-") as temporary:
             _unpack(archive, _tar_members(archive) if is_tar else _zip_members(archive), Path(temporary, "whole"))
-            Path(temporary, "whole").rename(target)
+            try:
+                Path(temporary, "whole").rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process was faster
+                    raise
     return target
 
 

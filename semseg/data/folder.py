@@ -1,22 +1,36 @@
 """A plain folder: photos in one folder and masks in another, or a list of both in a CSV file."""
 
 import csv
+import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from semseg.data.base import SPLITS, Found, Sample, list_images, subfolder
+from semseg.data.base import IMAGE_SUFFIXES, SPLITS, Found, Sample, list_images, subfolder
 from semseg.errors import DataError
 
 PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "JPEGImages", "inputs")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "targets", "gt")
 _MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_l", "-mask", "-label")
 _BESIDE = ("{}_masks", "{}_mask", "{}_labels", "{}_label", "{}annot", "{}_gt")
+_PHOTO_WORDS = r"image|img|photo|picture|original|input|jpeg|rgb"
+_MASK_WORDS = r"mask|label|annot|^ann|segm|ground|target|(^|[^a-z])gt"
+_SHOWN = 4  # problems in a message
 _PHOTO_COLUMNS, _MASK_COLUMNS = ("image", "photo", "img"), ("mask", "label", "annotation")
 
 
 def find_folder(folder: Path) -> Found | None:
-    """Looks for CSV lists, `images/` with `masks/`, the same in each split, and `train/` with `train_masks/`."""
-    found = _listed_in_csv(folder) or _in_folders(folder)
+    """Looks for `images/` with `masks/`, the same in each split, `train/` with `train_masks/`, and for CSV lists.
+
+    Raises:
+        DataError: There are such folders, but no file of one has a partner in the other; or a list makes no sense.
+    """
+    found = _in_folders(folder)
+    if found.problems and not found.splits:
+        shown = "; ".join(found.problems[:_SHOWN])
+        raise DataError(f"{folder}: no photo and mask have the same name: {shown}; rename them, or list them in a CSV")
+    if not found.splits.get("train"):
+        found = _listed_in_csv(folder)
     return found if found and found.splits.get("train") else None
 
 
@@ -38,15 +52,23 @@ def _folders_of_splits(folder: Path) -> dict[str, tuple[Path, Path]]:
         elif inside:
             pair = _photos_and_masks(inside) or (inside, subfolder(folder, [e.format(inside.name) for e in _BESIDE]))
         else:
-            continue
-        if all(pair):
+            pair = _photos_and_masks(folder, names)
+        if pair and all(pair):
             found[split] = pair
     return found if found or not whole else {"train": whole}
 
 
-def _photos_and_masks(folder: Path) -> tuple[Path, Path] | None:
+def _photos_and_masks(folder: Path, of_split: Sequence[str] = ("",)) -> tuple[Path, Path] | None:
+    """The one folder inside that is called after photos and the one after masks, and both after a split if given."""
     pair = subfolder(folder, PHOTO_FOLDERS), subfolder(folder, MASK_FOLDERS)
-    return pair if all(pair) else None
+    if all(pair) and of_split == ("",):
+        return pair
+    names = [
+        path for path in sorted(folder.iterdir()) if path.is_dir() and any(s in path.name.lower() for s in of_split)
+    ]
+    masks = [path for path in names if re.search(_MASK_WORDS, path.name.lower())]
+    photos = [path for path in names if re.search(_PHOTO_WORDS, path.name.lower()) and path not in masks]
+    return (photos[0], masks[0]) if len(photos) == len(masks) == 1 else None
 
 
 def pair_up(photos: Path, masks: Path) -> tuple[list[Sample], list[str]]:
@@ -96,8 +118,10 @@ def _listed_in_csv(folder: Path) -> Found | None:
     named = [(split, folder / f"{name}.csv") for split, names in SPLITS.items() for name in names]
     lists = {split: path for split, path in named if path.is_file()}
     alone = sorted(folder.glob("*.csv"))
-    if not lists and len(alone) == 1 and not _photos_and_masks(folder):
+    if not lists and len(alone) == 1:
         lists = {"train": alone[0]}
+    if list_images(folder) and not all(_names_columns(path) for path in lists.values()):
+        return None  # a list of something else, beside the data
     splits: dict[str, list[Sample]] = defaultdict(list)
     for split, path in lists.items():
         for row_split, sample in _rows(path):
@@ -107,17 +131,34 @@ def _listed_in_csv(folder: Path) -> Found | None:
 
 def _rows(path: Path) -> list[tuple[str, Sample]]:
     """Split (empty where no column says it) and sample of every row."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    rows = _read_rows(path)
     columns = _columns(path, rows)
     found = []
     for number, row in enumerate(rows[columns["first"] :], start=columns["first"] + 1):
         if len(row) <= max(columns["photo"], columns["mask"]):
             raise DataError(f"{path}: row {number} has {len(row)} cells; expected a photo and a mask")
         photo, mask = (path.parent / row[columns[name]].strip() for name in ("photo", "mask"))
-        split = row[columns["split"]].strip().lower() if "split" in columns and columns["split"] < len(row) else ""
-        found.append((next((name for name, names in SPLITS.items() if split in names), ""), Sample(photo, mask)))
+        text = row[columns["split"]].strip().lower() if "split" in columns and columns["split"] < len(row) else ""
+        split = next((name for name, names in SPLITS.items() if text in names), "")
+        if text and not split:
+            raise DataError(f"{path}: row {number} has the split {text!r}; expected train, val or test")
+        found.append((split, Sample(photo, mask)))
     return found
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error}); save it as a CSV in UTF-8") from None
+
+
+def _names_columns(path: Path) -> bool:
+    try:
+        return bool(_columns(path, _read_rows(path)))
+    except DataError:
+        return False
 
 
 def _columns(path: Path, rows: list[list[str]]) -> dict[str, int]:
@@ -125,13 +166,13 @@ def _columns(path: Path, rows: list[list[str]]) -> dict[str, int]:
     if not rows:
         raise DataError(f"{path}: is empty; expected a photo and a mask in each row")
     header = [cell.strip().lower() for cell in rows[0]]
-    if (path.parent / rows[0][0].strip()).is_file():
+    if Path(header[0]).suffix in IMAGE_SUFFIXES:
         return {"photo": 0, "mask": 1, "first": 0}
-    columns = {"first": 1}
-    for name, words in (("photo", _PHOTO_COLUMNS), ("mask", _MASK_COLUMNS), ("split", ("split", "fold", "subset"))):
-        places = [i for i, cell in enumerate(header) if any(word in cell for word in words)]
+    columns: dict[str, int] = {}
+    for name, words in (("mask", _MASK_COLUMNS), ("photo", _PHOTO_COLUMNS), ("split", ("split", "fold", "subset"))):
+        places = [i for i, cell in enumerate(header) if i not in columns.values() and any(w in cell for w in words)]
         if places:
             columns[name] = places[0]
     if not {"photo", "mask"} <= columns.keys():
         raise DataError(f"{path}: has the columns {', '.join(header)}; expected one named image and one named mask")
-    return columns
+    return {**columns, "first": 1}

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from semseg.data.base import Sample, is_grey, raw_mask, spread
-from semseg.errors import DataError
+from semseg.errors import DataError, SemsegError
 from semseg.palettes import MANY, Palette, find_palette, palette_of_folder, palette_of_values
 from semseg.utils_func import Picture, load_images, read_mask
 
@@ -42,8 +42,20 @@ def find_meaning(samples: list[Sample], num_classes: int | None, root: Path) -> 
         survey = _Survey()
         for mask in _read(spread(samples, VALUE_MASKS)):
             survey.add(mask)
-    known = palette_of_folder(str(root), survey.pixels) if num_classes is None else None
+    survey.refuse_two_scales()
+    known = palette_of_folder("/".join(root.absolute().parts[-2:]), survey.pixels) if num_classes is None else None
     return known or palette_of_values(survey.pixels, survey.masks, survey.colors, num_classes)
+
+
+def check_meaning(samples: list[Sample], palette: Palette) -> None:
+    """Raises a `SemsegError` if the masks hold numbers and the palette describes colours, or the other way round."""
+    survey = _Survey()
+    for mask in _read(spread(samples, _READ_AHEAD)):
+        survey.add(mask)
+    fits = survey.shows_numbers if palette.holds_values else not survey.shows_numbers or survey.colors
+    if not fits:
+        held, described = ("colours", "values") if palette.holds_values else ("numbers", "colours")
+        raise SemsegError(f"--classes: describes {described}, and the masks hold {held}; start from their classes.json")
 
 
 class _Survey:
@@ -58,6 +70,7 @@ class _Survey:
     def __init__(self):
         self.pixels, self.masks, self.colors = Counter(), Counter(), {}
         self._kinds, self._with_area, self._consistent = set(), set(), True
+        self._held_together: set[frozenset[int]] = set()
 
     def add(self, mask: Picture) -> None:
         """Takes a mask into account."""
@@ -73,6 +86,7 @@ class _Survey:
         counted = count_values(numbers)
         self.pixels.update(counted)
         self.masks.update(counted.keys())
+        self._held_together.add(frozenset(counted))
         self._with_area.update(_values_with_area(numbers))
         if kind == "index":
             shown = {value: tuple(mask.colors[value].tolist()) for value in counted}
@@ -82,7 +96,14 @@ class _Survey:
     def shows_numbers(self) -> bool:
         """Whether what is stored are class numbers: not colours, not palettes that differ, not smoothed greys."""
         smoothed = len(self.pixels) > MANY and 2 * len(self._with_area) < len(self.pixels)
-        return self._kinds in ({"grey"}, {"index"}) and self._consistent and not smoothed
+        return self._kinds <= {"grey", "index"} and self._consistent and not smoothed
+
+    def refuse_two_scales(self) -> None:
+        """Raises a `DataError` where some masks hold 0 and 1 and others 0 and 255, which says two things of 255."""
+        both = {frozenset({0, 1}), frozenset({0, 255})}
+        single = {frozenset({value}) for value in (0, 1, 255)}
+        if both <= self._held_together <= both | single:
+            raise DataError("masks: some hold 0 and 1, others 0 and 255; save all of them in the same way")
 
 
 def count_values(numbers: np.ndarray) -> dict[int, int]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from semseg import IGNORE
 from semseg.data.base import Dataset, Look, Sample, enough_for
-from semseg.data.cache import RECORDS_SUFFIX, Cache
+from semseg.data.cache import RECORDS_SUFFIX, Cache, code_digest
 from semseg.data.fit import fingerprint, misfit
 from semseg.data.masks import count_values
 from semseg.errors import DataError
@@ -21,7 +21,6 @@ from semseg.files import replacing
 from semseg.palettes import color_codes, colors_of_codes
 from semseg.utils_func import resize_mask, resize_photo
 
-_VERSION = "semseg check 1"  # another number whenever a record's content changes
 _STRANGE = 3  # unknown numbers or colours remembered of a mask
 _LOOKED_AT = (256, 256)  # pixels that are enough to compare photos with each other and with their masks
 
@@ -85,7 +84,7 @@ class _Kept:
 
     def __init__(self, dataset: Dataset, cache: Cache):
         self._path = cache.path and cache.path.with_suffix(RECORDS_SUFFIX)
-        self._meaning = f"{_VERSION} {json.dumps(dataset.palette.to_dict())}"
+        self._meaning = f"{code_digest().hex()} {json.dumps(dataset.palette.to_dict())}"
         self.records: dict[str, Record] = {}
         self._known: dict[str, Record] = {}
         if self._path and self._path.is_file():
