@@ -231,7 +231,7 @@ def _known_palettes() -> list[Palette]:
 
 # --------------------------------------------------------------------------------------- masks that hold numbers
 
-_LEAST = 3  # numbers or colours that make a well-known code,
+_LEAST = 3  # numbers, or classes' colours, that make a well-known code,
 _LEAST_SHARE = 0.15  # and how much of it: any few colours are found in a code of 150
 _BLACK_AND_WHITE = {(0, 0, 0), (255, 255, 255)}
 _MAX_VALUE = 65536
@@ -312,7 +312,7 @@ def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color, Label]:
     wanted = set(colors)
     for palette in _known_palettes():
         table = {label.color: label for label in reversed(palette.labels)}
-        if wanted <= table.keys() and len(wanted) >= _enough(palette):
+        if wanted <= table.keys() and _suffice(palette, {table[color].id for color in wanted}):
             return table
     return {}
 
@@ -499,9 +499,10 @@ def _recognise(centers: np.ndarray, weights: np.ndarray, exact: bool) -> Palette
     """The well-known palette that holds (nearly) all of these colours, the closest one if several do."""
     best, smallest = None, np.inf
     for palette in _known_palettes():
-        squared = squared_distances(np.round(centers), np.array([label.color for label in palette.labels])).min(axis=1)
+        squared = squared_distances(np.round(centers), np.array([label.color for label in palette.labels]))
+        labels, squared = squared.argmin(axis=1), squared.min(axis=1)
         near = squared <= (0 if exact else _MATCH_DISTANCE**2)
-        enough = near.sum() >= _enough(palette)
+        enough = _suffice(palette, {palette.labels[i].id for i in labels[near]})
         most = near.all() if exact else weights[near].sum() >= _MATCH_SHARE * weights.sum()
         distance = float((squared[near] * weights[near]).sum() / max(weights[near].sum(), 1))
         if enough and most and distance < smallest:
@@ -509,10 +510,11 @@ def _recognise(centers: np.ndarray, weights: np.ndarray, exact: bool) -> Palette
     return best
 
 
-def _enough(palette: Palette) -> int:
-    """How many of its colours it takes to recognise a well-known palette."""
-    count = len(palette.labels)
-    return count if count < _LEAST else max(_LEAST, math.ceil(_LEAST_SHARE * count))
+def _suffice(palette: Palette, ids: set[int]) -> bool:
+    """Whether so many of its classes were met that a well-known palette is recognised."""
+    count = palette.num_classes
+    least = count if count < _LEAST else max(_LEAST, math.ceil(_LEAST_SHARE * count))
+    return len(ids - {IGNORE}) >= least
 
 
 def color_codes(colors: np.ndarray) -> np.ndarray:

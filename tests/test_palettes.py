@@ -177,6 +177,13 @@ class TestKnownCodes:
         assert palette.source == source and palette.names[:3] == tuple(name for name, _ in table[:3])
         assert not palette.blended
 
+    @pytest.mark.parametrize(
+        "colors", [((0, 0, 0), (128, 0, 0), (128, 128, 0)), ((255, 0, 0), (0, 0, 255), (255, 255, 0))]
+    )
+    def test_a_few_colours_that_a_large_code_happens_to_hold_are_taken_at_their_word(self, colors):
+        palette = find_palette([np.repeat(np.array([colors], np.uint8), 5, axis=0)])
+        assert palette.source == "exact" and palette.num_classes == 3
+
     def test_black_and_white_is_background_and_foreground_also_after_jpeg(self):
         mask = np.zeros((64, 64, 3), np.uint8)
         mask[20:40, 10:50] = 255

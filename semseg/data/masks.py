@@ -49,6 +49,8 @@ def find_meaning(samples: list[Sample], num_classes: int | None, root: Path) -> 
 
 def check_meaning(samples: list[Sample], palette: Palette) -> None:
     """Raises a `SemsegError` if the masks hold numbers and the palette describes colours, or the other way round."""
+    if samples[0].photo == samples[0].mask and not palette.holds_values:
+        return  # pairs are read as colours even where these are grey
     survey = _Survey()
     for mask in _read(spread(samples, _READ_AHEAD)):
         survey.add(mask)
