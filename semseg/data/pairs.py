@@ -33,7 +33,7 @@ def _look_like_pairs(samples: list[Sample]) -> bool:
     """Whether the left halves look like photos, not like masks: in areas of one colour lie most pixels of a mask."""
     shares = np.array([share for sample in samples[:_LOOKED_AT] if (share := _even_shares(sample.photo)) is not None])
     if not len(shares):
-        return any(sample.photo.suffix for sample in samples)  # the check says what is wrong with all of them
+        return True  # the check says what is wrong with all of them
     left, right = np.median(shares, axis=0)
     return left < _MASK_SHARE or abs(right - left) > _DIFFERENT  # halves that are swapped are told of later
 
