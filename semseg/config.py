@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from semseg.errors import SemsegError
+from semseg.errors import RunFolderError, SemsegError
 from semseg.files import replacing
 
 
@@ -34,6 +34,7 @@ class RunConfig:
         sample_rare: Photos with rare classes are shown more often.
         skip_bad: Files that cannot be used are left out.
         allow_leaks: A photo may be in two splits.
+        test_split: The split that gives the final scores; None for `"test"` where the data have one, else `"val"`.
         cache: Folder of decoded photos; `"none"` for no cache, None for the user's cache folder.
     """
 
@@ -58,6 +59,7 @@ class RunConfig:
     sample_rare: bool = False
     skip_bad: bool = False
     allow_leaks: bool = False
+    test_split: str | None = None
     cache: str | None = None
 
     def __post_init__(self):
@@ -78,6 +80,22 @@ class RunConfig:
             raise SemsegError(f"--class-weights: got {self.class_weights!r}; expected none or inverse")
         if min(self.image_size) < 1:
             raise SemsegError(f"--image-size: got {self.image_size}; expected sides of at least 1 pixel")
+
+    @classmethod
+    def read(cls, path: Path) -> "RunConfig":
+        """The run that a config.json describes; what this version does not know is left out.
+
+        Raises:
+            RunFolderError: The file is not there, or is none of `save`.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+            return cls(**{**known, "image_size": tuple(known["image_size"])})
+        except FileNotFoundError:
+            raise RunFolderError(f"{path.parent}: holds no {path.name}; expected the folder of a run") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunFolderError(f"{path}: cannot be read ({error}); expected what a run writes there") from None
 
     def save(self, path: Path, **extra: object) -> None:
         """Writes the run, and what else is worth knowing of it, as JSON."""

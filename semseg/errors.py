@@ -23,6 +23,12 @@ class RunFolderError(SemsegError):
     exit_code = 4
 
 
+class ModelFileError(SemsegError):
+    """A file that is no model, or not one for these data (exit code 5)."""
+
+    exit_code = 5
+
+
 class ResourceError(SemsegError):
     """No disk or memory left (exit code 6)."""
 

@@ -1,13 +1,18 @@
 """Class ids for photos of any size, from a function `predict_batch` that gives logits."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
 
+from semseg.errors import SemsegError
 from semseg.utils_func import resize_photo
 
 PredictBatch = Callable[[np.ndarray], np.ndarray]
+FLIPS: dict[str, Sequence[tuple[int, ...]]] = {  # the axes of (N, H, W, C) that each view is flipped along
+    "horizontal": ((), (2,)),
+    "both": ((), (2,), (1,), (1, 2)),
+}
 
 
 def predictor(model, batch_size: int = 8) -> PredictBatch:
@@ -29,13 +34,45 @@ def predictor(model, batch_size: int = 8) -> PredictBatch:
     return predict_batch
 
 
-def predict_ids(
+def with_flips(predict_batch: PredictBatch, flips: str) -> PredictBatch:
+    """A `predict_batch` that sees each photo also mirrored, and gives the mean of the probabilities.
+
+    Args:
+        predict_batch: From photos uint8 `(N, h, w, 3)` to logits `(N, h, w, K)`, or `(N, h, w, 1)`.
+        flips: `"horizontal"` for the photo and its mirror image; `"both"` for these two upside down as well.
+
+    Returns:
+        A function that gives logits whose softmax, or sigmoid, is the mean over the views.
+
+    Raises:
+        SemsegError: `flips` is none of these.
+    """
+    if flips not in FLIPS:
+        raise SemsegError(f"--flips: got {flips!r}; expected one of {', '.join(FLIPS)}")
+
+    def predict_all(photos: np.ndarray) -> np.ndarray:
+        views = [np.flip(predict_batch(np.ascontiguousarray(np.flip(photos, axes))), axes) for axes in FLIPS[flips]]
+        mean = np.logaddexp.reduce([_log_probabilities(logits) for logits in views]) - np.log(len(views))
+        return mean if views[0].shape[-1] > 1 else mean[..., 1:] - mean[..., :1]
+
+    return predict_all
+
+
+def _log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """`(..., K)` to log p `(..., K)`; of a single logit both classes', `(..., 2)`."""
+    if logits.shape[-1] == 1:
+        return np.concatenate([-np.logaddexp(0, logits), -np.logaddexp(0, -logits)], axis=-1)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def predict_logits(
     predict_batch: PredictBatch, photos: Iterable[np.ndarray], *, image_size: tuple[int, int], batch_size: int = 8
 ) -> Iterator[np.ndarray]:
-    """Class ids at each photo's own size.
+    """Logits at each photo's own size.
 
-    Photos are resized to `image_size` for the network; its logits are resized back to the photo's size before the
-    class is chosen, which gives smoother borders than resized ids.
+    Photos are resized to `image_size` for the network, and its logits back to the photo's size: borders get smoother
+    than by resizing ids.
 
     Args:
         predict_batch: From photos uint8 `(N, h, w, 3)` to logits `(N, h, w, K)`, or `(N, h, w, 1)`.
@@ -44,18 +81,34 @@ def predict_ids(
         batch_size: Photos per call.
 
     Yields:
-        uint8 `(H, W)` for each photo, in order: 0 to K-1.
+        float `(H, W, K)`, or `(H, W, 1)`, for each photo, in order.
     """
     for batch in _in_batches(photos, batch_size):
         resized = np.stack([resize_photo(photo, image_size) for photo in batch])
         for photo, logits in zip(batch, predict_batch(resized), strict=True):
-            yield ids_of_logits(_resize_logits(logits, photo.shape[:2]))
+            yield _resize_logits(logits, photo.shape[:2])
+
+
+def predict_ids(
+    predict_batch: PredictBatch, photos: Iterable[np.ndarray], *, image_size: tuple[int, int], batch_size: int = 8
+) -> Iterator[np.ndarray]:
+    """Class ids at each photo's own size, uint8 `(H, W)`, 0 to K-1: the argmax of `predict_logits`."""
+    for logits in predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size):
+        yield ids_of_logits(logits)
 
 
 def ids_of_logits(logits: np.ndarray) -> np.ndarray:
     """`(..., K)` to uint8 `(...)`: the largest logit, or whether the single one is above 0."""
     ids = logits[..., 0] > 0 if logits.shape[-1] == 1 else logits.argmax(axis=-1)
     return ids.astype(np.uint8)
+
+
+def confidence_of_logits(logits: np.ndarray) -> np.ndarray:
+    """`(..., K)` to the probability of the predicted class, float32 `(...)`."""
+    if logits.shape[-1] == 1:
+        return (1 / (1 + np.exp(-np.abs(logits[..., 0])))).astype(np.float32)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return (1 / np.exp(shifted).sum(axis=-1)).astype(np.float32)
 
 
 def _resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:

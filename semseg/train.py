@@ -29,17 +29,30 @@ BEST_BY = "val_mean_iou"
 class TrainingModel(keras.Model):
     """A network while it is trained: it shares the layers of the plain model, which is what gets saved.
 
-    One confusion matrix gives all the metrics, which Keras' `compile(metrics=...)` cannot express.
+    One confusion matrix gives all the metrics, which Keras' `compile(metrics=...)` cannot express, and the same truth
+    serves every output of a network with several (deep supervision): the loss is their mean, the metrics are the
+    first's.
     """
 
-    def __init__(self, inputs, outputs, num_classes: int):
+    def __init__(self, inputs, outputs, loss: SegmentationLoss, num_classes: int):
         super().__init__(inputs, outputs)
-        self.confusion_matrix = ConfusionMatrix(num_classes)
+        self.segmentation_loss, self.confusion_matrix = loss, ConfusionMatrix(num_classes)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Returns the mean loss of the outputs, and what layers add to it."""
+        outputs = y_pred if isinstance(y_pred, list) else [y_pred]
+        loss = sum(self.segmentation_loss(y, logits) for logits in outputs) / len(outputs)
+        return sum(self.losses, loss)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Adds the batch to the confusion matrix and returns loss, accuracy and mean IoU so far."""
-        self.confusion_matrix.update_state(y, y_pred)
+        self.confusion_matrix.update_state(y, y_pred[0] if isinstance(y_pred, list) else y_pred)
         return self.get_metrics_result()
+
+
+def plain_model(model: keras.Model) -> keras.Model:
+    """The network without the outputs that only training needs: its first output alone."""
+    return model if len(model.outputs) == 1 else keras.Model(model.inputs, model.outputs[0], name=model.name)
 
 
 class CountEpochs(keras.callbacks.Callback):
@@ -194,7 +207,8 @@ def train_model(
     AdamW with a learning rate that rises over the first tenth of the steps and falls along a cosine to 0.
 
     Args:
-        model: From `build_model`: photos `(N, H, W, 3)`, 0 to 255, to logits `(N, H, W, K)`.
+        model: From `build_model`: photos `(N, H, W, 3)`, 0 to 255, to logits `(N, H, W, K)`; of several outputs the
+            first is what gets judged and saved, and all of them learn.
         batches: From `make_batches`; their loading threads are ended.
         config: Epochs, learning rate and loss are read.
         model_path: `.keras` file for the best weights so far; written after each epoch that beats the earlier ones.
@@ -212,11 +226,10 @@ def train_model(
     """
     train_batches, val_batches = batches
     dataset = train_batches.dataset
-    trained = TrainingModel(model.inputs, model.outputs[0], dataset.palette.num_classes)
-    trained.compile(
-        optimizer=_optimizer(config.learning_rate, steps=config.epochs * len(train_batches)),
-        loss=make_loss(config.loss, dataset, class_weights),
-    )
+    plain, outputs = plain_model(model), model.outputs if len(model.outputs) > 1 else model.outputs[0]
+    loss = make_loss(config.loss, dataset, class_weights)
+    trained = TrainingModel(model.inputs, outputs, loss, dataset.palette.num_classes)
+    trained.compile(_optimizer(config.learning_rate, steps=config.epochs * len(train_batches)))
     recorder = Recorder(results_path, batches)
     try:
         trained.fit(
@@ -229,7 +242,7 @@ def train_model(
                 CountEpochs(train_batches),
                 StopOnNonFiniteLoss(),
                 recorder,
-                KeepBest(model, model_path),
+                KeepBest(plain, model_path),
                 *callbacks,
             ],
         )
@@ -240,7 +253,7 @@ def train_model(
     finally:
         train_batches.close()
         val_batches.close()
-    model.load_weights(model_path)
+    plain.load_weights(model_path)
     return recorder.history
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from semseg import __version__
 from semseg.cli.checking import check
 from semseg.cli.console import printable
+from semseg.cli.evaluating import evaluate
 from semseg.cli.output import DISK_FULL
 from semseg.cli.training import train
 from semseg.config import RunConfig
@@ -36,6 +37,9 @@ def commands(argv: Sequence[str] | None = None) -> int:
     _add_data_flags(checking)
     checking.set_defaults(output=f"{RunConfig.output}/check")
     checking.set_defaults(function=check)
+    evaluating = subparsers.add_parser("evaluate", help="judge a trained network", description=_EVALUATES)
+    _add_evaluation_flags(evaluating)
+    evaluating.set_defaults(function=evaluate)
     return _guarded(lambda arguments: arguments.function(arguments), parser, argv)
 
 
@@ -43,6 +47,8 @@ _DESCRIPTION = """Trains a network to name the class of every pixel, from a fold
 and without pictures in images/, a small drawn demo set is made there first. Look at outputs/pred_*.png afterwards."""
 _CHECKS = """Looks at every file of a data set; says what is in there and what is wrong. Writes data.png, data.json and
 a classes.json that can be edited and given to --classes."""
+_EVALUATES = """Judges a trained network on the masks of a data set: every score with its interval, per class and per
+photo, the worst and the best photos, and how sure it may be believed. Writes to evaluation/ beside the model."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,6 +60,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _flag(parser: argparse.ArgumentParser, name: str, metavar: str, text: str, **options: Any) -> None:
     options.setdefault("default", getattr(RunConfig(), name.removeprefix("--").replace("-", "_")))
+    if options["default"] is None:
+        text = text.replace("%(default)s", "as in its run")
     parser.add_argument(name, metavar=metavar, help=text, **options)
 
 
@@ -73,12 +81,26 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     flag("--class-weights", "HOW", "none, or inverse: rare classes weigh more in the loss (default: %(default)s)")
     flag("--augment", "CHANGES", "none, or what differs from the default: rotation=10,vertical_flip=0.5 (default: "
          "suits the data)")  # fmt: skip
+    flag("--test-split", "NAME", "split that gives the final scores (default: test where the data have one, else val)")
     parser.add_argument("--sample-rare", action="store_true", help="show photos with rare classes more often")
     flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)", default=None)
 
 
-def _add_data_flags(parser: argparse.ArgumentParser) -> None:
-    flag = functools.partial(_flag, parser)
+def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a .keras file, or the folder of a run")
+    flag = functools.partial(_flag, parser, default=None)
+    flag("--data", "DIR", "photos with masks (default: those of the model's run)")
+    _add_data_flags(parser, of_run=True)
+    flag("--test-split", "NAME", "split to judge, or all (default: test where the data have one, else val)")
+    flag("--flips", "HOW", "horizontal, or both: average over mirrored photos, too (default: as they are)")
+    flag("--image-size", "SIZE", "pixels that the network sees, if it takes any size", type=_image_size)
+    flag("--batch-size", "N", "photos per step (default: as in its run)", type=int)
+    flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")
+
+
+def _add_data_flags(parser: argparse.ArgumentParser, of_run: bool = False) -> None:
+    """The flags of all commands that open data; `of_run`: without defaults, those of a model's run are to be taken."""
+    flag = functools.partial(_flag, parser, **({"default": None} if of_run else {}))
     flag("--dataset", "NAME", "cityscapes, carvana, folder or pairs (default: what the folder looks like)")
     flag("--classes", "K", "number of classes, or an edited classes.json (default: found in the masks)", type=_classes)
     parser.add_argument("--categories", action="store_true", help="Cityscapes: its 7 categories, not its 19 classes")

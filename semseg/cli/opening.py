@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from semseg.cli.console import Progress, percent, say_about, size_text
 from semseg.config import RunConfig
-from semseg.errors import SemsegError
+from semseg.errors import ModelFileError, RunFolderError, SemsegError
 
 if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs them
+    import keras
+
     from semseg.data.base import Dataset
     from semseg.data.cache import Cache
     from semseg.data.check import Findings
@@ -79,6 +81,48 @@ def _read_classes(path: Path) -> "Palette":
         raise SemsegError(f"{path}: cannot be read ({error}); expected JSON as semseg writes classes.json") from None
     except SemsegError as error:
         raise SemsegError(f"{path}: {error}") from None
+
+
+def open_model(path: Path) -> tuple[Path, "keras.Model"]:
+    """The model in a file, or in the folder of a run, and where it lies.
+
+    Raises:
+        RunFolderError: Nothing is there.
+        ModelFileError: The file is no model from photos to logits of the same size.
+    """
+    import keras
+
+    if path.is_dir():
+        models = sorted(path.glob("*_model.keras"))
+        if len(models) != 1:
+            held = ", ".join(model.name for model in models) or "no *_model.keras"
+            raise RunFolderError(f"{path}: holds {held}; give the model's file, or the folder of one finished run")
+        path = models[0]
+    if not path.is_file():
+        raise RunFolderError(f"{path}: no such file; give a .keras file, or the folder of a finished run")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever the file makes it meet
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(f"{path}: cannot be opened ({reason}); expected a model that Keras saved") from error
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    if [len(shape) for shape in shapes] != [4, 4] or shapes[0][1:3] != shapes[1][1:3] or shapes[0][3] != 3:
+        listed = " to ".join(map(str, shapes))
+        raise ModelFileError(f"{path}: goes from {listed}; expected photos (N, H, W, 3) to logits (N, H, W, K)")
+    return path, model
+
+
+def final_split(config: RunConfig, dataset: "Dataset") -> str:
+    """The split that gives the final scores: what is asked for, else one that chose nothing, else `"val"`.
+
+    Raises:
+        SemsegError: There is no such split.
+    """
+    from semseg.evaluate import samples_of
+
+    split = config.test_split or ("test" if "test" in dataset.splits else "val")
+    samples_of(dataset, split)
+    return split
 
 
 def look_at_data(config: RunConfig, dataset: "Dataset") -> tuple["Findings", "Cache"]:

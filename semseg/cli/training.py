@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semseg import __version__
-from semseg.cli.console import Progress, cell, percent, say, say_about, size_text, write_json
-from semseg.cli.opening import choose_backend, classes_json, look_at_data, open_data, say_what_was_found
+from semseg.cli.console import Progress, say, say_about, size_text, write_json
+from semseg.cli.judging import CITYSCAPES_FILE, JUDGED_FILES, judge, say_scores, split_note
+from semseg.cli.opening import (
+    choose_backend,
+    classes_json,
+    final_split,
+    look_at_data,
+    open_data,
+    say_what_was_found,
+)
 from semseg.cli.output import check_output
 from semseg.config import RunConfig
 from semseg.files import archive
@@ -27,8 +35,8 @@ if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported wh
     from semseg.evaluate import Evaluation
 
 RUN_FILES = (  # beside the model's own file
-    "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png", "model_arch_layers.png",
-    "confusion_matrix.png", "results.csv", "metrics.json", "classes.json", "config.json",
+    *JUDGED_FILES, CITYSCAPES_FILE, "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png",
+    "model_arch_layers.png", "results.csv", "classes.json", "config.json",
 )  # fmt: skip
 PICTURES = 8
 
@@ -46,7 +54,7 @@ def train(arguments: argparse.Namespace) -> None:
     from semseg.data.augment import Augmentation, parse_augmentation
     from semseg.distribute import leave_tensorflow_out
     from semseg.losses import SegmentationLoss
-    from semseg.train import make_batches, make_class_weights, make_loss, train_model
+    from semseg.train import make_batches, make_class_weights, make_loss, plain_model, train_model
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
@@ -56,6 +64,7 @@ def train(arguments: argparse.Namespace) -> None:
         parse_augmentation(config.augment, Augmentation())
     dataset = open_data(config)
     make_loss(config.loss, dataset)
+    final_split(config, dataset)
     findings, cache = look_at_data(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
     keras.utils.set_random_seed(config.seed)
@@ -79,7 +88,7 @@ def train(arguments: argparse.Namespace) -> None:
             class_weights=make_class_weights(config, findings),
             callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
         )  # fmt: skip
-    _finish(output, config, dataset, model, history, time.perf_counter() - start)
+    _finish(output, config, dataset, plain_model(model), history, time.perf_counter() - start)
 
 
 @contextmanager
@@ -142,22 +151,32 @@ def _finish(
     history: list[dict[str, float]],
     seconds: float,
 ) -> None:
-    """Judges the best weights on the validation split, at the masks' own size, and writes what it found."""
-    from semseg.evaluate import evaluate_split
+    """Judges the best weights at the masks' own size, on a split of its own if there is one."""
+    from semseg.cost import peak_memory_mb
     from semseg.predict import predictor
-    from semseg.report import get_acc, save_confusion_matrix
+    from semseg.report import get_acc
 
     predict_batch = predictor(model, config.batch_size)
-    evaluation = evaluate_split(predict_batch, dataset, image_size=config.image_size, batch_size=config.batch_size)
     best = max(history, key=lambda row: row["val_mean_iou"])
-    write_json(output / "metrics.json", _metrics(evaluation, dataset, best, seconds))
+    split = final_split(config, dataset)
+    note = split_note(split)
+    facts = {
+        "note": f"{note}; figures at the masks' own size",
+        "best_epoch": int(best["epoch"]),
+        "training_seconds": round(seconds, 1),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    evaluation = judge(
+        predict_batch, dataset, split, output, image_size=config.image_size, batch_size=config.batch_size, facts=facts
+    )
     get_acc(history, output / "acc.png")
-    save_confusion_matrix(evaluation.matrix, dataset.palette.names, output / "confusion_matrix.png")
     _draw_predictions(output, config, dataset, predict_batch, evaluation)
-    _say_scores(evaluation, dataset, best)
+    headline = f"Scores on {split} ({note}), weights of epoch {best['epoch']:.0f}, at the masks' own size:"
+    say_scores(evaluation, dataset.palette.names, headline)
     written = sorted({path.name for pattern in _run_files() for path in output.glob(pattern)})
     say_about("trained", f"{config.epochs} epochs in {seconds:.0f} s{_waiting(history)}")
     say_about("wrote", f"in {output}{os.sep}: {', '.join(written)}")
+    say_about("next", f"python -m semseg evaluate {output}: the worst and best photos, and how sure it is")
 
 
 def _waiting(history: list[dict[str, float]]) -> str:
@@ -175,39 +194,17 @@ def _draw_predictions(
     from semseg.predict import predict_ids
     from semseg.report import show_predictions
 
-    chosen = spread(evaluation.image_scores, PICTURES)
-    loaded = [dataset.load(sample) for sample, _, _ in chosen]
+    chosen = spread(evaluation.images, PICTURES)
+    loaded = [dataset.load(image.sample) for image in chosen]
     predictions = predict_ids(
         predict_batch, (photo for photo, _ in loaded), image_size=config.image_size, batch_size=config.batch_size
     )
     pictures = (
-        (sample.photo.name, photo, truth, prediction)
-        for (sample, _, _), (photo, truth), prediction in zip(chosen, loaded, predictions, strict=True)
+        (image.sample.photo.name, photo, truth, prediction)
+        for image, (photo, truth), prediction in zip(chosen, loaded, predictions, strict=True)
     )
-    show_predictions(pictures, dataset.palette, output, [(accuracy, mean_iou) for _, accuracy, mean_iou in chosen])
-
-
-def _metrics(evaluation: "Evaluation", dataset: "Dataset", best: dict[str, float], seconds: float) -> dict:
-    """Plain values for metrics.json; a score that does not exist becomes null."""
-    from semseg.metrics import PER_CLASS_SCORES
-
-    found = evaluation.scores
-    return {
-        "split": "val",
-        "note": "the same split chose the best epoch; figures at the masks' own size",
-        "best_epoch": int(best["epoch"]),
-        "training_seconds": round(seconds, 1),
-        "ignored_share": round(evaluation.ignored, 6),
-        **{name: _plain(value) for name, value in found.items() if name not in PER_CLASS_SCORES},
-        "per_class": {
-            class_name: {name: _plain(found[name][i]) for name in PER_CLASS_SCORES}
-            for i, class_name in enumerate(dataset.palette.names)
-        },
-    }
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)
+    scores = [(image.scores["accuracy"], image.scores["iou"]) for image in chosen]
+    show_predictions(pictures, dataset.palette, output, scores)
 
 
 def _model_path(config: RunConfig) -> Path:
@@ -219,23 +216,6 @@ def _run_files() -> list[str]:
     from semseg.architectures import ARCHITECTURES
 
     return [*RUN_FILES, *(f"{name}_model.keras" for name in ARCHITECTURES)]
-
-
-def _say_scores(evaluation: "Evaluation", dataset: "Dataset", best: dict[str, float]) -> None:
-    from semseg.metrics import PER_CLASS_SCORES
-
-    found = evaluation.scores
-    totals = evaluation.matrix.sum(axis=1)
-    width = max(len(name) for name in dataset.palette.names)
-    say("")
-    say(f"Validation, weights of epoch {best['epoch']:.0f} (chosen on the same split), at the masks' own size:")
-    say(f"{'class':{width}}  {'pixels':>7}  " + "  ".join(f"{name:>11}" for name in PER_CLASS_SCORES))
-    for i, name in enumerate(dataset.palette.names):
-        cells = "  ".join(cell(found[score][i]) for score in PER_CLASS_SCORES)
-        say(f"{name:{width}}  {percent(totals[i] / max(1, totals.sum())):>7}  {cells}")
-    for kind in ("macro", "micro"):
-        say(f"{kind:{width}}  {'':>7}  " + "  ".join(cell(found[f"{kind}_{score}"]) for score in PER_CLASS_SCORES))
-    say(f"accuracy {found['accuracy']:.4f}, mean IoU {found['macro_iou']:.4f}, mean Dice {found['macro_dice']:.4f}")
 
 
 def _progress_callback(epochs: int, size: str, asked_to_stop: Callable[[], bool]) -> "keras.callbacks.Callback":
