@@ -1,5 +1,7 @@
 """Scores from one confusion matrix over a whole split: rows truth, columns prediction, ignored pixels left out."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import KerasTensor, ops
@@ -39,52 +41,222 @@ def confusion_matrix(y_true: np.ndarray, y_pred: np.ndarray, num_classes: int) -
     return np.bincount(truth * num_classes + prediction, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-PER_CLASS_SCORES = ("sensitivity", "specificity", "dice", "iou")
+PER_CLASS_SCORES = ("sensitivity", "specificity", "precision", "dice", "iou")
 
 
 def scores(matrix: np.ndarray) -> dict[str, float | np.ndarray]:
     """All scores of a confusion matrix.
 
     With TP, FP, FN, TN counted for each class against all others: sensitivity TP / (TP + FN), specificity
-    TN / (TN + FP), Dice 2 TP / (2 TP + FP + FN), IoU TP / (TP + FP + FN). Macro is the mean over the classes, micro the
-    score of the summed counts; accuracy is the share of counted pixels that are right.
+    TN / (TN + FP), precision TP / (TP + FP), Dice 2 TP / (2 TP + FP + FN), IoU TP / (TP + FP + FN). Macro is the mean
+    over the classes, micro the score of the summed counts, weighted the mean over the classes with the pixels of truth
+    as weights; accuracy is the share of counted pixels that are right.
 
     Args:
         matrix: int64 `(K, K)`, rows truth, columns prediction.
 
     Returns:
-        `accuracy`; for each name in `PER_CLASS_SCORES` the array `name` `(K,)` and the numbers `macro_name` and
-        `micro_name`. A score that would be 0 / 0 is NaN and left out of the macro mean: a class absent from truth and
-        prediction has no Dice and no IoU.
+        `accuracy`; for each name in `PER_CLASS_SCORES` the array `name` `(K,)` and the numbers `macro_name`,
+        `micro_name` and `weighted_name`. A score that would be 0 / 0 is NaN and left out of the means: a class absent
+        from truth and prediction has no Dice and no IoU, one that is never predicted no precision.
 
     Example:
         >>> result = scores(np.array([[3, 1], [0, 4]]))
         >>> result["accuracy"], result["iou"]
         (0.875, array([0.75, 0.8 ]))
     """
-    true_positive = np.diag(matrix).astype(np.float64)
-    false_negative = matrix.sum(axis=1) - true_positive
-    false_positive = matrix.sum(axis=0) - true_positive
-    true_negative = matrix.sum() - true_positive - false_negative - false_positive
+    true_positive, truth, predicted = class_counts(matrix).astype(np.float64)
+    false_negative, false_positive = truth - true_positive, predicted - true_positive
+    true_negative = truth.sum() - true_positive - false_negative - false_positive
     counts = np.stack([true_positive, false_positive, false_negative, true_negative])
 
-    result: dict[str, float | np.ndarray] = {"accuracy": float(_divide(true_positive.sum(), matrix.sum()))}
+    result: dict[str, float | np.ndarray] = {"accuracy": float(_divide(true_positive.sum(), truth.sum()))}
     per_class, micro = _scores_of_counts(*counts), _scores_of_counts(*counts.sum(axis=1))
     for name in PER_CLASS_SCORES:
-        values = per_class[name]
-        result[name] = values
-        result[f"macro_{name}"] = float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+        result[name] = per_class[name]
+        result[f"macro_{name}"] = float(_mean(per_class[name]))
         result[f"micro_{name}"] = float(micro[name])
+        result[f"weighted_{name}"] = float(_mean(per_class[name], truth))
     return result
+
+
+def class_counts(matrix: np.ndarray) -> np.ndarray:
+    """Per class true positives, pixels of truth and pixels predicted: all that accuracy, IoU and Dice need.
+
+    Args:
+        matrix: int64 `(K, K)`, rows truth, columns prediction.
+
+    Returns:
+        int64 `(3, K)`.
+
+    Example:
+        >>> class_counts(np.array([[3, 1], [0, 4]]))
+        array([[3, 4],
+               [4, 4],
+               [3, 5]])
+    """
+    return np.stack([np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)])
+
+
+def merge_classes(matrix: np.ndarray, groups: Sequence[int]) -> np.ndarray:
+    """The confusion matrix of coarser classes: confusion within a group counts as right.
+
+    Args:
+        matrix: int64 `(K, K)`, rows truth, columns prediction.
+        groups: For each of the K classes the number of its group, 0 to G-1.
+
+    Returns:
+        int64 `(G, G)`, with G one more than the largest number.
+
+    Raises:
+        SemsegError: Not one group of at least 0 per class.
+
+    Example:
+        >>> merge_classes(np.array([[5, 1, 0], [2, 6, 1], [0, 3, 7]]), [0, 0, 1])
+        array([[14,  1],
+               [ 3,  7]])
+    """
+    if len(groups) != len(matrix) or min(groups) < 0:
+        raise SemsegError(f"merge_classes: got groups {list(groups)}; expected {len(matrix)} numbers of at least 0")
+    belongs = np.eye(max(groups) + 1, dtype=np.int64)[list(groups)]
+    return belongs.T @ matrix @ belongs
+
+
+def bootstrap_intervals(
+    counts: np.ndarray, *, draws: int = 1000, level: float = 0.95, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """How far the headline scores of a split may be off because it holds these images and not others.
+
+    The percentile bootstrap: as many images as there are are drawn with replacement, their counts summed and scored,
+    `draws` times; the interval runs between the quantiles that leave out (1 - level) / 2 on either side. Images count
+    as independent draws, so frames of one video make it too narrow, and it says nothing of another training run.
+
+    Args:
+        counts: int `(N, 3, K)`, `class_counts` of every image.
+        draws: How often to draw.
+        level: Share of the draws inside the interval, above 0 and below 1.
+        seed: Of the draws: the same seed gives the same intervals.
+
+    Returns:
+        For `accuracy`, `macro_iou`, `macro_dice` and `weighted_iou`, as in `scores`, the ends (low, high); NaN where
+        no pixel counts. A single image gives its own score twice.
+
+    Raises:
+        SemsegError: No images, another shape, or draws or a level out of range.
+
+    Example:
+        >>> images = np.array([class_counts(np.array(m)) for m in ([[9, 1], [0, 4]], [[3, 3], [1, 2]])])
+        >>> low, high = bootstrap_intervals(images)["accuracy"]
+        >>> round(low, 3), round(high, 3)  # the worse image twice, the better one twice
+        (0.556, 0.929)
+
+    Reference: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+    """
+    if counts.ndim != 3 or counts.shape[1] != 3 or not len(counts):
+        raise SemsegError(f"bootstrap_intervals: got counts of shape {counts.shape}; expected (images, 3, classes)")
+    if draws < 1 or not 0 < level < 1:
+        raise SemsegError(f"bootstrap_intervals: got {draws=}, {level=}; expected at least 1, and between 0 and 1")
+    rng = np.random.default_rng(seed)
+    per_image = counts.reshape(len(counts), -1).astype(np.float64)  # sums are exact to 2^53
+    chances = np.full(len(counts), 1 / len(counts))
+    drawn = np.stack([rng.multinomial(len(counts), chances) @ per_image for _ in range(draws)])
+    tails = ((1 - level) / 2, (1 + level) / 2)
+    return {
+        name: tuple(float(end) for end in _quantiles(values, tails))
+        for name, values in _headline_scores(drawn.reshape(draws, 3, -1)).items()
+    }
+
+
+def _headline_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores `(draws,)` of counts `(draws, 3, K)`."""
+    hits, truth, predicted = np.moveaxis(counts, 1, 0)
+    iou = _divide(hits, truth + predicted - hits)
+    return {
+        "accuracy": _divide(hits.sum(axis=-1), truth.sum(axis=-1)),
+        "macro_iou": _mean(iou),
+        "macro_dice": _mean(_divide(2 * hits, truth + predicted)),
+        "weighted_iou": _mean(iou, truth),
+    }
+
+
+def _quantiles(values: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
+    known = values[~np.isnan(values)]
+    return np.quantile(known, shares) if known.size else np.full(len(shares), np.nan)
+
+
+def calibration_bins(truth: np.ndarray, prediction: np.ndarray, confidence: np.ndarray, bins: int = 15) -> np.ndarray:
+    """Counts by confidence, to hold what the network claims against how often it is right; images add up.
+
+    Bin b of B holds confidences above b / B up to and including (b + 1) / B; 0 stands in the first.
+
+    Args:
+        truth: Integer class ids of any shape, 255 to leave a pixel out.
+        prediction: Integer class ids of the same shape.
+        confidence: Float probability of the predicted class, 0 to 1, of the same shape.
+        bins: B.
+
+    Returns:
+        float64 `(3, B)`: pixels, those of them that are right, and the sum of their confidences.
+
+    Raises:
+        SemsegError: The shapes differ, there is no bin, or a confidence is not within 0 to 1.
+
+    Example:
+        >>> truth, prediction = np.array([0, 1, 1, 255]), np.array([0, 1, 0, 0])
+        >>> calibration_bins(truth, prediction, np.array([0.5, 0.9, 0.6, 0.8]), bins=2)
+        array([[1. , 2. ],
+               [1. , 1. ],
+               [0.5, 1.5]])
+
+    Reference: Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599.
+    """
+    if not truth.shape == prediction.shape == confidence.shape or bins < 1:
+        raise SemsegError(
+            f"calibration_bins: got {truth.shape}, {prediction.shape}, {confidence.shape} and {bins} bins; "
+            "expected three arrays of one shape and at least one bin"
+        )
+    counted = truth != IGNORE
+    claimed = confidence[counted].astype(np.float64)
+    if claimed.size and not 0 <= claimed.min() <= claimed.max() <= 1:
+        raise SemsegError(
+            f"calibration_bins: got confidences {claimed.min():g} to {claimed.max():g}; expected 0 to 1: give "
+            "probabilities, not logits"
+        )
+    index = np.maximum(np.ceil(claimed * bins).astype(np.intp) - 1, 0)
+    hits = truth[counted] == prediction[counted]
+    return np.stack([np.bincount(index, weights, bins) for weights in (None, hits, claimed)])
+
+
+def expected_calibration_error(bins: np.ndarray) -> float:
+    """Mean over the pixels of |accuracy - mean confidence| of a pixel's bin, 0 to 1; NaN without pixels.
+
+    Args:
+        bins: `(3, B)` from `calibration_bins`, or a sum of such.
+
+    Example:
+        >>> expected_calibration_error(np.array([[1, 2], [1, 1], [0.5, 1.5]]))  # (|1 - .5| + |1 - 1.5|) / 3
+        0.3333333333333333
+
+    Reference: Guo et al. 2017, https://arxiv.org/abs/1706.04599, equation 3.
+    """
+    pixels, hits, confidence = bins
+    return float(_divide(np.abs(hits - confidence).sum(), pixels.sum()))
 
 
 def _scores_of_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "sensitivity": _divide(tp, tp + fn),
         "specificity": _divide(tn, tn + fp),
+        "precision": _divide(tp, tp + fp),
         "dice": _divide(2 * tp, 2 * tp + fp + fn),
         "iou": _divide(tp, tp + fp + fn),
     }
+
+
+def _mean(values: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+    """Weighted mean over the last axis of the values that are numbers; NaN without any."""
+    weights = np.where(np.isnan(values), 0.0, weights)
+    return _divide((np.nan_to_num(values) * weights).sum(axis=-1), weights.sum(axis=-1))
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -23,6 +23,8 @@ MAY_IMPORT = {
     "config": set(),
     "losses": set(),
     "metrics": set(),
+    "boundaries": set(),
+    "cityscapes_scores": {"metrics", "known_palettes"},
     "model_graph": set(),
     "model_arch": {"model_graph"},
     "distribute": set(),
