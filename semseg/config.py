@@ -15,12 +15,14 @@ class RunConfig:
     Attributes:
         data: Folder or archive of the data set, or `kaggle:owner/name`.
         dataset: Its form; None to look.
-        model: Name of the network.
+        model: Name of the network, or `module:function` of a builder of one's own.
         epochs: Times that every training sample is seen.
         batch_size: Samples per step.
         learning_rate: Peak of the learning rate.
         image_size: (height, width) that the network sees.
         filters: Channels of the first block.
+        encoder: Of `encoder_unet`: a network of `keras.applications`; None for its default.
+        encoder_weights: Of `encoder_unet`: `"imagenet"`, `"none"`, or a file; None for `"imagenet"`.
         loss: Names of losses joined by `+`.
         seed: Seed of the split, the initial weights, the order and the augmentation.
         backend: Keras backend.
@@ -46,6 +48,8 @@ class RunConfig:
     learning_rate: float = 5e-3
     image_size: tuple[int, int] = (128, 128)
     filters: int = 16
+    encoder: str | None = None
+    encoder_weights: str | None = None
     loss: str = "cross_entropy+dice"
     seed: int = 0
     backend: str = "torch"

@@ -52,7 +52,7 @@ class TrainingModel(keras.Model):
 
 def plain_model(model: keras.Model) -> keras.Model:
     """The network without the outputs that only training needs: its first output alone."""
-    return model if len(model.outputs) == 1 else keras.Model(model.inputs, model.outputs[0], name=model.name)
+    return model if len(model.outputs) == 1 else keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
 class CountEpochs(keras.callbacks.Callback):
@@ -228,7 +228,7 @@ def train_model(
     dataset = train_batches.dataset
     plain, outputs = plain_model(model), model.outputs if len(model.outputs) > 1 else model.outputs[0]
     loss = make_loss(config.loss, dataset, class_weights)
-    trained = TrainingModel(model.inputs, outputs, loss, dataset.palette.num_classes)
+    trained = TrainingModel(model.inputs[0], outputs, loss, dataset.palette.num_classes)
     trained.compile(_optimizer(config.learning_rate, steps=config.epochs * len(train_batches)))
     recorder = Recorder(results_path, batches)
     try:

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from helpers import draw_ids
 
+from semseg.errors import SemsegError
 from semseg.evaluate import evaluate_split
 from semseg.metrics import confusion_matrix
-from semseg.predict import ids_of_logits, predict_ids, predictor
+from semseg.predict import confidence_of_logits, ids_of_logits, predict_ids, predictor, with_flips
 from semseg.segmentation_model import Unet
 
 
@@ -72,7 +73,11 @@ def test_evaluation_of_the_truth_itself_is_perfect_and_of_one_class_is_counted_b
 
     result = evaluate_split(perfect, dataset, image_size=(32, 32), batch_size=3)
     assert result.scores["accuracy"] == result.scores["macro_iou"] == 1
-    assert [sample.photo.name for sample, *_ in result.image_scores] == ["1.png", "2.png", "3.png", "4.png"]
+    assert [image.sample.photo.name for image in result.images] == ["1.png", "2.png", "3.png", "4.png"]
+    for image in result.images:
+        assert image.scores["iou"] == image.scores["boundary_iou"] == image.scores["boundary_f"] == 1
+    assert result.scores["calibration_error"] == pytest.approx(1 - np.exp(9) / (np.exp(9) + 18), abs=1e-6)
+    assert result.intervals["macro_iou"] == (1, 1)
 
     always_road = evaluate_split(
         lambda photos: np.broadcast_to(np.eye(19)[0], (*photos.shape[:3], 19)), dataset, image_size=(32, 32)
@@ -81,4 +86,52 @@ def test_evaluation_of_the_truth_itself_is_perfect_and_of_one_class_is_counted_b
     np.testing.assert_array_equal(always_road.matrix, confusion_matrix(ids, np.zeros_like(ids), 19))
     assert always_road.ignored == (ids == 255).mean()
     expected = [(image == 0).sum() / (image != 255).sum() for image in ids]
-    np.testing.assert_allclose([accuracy for _, accuracy, _ in always_road.image_scores], expected)
+    np.testing.assert_allclose([image.scores["accuracy"] for image in always_road.images], expected)
+    ious = [image.scores["iou"] for image in always_road.ranked]
+    assert ious == sorted(ious) and len(ious) == 4
+    low, high = always_road.intervals["accuracy"]
+    assert low <= always_road.scores["accuracy"] <= high and high - low > 0.01
+
+
+def test_the_splits_can_be_judged_together_and_an_unknown_one_lists_the_known(dataset):
+    always_road = lambda photos: np.broadcast_to(np.eye(19)[0], (*photos.shape[:3], 19))  # noqa: E731
+    assert len(evaluate_split(always_road, dataset, "all", image_size=(32, 32)).images) == 16
+    with pytest.raises(SemsegError, match="has no split 'test'; choose one of train, val, all"):
+        evaluate_split(always_road, dataset, "test", image_size=(32, 32))
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize(("flips", "views"), [("horizontal", 2), ("both", 4)])
+def test_flips_give_the_mean_of_the_probabilities_of_the_flipped_views(classes, flips, views):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 3, (6, 5, 3, classes))
+
+    def predict_batch(photos):  # sees where a pixel lies, so that each view is judged differently
+        return (photos[..., None] / 255 * weights).sum(axis=3)
+
+    def probabilities(logits):
+        both = np.concatenate([np.zeros_like(logits), logits], axis=-1) if classes == 1 else logits
+        return np.exp(both) / np.exp(both).sum(axis=-1, keepdims=True)
+
+    photos = rng.integers(0, 256, (2, 6, 5, 3), dtype=np.uint8)
+    seen = [
+        probabilities(predict_batch(photos)),
+        probabilities(predict_batch(photos[:, :, ::-1]))[:, :, ::-1],
+        probabilities(predict_batch(photos[:, ::-1]))[:, ::-1],
+        probabilities(predict_batch(photos[:, ::-1, ::-1]))[:, ::-1, ::-1],
+    ]
+    found = with_flips(predict_batch, flips)(photos)
+    assert found.shape == (2, 6, 5, classes)
+    np.testing.assert_allclose(probabilities(found), np.mean(seen[:views], axis=0), atol=1e-9)
+
+
+def test_flips_stay_finite_where_a_probability_is_0():
+    sure = with_flips(lambda photos: np.full((*photos.shape[:3], 2), [3e4, -3e4], np.float32), "both")
+    assert np.isfinite(sure(np.zeros((1, 2, 2, 3), np.uint8))).all()
+    with pytest.raises(SemsegError, match="--flips: got 'up'; expected one of horizontal, both"):
+        with_flips(sure, "up")
+
+
+@pytest.mark.parametrize(("logits", "expected"), [([0.0, 0.0], 0.5), ([0.0, np.log(3)], 0.75), ([-np.log(3)], 0.75)])
+def test_the_confidence_is_the_probability_of_the_predicted_class(logits, expected):
+    assert confidence_of_logits(np.array([[logits]]))[0, 0] == pytest.approx(expected)

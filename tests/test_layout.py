@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "predict": {"utils_func"},
     "report": {"utils_func", "palettes"},
     "architectures": {"segmentation_model"},
-    "evaluate": {"metrics", "predict", "data"},
+    "evaluate": {"metrics", "boundaries", "predict", "data"},
     "train": {"architectures", "losses", "metrics", "data", "distribute", "config"},
     "cli": {"*"},
     "__main__": {"cli"},

@@ -12,9 +12,10 @@ from semseg.data import open_dataset
 from semseg.data.batches import Batches
 from semseg.data.cache import Cache
 from semseg.errors import DataError, NonFiniteLossError, SemsegError
+from semseg.losses import SegmentationLoss
 from semseg.metrics import confusion_matrix, scores
 from semseg.predict import ids_of_logits
-from semseg.train import KeepBest, make_batches, make_loss, train_model
+from semseg.train import KeepBest, TrainingModel, make_batches, make_loss, train_model
 
 CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1)
 
@@ -160,3 +161,31 @@ def test_a_loss_for_two_classes_is_refused_for_more(dataset):
         SemsegError, match="binary_cross_entropy is for 2 classes, and these data have 19; use one of cross"
     ):
         make_loss("dice+binary_cross_entropy", dataset)
+
+
+def test_every_output_learns_and_the_first_alone_is_judged_and_saved(dataset, tmp_path):
+    keras.utils.set_random_seed(0)
+    one = build_model("unet", (32, 32, 3), 19, filters=4)
+    side = keras.layers.Conv2D(19, 1, name="side")(one.get_layer("up2_relu2").output)
+    side = keras.layers.UpSampling2D(2, interpolation="bilinear")(side)
+    model = keras.Model(one.input, [one.output, side])
+    before = keras.ops.convert_to_numpy(model.get_layer("side").kernel).copy()
+    history = train_model(
+        model, make_batches(dataset, CONFIG), CONFIG, model_path=tmp_path / "m.keras", results_path=tmp_path / "r.csv"
+    )
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert np.abs(keras.ops.convert_to_numpy(model.get_layer("side").kernel) - before).max() > 1e-3
+    saved = keras.saving.load_model(tmp_path / "m.keras")
+    photos = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
+    np.testing.assert_allclose(saved.predict_on_batch(photos), one.predict_on_batch(photos), atol=1e-5)
+    assert len(saved.outputs) == 1 and "side" not in {layer.name for layer in saved.layers}
+
+
+def test_the_loss_of_several_outputs_is_their_mean():
+    loss = SegmentationLoss("cross_entropy")
+    inputs = keras.Input((4, 4, 3))
+    outputs = [keras.layers.Conv2D(2, 1)(inputs) for _ in range(2)]
+    truth = np.random.default_rng(0).integers(0, 2, (1, 4, 4))
+    values = [np.random.default_rng(i).normal(size=(1, 4, 4, 2)).astype("float32") for i in (1, 2)]
+    found = TrainingModel(inputs, outputs, loss, 2).compute_loss(y=truth, y_pred=values)
+    assert float(found) == pytest.approx(np.mean([float(loss(truth, logits)) for logits in values]), rel=1e-6)

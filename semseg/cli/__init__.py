@@ -59,7 +59,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _flag(parser: argparse.ArgumentParser, name: str, metavar: str, text: str, **options: Any) -> None:
-    options.setdefault("default", getattr(RunConfig(), name.removeprefix("--").replace("-", "_")))
+    if "default" not in options:
+        options["default"] = getattr(RunConfig, name.removeprefix("--").replace("-", "_"))
     if options["default"] is None:
         text = text.replace("%(default)s", "as in its run")
     parser.add_argument(name, metavar=metavar, help=text, **options)
@@ -69,7 +70,9 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     flag = functools.partial(_flag, parser)
     flag("--data", "DIR", "folder of photos and masks, an archive of it, or kaggle:owner/name (default: %(default)s)")
     _add_data_flags(parser)
-    flag("--model", "NAME", "network (default: %(default)s)")
+    flag("--model", "NAME", "network, or module:function of a builder of your own (default: %(default)s)")
+    flag("--encoder", "NAME", "of encoder_unet: a network of keras.applications, such as ResNet50")
+    flag("--encoder-weights", "WHICH", "of encoder_unet: imagenet, none, or a file (default: imagenet)")
     flag("--epochs", "N", "times that every training photo is seen (default: %(default)s)", type=int)
     flag("--batch-size", "N", "photos per step (default: %(default)s)", type=int)
     flag("--learning-rate", "X", "peak of the learning rate (default: %(default)s)", type=float)

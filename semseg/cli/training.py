@@ -7,7 +7,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from semseg.cli.opening import (
 )
 from semseg.cli.output import check_output
 from semseg.config import RunConfig
+from semseg.errors import RunFolderError
 from semseg.files import archive
 
 if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported where a command needs them
@@ -50,7 +52,6 @@ def train(arguments: argparse.Namespace) -> None:
 
     import keras
 
-    from semseg.architectures import build_model
     from semseg.data.augment import Augmentation, parse_augmentation
     from semseg.distribute import leave_tensorflow_out
     from semseg.losses import SegmentationLoss
@@ -59,16 +60,17 @@ def train(arguments: argparse.Namespace) -> None:
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
     SegmentationLoss(config.loss)  # a wrong name or size is told before any data are drawn or read
-    build_model(config.model, (*config.image_size, 3), 1, filters=1)
+    without_weights = "none" if config.model == "encoder_unet" else config.encoder_weights
+    _new_model(replace(config, encoder_weights=without_weights), num_logits=1)
     if config.augment:
         parse_augmentation(config.augment, Augmentation())
     dataset = open_data(config)
     make_loss(config.loss, dataset)
     final_split(config, dataset)
+    keras.utils.set_random_seed(config.seed)
+    model = _new_model(config, dataset.num_logits)
     findings, cache = look_at_data(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
-    keras.utils.set_random_seed(config.seed)
-    model = build_model(config.model, (*config.image_size, 3), dataset.num_logits, filters=config.filters)
     say_what_was_found(dataset, findings)
     if cache.note:
         say_about("note", cache.note)
@@ -76,7 +78,7 @@ def train(arguments: argparse.Namespace) -> None:
     _say_what_is_trained(config, model, batches[0])
 
     output.mkdir(parents=True, exist_ok=True)
-    archived = archive(output, _run_files())
+    archived = archive(output, _run_files(config))
     if archived:
         say_about("earlier", f"moved the files of the run before to {archived}")
     _write_descriptions(output, config, dataset, findings, model)
@@ -89,6 +91,15 @@ def train(arguments: argparse.Namespace) -> None:
             callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
         )  # fmt: skip
     _finish(output, config, dataset, plain_model(model), history, time.perf_counter() - start)
+
+
+def _new_model(config: RunConfig, num_logits: int) -> "keras.Model":
+    from semseg.architectures import build_model
+
+    return build_model(
+        config.model, (*config.image_size, 3), num_logits, filters=config.filters, encoder=config.encoder,
+        encoder_weights=config.encoder_weights,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -173,7 +184,7 @@ def _finish(
     _draw_predictions(output, config, dataset, predict_batch, evaluation)
     headline = f"Scores on {split} ({note}), weights of epoch {best['epoch']:.0f}, at the masks' own size:"
     say_scores(evaluation, dataset.palette.names, headline)
-    written = sorted({path.name for pattern in _run_files() for path in output.glob(pattern)})
+    written = sorted({path.name for pattern in _run_files(config) for path in output.glob(pattern)})
     say_about("trained", f"{config.epochs} epochs in {seconds:.0f} s{_waiting(history)}")
     say_about("wrote", f"in {output}{os.sep}: {', '.join(written)}")
     say_about("next", f"python -m semseg evaluate {output}: the worst and best photos, and how sure it is")
@@ -208,14 +219,19 @@ def _draw_predictions(
 
 
 def _model_path(config: RunConfig) -> Path:
-    return Path(config.output) / f"{config.model}_model.keras"
+    from semseg.architectures import model_name
+
+    return Path(config.output) / f"{model_name(config.model)}_model.keras"
 
 
-def _run_files() -> list[str]:
-    """Glob patterns of all that a run may write."""
-    from semseg.architectures import ARCHITECTURES
+def _run_files(config: RunConfig) -> list[str]:
+    """Glob patterns of all that this run may write, and the one before it in the same folder."""
+    from semseg.architectures import ARCHITECTURES, model_name
 
-    return [*RUN_FILES, *(f"{name}_model.keras" for name in ARCHITECTURES)]
+    models = {*ARCHITECTURES, model_name(config.model)}
+    with suppress(RunFolderError):
+        models.add(model_name(RunConfig.read(Path(config.output) / "config.json").model))
+    return [*RUN_FILES, *(f"{name}_model.keras" for name in sorted(models))]
 
 
 def _progress_callback(epochs: int, size: str, asked_to_stop: Callable[[], bool]) -> "keras.callbacks.Callback":
