@@ -10,6 +10,11 @@ def device_name() -> str:
     return _DEVICE_OF_BACKEND[keras.backend.backend()]() or f"CPU ({os.cpu_count()} cores)"
 
 
+def peak_device_bytes() -> int | None:
+    """The most memory that the backend had in use on its GPU so far; None without a GPU, or where it does not tell."""
+    return _PEAK_OF_BACKEND[keras.backend.backend()]()
+
+
 def leave_tensorflow_out() -> None:
     """Keeps Keras from importing TensorFlow beside another backend, for the rest of the process.
 
@@ -45,3 +50,25 @@ def _jax_device() -> str | None:
 
 
 _DEVICE_OF_BACKEND = {"torch": _torch_device, "tensorflow": _tensorflow_device, "jax": _jax_device}
+
+
+def _torch_peak() -> int | None:
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+def _tensorflow_peak() -> int | None:
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU")
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"] if gpus else None
+
+
+def _jax_peak() -> int | None:
+    import jax
+
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+_PEAK_OF_BACKEND = {"torch": _torch_peak, "tensorflow": _tensorflow_peak, "jax": _jax_peak}

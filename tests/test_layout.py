@@ -33,6 +33,8 @@ MAY_IMPORT = {
     "predict": {"utils_func"},
     "report": {"utils_func", "palettes"},
     "architectures": {"segmentation_model"},
+    "cost": {"predict", "distribute"},
+    "compare": {"config"},
     "evaluate": {"metrics", "boundaries", "predict", "data"},
     "train": {"architectures", "losses", "metrics", "data", "distribute", "config"},
     "cli": {"*"},
