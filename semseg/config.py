@@ -24,7 +24,8 @@ class RunConfig:
         encoder: Of `encoder_unet`: a network of `keras.applications`; None for its default.
         encoder_weights: Of `encoder_unet`: `"imagenet"`, `"none"`, or a file; None for `"imagenet"`.
         loss: Names of losses joined by `+`.
-        seed: Seed of the split, the initial weights, the order and the augmentation.
+        seed: Seed of the initial weights, the order and the augmentation.
+        split_seed: Seed of the validation split, where the data have none of their own.
         backend: Keras backend.
         output: Folder for the results.
         workers: Threads that load data.
@@ -52,6 +53,7 @@ class RunConfig:
     encoder_weights: str | None = None
     loss: str = "cross_entropy+dice"
     seed: int = 0
+    split_seed: int = 0
     backend: str = "torch"
     output: str = "outputs"
     workers: int = 2
@@ -68,7 +70,8 @@ class RunConfig:
 
     def __post_init__(self):
         """Raises a `SemsegError` for values that make no sense."""
-        least = {"epochs": 1, "batch_size": 1, "filters": 1, "workers": 0, "seed": 0, "limit": 2, "classes": 2}
+        least = {"epochs": 1, "batch_size": 1, "filters": 1, "limit": 2, "classes": 2}
+        least |= dict.fromkeys(("workers", "seed", "split_seed"), 0)
         for name, smallest in least.items():
             value = getattr(self, name)
             if isinstance(value, int) and value < smallest:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # rooms that load Keras or OpenCV are imported where a comman
 
 EVALUATION_FILES = (*JUDGED_FILES, CITYSCAPES_FILE, "worst.png", "best.png", "reliability.png")
 SHOWN = 6
-_FROM_RUN = ("seed", "image_size", "batch_size")  # what a run's config.json says of other data, too
+_FROM_RUN = ("split_seed", "image_size", "batch_size")  # what a run's config.json says of other data, too
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -58,7 +58,7 @@ def open_data(config: RunConfig) -> "Dataset":
         num_classes=given if isinstance(given, int) else None,
         palette=_read_classes(Path(given)) if isinstance(given, str) else None,
         categories=config.categories,
-        seed=config.seed,
+        seed=config.split_seed,
         limit=config.limit,
     )
 
