@@ -4,11 +4,25 @@ from collections.abc import Callable
 
 import keras
 
+from semseg.architectures.attention_unet import AttentionUnet
+from semseg.architectures.ddunet import DDUnet
+from semseg.architectures.hybrid_unet import HybridUnet
+from semseg.architectures.r2unet import R2Unet
+from semseg.architectures.resunet import ResUnet
+from semseg.architectures.unet3plus import Unet3Plus
+from semseg.architectures.unetpp import UnetPP
 from semseg.errors import SemsegError
 from semseg.segmentation_model import Unet
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "unet": Unet,
+    "r2unet": R2Unet,
+    "ddunet": DDUnet,
+    "hybrid_unet": HybridUnet,
+    "attention_unet": AttentionUnet,
+    "unetpp": UnetPP,
+    "resunet": ResUnet,
+    "unet3plus": Unet3Plus,
 }
 
 
