@@ -19,8 +19,8 @@ def DDUnet(
 ) -> keras.Model:
     """A dilated U-Net: one pooling less than U-Net's four, and convolutions that reach further instead.
 
-    The lowest block on the way down, the bottom and the lowest block on the way up have dilation 3, the others 1: 1 1 3,
-    3, 3 1 1 with three poolings. Blocks have three convolutions on the way down and at the bottom, two on the way up.
+    The lowest block on the way down, the bottom and the lowest block on the way up have dilation 3, the others 1:
+    1 1 3, 3, 3 1 1 with three poolings. Blocks have three convolutions down to the bottom, two on the way up.
 
     Args:
         input_shape: See `Unet`, as for the other arguments.
@@ -41,9 +41,9 @@ def DDUnet(
         >>> DDUnet((32, 48, 3), num_classes=5, filters=4).output_shape
         (None, 32, 48, 5)
 
-    Reference: dilated convolutions are those of Yu and Koltun 2016, https://arxiv.org/abs/1511.07122. The network is an
-        unpublished one; "same" padding makes it fit any size, and the number of convolutions follows from its 10.8 million
-        weights.
+    Reference: dilated convolutions are those of Yu and Koltun 2016, https://arxiv.org/abs/1511.07122. The network is
+        an unpublished one; "same" padding makes it fit any size, and three and two convolutions are what gives it the
+        10.8 million weights that it is known to have with 64 filters.
     """
     check_arguments(name, input_shape, num_classes, filters, depth)
     dilations = [1] * (depth - 1) + [DILATION]

@@ -21,7 +21,7 @@ def preactivated(x: KerasTensor, filters: int, *, strides: int = 1, normalizatio
 
 
 def residual_unit(x: KerasTensor, filters: int, *, strides: int = 1, normalization: str, name: str) -> KerasTensor:
-    """`x` by a 1x1 convolution, plus two convolutions behind their normalisations: `(N, H / strides, W / strides, F)`."""
+    """`x` by a 1x1 convolution, plus two pre-activated convolutions: `(N, H / strides, W / strides, F)`."""
     y = preactivated(x, filters, strides=strides, normalization=normalization, name=f"{name}_1")
     y = preactivated(y, filters, normalization=normalization, name=f"{name}_2")
     return layers.Add(name=f"{name}_add")([projection(x, filters, strides=strides, name=f"{name}_shortcut"), y])

@@ -36,8 +36,8 @@ def Unet3Plus(
 ) -> keras.Model:
     """A UNet 3+: each step up joins features of all scales, the same number of channels from each.
 
-    These are the larger and equal ones of the way down, and the smaller ones of the way up, the bottom among them. Fewer
-    weights than U-Net has, but more work, most of it at full size.
+    These are the larger and equal ones of the way down, and the smaller ones of the way up, the bottom among them.
+    Fewer weights than U-Net has, but much more work, most of it at full size.
 
     Args:
         input_shape: See `Unet`, as for the other arguments.
@@ -58,7 +58,8 @@ def Unet3Plus(
         >>> Unet3Plus((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape
         (None, 32, 48, 5)
 
-    Reference: Huang et al. 2020, https://arxiv.org/abs/2004.08790, without deep supervision and classification guidance.
+    Reference: Huang et al. 2020, https://arxiv.org/abs/2004.08790, without deep supervision and
+        classification guidance.
     """
     check_arguments(name, input_shape, num_classes, filters, depth)
     block = {"normalization": normalization}

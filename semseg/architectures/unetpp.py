@@ -40,8 +40,8 @@ def UnetPP(
         >>> UnetPP((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape
         (None, 32, 48, 5)
 
-    Reference: Zhou et al. 2018, https://arxiv.org/abs/1807.10165, with batch normalisation. The mean of the logits is the
-        paper's accurate mode.
+    Reference: Zhou et al. 2018, https://arxiv.org/abs/1807.10165, with batch normalisation. The mean of the logits
+        is the paper's accurate mode.
     """
     check_arguments(name, input_shape, num_classes, filters, depth)
 
