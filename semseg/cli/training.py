@@ -50,7 +50,8 @@ def train(arguments: argparse.Namespace) -> None:
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
-    SegmentationLoss(config.loss)  # a wrong name or size is told before any data are drawn or read
+    # A wrong name or size is told before any data are drawn or read.
+    SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
     build_model(config.model, (*config.image_size, 3), 1, filters=1)
     if config.augment:
         parse_augmentation(config.augment, Augmentation())
@@ -58,6 +59,8 @@ def train(arguments: argparse.Namespace) -> None:
     make_loss(config.loss, dataset)
     findings, cache = look_at_data(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
+    class_weights = make_class_weights(config, findings, dataset.palette.names)
+    make_loss(config.loss, dataset, class_weights)
     keras.utils.set_random_seed(config.seed)
     model = build_model(config.model, (*config.image_size, 3), dataset.num_logits, filters=config.filters)
     say_what_was_found(dataset, findings)
@@ -76,7 +79,7 @@ def train(arguments: argparse.Namespace) -> None:
     with _ctrl_c_noted() as asked_to_stop:
         history = train_model(
             model, batches, config, model_path=_model_path(config), results_path=output / "results.csv",
-            class_weights=make_class_weights(config, findings),
+            class_weights=class_weights,
             callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
         )  # fmt: skip
     _finish(output, config, dataset, model, history, time.perf_counter() - start)
