@@ -33,7 +33,9 @@ class RunConfig:
         classes: The number of classes, or a file that describes them; None to find them from the masks.
         categories: The 7 categories of Cityscapes in place of its 19 classes.
         augment: `"none"`, or the changes that differ from what suits the data; None for none.
-        class_weights: `"none"` or `"inverse"`: rare classes weigh more in the loss.
+        class_weights: Weights of the classes in the loss: `"none"`; `"inverse"` or `"effective"`, by which rare classes
+            weigh more; or numbers, see `parse_class_weights`.
+        label_smoothing: Share of the truth that cross-entropy spreads over all classes, from 0 to below 1.
         sample_rare: Photos with rare classes are shown more often.
         skip_bad: Files that cannot be used are left out.
         allow_leaks: A photo may be in two splits.
@@ -62,6 +64,7 @@ class RunConfig:
     categories: bool = False
     augment: str | None = None
     class_weights: str = "none"
+    label_smoothing: float = 0.0
     sample_rare: bool = False
     skip_bad: bool = False
     allow_leaks: bool = False
@@ -83,8 +86,10 @@ class RunConfig:
             raise SemsegError(f"--seed: got {self.seed}; expected a whole number below 2 to the power of 32")
         if not 0 < self.learning_rate < float("inf"):
             raise SemsegError(f"--learning-rate: got {self.learning_rate}; expected a number above 0, such as 0.005")
-        if self.class_weights not in ("none", "inverse"):
-            raise SemsegError(f"--class-weights: got {self.class_weights!r}; expected none or inverse")
+        if self.class_weights not in ("none", "inverse", "effective"):
+            parse_class_weights(self.class_weights)
+        if not 0 <= self.label_smoothing < 1:
+            raise SemsegError(f"--label-smoothing: got {self.label_smoothing}; expected 0 to below 1, such as 0.1")
         if min(self.image_size) < 1:
             raise SemsegError(f"--image-size: got {self.image_size}; expected sides of at least 1 pixel")
 
@@ -108,3 +113,27 @@ class RunConfig:
         """Writes the run, and what else is worth knowing of it, as JSON."""
         with replacing(path) as temporary:
             temporary.write_text(json.dumps({**asdict(self), **extra}, indent=2) + "\n", encoding="utf-8")
+
+
+def parse_class_weights(text: str) -> list[float] | dict[str, float]:
+    """Reads class weights: one number of at least 0 for each class, or some by name.
+
+    Raises:
+        SemsegError: They are neither.
+
+    Example:
+        >>> parse_class_weights("1,2,.5"), parse_class_weights("pole=3,traffic light=2")
+        ([1.0, 2.0, 0.5], {'pole': 3.0, 'traffic light': 2.0})
+    """
+    entries = [entry.rpartition("=") for entry in text.split(",")]
+    names = [name.strip() for name, sign, _ in entries if sign]
+    try:
+        numbers = [float(number) for _, _, number in entries]
+    except ValueError:
+        numbers = [-1.0]
+    if not all(0 <= number < float("inf") for number in numbers) or (names and len(set(names)) < len(entries)):
+        raise SemsegError(
+            f"--class-weights: got {text!r}; expected none, inverse, effective, a number of at least 0 for each class "
+            "such as 1,2,0.5, or some by name such as pole=3,car=2"
+        )
+    return dict(zip(names, numbers, strict=True)) if names else numbers

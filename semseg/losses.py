@@ -1,12 +1,18 @@
 """Losses on logits, with class ids as truth and ignored pixels left out.
 
 In every function `y_true` is an integer `(N, H, W)` tensor of class ids, 255 where a pixel counts nowhere, and `logits`
-is a float `(N, H, W, K)` tensor, or `(N, H, W, 1)` for the binary task with classes 0 and 1. The value is a scalar; a
-batch with every pixel ignored gives 0. `class_weights` are K floats of at least 0, two for the binary task; None weighs
-all alike.
+is a float `(N, H, W, K)` tensor, or `(N, H, W, 1)` for the binary task with classes 0 and 1. The value is a float32
+scalar, also for half-precision logits; a batch with every pixel ignored gives 0. `class_weights` are K floats of at
+least 0, two for the binary task; None weighs all alike.
+
+There are two kinds. The pixels' losses (cross-entropy, focal) are a mean over the counted pixels, each with the weight
+of its true class. The classes' losses (Dice, IoU, Tversky, Lovasz) look at the pixels of the whole batch together and
+are a mean over the classes, each with its weight, that the batch's truth holds; with a single logit only class 1
+counts, whatever its weight, and a batch without it gives 0.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -18,11 +24,19 @@ from semseg.errors import SemsegError
 _Weights = Sequence[float] | None
 
 
-def cross_entropy(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = None) -> KerasTensor:
-    """Mean over the counted pixels of -log p(true class); for a single logit, `binary_cross_entropy`.
+def cross_entropy(
+    y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = None, label_smoothing: float = 0.0
+) -> KerasTensor:
+    """Mean over the counted pixels of -log p_t, where p_t is the probability of the true class.
 
-    With class weights each pixel has the weight of its true class, and the weighted sum is divided by the sum of the
-    weights.
+    p is the softmax of the logits, or the sigmoid of a single one. With class weights the weighted sum is divided by
+    the sum of the weights.
+
+    Label smoothing s takes (1 - s) of the pixel's value and s of the mean over all classes of -log p: the truth holds
+    1 - s + s/K of the true class and s/K of each other. Even the best prediction then costs the entropy of that truth,
+    not 0.
+
+    Reference: Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7 (label smoothing).
 
     Example:
         >>> import numpy as np
@@ -30,17 +44,17 @@ def cross_entropy(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _W
         >>> round(float(cross_entropy(truth, np.zeros((1, 1, 2, 4), "float32"))), 4)  # log 4
         1.3863
     """
-    if logits.shape[-1] == 1:
-        return binary_cross_entropy(y_true, logits, class_weights=class_weights)
-    truth, counted = _truth_and_weight(y_true, _checked(class_weights, logits))
-    log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    return _mean(-ops.squeeze(ops.take_along_axis(log_p, truth[..., None], axis=-1), -1), counted)
+    batch = _Batch.of(y_true, logits, class_weights)
+    values = batch.surprise
+    if label_smoothing:
+        values = (1 - label_smoothing) * values + label_smoothing * batch.mean_surprise
+    return _mean(values, batch.pixel_weights)
 
 
-def binary_cross_entropy(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = None) -> KerasTensor:
-    """Mean over the counted pixels of -log p(true class), p(1) = sigmoid of the single logit.
-
-    Class weights act as in `cross_entropy`.
+def binary_cross_entropy(
+    y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = None, label_smoothing: float = 0.0
+) -> KerasTensor:
+    """`cross_entropy` for a single logit, p(1) = sigmoid(logit), and for nothing else.
 
     Raises:
         SemsegError: `logits` has more than one channel.
@@ -50,39 +64,148 @@ def binary_cross_entropy(y_true: KerasTensor, logits: KerasTensor, *, class_weig
         >>> round(float(binary_cross_entropy(np.array([[[1]]]), np.zeros((1, 1, 1, 1), "float32"))), 4)  # log 2
         0.6931
     """
-    if logits.shape[-1] != 1:
+    batch = _Batch.of(y_true, logits, class_weights)
+    if not batch.binary:
         raise SemsegError(
-            f"binary_cross_entropy: got {logits.shape[-1]} logits per pixel; expected 1 (two classes). "
+            f"binary_cross_entropy: got {batch.logits.shape[-1]} logits per pixel; expected 1 (two classes). "
             "For more classes use cross_entropy"
         )
-    truth, counted = _truth_and_weight(y_true, _checked(class_weights, logits))
-    logit = ops.cast(logits, "float32")[..., 0]
-    return _mean(ops.softplus(logit) - ops.cast(truth, "float32") * logit, counted)
+    return cross_entropy(y_true, batch, label_smoothing=label_smoothing)
+
+
+def focal(
+    y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = None, gamma: float = 2.0
+) -> KerasTensor:
+    """Mean over the counted pixels of -(1 - p_t)^gamma log p_t: pixels that are right already count less.
+
+    p_t is the probability of the true class, as in `cross_entropy`, which this is with a gamma of 0. Class weights
+    stand where the paper has its alpha.
+
+    Reference: Lin et al. 2017, https://arxiv.org/abs/1708.02002.
+
+    Example:
+        >>> import numpy as np
+        >>> round(float(focal(np.array([[[1]]]), np.zeros((1, 1, 1, 1), "float32"))), 4)  # log 2 / 4
+        0.1733
+    """
+    _refuse_below("focal", 0, gamma=gamma)
+    batch = _Batch.of(y_true, logits, class_weights)
+    near = ops.minimum(batch.surprise, _HOPELESS)
+    missing = ops.maximum(-ops.expm1(-near), _TINY)  # 1 - p_t, without the rounding of p_t
+    values = ops.where(batch.surprise < _HOPELESS, ops.power(missing, gamma) * near, batch.surprise)
+    return _mean(values, batch.pixel_weights)
+
+
+def tversky(
+    y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = None, alpha: float = 0.3, beta: float = 0.7
+) -> KerasTensor:
+    """Mean over the classes present of 1 - TP / (TP + alpha FP + beta FN), counted with probabilities.
+
+    With Y the pixels of the class and P its probability, over the whole batch: TP = sum of P in Y, the false positives
+    FP = sum of P outside Y, the false negatives FN = sum of 1 - P in Y. `alpha` >= 0 weighs what is predicted and not
+    there, `beta` >= 0 what is there and not predicted; beta above alpha favours sensitivity.
+
+    Reference: Salehi et al. 2017, https://arxiv.org/abs/1706.05721, with its alpha and beta.
+
+    Example:
+        >>> import numpy as np
+        >>> truth, logits = np.array([[[1, 0]]]), np.zeros((1, 1, 2, 1), "float32")  # TP = FP = FN = .5
+        >>> round(float(tversky(truth, logits, alpha=1, beta=2)), 4)  # 1 - .5 / (.5 + .5 + 2 * .5)
+        0.75
+    """
+    batch = _Batch.of(y_true, logits, class_weights)
+    return _mean(_missing_share("tversky", batch, alpha, beta), batch.weights_of_present)
+
+
+def focal_tversky(
+    y_true: KerasTensor,
+    logits: KerasTensor,
+    *,
+    class_weights: _Weights = None,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    gamma: float = 4 / 3,
+) -> KerasTensor:
+    """Mean over the classes present of T^(1/gamma), with T the class' value in `tversky`.
+
+    The root lifts the classes that are nearly right, whose small structures are still wrong. Alpha and beta are as in
+    `tversky`: the paper has the same values under swapped names, and sums over the classes. Where T is 0 the gradient,
+    infinite by the formula, is 0.
+
+    Reference: Abraham and Khan 2018, https://arxiv.org/abs/1810.07842; gamma from 1 to 3.
+
+    Example:
+        >>> import numpy as np
+        >>> truth, logits = np.array([[[1, 0]]]), np.zeros((1, 1, 2, 1), "float32")
+        >>> round(float(focal_tversky(truth, logits, gamma=2)), 4)  # the root of .5
+        0.7071
+    """
+    _refuse_below("focal_tversky", 1, gamma=gamma)
+    batch = _Batch.of(y_true, logits, class_weights)
+    missing = ops.maximum(_missing_share("focal_tversky", batch, alpha, beta), _TINY)
+    return _mean(ops.power(missing, 1 / gamma), batch.weights_of_present)
 
 
 def dice(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = None) -> KerasTensor:
     """1 - mean over the classes present of the soft Dice coefficient 2 |Y P| / (|Y| + |P|), over the whole batch.
 
-    A class counts when the batch's truth holds it; with a single logit only class 1 does, whatever its weight. Without
-    any such class the loss is 0. Class weights make it a weighted mean over the classes.
+    Y is 1 in the pixels of the class, P its probability. It is `tversky` with alpha = beta = 1/2.
 
     Reference: Milletari et al. 2016, https://arxiv.org/abs/1606.04797.
+
+    Example:
+        >>> import numpy as np
+        >>> round(float(dice(np.array([[[1, 0]]]), np.zeros((1, 1, 2, 1), "float32"))), 4)  # 1 - 2 * .5 / (1 + 1)
+        0.5
     """
-    overlap, truth_sum, p_sum = _soft_counts(y_true, logits)
-    weights = _present(truth_sum, _checked(class_weights, logits))
-    return _mean(1 - 2 * overlap / ops.maximum(truth_sum + p_sum, 1e-6), weights)
+    return tversky(y_true, logits, class_weights=class_weights, alpha=0.5, beta=0.5)
 
 
 def iou(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = None) -> KerasTensor:
     """1 - mean over the classes present of the soft IoU |Y P| / (|Y| + |P| - |Y P|), over the whole batch.
 
-    Which classes count, and how: see `dice`.
+    Y and P are as in `dice`. It is `tversky` with alpha = beta = 1.
 
     Reference: Rahman and Wang 2016, Optimizing Intersection-Over-Union in Deep Neural Networks for Image Segmentation.
+
+    Example:
+        >>> import numpy as np
+        >>> round(float(iou(np.array([[[1, 0]]]), np.zeros((1, 1, 2, 1), "float32"))), 4)  # 1 - .5 / (1 + 1 - .5)
+        0.6667
     """
-    overlap, truth_sum, p_sum = _soft_counts(y_true, logits)
-    weights = _present(truth_sum, _checked(class_weights, logits))
-    return _mean(1 - overlap / ops.maximum(truth_sum + p_sum - overlap, 1e-6), weights)
+    return tversky(y_true, logits, class_weights=class_weights, alpha=1.0, beta=1.0)
+
+
+def lovasz(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = None) -> KerasTensor:
+    """Mean over the classes present of the Lovasz extension of 1 - IoU, over the whole batch.
+
+    For a class with the error m_i >= 0 of pixel i, sorted so that m_1 >= m_2 >= ..., it is sum over i of
+    m_i (J_i - J_(i-1)), where J_i is 1 - IoU of the class when just the first i pixels are wrong. For K logits m is
+    1 - p in the pixels of the class and p, its probability, elsewhere (Lovasz-Softmax); for a single logit z it is
+    max(0, 1 - z) in class 1 and max(0, 1 + z) in class 0 (Lovasz hinge).
+
+    It sorts all pixels once per class, and so takes some ten times as long as `dice`.
+
+    Reference: Berman et al. 2018, https://arxiv.org/abs/1705.08790; its Lovasz hinge also counts batches without
+    class 1.
+
+    Example:
+        >>> import numpy as np
+        >>> truth, logits = np.array([[[1, 0]]]), np.array([0.5, -0.8], "float32").reshape(1, 1, 2, 1)
+        >>> round(float(lovasz(truth, logits)), 4)  # errors .5 and .2; J_1 = J_2 = 1
+        0.5
+    """
+    batch = _Batch.of(y_true, logits, class_weights)
+    y, errors = batch.errors
+    order = ops.argsort(-ops.stop_gradient(errors), axis=-1)
+    y = ops.cast(ops.take_along_axis(y, order, axis=-1), "int32")
+    seen, place = ops.cumsum(y, axis=-1), ops.cumsum(ops.ones_like(y), axis=-1)
+    size = seen[:, -1:]
+    left, union = ops.cast(size - seen, "float32"), ops.cast(size + place - seen, "float32")
+    # J_i - J_(i-1), written without the difference: that of two nearly equal numbers would be mostly rounding.
+    step = ops.where(y == 1, 1 / union, left / (union * ops.maximum(union - 1, 1)))
+    values = ops.sum(step * ops.relu(ops.take_along_axis(errors, order, axis=-1)), axis=-1)
+    return _mean(values, batch.weights_of_present)
 
 
 LOSSES: dict[str, Callable[..., KerasTensor]] = {
@@ -90,40 +213,56 @@ LOSSES: dict[str, Callable[..., KerasTensor]] = {
     "binary_cross_entropy": binary_cross_entropy,
     "dice": dice,
     "iou": iou,
+    "tversky": tversky,
+    "focal": focal,
+    "focal_tversky": focal_tversky,
+    "lovasz": lovasz,
 }
+ALIASES = {"ce": "cross_entropy", "bce": "binary_cross_entropy", "jaccard": "iou"}
+SMOOTHED = ("cross_entropy", "binary_cross_entropy")  # the losses that know label smoothing
 
 
 class SegmentationLoss(keras.losses.Loss):
-    """A sum of losses, as Keras wants it: `SegmentationLoss("cross_entropy+dice")`.
+    """A sum of losses, as Keras wants it: `SegmentationLoss("ce+dice")`. The parts share one softmax.
 
     Args:
-        names: Keys of `LOSSES`, joined by `+`.
+        names: Keys of `LOSSES` or `ALIASES`, joined by `+`; kept without aliases.
         class_weights: One float of at least 0 per class, for every part of the sum; None weighs all classes alike. See
-            `inverse_frequency_weights`.
+            `inverse_frequency_weights` and `effective_number_weights`.
+        label_smoothing: At least 0, below 1; for the parts in `SMOOTHED`. The others have no use for it: overlap with a
+            blurred truth is best elsewhere than at the truth, and `focal` already spares what is right.
         name: Name of the loss.
 
     Raises:
-        SemsegError: A name is unknown, or the weights are not finite, negative or all 0.
+        SemsegError: A name is unknown, the weights are not finite, negative or all 0, or there is label smoothing out
+            of range or without a part that knows it.
+
+    Example:
+        >>> SegmentationLoss("ce+jaccard", [1, 2], label_smoothing=0.1).names
+        'cross_entropy+iou'
     """
 
-    def __init__(self, names: str, class_weights: _Weights = None, name: str = "loss"):
+    def __init__(self, names: str, class_weights: _Weights = None, label_smoothing: float = 0.0, name: str = "loss"):
         super().__init__(name=name)
-        self.names = names
-        self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
-        unknown = [part for part in names.split("+") if part not in LOSSES]
-        if unknown:
-            raise SemsegError(f"--loss: there is no loss {unknown[0]!r}; choose from {', '.join(LOSSES)}, joined by +")
-        self._parts = [LOSSES[part] for part in names.split("+")]
+        parts = [ALIASES.get(part, part) for part in names.split("+")]
+        _refuse_unknown(parts)
+        _refuse_smoothing(parts, label_smoothing)
         if class_weights is not None:
-            _refuse_senseless(self.class_weights)
+            _refuse_senseless(class_weights)
+        self.names = "+".join(parts)
+        self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
+        self.label_smoothing = label_smoothing
+        smoothing = {"label_smoothing": label_smoothing}
+        self._parts = [(LOSSES[part], smoothing if part in SMOOTHED else {}) for part in parts]
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         """Returns the sum, a scalar."""
-        return sum(part(y_true, y_pred, class_weights=self.class_weights) for part in self._parts)
+        batch = _Batch.of(y_true, y_pred, self.class_weights)
+        return sum(part(y_true, batch, **options) for part, options in self._parts)
 
     def get_config(self) -> dict:
         """Returns what `from_config` needs."""
-        return {"names": self.names, "class_weights": self.class_weights, "name": self.name}
+        return {name: getattr(self, name) for name in ("names", "class_weights", "label_smoothing", "name")}
 
 
 _RAREST = 1e-3  # share of the pixels below which a class is weighted no higher
@@ -150,9 +289,62 @@ def inverse_frequency_weights(shares: Sequence[float]) -> np.ndarray:
     """
     _refuse_senseless(shares)
     shares = np.asarray(shares, float)
-    present = shares > 0
-    weights = np.where(present, 1 / np.sqrt(np.maximum(shares, _RAREST)), 0.0)
-    return weights / weights[present].mean()
+    return _mean_1(1 / np.sqrt(np.maximum(shares, _RAREST)), shares > 0)
+
+
+def effective_number_weights(counts: Sequence[float], *, beta: float | None = None) -> np.ndarray:
+    """Class weights by the effective number of samples: (1 - beta) / (1 - beta^n) for a class of n pixels.
+
+    Classes of many more than 1 / (1 - beta) pixels weigh alike; below that, weights go like 1 / n. The paper's .9 to
+    .9999 count photos: nearly every class has more than 10 000 pixels, and no fixed beta suits a number that grows with
+    the masks' size while what there is to learn does not. So None takes 1 / (1 - beta) = a hundredth of all counted
+    pixels: classes below some percent are lifted. Shares below .001 are taken for .001: at most a factor of 10.5.
+
+    Args:
+        counts: Pixels of each class, `(K,)`, at least 0.
+        beta: At least 0 and below 1: 0 weighs all alike, and towards 1 weights go like 1 / n.
+
+    Returns:
+        Float `(K,)`: mean 1 over the classes that are there; 0 for those without a pixel.
+
+    Raises:
+        SemsegError: A count is negative or not finite, all are 0, or beta is out of range.
+
+    Reference: Cui et al. 2019, https://arxiv.org/abs/1901.05555.
+
+    Example:
+        >>> effective_number_weights([2, 1, 0], beta=0.5).round(3).tolist()  # .5 / .75 and .5 / .5
+        [0.8, 1.2, 0.0]
+    """
+    _refuse_senseless(counts)
+    counts = np.asarray(counts, float)
+    beta = max(0.0, 1 - 100 / counts.sum()) if beta is None else beta
+    if not 0 <= beta < 1:
+        raise SemsegError(f"effective_number_weights: got beta={beta}; expected at least 0 and below 1")
+    return _mean_1((1 - beta) / (1 - beta ** np.maximum(counts, _RAREST * counts.sum())), counts > 0)
+
+
+def _mean_1(weights: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Scaled to a mean of 1 over the classes present; 0 for the others."""
+    return np.where(present, weights, 0.0) / weights[present].mean()
+
+
+def _refuse_unknown(parts: Sequence[str]) -> None:
+    unknown = [part for part in parts if part not in LOSSES]
+    if unknown:
+        short = {name: alias for alias, name in ALIASES.items()}
+        known = ", ".join(f"{name} ({short[name]})" if name in short else name for name in LOSSES)
+        raise SemsegError(f"--loss: there is no loss {unknown[0]!r}; choose from {known}, joined by +")
+
+
+def _refuse_smoothing(parts: Sequence[str], label_smoothing: float) -> None:
+    if not 0 <= label_smoothing < 1:
+        raise SemsegError(f"--label-smoothing: got {label_smoothing}; expected at least 0 and below 1, such as 0.1")
+    if label_smoothing and not set(parts) & set(SMOOTHED):
+        raise SemsegError(
+            f"--label-smoothing: got {label_smoothing} with the loss {'+'.join(parts)}, which has no use for it; "
+            f"expected a sum with one of {', '.join(SMOOTHED)}"
+        )
 
 
 def _refuse_senseless(weights: Sequence[float]) -> None:
@@ -164,43 +356,124 @@ def _refuse_senseless(weights: Sequence[float]) -> None:
         )
 
 
-def _checked(class_weights: _Weights, logits: KerasTensor) -> KerasTensor | None:
+def _refuse_below(where: str, least: float, **numbers: float) -> None:
+    for name, value in numbers.items():
+        if not least <= value < float("inf"):
+            raise SemsegError(f"{where}: got {name}={value}; expected a finite number of at least {least}")
+
+
+_TINY = 1e-12  # keeps powers below 1 from an infinite gradient at 0
+_HOPELESS = 50.0  # -log p_t from which 1 - p_t is 1 in float32
+
+
+class _Batch:
+    """What the losses of a batch are made of, each quantity computed when it is first asked for.
+
+    A sum of losses hands one of these to its parts in place of the logits.
+    """
+
+    def __init__(self, y_true: KerasTensor, logits: KerasTensor, class_weights: _Weights):
+        truth = ops.cast(y_true, "int32")
+        counted = truth != IGNORE
+        self.logits = ops.cast(logits, "float32")
+        self.binary = logits.shape[-1] == 1
+        self.truth = ops.where(counted, truth, 0)  # (N, H, W)
+        self.counted = ops.cast(counted, "float32")  # (N, H, W): 1.0, and 0.0 where ignored
+        self.class_weights = _checked(class_weights, max(2, logits.shape[-1]))
+
+    @classmethod
+    def of(cls, y_true: KerasTensor, logits: "KerasTensor | _Batch", class_weights: _Weights) -> "_Batch":
+        """The batch, which may come in place of the logits; it has its own weights then."""
+        return logits if isinstance(logits, cls) else cls(y_true, logits, class_weights)
+
+    @cached_property
+    def pixel_weights(self) -> KerasTensor:
+        """Of each pixel `(N, H, W)`: 1.0 or its true class', and 0.0 where ignored."""
+        return self.counted if self.class_weights is None else self.counted * ops.take(self.class_weights, self.truth)
+
+    @cached_property
+    def log_p(self) -> KerasTensor:
+        """Log-probabilities `(N, H, W, K)`, for several logits."""
+        return ops.log_softmax(self.logits, axis=-1)
+
+    @cached_property
+    def p(self) -> KerasTensor:
+        """Probabilities of the classes `(N, H, W, K)`, or `(N, H, W, 1)` of class 1."""
+        return ops.sigmoid(self.logits) if self.binary else ops.exp(self.log_p)
+
+    @cached_property
+    def surprise(self) -> KerasTensor:
+        """-log p of the true class, `(N, H, W)`."""
+        if self.binary:
+            logit = self.logits[..., 0]
+            return ops.softplus(ops.where(self.truth == 1, -logit, logit))
+        return -ops.squeeze(ops.take_along_axis(self.log_p, self.truth[..., None], axis=-1), -1)
+
+    @cached_property
+    def mean_surprise(self) -> KerasTensor:
+        """Mean over all classes of -log p, `(N, H, W)`."""
+        if self.binary:
+            logit = self.logits[..., 0]
+            return (ops.softplus(logit) + ops.softplus(-logit)) / 2
+        return -ops.sum(self.log_p / self.logits.shape[-1], axis=-1)  # divided first: a sum might overflow
+
+    @cached_property
+    def soft_counts(self) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
+        """|Y P|, |Y| and |P| of each class, `(K,)` each, or `(1,)` of class 1; see `dice`."""
+        p_sum = ops.sum(self.p * self.counted[..., None], axis=(0, 1, 2))
+        if self.binary:
+            y = self.counted * ops.cast(self.truth, "float32")
+            return ops.sum(y * self.p[..., 0])[None], ops.sum(y)[None], p_sum
+        return self._by_class(self.counted * ops.exp(-self.surprise)), self._by_class(self.counted), p_sum
+
+    def _by_class(self, values: KerasTensor) -> KerasTensor:
+        """Sums `(N, H, W)` over the pixels of each true class, `(K,)`, by row first: long float32 sums lose digits."""
+        (n, height), k = ops.shape(self.truth)[:2], self.logits.shape[-1]
+        rows = ops.reshape(ops.arange(n * height, dtype="int32"), (n, height, 1))
+        ids = ops.reshape(rows * k + self.truth, (-1,))
+        return ops.sum(ops.reshape(ops.segment_sum(ops.reshape(values, (-1,)), ids, n * height * k), (-1, k)), axis=0)
+
+    @cached_property
+    def errors(self) -> tuple[KerasTensor, KerasTensor]:
+        """Is each pixel of the class, bool, and how wrong is it: `(K, N H W)`, or `(1, N H W)`; see `lovasz`.
+
+        An ignored pixel is of no class and has an error below 0.
+        """
+        truth, counted = ops.reshape(self.truth, (1, -1)), ops.reshape(self.counted, (1, -1)) > 0
+        if self.binary:
+            y, logit = truth == 1, ops.reshape(self.logits, (1, -1))
+            errors = 1 - ops.where(y, logit, -logit)
+        else:
+            y = truth == ops.arange(self.logits.shape[-1], dtype="int32")[:, None]
+            p = ops.transpose(ops.reshape(self.p, (-1, self.logits.shape[-1])))
+            errors = ops.where(y, 1 - p, p)
+        return ops.logical_and(y, counted), ops.where(counted, errors, -1.0)
+
+    @cached_property
+    def weights_of_present(self) -> KerasTensor:
+        """The weight, 1.0 or its own, of each class that the truth holds and 0.0 of the others, `(K,)` or `(1,)`."""
+        present = ops.cast(self.soft_counts[1] > 0, "float32")
+        return present if self.class_weights is None or self.binary else present * self.class_weights
+
+
+def _checked(class_weights: _Weights, num_classes: int) -> KerasTensor | None:
     """The weights as a float32 tensor `(K,)`."""
     if class_weights is None:
         return None
-    num_classes = max(2, logits.shape[-1])
     if len(class_weights) != num_classes:
         raise SemsegError(f"class weights: got {len(class_weights)} of them; expected {num_classes}, one per class")
     return ops.convert_to_tensor(class_weights, "float32")
 
 
-def _truth_and_weight(y_true: KerasTensor, class_weights: KerasTensor | None) -> tuple[KerasTensor, KerasTensor]:
-    """Ids with ignored pixels set to 0; the weight, 1.0 or its class', where a pixel counts and 0.0 elsewhere."""
-    truth = ops.cast(y_true, "int32")
-    counted = truth != IGNORE
-    truth, weight = ops.where(counted, truth, 0), ops.cast(counted, "float32")
-    return truth, weight if class_weights is None else weight * ops.take(class_weights, truth)
-
-
-def _soft_counts(y_true: KerasTensor, logits: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-    """Soft |Y P|, |Y| and |P| per class, each `(K,)`; for a single logit `(1,)`, of class 1."""
-    truth, counted = _truth_and_weight(y_true, None)
-    logits = ops.cast(logits, "float32")
-    if logits.shape[-1] == 1:
-        p, y = ops.sigmoid(logits), ops.cast(truth, "float32")[..., None]
-    else:
-        p, y = ops.softmax(logits, axis=-1), ops.one_hot(truth, logits.shape[-1], dtype="float32")
-    counted, pixels = counted[..., None], (0, 1, 2)
-    return ops.sum(y * p * counted, pixels), ops.sum(y * counted, pixels), ops.sum(p * counted, pixels)
-
-
-def _present(truth_sum: KerasTensor, class_weights: KerasTensor | None) -> KerasTensor:
-    """The weight, 1.0 or its own, of each class that the truth holds and 0.0 of the others, `(K,)` or `(1,)`."""
-    present = ops.cast(truth_sum > 0, "float32")
-    return present if class_weights is None or present.shape[0] == 1 else present * class_weights
+def _missing_share(where: str, batch: _Batch, alpha: float, beta: float) -> KerasTensor:
+    """1 - TP / (TP + alpha FP + beta FN) of each class; see `tversky`."""
+    _refuse_below(where, 0, alpha=alpha, beta=beta)
+    overlap, truth_sum, p_sum = batch.soft_counts
+    whole = overlap + alpha * (p_sum - overlap) + beta * (truth_sum - overlap)
+    return 1 - overlap / ops.maximum(whole, 1e-6)
 
 
 def _mean(values: KerasTensor, weights: KerasTensor) -> KerasTensor:
-    """Weighted mean, 0 where every weight is 0."""
+    """Weighted mean, 0 where every weight is 0; weighted before it is summed, since a sum might overflow."""
     total = ops.sum(weights)
-    return ops.sum(values * weights) / ops.where(total > 0, total, 1.0)
+    return ops.sum(values * (weights / ops.where(total > 0, total, 1.0)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from semseg.config import RunConfig
+from semseg.config import RunConfig, parse_class_weights
 from semseg.data.augment import Augmentation, parse_augmentation, suited_augmentation
 from semseg.data.base import Dataset
 from semseg.data.batches import Batches, data_generator, rare_class_weights
@@ -18,7 +18,7 @@ from semseg.data.cache import Cache
 from semseg.data.check import Findings
 from semseg.errors import NonFiniteLossError, SemsegError
 from semseg.files import replacing
-from semseg.losses import LOSSES, SegmentationLoss, inverse_frequency_weights
+from semseg.losses import LOSSES, SegmentationLoss, effective_number_weights, inverse_frequency_weights
 from semseg.metrics import ConfusionMatrix
 
 WARM_UP = 0.1  # share of all steps in which the learning rate rises
@@ -129,14 +129,16 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
             )
 
 
-def make_loss(names: str, dataset: Dataset, class_weights: np.ndarray | None = None) -> SegmentationLoss:
+def make_loss(
+    names: str, dataset: Dataset, class_weights: np.ndarray | None = None, label_smoothing: float = 0.0
+) -> SegmentationLoss:
     """The loss called `names`, checked against the task.
 
     Raises:
-        SemsegError: No such loss, or one that does not fit the number of classes.
+        SemsegError: No such loss, one that does not fit the number of classes, or senseless weights or smoothing.
     """
-    loss = SegmentationLoss(names, class_weights)
-    if "binary_cross_entropy" in names.split("+") and dataset.task != "binary":
+    loss = SegmentationLoss(names, class_weights, label_smoothing)
+    if "binary_cross_entropy" in loss.names.split("+") and dataset.task != "binary":
         fitting = ", ".join(name for name in LOSSES if name != "binary_cross_entropy")
         raise SemsegError(
             f"--loss: binary_cross_entropy is for 2 classes, and these data have {dataset.palette.num_classes}; "
@@ -187,9 +189,33 @@ def _augmentation(config: RunConfig, findings: Findings | None) -> Augmentation:
     return parse_augmentation(config.augment, default) if config.augment else default
 
 
-def make_class_weights(config: RunConfig, findings: Findings) -> np.ndarray | None:
-    """One weight per class for the loss, float `(K,)`, or None."""
-    return inverse_frequency_weights(findings.shares("train")) if config.class_weights == "inverse" else None
+def make_class_weights(config: RunConfig, findings: Findings, class_names: Sequence[str]) -> np.ndarray | None:
+    """One weight per class for the loss, float `(K,)`, or None; given by name, the classes not named weigh 1.
+
+    Raises:
+        SemsegError: As many weights as classes were expected, or there is no class of that name.
+    """
+    if config.class_weights == "none":
+        return None
+    if config.class_weights == "inverse":
+        return inverse_frequency_weights(findings.shares("train"))
+    if config.class_weights == "effective":
+        return effective_number_weights(findings.pixels("train")[:-1])
+    return _given_weights(parse_class_weights(config.class_weights), class_names)
+
+
+def _given_weights(given: list[float] | dict[str, float], class_names: Sequence[str]) -> np.ndarray:
+    if isinstance(given, dict):
+        unknown = [name for name in given if name not in class_names]
+        if unknown:
+            known = ", ".join(class_names)
+            raise SemsegError(f"--class-weights: there is no class {unknown[0]!r}; choose from {known}")
+        given = [given.get(name, 1.0) for name in class_names]
+    if len(given) != len(class_names):
+        raise SemsegError(
+            f"--class-weights: got {len(given)} of them; expected {len(class_names)}, for {', '.join(class_names)}"
+        )
+    return np.array(given)
 
 
 def train_model(
@@ -210,7 +236,7 @@ def train_model(
         model: From `build_model`: photos `(N, H, W, 3)`, 0 to 255, to logits `(N, H, W, K)`; of several outputs the
             first is what gets judged and saved, and all of them learn.
         batches: From `make_batches`; their loading threads are ended.
-        config: Epochs, learning rate and loss are read.
+        config: Epochs, learning rate, loss and label smoothing are read.
         model_path: `.keras` file for the best weights so far; written after each epoch that beats the earlier ones.
         results_path: CSV file for one row per epoch.
         class_weights: One weight per class for the loss.
@@ -227,7 +253,7 @@ def train_model(
     train_batches, val_batches = batches
     dataset = train_batches.dataset
     plain, outputs = plain_model(model), model.outputs if len(model.outputs) > 1 else model.outputs[0]
-    loss = make_loss(config.loss, dataset, class_weights)
+    loss = make_loss(config.loss, dataset, class_weights, config.label_smoothing)
     trained = TrainingModel(model.inputs[0], outputs, loss, dataset.palette.num_classes)
     trained.compile(_optimizer(config.learning_rate, steps=config.epochs * len(train_batches)))
     recorder = Recorder(results_path, batches)

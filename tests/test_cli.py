@@ -234,7 +234,9 @@ class TestBadInput:
     def test_settings_that_make_no_sense(self, fails, pairs):
         data = ["--data", str(pairs)]
         fails(2, "got 'turn=3'; expected none, or name=value", arguments=["--augment", "turn=3"])
-        fails(2, "--class-weights: got 'rare'; expected none or inverse", arguments=["--class-weights", "rare"])
+        fails(
+            2, "--class-weights: got 'rare'; expected none, inverse, effective", arguments=["--class-weights", "rare"]
+        )
         fails(2, "there is no data set 'coco'; choose one of", arguments=[*data, "--dataset", "coco"])
         fails(2, "'mine.json'; expected a number, or a classes.json", arguments=[*data, "--classes", "mine.json"])
 

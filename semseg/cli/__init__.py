@@ -80,9 +80,12 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     flag("--image-size", "SIZE", f"pixels that the network sees: 192, or height x width such as 192x256 (default: "
          f"{RunConfig.image_size[0]})", type=_image_size)  # fmt: skip
     flag("--filters", "N", "channels of the first block, the width of the network (default: %(default)s)", type=int)
-    flag("--loss", "NAME", "cross_entropy, binary_cross_entropy, dice, iou, or a sum like cross_entropy+dice "
-         "(default: %(default)s)")  # fmt: skip
-    flag("--class-weights", "HOW", "none, or inverse: rare classes weigh more in the loss (default: %(default)s)")
+    flag("--loss", "NAME", "ce (cross_entropy), bce (binary_cross_entropy), dice, iou (jaccard), tversky, focal, "
+         "focal_tversky, lovasz, or a sum like ce+dice (default: %(default)s)")  # fmt: skip
+    flag("--class-weights", "HOW", "none; inverse or effective: rare classes weigh more in the loss; or numbers: "
+         "1,2,.5 for all classes, pole=3,car=2 for some (default: %(default)s)")  # fmt: skip
+    flag("--label-smoothing", "X", "share of the truth that cross_entropy spreads over all classes, such as 0.1 "
+         "(default: %(default)s)", type=float)  # fmt: skip
     flag("--augment", "CHANGES", "none, or what differs from the default: rotation=10,vertical_flip=0.5 (default: "
          "suits the data)")  # fmt: skip
     flag("--test-split", "NAME", "split that gives the final scores (default: test where the data have one, else val)")

@@ -59,7 +59,8 @@ def train(arguments: argparse.Namespace) -> None:
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
-    SegmentationLoss(config.loss)  # a wrong name or size is told before any data are drawn or read
+    # A wrong name or size is told before any data are drawn or read.
+    SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
     without_weights = "none" if config.model == "encoder_unet" else config.encoder_weights
     _new_model(replace(config, encoder_weights=without_weights), num_logits=1)
     if config.augment:
@@ -71,6 +72,8 @@ def train(arguments: argparse.Namespace) -> None:
     model = _new_model(config, dataset.num_logits)
     findings, cache = look_at_data(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
+    class_weights = make_class_weights(config, findings, dataset.palette.names)
+    make_loss(config.loss, dataset, class_weights)
     say_what_was_found(dataset, findings)
     if cache.note:
         say_about("note", cache.note)
@@ -87,7 +90,7 @@ def train(arguments: argparse.Namespace) -> None:
     with _ctrl_c_noted() as asked_to_stop:
         history = train_model(
             model, batches, config, model_path=_model_path(config), results_path=output / "results.csv",
-            class_weights=make_class_weights(config, findings),
+            class_weights=class_weights,
             callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
         )  # fmt: skip
     _finish(output, config, dataset, plain_model(model), history, time.perf_counter() - start)
