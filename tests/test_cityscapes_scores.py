@@ -4,7 +4,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as theirs
+from cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling import CArgs, evaluateImgLists
 
 from semseg.cityscapes_scores import cityscapes_results
 from semseg.errors import SemsegError
@@ -30,7 +30,7 @@ def random_labels(seed, true_labels, predicted_labels):
 
 def their_results(truths, predictions, folder):
     """What cityscapesScripts writes for these label ids."""
-    args = theirs.CArgs()
+    args = CArgs()
     args.evalLabels, args.evalInstLevelScore, args.evalPixelAccuracy = [], False, False
     args.normalized, args.quiet, args.JSONOutput, args.exportFile = True, True, True, str(folder / "results.json")
     paths = {"truth": [], "prediction": []}
@@ -38,7 +38,7 @@ def their_results(truths, predictions, folder):
         for number, image in enumerate(images):
             paths[kind].append(str(folder / f"{kind}{number}.png"))
             cv2.imwrite(paths[kind][-1], image)
-    theirs.evaluateImgLists(paths["prediction"], paths["truth"], args)
+    evaluateImgLists(paths["prediction"], paths["truth"], args)
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
