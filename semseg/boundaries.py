@@ -57,19 +57,14 @@ def boundary_counts(truth: np.ndarray, prediction: np.ndarray, num_classes: int,
         array([[0, 2, 1, 1, 1, 1],
                [0, 2, 1, 1, 1, 1]])
     """
-    truth, prediction = _checked(truth, prediction, num_classes, distance)
-    bands = [_near_border(ids, distance) for ids in (truth, prediction)]
-    lines = [_near_border(ids, 1) for ids in (truth, prediction)]
+    maps = _checked(truth, prediction, num_classes, distance)
+    truth, prediction = maps
+    bands = [_near_border(ids, distance) for ids in maps]
     both = _count(truth, bands[0] & bands[1] & (truth == prediction), num_classes)
-    either = _count(truth, bands[0], num_classes) + _count(prediction, bands[1], num_classes) - both
-    on_border = [_count(ids, line, num_classes) for ids, line in zip((truth, prediction), lines, strict=True)]
-    met = np.zeros((2, num_classes), np.int64)
-    for k in np.flatnonzero(on_border[0] * on_border[1]):
-        met[:, k] = _met(
-            *(((ids == k) & line).view(np.uint8) for ids, line in zip((truth, prediction), lines, strict=True)),
-            distance,
-        )
-    return np.stack([both, either, met[0], on_border[0], met[1], on_border[1]])
+    truth_band, prediction_band = (_count(ids, band, num_classes) for ids, band in zip(maps, bands, strict=True))
+    lines = [np.where(_near_border(ids, 1), ids, IGNORE) for ids in maps]
+    met, on_border = _met(*lines, num_classes, distance)
+    return np.stack([both, truth_band + prediction_band - both, met[0], on_border[0], met[1], on_border[1]])
 
 
 def boundary_scores(counts: np.ndarray) -> dict[str, float | np.ndarray]:
@@ -138,10 +133,12 @@ def _count(ids: np.ndarray, chosen: np.ndarray, num_classes: int) -> np.ndarray:
     return np.bincount(ids[chosen], minlength=num_classes)
 
 
-def _met(truth: np.ndarray, prediction: np.ndarray, distance: int) -> tuple[int, int]:
-    """How many pixels of each line have one of the other within reach."""
-    square = _square(distance)
-    return (
-        cv2.countNonZero(truth & cv2.dilate(prediction, square)),
-        cv2.countNonZero(prediction & cv2.dilate(truth, square)),
-    )
+def _met(truth: np.ndarray, prediction: np.ndarray, num_classes: int, distance: int) -> tuple[np.ndarray, np.ndarray]:
+    """Per class, of the lines of truth and prediction: pixels with one of the other line within reach, and all."""
+    on_border = np.stack([_count(line, line != IGNORE, num_classes) for line in (truth, prediction)])
+    met, square = np.zeros_like(on_border), _square(distance)
+    for k in np.flatnonzero(on_border.all(axis=0)):
+        lines = [(line == k).view(np.uint8) for line in (truth, prediction)]
+        for row in (0, 1):
+            met[row, k] = cv2.countNonZero(lines[row] & cv2.dilate(lines[1 - row], square))
+    return met, on_border

@@ -4,7 +4,18 @@ from keras import ops
 from sklearn import metrics as sk
 
 from semseg.errors import SemsegError
-from semseg.metrics import ConfusionMatrix, class_ids, confusion_matrix, scores
+from semseg.metrics import (
+    PER_CLASS_SCORES,
+    ConfusionMatrix,
+    bootstrap_intervals,
+    calibration_bins,
+    class_counts,
+    class_ids,
+    confusion_matrix,
+    expected_calibration_error,
+    merge_classes,
+    scores,
+)
 
 
 def random_ids(seed=0, classes=6, size=5000):
@@ -51,11 +62,15 @@ class TestScores:
         assert result["accuracy"] == pytest.approx(80 / 100)
         np.testing.assert_allclose(result["sensitivity"], [50 / 60, 20 / 25, 10 / 15])
         np.testing.assert_allclose(result["specificity"], [30 / 40, 65 / 75, 85 / 85])
+        np.testing.assert_allclose(result["precision"], [50 / 60, 20 / 30, 10 / 10])
         np.testing.assert_allclose(result["dice"], [100 / 120, 40 / 55, 20 / 25])
         np.testing.assert_allclose(result["iou"], [50 / 70, 20 / 35, 10 / 15])
         assert result["macro_iou"] == pytest.approx((50 / 70 + 20 / 35 + 10 / 15) / 3)
         assert result["micro_sensitivity"] == pytest.approx(0.8)
         assert result["micro_specificity"] == pytest.approx(180 / 200)
+        assert result["micro_precision"] == pytest.approx(0.8)
+        assert result["weighted_iou"] == pytest.approx(0.60 * 50 / 70 + 0.25 * 20 / 35 + 0.15 * 10 / 15)
+        assert result["weighted_sensitivity"] == pytest.approx(0.8)
         assert result["micro_dice"] == pytest.approx(160 / 200)
         assert result["micro_iou"] == pytest.approx(80 / 120)
 
@@ -65,10 +80,12 @@ class TestScores:
         result = scores(confusion_matrix(truth, prediction, 6))
         t, p = truth[counted], prediction[counted]
         assert result["accuracy"] == pytest.approx(sk.accuracy_score(t, p))
-        for ours, theirs in (("sensitivity", sk.recall_score), ("dice", sk.f1_score), ("iou", sk.jaccard_score)):
+        same = {"sensitivity": sk.recall_score, "precision": sk.precision_score, "dice": sk.f1_score,
+                "iou": sk.jaccard_score}  # fmt: skip
+        for ours, theirs in same.items():
             np.testing.assert_allclose(result[ours], theirs(t, p, average=None))
-            assert result[f"macro_{ours}"] == pytest.approx(theirs(t, p, average="macro"))
-            assert result[f"micro_{ours}"] == pytest.approx(theirs(t, p, average="micro"))
+            for average in ("macro", "micro", "weighted"):
+                assert result[f"{average}_{ours}"] == pytest.approx(theirs(t, p, average=average))
         specificity = [sk.recall_score(t != k, p != k) for k in range(6)]
         np.testing.assert_allclose(result["specificity"], specificity)
 
@@ -77,14 +94,160 @@ class TestScores:
         assert np.isnan(result["iou"][2]) and np.isnan(result["dice"][2]) and np.isnan(result["sensitivity"][2])
         assert result["macro_iou"] == 1
 
-    def test_a_class_only_predicted_scores_zero(self):
+    def test_a_class_only_predicted_scores_zero_and_weighs_nothing(self):
         result = scores(np.array([[4, 2], [0, 0]]))
-        assert result["iou"][1] == 0
+        assert result["iou"][1] == result["precision"][1] == 0
         assert np.isnan(result["sensitivity"][1])
+        assert result["macro_iou"] == pytest.approx(1 / 3)
+        assert result["weighted_iou"] == pytest.approx(2 / 3)
+
+    def test_a_class_never_predicted_has_no_precision_and_leaves_its_means_alone(self):
+        result = scores(np.array([[4, 0], [1, 0]]))
+        assert np.isnan(result["precision"][1])
+        assert result["macro_precision"] == result["weighted_precision"] == 0.8
+        assert result["macro_sensitivity"] == 0.5
 
     def test_nothing_counted_gives_nan_without_a_warning(self):
         result = scores(np.zeros((3, 3), np.int64))
-        assert np.isnan(result["accuracy"]) and np.isnan(result["macro_iou"]) and np.isnan(result["micro_dice"])
+        assert np.isnan([result["accuracy"], result["macro_iou"], result["micro_dice"], result["weighted_iou"]]).all()
+
+    def test_every_name_stands_in_the_result(self):
+        kinds = ("", "macro_", "micro_", "weighted_")
+        assert set(scores(np.eye(2, dtype=int))) == {"accuracy"} | {
+            k + name for k in kinds for name in PER_CLASS_SCORES
+        }
+
+
+@pytest.mark.plain
+class TestMergeClasses:
+    def test_equals_merging_the_ids_first(self):
+        truth, prediction = random_ids(seed=1)
+        groups = np.array([0, 2, 1, 2, 0, 2])
+        coarse = np.where(truth == 255, 255, groups[truth % 6])
+        merged = merge_classes(confusion_matrix(truth, prediction, 6), groups)
+        np.testing.assert_array_equal(merged, confusion_matrix(coarse, groups[prediction], 3))
+
+    @pytest.mark.parametrize("groups", [[0, 1], [0, -1, 1]])
+    def test_anything_but_a_group_per_class_is_refused(self, groups):
+        with pytest.raises(SemsegError, match=rf"got groups \[{groups[0]}, {groups[1]}.*expected 3 numbers"):
+            merge_classes(np.eye(3, dtype=int), groups)
+
+
+def counts_of_images(seed, images=40, classes=4):
+    """Counts of images of different difficulty, `(N, 3, K)`, and their matrices."""
+    rng = np.random.default_rng(seed)
+    matrices = [rng.integers(0, 30, (classes, classes)) + np.diag(rng.integers(0, 300, classes)) for _ in range(images)]
+    return np.stack([class_counts(matrix) for matrix in matrices]), matrices
+
+
+@pytest.mark.plain
+class TestBootstrapIntervals:
+    def test_equal_drawing_the_images_one_by_one(self):
+        counts, matrices = counts_of_images(0, images=12)
+        found = bootstrap_intervals(counts, draws=4000, seed=3)
+        rng = np.random.default_rng(99)
+        drawn = [scores(sum(matrices[i] for i in rng.integers(0, 12, 12))) for _ in range(4000)]
+        for name, interval in found.items():
+            values = [score[name] for score in drawn]
+            np.testing.assert_allclose(interval, np.quantile(values, [0.025, 0.975]), atol=0.1 * np.ptp(values))
+
+    def test_hold_the_score_itself_and_narrow_with_more_images(self):
+        counts, matrices = counts_of_images(1, images=20)
+        whole, few, many = (scores(sum(matrices)), bootstrap_intervals(counts),
+                            bootstrap_intervals(np.concatenate([counts] * 16)))  # fmt: skip
+        for name in ("accuracy", "macro_iou", "macro_dice", "weighted_iou"):
+            assert few[name][0] < many[name][0] < whole[name] < many[name][1] < few[name][1]
+            assert np.ptp(many[name]) == pytest.approx(np.ptp(few[name]) / 4, rel=0.15)
+
+    def test_cover_the_truth_as_often_as_they_say(self):
+        rng, hits = np.random.default_rng(5), 0
+        for trial in range(200):
+            right = rng.binomial(100, rng.beta(8, 2, 60))  # images of 100 pixels, accuracy .8 in the mean
+            counts = np.stack([np.stack([right, right * 0], 1), np.tile([100, 0], (60, 1)),
+                               np.stack([right, 100 - right], 1)], axis=1)  # fmt: skip
+            low, high = bootstrap_intervals(counts, draws=200, level=0.9, seed=trial)["accuracy"]
+            hits += low <= 0.8 <= high
+        assert 0.83 <= hits / 200 <= 0.96
+
+    def test_one_image_gives_its_own_scores(self):
+        counts, matrices = counts_of_images(2, images=1)
+        for name, (low, high) in bootstrap_intervals(counts, draws=7).items():
+            assert low == high == pytest.approx(scores(matrices[0])[name])
+
+    def test_the_seed_decides(self):
+        counts, _ = counts_of_images(3)
+        assert bootstrap_intervals(counts, seed=1) == bootstrap_intervals(counts, seed=1)
+        assert bootstrap_intervals(counts, seed=1) != bootstrap_intervals(counts, seed=2)
+
+    def test_images_and_classes_without_pixels_are_no_matter(self):
+        counts = np.zeros((3, 3, 2), int)
+        assert np.isnan(bootstrap_intervals(counts)["macro_iou"]).all()
+        counts[0] = [[8, 0], [10, 0], [8, 2]]
+        low, high = bootstrap_intervals(counts)["accuracy"]  # a draw without the first image has no accuracy
+        assert low == high == 0.8
+
+    @pytest.mark.parametrize(
+        ("shape", "arguments", "message"),
+        [
+            ((0, 3, 2), {}, r"got counts of shape \(0, 3, 2\); expected \(images, 3, classes\)"),
+            ((4, 2, 2), {}, r"\(4, 2, 2\)"),
+            ((4, 3, 2), {"draws": 0}, "got draws=0"),
+            ((4, 3, 2), {"level": 95}, "level=95"),
+        ],
+    )
+    def test_nonsense_is_refused(self, shape, arguments, message):
+        with pytest.raises(SemsegError, match=message):
+            bootstrap_intervals(np.ones(shape, int), **arguments)
+
+
+@pytest.mark.plain
+class TestCalibration:
+    def test_equals_the_definition_bin_by_bin(self):
+        rng = np.random.default_rng(0)
+        truth, prediction = (ids.reshape(50, 100) for ids in random_ids())
+        confidence = rng.random((50, 100))
+        bins = calibration_bins(truth, prediction, confidence, bins=10)
+        error = 0
+        for b in range(10):
+            chosen = (truth != 255) & (confidence > b / 10) & (confidence <= (b + 1) / 10)
+            hits = (truth == prediction)[chosen]
+            assert bins[:2, b].tolist() == [chosen.sum(), hits.sum()]
+            assert bins[2, b] == pytest.approx(confidence[chosen].sum())
+            error += chosen.sum() * abs(hits.mean() - confidence[chosen].mean())
+        assert expected_calibration_error(bins) == pytest.approx(error / (truth != 255).sum())
+
+    def test_edges_belong_to_the_bin_below_and_zero_to_the_first(self):
+        confidence = np.array([0.0, 0.25, 0.5, 0.5000001, 1.0])
+        assert calibration_bins(np.zeros(5, int), np.zeros(5, int), confidence, bins=4)[0].tolist() == [2, 1, 1, 1]
+
+    def test_images_add_up(self):
+        truth, prediction = random_ids()
+        confidence = np.random.default_rng(1).random(truth.shape).astype("float32")
+        parts = [calibration_bins(truth[part], prediction[part], confidence[part]) for part in np.s_[:99, 99:]]
+        np.testing.assert_allclose(sum(parts), calibration_bins(truth, prediction, confidence))
+
+    def test_certain_and_right_is_no_error_and_certain_and_wrong_all_of_it(self):
+        truth, sure = np.array([0, 1]), np.ones(2)
+        assert expected_calibration_error(calibration_bins(truth, truth, sure)) == 0
+        assert expected_calibration_error(calibration_bins(truth, 1 - truth, sure)) == 1
+
+    def test_nothing_counted_is_no_score(self):
+        bins = calibration_bins(np.array([255]), np.array([0]), np.array([0.5]))
+        assert bins.shape == (3, 15)
+        assert np.isnan(expected_calibration_error(bins))
+
+    @pytest.mark.parametrize(
+        ("confidence", "bins", "message"),
+        [
+            ([0.5, 3.0], 15, "got confidences 0.5 to 3; expected 0 to 1: give probabilities"),
+            ([0.5, np.nan], 15, "confidences nan to nan"),
+            ([0.5], 15, r"got \(2,\), \(2,\), \(1,\)"),
+            ([0.5, 0.5], 0, "and 0 bins"),
+        ],
+    )
+    def test_nonsense_is_refused(self, confidence, bins, message):
+        with pytest.raises(SemsegError, match=message):
+            calibration_bins(np.array([0, 1]), np.array([0, 1]), np.array(confidence), bins)
 
 
 class TestKerasMetric:
@@ -114,6 +277,17 @@ class TestKerasMetric:
         metric.high.assign(np.array([[5, 0], [0, 0]], "int32"))
         metric.update_state(np.zeros((1, 2, 2), "uint8"), np.full((1, 2, 2, 1), -1.0, "float32"))
         assert metric.matrix().tolist() == [[5 * 2**30 + 2**30 - 1 + 4, 0], [0, 7]]
+
+    def test_a_batch_counts_exactly_beyond_the_reach_of_float32(self):
+        pixels = 2**24 + 3
+        metric = ConfusionMatrix(2)
+        metric.update_state(np.zeros((1, 1, pixels), "uint8"), np.full((1, 1, pixels, 1), -1, "float16"))
+        assert metric.matrix()[0, 0] == pixels
+
+    def test_of_equal_logits_the_first_counts_and_nan_does_no_harm(self):
+        metric = ConfusionMatrix(3)
+        metric.update_state(np.array([[[2, 255, 1]]]), np.array([[[[0, 1, 1], [np.nan] * 3, [4, 4, 4]]]], "float32"))
+        assert metric.matrix().tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
 
     def test_nothing_counted_is_no_score(self):
         metric = ConfusionMatrix(3)
