@@ -1,9 +1,10 @@
 """Every picture of a run. Takes arrays and plain values; the only room that imports matplotlib."""
 
+from semseg.report.comparison import save_learning_curves, save_quality_cost
 from semseg.report.data_page import save_data_page
 from semseg.report.painting import WRONG, overlay, paint, paint_errors
-from semseg.report.predictions import show_predictions
-from semseg.report.scores import save_confusion_matrix
+from semseg.report.predictions import save_ranked, save_side_by_side, show_predictions
+from semseg.report.scores import save_confusion_matrix, save_reliability
 from semseg.report.training import get_acc, save_batch
 
 __all__ = [
@@ -15,5 +16,10 @@ __all__ = [
     "save_batch",
     "save_confusion_matrix",
     "save_data_page",
+    "save_learning_curves",
+    "save_quality_cost",
+    "save_ranked",
+    "save_reliability",
+    "save_side_by_side",
     "show_predictions",
 ]

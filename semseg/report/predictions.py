@@ -1,15 +1,18 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from semseg.palettes import Palette
 from semseg.report.painting import paint, paint_errors
-from semseg.report.style import STYLE, class_legend, drawable, save_figure, show_image
+from semseg.report.style import FAINT, INK, STYLE, class_legend, drawable, save_figure, shortened, show_image
 
 PANEL = 3.6  # inches
+PAGE = 22.0  # inches: pages with many columns get smaller panels
+LINE, GAP = 0.3, 0.1  # inches: a line of text above a panel, the space between panels
 
 
 def show_predictions(
@@ -62,3 +65,98 @@ def _prediction_figure(
             show_image(axis, image, smooth=title == "Photo")
         class_legend(figure, palette, truth, prediction)
     return figure
+
+
+def save_ranked(
+    samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+    palette: Palette,
+    path: str | Path,
+    *,
+    title: str,
+) -> Path:
+    """Draws the worst or the best of a split on one page: photo, truth, prediction and errors, a row per sample.
+
+    Args:
+        samples: Caption (name and scores), photo uint8 RGB `(H, W, 3)`, true ids and predicted ids `(H, W)`.
+        palette: Names and colours of the classes.
+        path: Where the PNG goes.
+        title: What the page shows.
+
+    Returns:
+        The path.
+    """
+    with matplotlib.rc_context(STYLE):
+        headings = ("Photo", "Truth", "Prediction", "Errors in red")
+        figure, axes = _page(title, headings, [photo.shape[:2] for _, photo, _, _ in samples])
+        for row, (caption, photo, truth, prediction) in zip(axes, samples, strict=True):
+            row[0].set_title(shortened(caption, 130), fontsize=10, fontweight="normal", color=INK, pad=4)
+            show_image(row[0], photo, smooth=True)
+            images = paint(truth, palette), paint(prediction, palette), paint_errors(photo, truth, prediction)
+            for axis, image in zip(row[1:], images, strict=True):
+                show_image(axis, image, smooth=False)
+        class_legend(figure, palette, *(mask for sample in samples for mask in sample[2:]))
+        return save_figure(figure, path)
+
+
+def save_side_by_side(
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]],
+    palette: Palette,
+    path: str | Path,
+    scores: Sequence[Mapping[str, float]],
+) -> Path:
+    """Draws the same photos as several networks see them, a row per photo, the truth in the second column.
+
+    Args:
+        rows: Caption, photo uint8 RGB `(H, W, 3)`, true ids `(H, W)`, and by network the predicted ids `(H, W)`.
+        palette: Names and colours of the classes.
+        path: Where the PNG goes.
+        scores: For each row by network the mean IoU of this photo, 0 to 1, or NaN.
+
+    Returns:
+        The path.
+    """
+    networks = list(rows[0][3])
+    title = "The same photos by each network; above each prediction the mean IoU over the classes of this photo"
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _page(title, ("Photo", "Truth", *networks), [photo.shape[:2] for _, photo, _, _ in rows])
+        for row, (caption, photo, truth, predictions), found in zip(axes, rows, scores, strict=True):
+            row[0].set_title(shortened(caption, _letters(row[0], 2)), fontsize=9, fontweight="normal", pad=4)
+            show_image(row[0], photo, smooth=True)
+            show_image(row[1], paint(truth, palette), smooth=False)
+            best = np.nanmax([-1.0, *found.values()])
+            for axis, network in zip(row[2:], networks, strict=True):
+                show_image(axis, paint(predictions[network], palette), smooth=False)
+                _score_title(axis, found[network], found[network] == best)
+        class_legend(figure, palette, *(mask for _, _, truth, by in rows for mask in (truth, *by.values())))
+        return save_figure(figure, path)
+
+
+def _score_title(axis: Axes, score: float, best: bool) -> None:
+    text = "no score" if np.isnan(score) else f"{score:.3f}" + (" best" if best else "")
+    axis.set_title(text, fontsize=9, fontweight="bold" if best else "normal", color=INK if best else FAINT, pad=4)
+
+
+def _page(title: str, headings: Sequence[str], shapes: Sequence[tuple[int, int]]) -> tuple[Figure, np.ndarray]:
+    """A figure with a row of panels per shape, each as high as its photo: the figure, and the axes as an array."""
+    widest = min(PANEL, PAGE / len(headings))
+    heights = [min(widest, widest * high / wide) for high, wide in shapes]
+    width = max(high * shape[1] / shape[0] for high, shape in zip(heights, shapes, strict=True))
+    size = len(headings) * (width + GAP) - GAP, sum(heights) + LINE * len(shapes)
+    figure = Figure(figsize=size)
+    axes = np.empty((len(shapes), len(headings)), object)
+    bottom = size[1]
+    for row, high in enumerate(heights):
+        bottom -= high + LINE
+        for column in range(len(headings)):
+            box = column * (width + GAP) / size[0], bottom / size[1], width / size[0], high / size[1]
+            axes[row, column] = figure.add_axes(box, anchor="W")
+    for axis, heading in zip(axes[0], headings, strict=True):
+        text = shortened(heading, _letters(axis, 1))
+        figure.text(axis.get_position(original=True).x0, 1 + 0.02 / size[1], text, fontsize=12, fontweight="bold")
+    figure.text(0, 1 + (LINE + 0.1) / size[1], shortened(title, 150), fontsize=14, fontweight="bold")
+    return figure, axes
+
+
+def _letters(axis: Axes, panels: int) -> int:
+    """How many letters of a heading fit above so many panels."""
+    return max(14, int(axis.get_position(original=True).width * axis.figure.get_figwidth() * panels / 0.115))

@@ -1,15 +1,25 @@
-from collections.abc import Sequence
+"""Scores as pictures: which classes are taken for which, and whether the network knows how sure it may be."""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from semseg.report.style import INK, STYLE, save_figure
+from semseg.report.style import FAINT, GRID, INK, STYLE, save_figure, short, shortened
+
+EMPTY = "#f4f4f4"
+MOST_NUMBERED = 36  # classes whose cells are large enough for numbers
+HIT, GAP = "#1d6fb8", "#d64545"
 
 
 def save_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> Path:
-    """Draws a confusion matrix with each row as shares of its true class.
+    """Draws a confusion matrix twice: each row as shares of its true class, and the pixels themselves.
 
     Args:
         matrix: int64 `(K, K)`, rows truth, columns prediction.
@@ -21,28 +31,127 @@ def save_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: str | 
     """
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
-    k = len(names)
-    side = max(5.0, 2.4 + 0.5 * k)
+    counts = np.where((matrix > 0) & (totals > 0), matrix, np.nan)
+    percent = [f"{shortened(name, 28)}  {share:.1%}" for name, share in zip(names, _shares(totals), strict=True)]
+    pixels = [
+        f"{short(total)}  {shortened(name, 28)}" for name, total in zip(names, totals[:, 0].tolist(), strict=True)
+    ]
+    side = float(np.clip(0.5 * len(names), 3.4, 12))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-        axis = figure.subplots()
-        axis.set_title("Confusion matrix: of each true class, % predicted as ...")
-        colors = matplotlib.colormaps["Blues"].with_extremes(bad="#f4f4f4")
-        axis.imshow(np.ma.masked_invalid(shares), cmap=colors, vmin=0, vmax=1)
-        axis.set_xticks(range(k), names, rotation=60, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(k), [f"{name}  {share:.1%}" for name, share in zip(names, _shares(totals), strict=True)])
-        axis.tick_params(length=0, labelcolor=INK)
-        axis.set_xlabel("prediction")
-        axis.set_ylabel("truth, with its share of the pixels")
-        axis.spines[:].set_visible(False)
-        for (row, column), share in np.ndenumerate(shares):
-            if share >= 0.005:
-                axis.text(
-                    column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=9,
-                    color="white" if share > 0.55 else INK, in_layout=False,
-                )  # fmt: skip
+        figure = Figure(figsize=(2 * side + 4.6, side + 2.2), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.04)
+        left, right = figure.subplots(1, 2)
+        left.set_title("Of each true class, % predicted as ...")
+        _matrix(left, shares, Normalize(0, 1), lambda share: f"{100 * share:.0f}" if share >= 0.005 else "")
+        _class_ticks(left, percent, names)
+        left.set_ylabel("truth, with its share of the pixels")
+        right.set_title("Pixels, in logarithmic shades")
+        least = matrix[matrix > 0].min(initial=matrix.max())
+        _matrix(right, counts, LogNorm(max(1, least), max(10 * least, matrix.max(), 10)), short)
+        right.yaxis.tick_right()
+        _class_ticks(right, pixels, names)
+        right.yaxis.set_label_position("right")
+        right.set_ylabel("truth, with its pixels")
         return save_figure(figure, path)
+
+
+def _matrix(axis: Axes, values: np.ndarray, norm: Normalize, text: Callable[[float], str]) -> None:
+    """Cells in shades of blue, with their numbers, or a scale of the shades where there are too many for numbers."""
+    colors = matplotlib.colormaps["Blues"].with_extremes(bad=EMPTY)
+    image = axis.imshow(np.ma.masked_invalid(values), cmap=colors, norm=norm, interpolation="nearest")
+    axis.spines[:].set_visible(False)
+    if len(values) > MOST_NUMBERED:
+        form = PercentFormatter(1) if norm.vmax == 1 else FuncFormatter(lambda value, _: short(value))
+        axis.figure.colorbar(image, ax=axis, location="bottom", shrink=0.5, aspect=40, format=form)
+        return
+    size = 12 if len(values) < 5 else 8.5
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            axis.text(
+                column, row, text(value), ha="center", va="center", fontsize=size,
+                color="white" if norm(value) > 0.55 else INK, in_layout=False,
+            )  # fmt: skip
+
+
+def _class_ticks(axis: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Names at the cells, every second, third ... where they would touch."""
+    cell = axis.figure.get_figheight() * 62 / len(rows)  # points, about
+    size = float(np.clip(0.8 * cell, 6.5, 10))
+    shown = range(0, len(rows), int(np.ceil(1.1 * size / cell)))
+    axis.set_xticks(shown, [columns[i] for i in shown], rotation=60, ha="right", rotation_mode="anchor")
+    axis.set_yticks(shown, [rows[i] for i in shown])
+    axis.tick_params(length=0, labelcolor=INK, labelsize=size)
+    axis.set_xlabel("prediction")
 
 
 def _shares(totals: np.ndarray) -> list[float]:
     return (totals[:, 0] / max(1, totals.sum())).tolist()
+
+
+def save_reliability(bins: np.ndarray, error: float, path: str | Path) -> Path:
+    """Draws how often the network is right when it is so sure, and how many pixels that concerns.
+
+    Args:
+        bins: float64 `(3, B)`: pixels, hits and sum of confidence in B equal steps of confidence from 0 to 1.
+        error: The expected calibration error, 0 to 1; NaN without pixels.
+        path: Where the PNG goes.
+
+    Returns:
+        The path.
+
+    Reference:
+        Guo et al., On Calibration of Modern Neural Networks, ICML 2017, https://arxiv.org/abs/1706.04599.
+    """
+    pixels, hits, confidence = np.asarray(bins, np.float64)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 8.2), layout="constrained")
+        figure.suptitle(_verdict(pixels, hits, confidence, error), x=0.02, ha="left", fontsize=11)
+        upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+        _accuracy_bars(upper, pixels, hits, confidence)
+        shares = pixels / max(1, pixels.sum())
+        middles = (np.arange(len(pixels)) + 0.5) / len(pixels)
+        lower.bar(middles, shares, 0.92 / len(pixels), color=FAINT)
+        for middle, share in zip(middles, shares, strict=True):
+            if share >= 0.0005:
+                lower.text(middle, share, f"{share:.1%}", ha="center", va="bottom", fontsize=6.5, color=INK)
+        lower.set_title("Share of the pixels")
+        lower.set_ylim(0, 1.15 * max(0.01, shares.max()))
+        lower.set_xlabel("confidence: probability of the predicted class")
+        for axis in (upper, lower):
+            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        lower.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        return save_figure(figure, path)
+
+
+def _verdict(pixels: np.ndarray, hits: np.ndarray, confidence: np.ndarray, error: float) -> str:
+    total = pixels.sum()
+    if not total:
+        return "No pixel has a truth to compare with: nothing to say about confidence"
+    sure, right = confidence.sum() / total, hits.sum() / total
+    word = "too sure on the whole" if sure > right else "not sure enough on the whole"
+    verdict = "as sure as it may be" if error < 0.01 else word
+    return (
+        f"Expected calibration error {error:.3f}: confidence and\n"
+        f"accuracy lie {100 * error:.1f} points apart on average.\n"
+        f"Confidence {sure:.1%}, accuracy {right:.1%}: {verdict}."
+    )
+
+
+def _accuracy_bars(axis: Axes, pixels: np.ndarray, hits: np.ndarray, confidence: np.ndarray) -> None:
+    seen = np.flatnonzero(pixels)
+    accuracy, sure = hits[seen] / pixels[seen], confidence[seen] / pixels[seen]
+    places, width = (seen + 0.5) / len(pixels), 0.92 / len(pixels)
+    axis.set_axisbelow(True)
+    axis.grid(True, color=GRID)
+    axis.bar(places, accuracy, width, color=HIT)
+    axis.bar(
+        places, np.abs(sure - accuracy), width, np.minimum(sure, accuracy), color="none", edgecolor=GAP, hatch="////",
+        linewidth=1,
+    )  # fmt: skip
+    axis.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
+    axis.set(xlim=(0, 1), ylim=(0, 1), title="Accuracy at each confidence")
+    handles = [
+        Patch(color=HIT, label="accuracy"),
+        Patch(fc="white", ec=GAP, hatch="////", label="gap to confidence"),
+    ]
+    axis.legend(handles=handles, loc="upper left")

@@ -44,26 +44,54 @@ def show_image(axis: Axes, image: np.ndarray, smooth: bool) -> None:
 
 
 def class_legend(figure: Figure, palette: Palette, *masks: np.ndarray) -> None:
-    """Colours and names of the classes that can be seen in the masks, the largest first, below the figure."""
+    """Colours and names of the classes that can be seen in any of the masks, the largest first, below the figure."""
     counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)
-    least = LEGEND_SHARE * counts.sum()
+    least = LEGEND_SHARE * counts.sum() / len(masks)
     present = [i for i in np.argsort(-counts[: palette.num_classes], kind="stable") if counts[i] > least]
     handles = [
-        Patch(facecolor=np.array(palette.colors[i]) / 255, edgecolor=FAINT, linewidth=0.5, label=palette.names[i])
+        Patch(
+            facecolor=np.array(palette.colors[i]) / 255,
+            edgecolor=FAINT,
+            linewidth=0.5,
+            label=shortened(palette.names[i], 28),
+        )
         for i in present
     ]
     if counts[IGNORE]:
         handles.append(Patch(facecolor="#ebebeb", edgecolor="#b0b0b0", hatch="////", linewidth=0.5, label="ignored"))
+    longest = max(len(handle.get_label()) for handle in handles)
+    place = (
+        {"loc": "outside lower left"} if figure.get_layout_engine() else {"loc": "upper left", "bbox_to_anchor": (0, 0)}
+    )
     figure.legend(
-        handles=handles, loc="outside lower left", ncols=int(figure.get_figwidth() / 1.4), fontsize=10,
-        handlelength=1.2, columnspacing=1.4,
+        handles=handles, ncols=max(1, int(figure.get_figwidth() / max(1.4, 0.5 + 0.085 * longest))), fontsize=10,
+        handlelength=1.2, columnspacing=1.4, **place,
     )  # fmt: skip
 
 
+def short(value: float) -> str:
+    """A number in three or four signs.
+
+    Example:
+        >>> [short(value) for value in (0, 0.25, 7, 999, 1234, 56_789, 999_999, 2.5e9)]
+        ['0', '0.25', '7', '999', '1.2k', '57k', '1M', '2.5G']
+    """
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.2g}{unit}" if value < 99.5 * size else f"{value / size:.0f}{unit}"
+    return f"{value:.3g}"
+
+
 def shortened(text: str, most: int = 38) -> str:
-    """A file's name, drawable, with its middle left out where it is long."""
+    """A name, drawable, with its middle left out where it is long.
+
+    Example:
+        >>> shortened("frankfurt_000001_leftImg8bit.png", 20)
+        'frankfurt...8bit.png'
+    """
     text = drawable(text)
-    return text if len(text) <= most else f"{text[: most - 14]} ... {text[-9:]}"
+    tail = (most - 3) // 2
+    return text if len(text) <= most else f"{text[: most - 3 - tail]}...{text[-tail:]}"
 
 
 def drawable(name: str) -> str:
@@ -72,8 +100,9 @@ def drawable(name: str) -> str:
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Writes the figure whole or not at all."""
+    """Writes the figure whole or not at all; one without a layout of its own is cut to what is drawn."""
+    box = {} if figure.get_layout_engine() else {"bbox_inches": "tight", "pad_inches": 0.12}
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a file name may hold letters that the font lacks
-        figure.savefig(temporary)
+        figure.savefig(temporary, **box)
     return Path(path)
