@@ -24,6 +24,112 @@ NORMALIZATIONS: dict[str, Callable[[int, str | None], layers.Layer] | None] = {
 }
 
 
+def convolution(
+    x: KerasTensor,
+    filters: int,
+    kernel_size: int = 3,
+    padding: str = "same",
+    strides: int = 1,
+    *,
+    dilation: int = 1,
+    normalization: str = "batch",
+    activation: bool = True,
+    name: str | None = None,
+    step: int | str = "",
+) -> KerasTensor:
+    """Convolution, normalisation and ReLU.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: See `down_block`, as for the other arguments without a word here.
+        kernel_size: See `down_block`.
+        padding: See `down_block`.
+        strides: See `down_block`.
+        dilation: Distance in pixels of the kernel's neighbouring weights; not together with strides.
+        normalization: See `down_block`.
+        activation: False leaves the ReLU out.
+        name: See `down_block`.
+        step: Ends the layers' names, where a block has several of them.
+
+    Returns:
+        `(N, H, W, F)`, with `"same"` padding and stride 1.
+
+    Example:
+        >>> convolution(keras.Input((8, 8, 4)), 16, dilation=2).shape
+        (None, 8, 8, 16)
+    """
+    x = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        dilation_rate=dilation,
+        use_bias=normalization == "none",
+        kernel_initializer="he_normal",
+        data_format=CHANNELS_LAST,
+        name=_named(name, f"conv{step}"),
+    )(x)
+    x = normalized(x, normalization, name=_named(name, f"norm{step}"))
+    return layers.ReLU(name=_named(name, f"relu{step}"))(x) if activation else x
+
+
+def convolutions(
+    x: KerasTensor,
+    filters: int,
+    kernel_size: int = 3,
+    padding: str = "same",
+    strides: int = 1,
+    *,
+    count: int = 2,
+    dilation: int = 1,
+    normalization: str = "batch",
+    dropout: float = 0.0,
+    name: str | None = None,
+) -> KerasTensor:
+    """`count` times `convolution`, only the first with `strides`, then dropout of whole channels."""
+    for step in range(1, count + 1):
+        x = convolution(
+            x, filters, kernel_size, padding, strides if step == 1 else 1,
+            dilation=dilation, normalization=normalization, name=name, step=step,
+        )  # fmt: skip
+    if dropout:
+        x = layers.SpatialDropout2D(dropout, data_format=CHANNELS_LAST, name=_named(name, "dropout"))(x)
+    return x
+
+
+def normalized(x: KerasTensor, normalization: str, *, name: str | None = None) -> KerasTensor:
+    """`x` behind a layer of `NORMALIZATIONS`, or as it is; a `SemsegError` lists the known ones."""
+    if normalization not in NORMALIZATIONS:
+        raise SemsegError(f"normalization: got {normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
+    new_layer = NORMALIZATIONS[normalization]
+    return x if new_layer is None else new_layer(x.shape[-1], name)(x)
+
+
+def projection(x: KerasTensor, filters: int, *, strides: int = 1, name: str | None = None) -> KerasTensor:
+    """A 1x1 convolution to `filters` channels, without bias, normalisation or activation: `(N, H, W, F)`."""
+    return layers.Conv2D(
+        filters,
+        1,
+        strides=strides,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        data_format=CHANNELS_LAST,
+        name=name,
+    )(x)
+
+
+def pooled(x: KerasTensor, size: int = 2, *, name: str | None = None) -> KerasTensor:
+    """The largest value of each `size` x `size` square: `(N, H / size, W / size, C)`."""
+    return layers.MaxPooling2D(size, data_format=CHANNELS_LAST, name=name)(x)
+
+
+def joined(x: KerasTensor, *skips: KerasTensor, filters: int, name: str | None = None) -> KerasTensor:
+    """`x` at twice its size, by a 2x2 transposed convolution, behind the `skips`: `(N, 2H, 2W, sum of channels)`."""
+    x = layers.Conv2DTranspose(filters, 2, strides=2, data_format=CHANNELS_LAST, name=_named(name, "up"))(x)
+    skips = [_cropped(skip, x, name) for skip in skips]
+    return layers.Concatenate(name=_named(name, "concatenate"))([*skips, x])
+
+
 def down_block(
     x: KerasTensor,
     filters: int,
@@ -62,10 +168,10 @@ def down_block(
     Reference: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597, with batch normalisation (Ioffe and Szegedy
         2015, https://arxiv.org/abs/1502.03167).
     """
-    features = _two_convolutions(
+    features = convolutions(
         x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
     )
-    return features, layers.MaxPooling2D(2, data_format=CHANNELS_LAST, name=_named(name, "pool"))(features)
+    return features, pooled(features, name=_named(name, "pool"))
 
 
 def bottleneck(
@@ -90,7 +196,7 @@ def bottleneck(
         >>> bottleneck(keras.Input((8, 8, 4)), 16).shape
         (None, 8, 8, 16)
     """
-    return _two_convolutions(
+    return convolutions(
         x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
     )
 
@@ -131,10 +237,8 @@ def up_block(
         >>> up_block(keras.Input((8, 8, 32)), keras.Input((16, 16, 16)), 16).shape
         (None, 16, 16, 16)
     """
-    x = layers.Conv2DTranspose(filters, 2, strides=2, data_format=CHANNELS_LAST, name=_named(name, "up"))(x)
-    skip = _cropped(skip, x, name)
-    x = layers.Concatenate(name=_named(name, "concatenate"))([skip, x])
-    return _two_convolutions(
+    x = joined(x, skip, filters=filters, name=name)
+    return convolutions(
         x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
     )
 
@@ -177,9 +281,7 @@ def Unet(
     Reference: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. Differs by "same" padding, batch normalisation
         and input scaling. With 64 filters and one class it has 31,037,633 weights to train.
     """
-    check_size(input_shape, depth)
-    if num_classes < 1 or filters < 1 or depth < 1:
-        raise SemsegError(f"Unet: got {num_classes=}, {filters=}, {depth=}; expected at least 1 of each")
+    check_arguments(name, input_shape, num_classes, filters, depth)
     if output_activation == "softmax" and num_classes == 1:
         raise SemsegError("Unet: softmax over a single class is always 1; use output_activation='sigmoid'")
     block = {"kernel_size": kernel_size, "normalization": normalization}
@@ -194,6 +296,15 @@ def Unet(
     for step in reversed(range(depth)):
         x = up_block(x, skips[step], filters * 2**step, name=f"up{step + 1}", **block)
     return keras.Model(inputs, logits_head(x, num_classes, output_activation), name=name)
+
+
+def check_arguments(
+    name: str, input_shape: tuple[int | None, int | None, int], num_classes: int, filters: int, depth: int
+) -> None:
+    """Raises a `SemsegError` for sizes that do not fit the depth, or a number below 1."""
+    if num_classes < 1 or filters < 1 or depth < 1:
+        raise SemsegError(f"{name}: got {num_classes=}, {filters=}, {depth=}; expected at least 1 of each")
+    check_size(input_shape, depth)
 
 
 def check_size(input_shape: tuple[int | None, int | None, int], depth: int) -> None:
@@ -214,46 +325,15 @@ def scaled_input(inputs: KerasTensor) -> KerasTensor:
     return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
 
 
-def logits_head(x: KerasTensor, num_classes: int, activation: str | None = None) -> KerasTensor:
+def logits_head(
+    x: KerasTensor, num_classes: int, activation: str | None = None, *, name: str = "logits"
+) -> KerasTensor:
     """The 1x1 convolution to `(N, H, W, K)` logits, or to probabilities where `activation` asks for them.
 
     Float32 whatever the precision policy, because softmax and the loss need it.
     """
-    x = layers.Conv2D(num_classes, 1, data_format=CHANNELS_LAST, dtype="float32", name="logits")(x)
+    x = layers.Conv2D(num_classes, 1, data_format=CHANNELS_LAST, dtype="float32", name=name)(x)
     return x if activation is None else layers.Activation(activation, dtype="float32", name="probabilities")(x)
-
-
-def _two_convolutions(
-    x: KerasTensor,
-    filters: int,
-    kernel_size: int,
-    padding: str,
-    strides: int,
-    *,
-    normalization: str,
-    dropout: float,
-    name: str | None,
-) -> KerasTensor:
-    if normalization not in NORMALIZATIONS:
-        raise SemsegError(f"normalization: got {normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
-    new_normalization = NORMALIZATIONS[normalization]
-    for step, stride in (("1", strides), ("2", 1)):
-        x = layers.Conv2D(
-            filters,
-            kernel_size,
-            strides=stride,
-            padding=padding,
-            use_bias=new_normalization is None,
-            kernel_initializer="he_normal",
-            data_format=CHANNELS_LAST,
-            name=_named(name, f"conv{step}"),
-        )(x)
-        if new_normalization is not None:
-            x = new_normalization(filters, _named(name, f"norm{step}"))(x)
-        x = layers.ReLU(name=_named(name, f"relu{step}"))(x)
-    if dropout:
-        x = layers.SpatialDropout2D(dropout, data_format=CHANNELS_LAST, name=_named(name, "dropout"))(x)
-    return x
 
 
 def _cropped(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor:

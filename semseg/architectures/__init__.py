@@ -1,32 +1,137 @@
 """The networks by name. To add one: a file with its builder here, and a line in `ARCHITECTURES`."""
 
+import importlib
+import inspect
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 
+from semseg.architectures.attention_unet import AttentionUnet
+from semseg.architectures.ddunet import DDUnet
+from semseg.architectures.encoder_unet import EncoderUnet
+from semseg.architectures.hybrid_unet import HybridUnet
+from semseg.architectures.r2unet import R2Unet
+from semseg.architectures.resunet import ResUnet
+from semseg.architectures.unet3plus import Unet3Plus
+from semseg.architectures.unetpp import UnetPP
 from semseg.errors import SemsegError
 from semseg.segmentation_model import Unet
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "unet": Unet,
+    "r2unet": R2Unet,
+    "ddunet": DDUnet,
+    "hybrid_unet": HybridUnet,
+    "attention_unet": AttentionUnet,
+    "unetpp": UnetPP,
+    "resunet": ResUnet,
+    "unet3plus": Unet3Plus,
+    "encoder_unet": EncoderUnet,
 }
 
 
-def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int, *, filters: int) -> keras.Model:
+def build_model(
+    name: str,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    filters: int,
+    encoder: str | None = None,
+    encoder_weights: str | None = None,
+) -> keras.Model:
     """Builds the network called `name`.
 
     Args:
-        name: A key of `ARCHITECTURES`.
+        name: A key of `ARCHITECTURES`, or `module:function` for one of the user's own, whose module lies in the current
+            folder or is installed; called as `function(input_shape, num_classes, filters=filters)`.
         input_shape: `(H, W, C)`.
         num_classes: Channels of the logits: K, or 1 for the binary task.
         filters: Channels of the first block.
+        encoder: For `encoder_unet`: the name of its image network; None for its default.
+        encoder_weights: For `encoder_unet`: `"imagenet"`, `"none"` or a file; None for `"imagenet"`.
 
     Returns:
         A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`.
 
     Raises:
-        SemsegError: No such network, or the size does not fit it.
+        SemsegError: No such network, a size that does not fit it, an encoder for a network without one, or a function
+            of the user's that cannot be imported or called or that gives something else.
+
+    Example:
+        >>> build_model("unet", (64, 96, 3), 5, filters=4).output_shape
+        (None, 64, 96, 5)
     """
-    if name not in ARCHITECTURES:
-        raise SemsegError(f"--model: there is no network {name!r}; choose one of {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name](input_shape, num_classes, filters=filters)
+    if name not in ARCHITECTURES and ":" not in name:
+        raise SemsegError(
+            f"--model: there is no network {name!r}; choose one of {', '.join(ARCHITECTURES)}, or module:function"
+        )
+    for flag, value in (("--encoder", encoder), ("--encoder-weights", encoder_weights)):
+        if value is not None and name != "encoder_unet":
+            raise SemsegError(f"{flag}: got {value}, but {name} has no encoder to choose; use --model encoder_unet")
+    if ":" in name:
+        return _own_model(name, tuple(input_shape), num_classes, filters)
+    options = {} if encoder is None else {"encoder": encoder}
+    if encoder_weights is not None:
+        options["weights"] = None if encoder_weights == "none" else encoder_weights
+    return ARCHITECTURES[name](input_shape, num_classes, filters=filters, **options)
+
+
+def model_name(name: str) -> str:
+    """What stands for a network in the names of files: `unet` for `unet`, `fn` for `package.module:fn`."""
+    return re.sub(r"\W", "_", name.rpartition(":")[-1])
+
+
+def _own_model(name: str, input_shape: tuple[int, int, int], num_classes: int, filters: int) -> keras.Model:
+    function = _own_function(name)
+    try:
+        inspect.signature(function).bind(input_shape, num_classes, filters=filters)
+    except TypeError as error:
+        raise SemsegError(
+            f"--model: {name} cannot be called ({error}); expected function(input_shape, num_classes, *, filters)"
+        ) from error
+    try:
+        model = function(input_shape, num_classes, filters=filters)
+    except SemsegError:
+        raise
+    except Exception as error:
+        raise SemsegError(f"--model: {name} failed with {type(error).__name__}: {error}; mend the function") from error
+    _check_own_model(name, model, input_shape, num_classes)
+    return model
+
+
+def _own_function(name: str) -> Callable[..., keras.Model]:
+    module_name, _, function_name = name.partition(":")
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module does
+        raise SemsegError(
+            f"--model: module {module_name!r} of {name} cannot be imported ({type(error).__name__}: {error}); expected "
+            "module:function, the module in this folder or installed"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        own = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
+        raise SemsegError(
+            f"--model: there is no function {function_name!r} in {module_name}; it has {', '.join(own) or 'none'}"
+        )
+    return function
+
+
+def _check_own_model(name: str, model: object, input_shape: tuple[int, int, int], num_classes: int) -> None:
+    if not isinstance(model, keras.Model):
+        raise SemsegError(f"--model: {name} gave a {type(model).__name__}; expected a keras.Model")
+    expected = (1, *input_shape[:2], num_classes)
+    try:
+        shape = model.compute_output_shape((1, *input_shape))
+    except Exception as error:
+        raise SemsegError(
+            f"--model: {name}'s model does not take photos (1, {', '.join(map(str, input_shape))}) ({error}); build it "
+            "for the input_shape that is given"
+        ) from error
+    if shape != expected:
+        raise SemsegError(f"--model: {name} gives {shape} for one photo; expected logits {expected}")

@@ -1,0 +1,234 @@
+"""A U-Net whose way down is an image network of `keras.applications`, with ImageNet weights where they can be had."""
+
+import difflib
+import math
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import KerasTensor, layers
+
+from semseg.errors import SemsegError
+from semseg.segmentation_model import (
+    BATCH_NORM_MOMENTUM,
+    CHANNELS_LAST,
+    check_arguments,
+    logits_head,
+    scaled_input,
+    up_block,
+)
+
+PROBE = 1024
+NO_FEATURES = 99
+SCALE_COLORS = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")  # by layers of their own, which can be left out
+IMAGENET_STD = np.array([0.229, 0.224, 0.225])
+
+
+def EncoderUnet(
+    input_shape: tuple[int | None, int | None, int] = (128, 128, 3),
+    num_classes: int = 19,
+    *,
+    filters: int = 16,
+    depth: int = 5,
+    encoder: str = "EfficientNetV2B0",
+    weights: str | None = "imagenet",
+    normalization: str = "batch",
+    name: str = "encoder_unet",
+) -> keras.Model:
+    """A U-Net with an image network for its way down, and the up blocks of the U-Net.
+
+    The skip connections are the network's last features at each scale, and where it has none, the scaled photo.
+    Networks without padding lose a few pixels at the edges; their features get a rim of zeros. The photo is scaled as
+    the network's own `preprocess_input` does it (networks that want blue first have their first convolution turned
+    around instead). Moving averages follow as fast as in the other networks.
+
+    Args:
+        input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None. 3 channels, unless `weights` is None.
+        num_classes: See `Unet`.
+        filters: Channels of the last up block; they double with each step down.
+        depth: Steps of the encoder that are used; most have 5.
+        encoder: Name of a function of `keras.applications`; `encoder_names()` lists them.
+        weights: `"imagenet"`, which downloads them if Keras' cache has none, the path of a file of weights, or None for
+            random ones.
+        normalization: That of the up blocks, see `Unet`.
+        name: See `Unet`.
+
+    Returns:
+        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
+
+    Raises:
+        SemsegError: No such encoder, weights that cannot be had or are another network's, or a size, depth or number of
+            channels that does not fit.
+
+    Example:
+        >>> EncoderUnet((64, 96, 3), num_classes=5, encoder="MobileNetV3Small", weights=None).output_shape
+        (None, 64, 96, 5)
+
+    Reference: the form is Iglovikov and Shvets 2018, https://arxiv.org/abs/1801.05746; encoders: https://keras.io/api/applications.
+    """
+    check_arguments(name, input_shape, num_classes, filters, depth)
+    if weights is not None and input_shape[2] != 3:
+        raise SemsegError(
+            f"--encoder-weights: {encoder}'s weights are for photos of 3 channels, got {input_shape[2]}; use "
+            "--encoder-weights none"
+        )
+    inputs = keras.Input(input_shape, name="photo")
+    network = _network(encoder, inputs, weights)
+    skips = _pyramid(network, encoder, depth)
+    if None in input_shape:
+        _check_any_size(network, skips, encoder)
+    else:
+        skips = [_padded(x, [length >> step for length in input_shape[:2]]) for step, x in enumerate(skips)]
+    x = skips.pop()
+    for step in reversed(range(depth)):
+        x = up_block(x, skips[step], filters * 2**step, normalization=normalization, name=f"up{step + 1}")
+    return keras.Model(inputs, logits_head(x, num_classes), name=name)
+
+
+def encoder_names() -> list[str]:
+    """The networks of `keras.applications`."""
+    return [name for name in dir(keras.applications) if name[0].isupper()]
+
+
+def _network(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model:
+    """The image network without its classifier, from `inputs`, its weights loaded."""
+    if name not in encoder_names():
+        close = difflib.get_close_matches(name, encoder_names(), n=3, cutoff=0.5)
+        raise SemsegError(
+            f"--encoder: there is no network {name!r}; choose one of {', '.join(close or encoder_names())}"
+        )
+    from_file = weights not in (None, "imagenet")
+    if from_file and not Path(weights).is_file():
+        raise SemsegError(
+            f"--encoder-weights: there is no file {weights}; expected imagenet, none or a file of weights"
+        )
+    constructor = getattr(keras.applications, name)
+    order, scale, offset = _own_scaling(constructor)
+    options = {"include_top": False, "weights": None if from_file else weights}
+    x = inputs
+    if inputs.shape[-1] == 3 and ((scale != 1).any() or offset.any()):
+        x = layers.Normalization(mean=-offset / scale, variance=scale**-2.0, name="scale")(inputs)
+    elif inputs.shape[-1] != 3 and name.startswith(SCALE_COLORS):
+        x, options = scaled_input(inputs), {**options, "include_preprocessing": False}
+    elif inputs.shape[-1] != 3 and not name.startswith("EfficientNetB"):
+        x = scaled_input(inputs)
+    network = _built(constructor, x, options)
+    if from_file:
+        _load(network, weights, name)
+    if weights is not None and (order != [0, 1, 2]).any():
+        first = next(layer for layer in network.layers if isinstance(layer, layers.Conv2D))
+        first.kernel.assign(keras.ops.take(first.kernel, np.argsort(order), axis=2))
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = BATCH_NORM_MOMENTUM
+    return network
+
+
+def _own_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The network's `preprocess_input`, found by using it: a scale and an offset per colour, and a change of order.
+
+    Returns:
+        Which input becomes channel 0, 1, 2, and scales and offsets in the order of the inputs, `(3,)` each.
+    """
+    colors = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).reshape(4, 1, 1, 3)
+    preprocess_input = sys.modules[constructor.__module__].preprocess_input
+    black, *bright = preprocess_input(colors, data_format=CHANNELS_LAST).reshape(4, 3)
+    matrix = (np.array(bright) - black) / 255  # (from, to)
+    order = matrix.argmax(axis=0)
+    back = np.argsort(order)
+    return order, matrix.max(axis=1), black[back]
+
+
+def _built(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
+    layout = keras.config.image_data_format()
+    keras.config.set_image_data_format(CHANNELS_LAST)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numbers of channels and sizes that ImageNet does not have
+            return constructor(input_tensor=x, input_shape=x.shape[1:], **options)
+    except ValueError as error:
+        raise SemsegError(
+            f"--encoder: {constructor.__name__} cannot be built for photos of {_size_text(x.shape[1:])} "
+            f"({_line(error)}); use another size or another encoder"
+        ) from error
+    except Exception as error:  # what Keras raises where nothing can be downloaded
+        raise SemsegError(
+            f"--encoder-weights: the ImageNet weights of {constructor.__name__} cannot be had ({_line(error)}); use "
+            "--encoder-weights none, or FILE with weights that were downloaded elsewhere"
+        ) from error
+    finally:
+        keras.config.set_image_data_format(layout)
+
+
+def _load(network: keras.Model, path: str, name: str) -> None:
+    try:
+        network.load_weights(path)
+    except Exception as error:  # h5py, zipfile and Keras each have their own
+        raise SemsegError(
+            f"--encoder-weights: {path} does not hold weights of {name} ({_line(error)}); expected those of {name} "
+            "without its classifier (from Keras: ..._notop.h5), not weights of another architecture"
+        ) from error
+
+
+def _pyramid(network: keras.Model, name: str, depth: int) -> list[KerasTensor]:
+    """The last features of `network` at 1, 1/2, 1/4 ... of the photo's size, `depth + 1` of them.
+
+    Of a part with branches that is the point behind which they begin, if there is one at that size.
+    """
+    parents = {  # in the order of work
+        operation: [x._keras_history.operation for x in keras.tree.flatten(operation.input)]
+        for operation in network.operations
+    }
+    last_use = {parent: place for place, before in enumerate(parents.values()) for parent in before}
+    steps: dict[keras.Operation, int] = {}  # halvings before each operation's result
+    last, last_alone, busy = {}, {}, 0
+    for place, (operation, before) in enumerate(parents.items()):
+        step = min((steps[parent] for parent in before if parent in steps), default=0)
+        step += _stride(operation).bit_length() - 1
+        steps[operation] = NO_FEATURES if "Global" in type(operation).__name__ else step
+        if not isinstance(operation, layers.ZeroPadding2D | layers.Cropping2D):
+            last[steps[operation]] = operation.output
+            if busy <= place:
+                last_alone[steps[operation]] = operation.output
+        busy = max(busy, last_use.get(operation, place))
+    found = {**last, **last_alone}
+    if depth not in found:
+        there = ", ".join(str(step) for step in sorted(found) if 0 < step < NO_FEATURES)
+        raise SemsegError(f"encoder_unet: got {depth=}; expected one of {name}'s: {there}")
+    return [found[step] if step in found else _shrunk(found[0], 2**step) for step in range(depth + 1)]
+
+
+def _stride(operation: keras.Operation) -> int:
+    if isinstance(operation, keras.Model):
+        return math.prod(_stride(layer) for layer in operation.layers)
+    return getattr(operation, "strides", (1,))[0]
+
+
+def _shrunk(photo: KerasTensor, size: int) -> KerasTensor:
+    return layers.AveragePooling2D(size, data_format=CHANNELS_LAST, name=f"photo_by_{size}")(photo)
+
+
+def _check_any_size(network: keras.Model, skips: list[KerasTensor], name: str) -> None:
+    """Only with known sizes can be said how much is missing at the edges of a network without padding."""
+    shapes = keras.Model(network.inputs, skips).compute_output_shape((1, PROBE, PROBE, network.inputs[0].shape[-1]))
+    if [shape[1] for shape in shapes] != [PROBE >> step for step in range(len(skips))]:
+        raise SemsegError(f"encoder_unet: {name} needs photos of a fixed size, got an input of any; give (H, W, C)")
+
+
+def _padded(features: KerasTensor, size: list[int]) -> KerasTensor:
+    rims = [want - got for want, got in zip(size, features.shape[1:3], strict=True)]
+    if not any(rims):
+        return features
+    margins = tuple((rim // 2, rim - rim // 2) for rim in rims)
+    return layers.ZeroPadding2D(margins, data_format=CHANNELS_LAST)(features)
+
+
+def _size_text(shape: tuple[int | None, ...]) -> str:
+    return "x".join("any" if length is None else str(length) for length in shape)
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,81 @@
+"""Hybrid U-Net: this project's own changes to the U-Net."""
+
+import keras
+from keras import KerasTensor, layers
+
+from semseg.segmentation_model import (
+    CHANNELS_LAST,
+    check_arguments,
+    convolution,
+    joined,
+    logits_head,
+    pooled,
+    projection,
+    scaled_input,
+)
+
+DILATIONS = (1, 2, 4)
+
+
+def residual_block(x: KerasTensor, filters: int, *, normalization: str, name: str) -> KerasTensor:
+    """Two convolutions and a shortcut around both, then ReLU: `(N, H, W, F)`."""
+    y = convolution(x, filters, normalization=normalization, name=name, step=1)
+    y = convolution(y, filters, normalization=normalization, activation=False, name=name, step=2)
+    y = layers.Add(name=f"{name}_add")([projection(x, filters, name=f"{name}_shortcut"), y])
+    return layers.ReLU(name=f"{name}_relu2")(y)
+
+
+def context_block(x: KerasTensor, filters: int, *, normalization: str, name: str) -> KerasTensor:
+    """Near, further and the whole picture at once: dilated convolutions side by side, plus the mean over all pixels."""
+    width = max(1, filters // 2)
+    branches = [
+        convolution(x, width, dilation=rate, normalization=normalization, name=name, step=f"_{rate}")
+        for rate in DILATIONS
+    ]
+    y = layers.Concatenate(name=f"{name}_concatenate")(branches)
+    y = convolution(y, filters, 1, normalization=normalization, activation=False, name=name, step="_join")
+    whole = layers.GlobalAveragePooling2D(keepdims=True, data_format=CHANNELS_LAST, name=f"{name}_mean")(x)
+    parts = [projection(x, filters, name=f"{name}_shortcut"), y, projection(whole, filters, name=f"{name}_whole")]
+    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")(parts))
+
+
+def channel_gate(x: KerasTensor, skip: KerasTensor, *, name: str) -> KerasTensor:
+    """`skip`, each channel times a number from 0 to 1 that is found from the means of all channels of it and of `x`."""
+    channels = skip.shape[-1]
+    means = [
+        layers.GlobalAveragePooling2D(keepdims=True, data_format=CHANNELS_LAST, name=f"{name}_mean_{part}")(features)
+        for part, features in (("skip", skip), ("x", x))
+    ]
+    weights = layers.Concatenate(name=f"{name}_means")(means)
+    for width, activation in ((max(4, channels // 4), "relu"), (channels, "sigmoid")):
+        weights = layers.Conv2D(
+            width, 1, activation=activation, data_format=CHANNELS_LAST, name=f"{name}_{activation}"
+        )(weights)
+    return layers.Multiply(name=f"{name}_gate")([skip, weights])
+
+
+def HybridUnet(
+    input_shape: tuple[int | None, int | None, int] = (128, 128, 3),
+    num_classes: int = 19,
+    *,
+    filters: int = 16,
+    depth: int = 4,
+    normalization: str = "batch",
+    name: str = "hybrid_unet",
+) -> keras.Model:
+    check_arguments(name, input_shape, num_classes, filters, depth)
+    block = {"normalization": normalization}
+
+    inputs = keras.Input(input_shape, name="photo")
+    x = scaled_input(inputs)
+    skips = []
+    for step in range(depth):
+        skips.append(residual_block(x, filters * 2**step, name=f"down{step + 1}", **block))
+        x = pooled(skips[-1], name=f"down{step + 1}_pool")
+    x = context_block(x, filters * 2**depth, name="bottleneck", **block)
+    for step in reversed(range(depth)):
+        part = f"up{step + 1}"
+        skip = channel_gate(x, skips[step], name=f"{part}_attention")
+        x = joined(x, skip, filters=filters * 2**step, name=part)
+        x = residual_block(x, filters * 2**step, name=part, **block)
+    return keras.Model(inputs, logits_head(x, num_classes), name=name)
