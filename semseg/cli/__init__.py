@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from semseg import __version__
 from semseg.cli.checking import check
+from semseg.cli.comparing import compare
 from semseg.cli.console import printable
 from semseg.cli.evaluating import evaluate
 from semseg.cli.output import DISK_FULL
@@ -40,6 +41,9 @@ def commands(argv: Sequence[str] | None = None) -> int:
     evaluating = subparsers.add_parser("evaluate", help="judge a trained network", description=_EVALUATES)
     _add_evaluation_flags(evaluating)
     evaluating.set_defaults(function=evaluate)
+    comparing = subparsers.add_parser("compare", help="which network is better", description=_COMPARES)
+    _add_comparison_flags(comparing)
+    comparing.set_defaults(function=compare, output=f"{RunConfig.output}/compare")
     return _guarded(lambda arguments: arguments.function(arguments), parser, argv)
 
 
@@ -49,6 +53,10 @@ _CHECKS = """Looks at every file of a data set; says what is in there and what i
 a classes.json that can be edited and given to --classes."""
 _EVALUATES = """Judges a trained network on the masks of a data set: every score with its interval, per class and per
 photo, the worst and the best photos, and how sure it may be believed. Writes to evaluation/ beside the model."""
+
+
+_COMPARES = """Trains several networks with several seeds under equal conditions, or takes the folders of finished runs,
+and says which is better and whether that is more than chance. The same command goes on after it was stopped."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,11 +74,12 @@ def _flag(parser: argparse.ArgumentParser, name: str, metavar: str, text: str, *
     parser.add_argument(name, metavar=metavar, help=text, **options)
 
 
-def _add_training_flags(parser: argparse.ArgumentParser) -> None:
+def _add_training_flags(parser: argparse.ArgumentParser, one_network: bool = True) -> None:
     flag = functools.partial(_flag, parser)
     flag("--data", "DIR", "folder of photos and masks, an archive of it, or kaggle:owner/name (default: %(default)s)")
     _add_data_flags(parser)
-    flag("--model", "NAME", "network, or module:function of a builder of your own (default: %(default)s)")
+    if one_network:
+        flag("--model", "NAME", "network, or module:function of a builder of your own (default: %(default)s)")
     flag("--encoder", "NAME", "of encoder_unet: a network of keras.applications, such as ResNet50")
     flag("--encoder-weights", "WHICH", "of encoder_unet: imagenet, none, or a file (default: imagenet)")
     flag("--seed", "N", "the same seed gives the same run (default: %(default)s)", type=int)
@@ -91,6 +100,15 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     flag("--test-split", "NAME", "split that gives the final scores (default: test where the data have one, else val)")
     parser.add_argument("--sample-rare", action="store_true", help="show photos with rare classes more often")
     flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)", default=None)
+
+
+def _add_comparison_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="*", help="folders of finished runs, the first as the baseline")
+    parser.add_argument("--models", metavar="A,B", help="networks to train, the first as the baseline")
+    parser.add_argument("--seeds", metavar="N", type=int, default=3, help="runs of each network (default: %(default)s)")
+    parser.add_argument("--minutes", metavar="M", type=float,
+                        help="time for each run in place of --epochs: as many whole epochs as fit")  # fmt: skip
+    _add_training_flags(parser, one_network=False)
 
 
 def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:

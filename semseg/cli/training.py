@@ -62,14 +62,14 @@ def train(arguments: argparse.Namespace) -> None:
     # A wrong name or size is told before any data are drawn or read.
     SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
     without_weights = "none" if config.model == "encoder_unet" else config.encoder_weights
-    _new_model(replace(config, encoder_weights=without_weights), num_logits=1)
+    new_model(replace(config, encoder_weights=without_weights), num_logits=1)
     if config.augment:
         parse_augmentation(config.augment, Augmentation())
     dataset = open_data(config)
     make_loss(config.loss, dataset)
     final_split(config, dataset)
     keras.utils.set_random_seed(config.seed)
-    model = _new_model(config, dataset.num_logits)
+    model = new_model(config, dataset.num_logits)
     findings, cache = look_at_data(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
     class_weights = make_class_weights(config, findings, dataset.palette.names)
@@ -96,7 +96,8 @@ def train(arguments: argparse.Namespace) -> None:
     _finish(output, config, dataset, plain_model(model), history, time.perf_counter() - start)
 
 
-def _new_model(config: RunConfig, num_logits: int) -> "keras.Model":
+def new_model(config: RunConfig, num_logits: int) -> "keras.Model":
+    """The network that a run asks for."""
     from semseg.architectures import build_model
 
     return build_model(

@@ -1,0 +1,358 @@
+"""`python -m semseg compare`: networks trained under equal conditions, or finished runs, and which one is better."""
+
+import argparse
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semseg.cli.console import Progress, say, say_about, size_text, write_json
+from semseg.cli.judging import photo_name
+from semseg.cli.opening import choose_backend, open_data, open_model
+from semseg.cli.output import check_output
+from semseg.cli.training import new_model
+from semseg.config import RunConfig
+from semseg.errors import RunFolderError, SemsegError
+from semseg.files import archive, replacing
+
+if TYPE_CHECKING:  # rooms that load Keras or SciPy are imported where a command needs them
+    import keras
+
+    from semseg.compare import Network
+
+PICTURES = ("curves.png", "quality_cost.png", "side_by_side.png")
+COMPARISON_FILES = ("comparison.json", "comparison.csv", "comparison.md", *PICTURES)
+SHOWN = 6
+RESERVE = 0.1  # of the time: loading, saving and logging, which steps alone do not show
+_ANY = {"output": "", "workers": 0, "cache": None}  # what may differ between equal runs
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Compares as the flags say, and writes tables and pictures to the output folder."""
+    if bool(arguments.runs) == bool(arguments.models):
+        raise SemsegError("compare: give either --models unet,r2unet,... to train, or the folders of finished runs")
+    backend = choose_backend(arguments.backend)
+    output = Path(arguments.output)
+    check_output(output)
+    folders = [Path(run) for run in arguments.runs] or _train_all(arguments, backend, output)
+
+    from semseg.compare import group_runs, read_run, summarise
+
+    networks = group_runs([read_run(folder) for folder in folders])
+    models = {network.name: open_model(network.runs[0].folder)[1] for network in networks}
+    summary = summarise(networks, _costs(models))
+    output.mkdir(parents=True, exist_ok=True)
+    archived = archive(output, COMPARISON_FILES)
+    if archived:
+        say_about("earlier", f"moved the files of the comparison before to {archived}")
+    _write(output, summary, _how(networks, models))
+    _draw(output, networks, summary)
+    try:
+        _draw_side_by_side(output, networks, models)
+    except SemsegError as error:  # the data of finished runs may have gone
+        say_about("note", f"no side_by_side.png: {error}")
+    _say(summary)
+    written = sorted(name for name in COMPARISON_FILES if (output / name).exists())
+    say_about("wrote", f"in {output}{os.sep}: {', '.join(written)}")
+
+
+def _train_all(arguments: argparse.Namespace, backend: str, output: Path) -> list[Path]:
+    """Trains what is not finished yet, seed by seed; returns the folders of the runs, network by network."""
+    models = _known_models(arguments.models)
+    if arguments.seeds < 1:
+        raise SemsegError(f"--seeds: got {arguments.seeds}; expected a whole number of at least 1, better 3")
+    given = {name: value for name, value in vars(arguments).items() if name in RunConfig.__dataclass_fields__}
+    common = RunConfig(**{**given, "backend": backend})
+    epochs = _epochs_in(arguments.minutes, common, models, output) if arguments.minutes is not None else {}
+    plan = [
+        _of_model(replace(common, epochs=epochs.get(model, common.epochs), seed=common.seed + seed), model, output)
+        for seed in range(arguments.seeds)
+        for model in models
+    ]
+    finished = [_is_finished(config) for config in plan]
+    for number, (config, done) in enumerate(zip(plan, finished, strict=True), start=1):
+        label = f"run {number}/{len(plan)}"
+        if not done:
+            _train_one(config, label)
+        metrics = json.loads((Path(config.output) / "metrics.json").read_text(encoding="utf-8"))
+        how = "finished before" if done else f"{config.epochs} epochs in {metrics['training_seconds'] / 60:.1f} min"
+        say_about(label, f"{config.model}, seed {config.seed}: mean IoU {metrics['macro_iou'] or 0:.4f}, {how}")
+    return [Path(config.output) for model in models for config in plan if config.model == model]
+
+
+def _known_models(text: str) -> list[str]:
+    from semseg.architectures import ARCHITECTURES
+
+    models = [name.strip() for name in text.split(",")]
+    known = f"choose from {', '.join(ARCHITECTURES)}, or module:function"
+    if unknown := [name for name in models if name not in ARCHITECTURES and ":" not in name]:
+        raise SemsegError(f"--models: there is no network {', '.join(map(repr, unknown))}; {known}")
+    if len(set(map(_slug, models))) < max(2, len(models)):
+        raise SemsegError(f"--models: got {text}; expected at least two different networks, each named once; {known}")
+    return models
+
+
+def _slug(model: str) -> str:
+    return model.replace(":", "-")
+
+
+def _of_model(config: RunConfig, model: str, output: Path) -> RunConfig:
+    """The same run with another network; only `encoder_unet` has an encoder to choose."""
+    folder = output / "runs" / f"{_slug(model)}-seed{config.seed}"
+    encoder = {} if model == "encoder_unet" else {"encoder": None, "encoder_weights": None}
+    return replace(config, model=model, output=str(folder), **encoder)
+
+
+def _is_finished(config: RunConfig) -> bool:
+    """Whether the run lies in its folder already.
+
+    Raises:
+        RunFolderError: A run with other settings lies there.
+    """
+    from semseg.compare import missing_files
+
+    folder = Path(config.output)
+    if missing_files(folder):
+        return False
+    there, asked = (asdict(replace(run, **_ANY)) for run in (RunConfig.read(folder / "config.json"), config))
+    if there != asked:
+        flags = ", ".join(
+            f"{_flag(name)} {there[name]} (now {asked[name]})" for name in asked if there[name] != asked[name]
+        )
+        raise RunFolderError(f"{folder}: was trained with {flags}; choose another --output, or the same flags as then")
+    return True
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def to_flags(config: RunConfig) -> list[str]:
+    """The flags of `train` that ask for this run."""
+    flags = []
+    for name, value in asdict(config).items():
+        if value is True:
+            flags.append(_flag(name))
+        elif value is not None and value is not False:
+            flags += [_flag(name), "x".join(map(str, value)) if name == "image_size" else str(value)]
+    return flags
+
+
+def _train_one(config: RunConfig, label: str) -> None:
+    """Trains in a process of its own: each starts alike, and its peak of memory is its own.
+
+    Raises:
+        SemsegError: The run failed; with its message and exit code.
+        KeyboardInterrupt: It was stopped.
+    """
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with (
+            (folder / "log.txt").open("wb") as log,
+            Progress(f"{label} {config.model}, seed {config.seed}") as progress,
+        ):
+            child = subprocess.Popen(
+                [sys.executable, "-m", "semseg", "train", *to_flags(config)], stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+            )  # fmt: skip
+            _wait(child, folder / "log.txt", progress, config.epochs)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if child.returncode in (130, -signal.SIGINT):
+        raise KeyboardInterrupt
+    if child.returncode:
+        lines = _lines(folder / "log.txt") or ["it said nothing"]
+        told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
+        how = f"ended with code {child.returncode}" if child.returncode > 0 else f"was killed ({-child.returncode})"
+        error = SemsegError(f"{folder}: {how}: {told[-1]}; see log.txt there; the same command goes on from here")
+        error.exit_code = child.returncode if child.returncode > 0 else 128 - child.returncode
+        raise error
+
+
+def _wait(child: subprocess.Popen, log: Path, progress: Progress, epochs: int) -> None:
+    """Shows how far the child is until it ends; whatever interrupts that ends the child, too."""
+    try:
+        while child.poll() is None:
+            try:
+                child.wait(0.5)
+            except subprocess.TimeoutExpired:
+                last = (_lines(log) or ["starting"])[-1]
+                done = last.split("/")[0].strip()
+                progress.show(int(done) if done.isdecimal() else 0, epochs, " ".join(last.split())[:50])
+    finally:
+        if child.poll() is None:
+            child.terminate() if os.name == "nt" else child.send_signal(signal.SIGINT)
+            try:
+                child.wait(20)
+            finally:
+                child.kill()
+
+
+def _lines(log: Path) -> list[str]:
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 4000))
+        text = file.read().decode("utf-8", "replace")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: Path) -> dict[str, int]:
+    """How many epochs of each network fit into the time, at least one; measured once for an output folder."""
+    if not 0 < minutes < float("inf"):
+        raise SemsegError(f"--minutes: got {minutes}; expected a number above 0")
+    path = output / "settings.json"
+    conditions = json.loads(json.dumps({**asdict(replace(config, model="", seed=0, **_ANY)), "minutes": minutes}))
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"conditions": conditions}
+    seconds = settings.setdefault("seconds_per_epoch", {})
+    differing = [name for name in conditions if settings["conditions"].get(name) != conditions[name]]
+    if differing:
+        raise RunFolderError(f"{path}: epochs were measured for another {_flag(differing[0])}; choose another --output")
+    missing = [model for model in models if model not in seconds]
+    if missing:
+        say_about("measuring", f"how many epochs of {', '.join(missing)} fit into {minutes:g} minutes")
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # leaves no memory taken on a GPU
+            seconds.update(pool.submit(seconds_per_epoch, config, missing).result())
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+    epochs = {model: max(1, int(60 * minutes * (1 - RESERVE) / seconds[model])) for model in models}
+    say_about("epochs", ", ".join(f"{epochs[model]} of {model} ({seconds[model]:.1f} s each)" for model in models))
+    return epochs
+
+
+def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, float]:
+    """The time that the steps of one epoch and its validation take, measured in turns on random photos."""
+    import keras
+    import numpy as np
+
+    from semseg.cost import interleaved_medians
+    from semseg.train import TrainingModel, make_loss
+
+    dataset = open_data(config)
+    classes, size = dataset.palette.num_classes, (config.batch_size, *config.image_size)
+    rng = np.random.default_rng(0)
+    batch = rng.integers(0, 256, (*size, 3)).astype(np.uint8), rng.integers(0, classes, size).astype(np.uint8)
+    functions = []
+    for name in models:
+        model = new_model(_of_model(config, name, Path()), dataset.num_logits)
+        outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
+        trained = TrainingModel(model.inputs[0], outputs, make_loss(config.loss, dataset), classes)
+        trained.compile(keras.optimizers.AdamW(1e-4))
+        functions += [lambda m=trained: m.train_on_batch(*batch), lambda m=trained: m.test_on_batch(*batch)]
+    measured = interleaved_medians(functions)
+    steps = [-(-len(dataset.splits[split]) // config.batch_size) for split in ("train", "val")]
+    return {name: steps[0] * measured[2 * i] + steps[1] * measured[2 * i + 1] for i, name in enumerate(models)}
+
+
+def _costs(models: Mapping[str, "keras.Model"]) -> dict[str, dict[str, float | None]]:
+    from semseg.cost import count_flops, count_parameters, time_per_image
+
+    costs = {}
+    for (name, model), milliseconds in zip(models.items(), time_per_image(list(models.values())), strict=True):
+        flops = count_flops(model)
+        costs[name] = {
+            "parameters": count_parameters(model),
+            "gflops": flops and flops / 1e9,
+            "milliseconds": milliseconds,
+        }
+    return costs
+
+
+def _how(networks: Sequence["Network"], models: Mapping[str, "keras.Model"]) -> list[str]:
+    """What the tables do not say of the measurement."""
+    import keras
+
+    from semseg.distribute import device_name
+
+    sizes = sorted({size_text(model.input_shape[1:3]) for model in models.values()})
+    metrics = networks[0].runs[0].metrics
+    return [
+        f"Scores: on {metrics['split']} ({metrics.get('note', '')}), with the weights of each run's best epoch.",
+        "GFLOPs: of convolutions and dense layers for one photo, a multiply-add counted as two.",
+        f"ms: one photo of {', '.join(sizes)} at a time, from uint8 to logits, on {device_name()} with Keras "
+        f"{keras.__version__} on {keras.backend.backend()}; median of rounds in which the networks take turns.",
+        "MB: the most memory that a training had (the highest of its seeds), on the GPU or, without one, in all.",
+        "min: minutes that a training took, mean over the seeds.",
+    ]
+
+
+def _write(output: Path, summary: dict, how: list[str]) -> None:
+    from semseg.compare import to_csv_rows, to_markdown
+
+    write_json(output / "comparison.json", {**summary, "how": how})
+    with replacing(output / "comparison.md") as temporary:
+        temporary.write_text(to_markdown(summary, how), encoding="utf-8")
+    rows = to_csv_rows(summary)
+    with replacing(output / "comparison.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _draw(output: Path, networks: Sequence["Network"], summary: dict) -> None:
+    from semseg.report import save_learning_curves, save_quality_cost
+
+    save_learning_curves(
+        {network.name: [run.history for run in network.runs] for network in networks}, output / "curves.png"
+    )
+    rows = {row["name"]: row for row in summary["networks"]}
+    costs = ("name", "parameters", "gflops", "milliseconds", "memory_mb")
+    points = [
+        {**{cost: rows[network.name][cost] for cost in costs}, "miou": network.values("macro_iou").tolist()}
+        for network in networks
+    ]
+    save_quality_cost(points, output / "quality_cost.png")
+
+
+def _draw_side_by_side(output: Path, networks: Sequence["Network"], models: Mapping[str, "keras.Model"]) -> None:
+    """Photos spread evenly over the split, by each network's first seed."""
+    from semseg.data.base import spread
+    from semseg.predict import predict_ids, predictor
+    from semseg.report import save_side_by_side
+
+    first = networks[0].runs[0]
+    dataset = open_data(first.config)
+    samples = {photo_name(sample.photo, dataset.root): sample for sample in dataset.samples}
+    chosen = spread([name for name in sorted(first.photos) if name in samples], SHOWN)
+    if not chosen:
+        raise SemsegError(f"{first.config.data}: holds none of the photos that the runs were judged on")
+    loaded = [dataset.load(samples[name]) for name in chosen]
+    predictions = {
+        name: list(predict_ids(predictor(model), (photo for photo, _ in loaded), image_size=model.input_shape[1:3]))
+        for name, model in models.items()
+    }
+    rows = [
+        (name, photo, truth, {network: ids[i] for network, ids in predictions.items()})
+        for i, (name, (photo, truth)) in enumerate(zip(chosen, loaded, strict=True))
+    ]
+    scores = [{network.name: network.runs[0].photos[name] for network in networks} for name in chosen]
+    save_side_by_side(rows, dataset.palette, output / "side_by_side.png", scores)
+
+
+def _say(summary: dict) -> None:
+    """Prints the table, at most 110 columns wide, and the verdicts on the first network."""
+    from semseg.compare import table
+
+    rows = table(summary)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths[0] = min(widths[0], max(12, 110 - sum(widths[1:]) - len(widths) + 1))
+    say("")
+    for name, *cells in rows:
+        short = name if len(name) <= widths[0] else name[: widths[0] - 3] + "..."
+        numbers = " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+        say(f"{short:{widths[0]}} {numbers}")
+    say(f"{summary['photos']} photos of {summary['split']}; after ± the standard deviation over the seeds\n")
+    for pair in summary["pairs"]:
+        if pair["baseline"] == summary["baseline"]:
+            say_about(pair["verdict"].split()[0], pair["text"])
+    for line in summary["unequal"]:
+        say_about("unequal", line)
