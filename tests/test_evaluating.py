@@ -74,7 +74,7 @@ def test_the_figures_are_those_of_the_saved_model(run):
     for name in ("accuracy", "macro_iou", "micro_dice", "weighted_precision"):
         assert found[name] == pytest.approx(expected[name], abs=2e-6)
     per_class = table(run / "figures" / "per_class.csv")
-    assert [row["class"] for row in per_class] == dataset.palette.names
+    assert [row["class"] for row in per_class] == list(dataset.palette.names)
     ious = [float(row["iou"]) if row["iou"] else np.nan for row in per_class]
     np.testing.assert_allclose(ious, expected["iou"], atol=2e-6)
     per_image = [float(row["accuracy"]) for row in table(run / "figures" / "per_image.csv")]
@@ -116,7 +116,7 @@ class TestBadInput:
 
     def test_no_model_there(self, fails, tmp_path):
         fails(4, "nowhere: no such file", arguments=[tmp_path / "nowhere"])
-        fails(4, "holds no *_model.keras", "a finished run", arguments=[tmp_path])
+        fails(4, "holds no *_model.keras", "one finished run", arguments=[tmp_path])
 
     def test_a_file_that_is_no_model(self, fails, tmp_path):
         (tmp_path / "x.keras").write_text("x")
