@@ -217,12 +217,12 @@ def calibration_bins(truth: np.ndarray, prediction: np.ndarray, confidence: np.n
         )
     counted = truth != IGNORE
     claimed = confidence[counted].astype(np.float64)
-    if claimed.size and not 0 <= claimed.min() <= claimed.max() <= 1:
+    if claimed.size and not -1e-5 <= claimed.min() <= claimed.max() <= 1 + 1e-5:  # float32's softmax may exceed 1
         raise SemsegError(
             f"calibration_bins: got confidences {claimed.min():g} to {claimed.max():g}; expected 0 to 1: give "
             "probabilities, not logits"
         )
-    index = np.maximum(np.ceil(claimed * bins).astype(np.intp) - 1, 0)
+    index = np.clip(np.ceil(claimed * bins).astype(np.intp) - 1, 0, bins - 1)
     hits = truth[counted] == prediction[counted]
     return np.stack([np.bincount(index, weights, bins) for weights in (None, hits, claimed)])
 

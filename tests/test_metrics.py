@@ -217,8 +217,8 @@ class TestCalibration:
         assert expected_calibration_error(bins) == pytest.approx(error / (truth != 255).sum())
 
     def test_edges_belong_to_the_bin_below_and_zero_to_the_first(self):
-        confidence = np.array([0.0, 0.25, 0.5, 0.5000001, 1.0])
-        assert calibration_bins(np.zeros(5, int), np.zeros(5, int), confidence, bins=4)[0].tolist() == [2, 1, 1, 1]
+        confidence = np.array([0.0, 0.25, 0.5, 0.5000001, 1.0, 1.0000001])
+        assert calibration_bins(np.zeros(6, int), np.zeros(6, int), confidence, bins=4)[0].tolist() == [2, 1, 1, 2]
 
     def test_images_add_up(self):
         truth, prediction = random_ids()
