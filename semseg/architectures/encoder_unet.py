@@ -106,7 +106,7 @@ def _network(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model
             f"--encoder-weights: there is no file {weights}; expected imagenet, none or a file of weights"
         )
     constructor = getattr(keras.applications, name)
-    order, scale, offset = _own_scaling(constructor)
+    order, scale, offset = own_scaling(constructor)
     options = {"include_top": False, "weights": None if from_file else weights}
     x = inputs
     if inputs.shape[-1] == 3 and ((scale != 1).any() or offset.any()):
@@ -127,7 +127,7 @@ def _network(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model
     return network
 
 
-def _own_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def own_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The network's `preprocess_input`, found by using it: a scale and an offset per colour, and a change of order.
 
     Returns:

@@ -63,6 +63,35 @@ def HybridUnet(
     normalization: str = "batch",
     name: str = "hybrid_unet",
 ) -> keras.Model:
+    """A U-Net that learns faster for about the same work; this project's own design.
+
+    Three things differ from the U-Net. Blocks are residual, so that gradients reach the first ones from the first step
+    on. The bottom has dilated convolutions side by side, and the mean over the whole photo, in place of two
+    convolutions of full width: it sees further, with two thirds of the weights. And skip connections are gated, channel
+    by channel, by what they and the features from below hold on the whole.
+
+    Args:
+        input_shape: See `Unet`, as for the other arguments.
+        num_classes: See `Unet`.
+        filters: See `Unet`.
+        depth: See `Unet`.
+        normalization: See `Unet`.
+        name: See `Unet`.
+
+    Returns:
+        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
+
+    Raises:
+        SemsegError: The size does not fit the depth, or an argument is out of its range.
+
+    Example:
+        >>> HybridUnet((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape
+        (None, 32, 48, 5)
+
+    Reference: its parts are those of He et al. 2016, https://arxiv.org/abs/1512.03385 (residual blocks), Chen et al.
+        2017, https://arxiv.org/abs/1706.05587 (dilations and the mean), and Hu et al. 2018,
+        https://arxiv.org/abs/1709.01507 (gates).
+    """
     check_arguments(name, input_shape, num_classes, filters, depth)
     block = {"normalization": normalization}
 
