@@ -20,6 +20,7 @@ from semseg.errors import RunFolderError
 FINISHED_FILES = ("metrics.json", "per_image.csv", "results.csv", "classes.json")
 UNEQUAL_ANYWAY = {"model", "seed", "output", "workers", "cache", "encoder", "encoder_weights"}
 LEVEL = 0.05
+FEWEST = 6  # photos: the signed-rank test's smallest p is 2 / 2 ** photos
 RULE = """Networks are compared by their mean IoU per photo, averaged over the seeds. A difference counts as real only
 if three things hold. (1) The photos agree: a two-sided Wilcoxon signed-rank test over them (differences of zero are
 ranked and split between both sides). (2) It is larger than new photos and new trainings would give by chance: a
@@ -298,7 +299,9 @@ def judged(pair: Difference) -> Difference:
     """The pair with its verdict and the reason for it."""
     agree = f"the photos agree ({_p(pair.p_photos)})"
     verdict = "cannot be told apart"
-    if not pair.p_photos < LEVEL:
+    if pair.photos < FEWEST:
+        reason = f"{pair.photos} photos are too few for a test, which needs {FEWEST}"
+    elif not pair.p_photos < LEVEL:
         reason = f"the photos do not agree ({_p(pair.p_photos)})"
     elif math.isnan(pair.p_trainings):
         reason = f"{agree}, but with one seed the spread between trainings is unknown: train more seeds"

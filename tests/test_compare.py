@@ -1,0 +1,370 @@
+import csv
+import json
+import math
+from concurrent.futures import Future
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import make_folder
+from scipy import stats
+
+import semseg.cli.comparing as comparing
+from semseg.cli import commands
+from semseg.compare import (
+    RULE,
+    Network,
+    compare_networks,
+    compare_pair,
+    group_runs,
+    holm,
+    read_run,
+    summarise,
+    table,
+    to_csv_rows,
+    to_markdown,
+    unequal_conditions,
+)
+from semseg.config import RunConfig
+from semseg.errors import RunFolderError, SemsegError
+
+COSTS = {"parameters": 1_234_567, "gflops": 12.5, "milliseconds": 34.56}
+SMALL = ["--image-size", "32", "--filters", "4", "--epochs", "1", "--learning-rate", "0.01"]
+
+
+def make_run(folder, photos, *, iou=None, metrics=None, **config):
+    """The folder of a finished run with these mean IoUs per photo; its model is an empty file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    RunConfig(**config).save(folder / "config.json", versions={"keras": "3"})
+    iou = float(np.nanmean(photos)) if iou is None else iou
+    values = {"split": "val", "note": "n", "training_seconds": 60.0, "peak_memory_mb": 500.0, "accuracy": 0.9,
+              "macro_iou": iou, "macro_dice": iou, "per_class": {"road": {"iou": iou}, "car": {"iou": None}}}  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps({**values, **(metrics or {})}))
+    (folder / "results.csv").write_text("epoch,loss,val_mean_iou\n1,0.5,0.25\n2,0.4,0.5\n")
+    rows = [f"val/{i}.png,{'' if math.isnan(value) else value}" for i, value in enumerate(photos)]
+    (folder / "per_image.csv").write_text("\n".join(["photo,iou", *rows, ""]))
+    (folder / "classes.json").write_text("{}")
+    (folder / "unet_model.keras").write_text("")
+    return folder
+
+
+@pytest.fixture()
+def network(tmp_path):
+    """From a name and a table (S, N) of mean IoU per photo to a `Network`."""
+
+    def make(name, values, **options):
+        folders = [tmp_path / f"{name}{seed}" for seed in range(len(values))]
+        return Network(name, [read_run(make_run(folder, photos, seed=seed, model=name, **options))
+                              for seed, (folder, photos) in enumerate(zip(folders, values, strict=True))])  # fmt: skip
+
+    return make
+
+
+@pytest.mark.plain
+class TestReading:
+    def test_a_run_is_read(self, tmp_path):
+        run = read_run(make_run(tmp_path / "run", [0.5, math.nan, 0.7], seed=3))
+        assert run.config.seed == 3 and run.metrics["split"] == "val"
+        assert run.history[1] == {"epoch": 2, "loss": 0.4, "val_mean_iou": 0.5}
+        assert run.photos["val/0.png"] == 0.5 and math.isnan(run.photos["val/1.png"])
+
+    def test_what_is_no_finished_run_is_refused(self, tmp_path):
+        with pytest.raises(RunFolderError, match="nowhere: no such folder; expected the folder of a finished run"):
+            read_run(tmp_path / "nowhere")
+        (tmp_path / "file").write_text("")
+        with pytest.raises(RunFolderError, match="file: is a file; expected"):
+            read_run(tmp_path / "file")
+        with pytest.raises(RunFolderError, match=r"holds no config\.json; expected the folder of a run"):
+            read_run(tmp_path)
+        make_run(tmp_path / "run", [0.5])
+        (tmp_path / "run" / "metrics.json").unlink()
+        with pytest.raises(RunFolderError, match=r"run: the run did not finish, metrics\.json is missing"):
+            read_run(tmp_path / "run")
+
+    @pytest.mark.parametrize("name", ["metrics.json", "results.csv", "per_image.csv"])
+    def test_a_damaged_file_is_named_with_its_run(self, tmp_path, name):
+        folder = make_run(tmp_path / "run", [0.5])
+        (folder / name).write_text("photo,x\n1,{\n")
+        with pytest.raises(RunFolderError, match="run: cannot be read as a run"):
+            read_run(folder)
+
+
+@pytest.mark.plain
+class TestGrouping:
+    def runs(self, tmp_path, *configs, photos=(0.5, 0.6), **options):
+        return [read_run(make_run(tmp_path / str(i), photos, **config, **options)) for i, config in enumerate(configs)]
+
+    def test_seeds_belong_together_and_settings_make_names(self, tmp_path):
+        wide = {"filters": 32, "image_size": (64, 96)}
+        runs = self.runs(tmp_path, {"seed": 1}, {"seed": 0, "workers": 5}, {"model": "resunet"}, wide)
+        networks = group_runs(runs)
+        names = ["unet image_size=128x128 filters=16", "resunet", "unet image_size=64x96 filters=32"]
+        assert [network.name for network in networks] == names
+        assert [run.config.seed for run in networks[0].runs] == [0, 1]
+
+    def test_one_network_and_a_run_given_twice(self, tmp_path):
+        with pytest.raises(RunFolderError, match=r"runs of one network only \(unet\); expected at least two"):
+            group_runs(self.runs(tmp_path, {"seed": 1}, {"seed": 2}))
+        with pytest.raises(RunFolderError, match="1: the same network and seed as .*0; give each run once"):
+            group_runs(self.runs(tmp_path, {"seed": 1}, {"seed": 1}))
+
+    @pytest.mark.parametrize(
+        ("change", "aspect"),
+        [
+            ({"photos": [0.5]}, "photos"),
+            ({"photos": [0.5, 0.6], "metrics": {"split": "test"}}, "split"),
+            ({"photos": [0.5, 0.6], "metrics": {"per_class": {"cat": {"iou": 1}}}}, "classes"),
+        ],
+    )
+    def test_other_truth_is_refused(self, tmp_path, change, aspect):
+        one = read_run(make_run(tmp_path / "a", [0.5, 0.6]))
+        other = read_run(make_run(tmp_path / "b", model="resunet", **change))
+        with pytest.raises(RunFolderError, match=f"b: was judged on other {aspect} than .*a; .*--split-seed"):
+            group_runs([one, other])
+
+    def test_unequal_conditions_are_named(self, tmp_path):
+        runs = self.runs(tmp_path, {"seed": 0}, {"seed": 1}, {"model": "resunet", "epochs": 20})
+        assert unequal_conditions(group_runs(runs)) == ["epochs: unet 10, resunet 20", "seed: unet 0 1, resunet 0"]
+        assert unequal_conditions(group_runs([runs[0], replace(runs[2], config=RunConfig(model="resunet"))])) == []
+
+
+@pytest.mark.plain
+class TestStatistics:
+    def test_a_pair_by_hand(self, network):
+        d = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06])  # of photos; seeds of a lie 0.02 apart, those of b 0.04
+        a, b = network("a", [0.5 + d - 0.01, 0.5 + d + 0.01]), network("b", [[0.48] * 6, [0.52] * 6])
+        pair = compare_pair(a, b)
+        assert pair.difference == pytest.approx(0.035)
+        assert (pair.photos, pair.ahead) == (6, 6)
+        assert pair.p_photos == pytest.approx(2 / 2**6)  # all six signs alike
+        parts = [0.00035 / 6, 0.0002 / 2, 0.0008 / 2]  # variances 0.00175/5, 0.02**2/2, 0.04**2/2
+        freedom = sum(parts) ** 2 / (parts[0] ** 2 / 5 + parts[1] ** 2 + parts[2] ** 2)
+        error = math.sqrt(sum(parts))
+        assert pair.p_trainings == pytest.approx(2 * stats.t(freedom).sf(0.035 / error))
+        assert pair.high - pair.difference == pytest.approx(stats.t(freedom).ppf(0.975) * error)
+
+    def test_photos_without_a_score_are_left_out(self, network):
+        a, b = network("a", [[0.5, math.nan, 0.7], [0.5, 0.6, 0.7]]), network("b", [[0.4, 0.1, 0.6]] * 2)
+        assert compare_pair(a, b).photos == 2
+        assert compare_pair(a, b).difference == pytest.approx(0.1)
+
+    def test_equal_networks_cannot_be_told_apart(self, network):
+        same = np.linspace(0.2, 0.8, 9) + np.array([[0], [0.01]])
+        (pair,) = compare_networks([network("a", same), network("b", same)])
+        assert (pair.p_photos, pair.difference, pair.verdict) == (1, 0, "cannot be told apart")
+
+    def test_holm(self):
+        assert holm([0.01, 0.04, math.nan, 0.03])[:2] == pytest.approx([0.03, 0.06])
+        assert math.isnan(holm([0.01, math.nan])[1])
+        assert holm([0.6, 0.9]) == [1, 1]
+
+    def test_a_chance_difference_is_seldom_real_although_seeds_differ(self, network):
+        rng = np.random.default_rng(0)
+        one, other = network("a", np.zeros((3, 60))), network("b", np.zeros((3, 60)))
+        rejected, alone = 0, 0
+        for _ in range(300):
+            base = rng.uniform(0.2, 0.8, 60)
+            for of in (one, other):
+                drawn = base + rng.normal(0, 0.03, 60) + rng.normal(0, 0.02, (3, 1)) + rng.normal(0, 0.05, (3, 60))
+                fill(of, drawn)
+            (pair,) = compare_networks([one, other])
+            rejected += pair.verdict != "cannot be told apart"
+            alone += pair.p_photos < 0.05
+        assert rejected <= 0.08 * 300 < 0.3 * 300 < alone
+
+    def test_a_clear_difference_is_found_in_both_directions(self, network):
+        rng = np.random.default_rng(1)
+        base = rng.uniform(0.2, 0.7, 40)
+        values = [
+            base + shift + rng.normal(0, 0.005, (3, 1)) + rng.normal(0, 0.03, (3, 40)) for shift in (0, 0.06, -0.06)
+        ]
+        pairs = compare_networks([network(name, of) for name, of in zip("abc", values, strict=True)])
+        assert [(pair.network, pair.baseline, pair.verdict) for pair in pairs] == [
+            ("b", "a", "better"), ("c", "a", "worse"), ("c", "b", "worse"),
+        ]  # fmt: skip
+        assert "beyond the spread of photos and seeds (p < 0.001)" in pairs[2].reason
+
+
+def fill(network, values):
+    """Other values for a network's photos and split."""
+    for run, photos in zip(network.runs, values, strict=True):
+        run.photos.update(zip(list(run.photos), photos.tolist(), strict=True))
+        run.metrics["macro_iou"] = float(photos.mean())
+
+
+@pytest.mark.plain
+class TestReasons:
+    BASE = np.linspace(0.3, 0.6, 12)
+    AHEAD = BASE + np.linspace(0.02, 0.04, 12)
+
+    @pytest.mark.parametrize(
+        ("ahead", "base", "reason"),
+        [
+            ([AHEAD], [BASE], "with one seed the spread between trainings is unknown: train more seeds"),
+            (
+                [AHEAD - 0.1, AHEAD + 0.1],
+                [BASE - 0.1, BASE + 0.1],
+                "the photos agree (p < 0.001), but other photos and",
+            ),
+            ([AHEAD[:4]] * 2, [BASE[:4]] * 2, "4 photos are too few for a test, which needs 6"),
+            ([BASE + 0.02 * (-1) ** np.arange(12)] * 2, [BASE] * 2, "the photos do not agree (p = "),
+        ],
+    )
+    def test_a_difference_that_is_not_sure_says_why(self, network, ahead, base, reason):
+        (pair,) = compare_networks([network("base", base), network("ahead", ahead)])
+        assert pair.verdict == "cannot be told apart" and reason in pair.text, pair.text
+
+    def test_the_whole_split_must_agree(self, network):
+        ahead = [self.AHEAD - 0.001, self.AHEAD + 0.001]
+        (pair,) = compare_networks([network("base", [self.BASE] * 2), network("ahead", ahead, iou=0.1)])
+        assert pair.verdict == "cannot be told apart" and "over the whole split does not (-0.3500)" in pair.text
+
+
+@pytest.mark.plain
+class TestSummary:
+    @pytest.fixture()
+    def summary(self, network):
+        networks = [network("unet", [[0.3] * 8, [0.5] * 8]), network("n" * 50, [[0.6] * 8, [0.7] * 8])]
+        return summarise(networks, {network.name: COSTS for network in networks})
+
+    def test_networks_stand_by_mean_iou_with_mean_and_deviation(self, summary):
+        assert [row["name"][:4] for row in summary["networks"]] == ["nnnn", "unet"]
+        assert summary["networks"][1]["scores"]["macro_iou"] == {
+            "mean": pytest.approx(0.4), "sd": pytest.approx(math.sqrt(0.02)), "values": [0.3, 0.5],
+        }  # fmt: skip
+        assert summary["networks"][1]["per_class"]["car"] == {"mean": None, "sd": None, "values": [None, None]}
+        assert summary["baseline"] == "unet" and summary["networks"][1]["memory_mb"] == 500
+        json.dumps(summary, allow_nan=False)
+
+    def test_the_printed_table_fits_110_columns(self, summary, capsys):
+        comparing._say(summary)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 120 and max(len(line) for line in lines[:4]) <= 110
+        assert "1.23M" in lines[3] and ".400 ±.141" in lines[3] and "34.6" in lines[3]
+
+    def test_the_page_and_the_csv_hold_everything(self, summary):
+        text = to_markdown(summary, ["how it was"])
+        for part in ("| unet | 1.23M | 12.5 |", "| car | - | - |", "cannot be told apart", "- how it was", "Wilcoxon"):
+            assert part in text
+        assert "not equal" not in text and " ".join(RULE.split()) in text
+        row = to_csv_rows(summary)[1]
+        assert row["macro_iou_mean"] == pytest.approx(0.4) and row["seeds"] == 2 and row["iou road_sd"] > 0.1
+        assert len(table(summary)) == 3
+
+
+@pytest.mark.plain
+class TestTheCommand:
+    def fails(self, capsys, code, part, *arguments):
+        assert commands(["compare", *arguments]) == code
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and part in error and error.count("\n") == 1, error
+
+    def test_bad_input(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        make_run(tmp_path / "a", [0.5])
+        self.fails(capsys, 2, "give either --models unet,r2unet,...")
+        self.fails(capsys, 2, "give either --models", "a", "b", "--models", "unet,resunet")
+        self.fails(capsys, 2, "there is no network 'vnet', 'x'; choose from unet, ", "--models", "unet,vnet,x")
+        self.fails(capsys, 2, "got unet,unet; expected at least two different", "--models", "unet,unet")
+        self.fails(capsys, 2, "got unet; expected at least two different networks", "--models", "unet")
+        self.fails(capsys, 2, "--seeds: got 0; expected", "--models", "unet,resunet", "--seeds", "0")
+        self.fails(capsys, 2, "--minutes: got 0.0; expected", "--models", "unet,resunet", "--minutes", "0")
+        self.fails(capsys, 4, "runs of one network only (unet)", "a")
+        self.fails(capsys, 4, "b: no such folder; expected the folder of a finished run", "a", "b")
+        assert {path.name for path in tmp_path.iterdir()} == {"a"}
+
+    def test_a_finished_run_with_other_settings_is_not_taken(self, capsys, tmp_path):
+        make_run(tmp_path / "runs" / "unet-seed0", [0.5], filters=8, output="elsewhere", workers=7)
+        arguments = ["--models", "unet,resunet", "--output", str(tmp_path), "--backend", comparing.choose_backend(None)]
+        self.fails(capsys, 4, "unet-seed0: was trained with ", *arguments)
+        self.fails(capsys, 4, "--filters 8 (now 16)", *arguments)
+
+    def test_the_flags_of_a_run_ask_for_that_run(self, monkeypatch):
+        config = RunConfig(
+            data="d", image_size=(32, 64), classes=3, skip_bad=True, limit=7, seed=4, output="o", split_seed=2
+        )
+        asked = []
+        monkeypatch.setattr("semseg.cli.train", asked.append)
+        assert commands(["train", *comparing.to_flags(config)]) == 0
+        assert RunConfig(**{name: getattr(asked[0], name) for name in RunConfig.__dataclass_fields__}) == config
+
+    def test_a_run_that_fails_gives_its_line_and_its_code(self, tmp_path):
+        config = RunConfig(data=str(tmp_path / "nowhere"), output=str(tmp_path / "run"))
+        with pytest.raises(SemsegError, match=r"run: ended with code 3: .*nowhere: no such .*; see log\.txt") as caught:
+            comparing._train_one(config, "run 1/1")
+        assert caught.value.exit_code == 3
+
+    def test_minutes_become_epochs_that_are_remembered(self, tmp_path, monkeypatch):
+        asked = []
+
+        class Pool:
+            def __init__(self, *_):
+                pass
+
+            __enter__, __exit__ = lambda self: self, lambda *_: None
+
+            def submit(self, function, config, models):
+                asked.append(models)
+                future = Future()
+                future.set_result({"unet": 10.0, "resunet": 400.0, "unetpp": 1.0} | dict.fromkeys(()))
+                return future
+
+        monkeypatch.setattr(comparing, "ProcessPoolExecutor", Pool)
+        config = RunConfig(output=str(tmp_path))
+        assert comparing._epochs_in(2, config, ["unet", "resunet"], tmp_path) == {"unet": 10, "resunet": 1}
+        assert comparing._epochs_in(2, replace(config, seed=5), ["unet", "resunet"], tmp_path)["unet"] == 10
+        assert asked == [["unet", "resunet"]]
+        with pytest.raises(RunFolderError, match=r"settings\.json: epochs were measured for another --minutes"):
+            comparing._epochs_in(3, config, ["unet", "resunet"], tmp_path)
+
+
+@pytest.mark.plain
+def test_seeds_share_one_drawn_split(tmp_path):
+    from semseg.cli.opening import open_data
+
+    make_folder(tmp_path, 10)
+    drawn = [
+        open_data(RunConfig(data=str(tmp_path), seed=s, split_seed=split)) for s, split in ((0, 0), (1, 0), (0, 1))
+    ]
+    first, second, third = ([sample.photo for sample in dataset.splits["val"]] for dataset in drawn)
+    assert first == second != third
+
+
+def test_the_seconds_of_an_epoch_are_measured(pairs):
+    config = RunConfig(data=str(pairs), image_size=(32, 32), filters=2)
+    measured = comparing.seconds_per_epoch(config, ["unet", "resunet"])
+    assert set(measured) == {"unet", "resunet"} and all(0 < value < 600 for value in measured.values())
+
+
+def test_networks_are_trained_stopped_continued_and_compared(pairs, tmp_path, capsys, monkeypatch):
+    """Also: finished runs by their folders."""
+    output = tmp_path / "out"
+    arguments = ["--data", str(pairs), "--models", "unet,resunet", "--seeds", "2", *SMALL, "--output", str(output)]
+    show = comparing.Progress.show
+
+    def stop_in_the_second(self, *rest):
+        if self.label.startswith("run 2/4"):
+            raise KeyboardInterrupt
+        show(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing.Progress, "show", stop_in_the_second)
+        assert commands(["compare", *arguments]) == 130
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
+    first = (output / "runs" / "unet-seed0" / "metrics.json").stat().st_mtime_ns
+    assert not (output / "runs" / "resunet-seed0" / "metrics.json").exists()
+
+    assert commands(["compare", *arguments]) == 0
+    text = capsys.readouterr().out
+    assert "run 1/4   unet, seed 0" in text and "finished before" in text and "resunet against unet: " in text
+    assert (output / "runs" / "unet-seed0" / "metrics.json").stat().st_mtime_ns == first
+    assert {path.name for path in output.iterdir()} == {*comparing.COMPARISON_FILES, "runs"}
+    runs = [read_run(folder) for folder in sorted((output / "runs").iterdir())]
+    assert len({run.metrics["macro_iou"] for run in runs}) == 4  # no two of the networks and seeds are alike
+    with (output / "comparison.csv").open() as file:
+        assert {row["name"] for row in csv.DictReader(file)} == {"unet", "resunet"}
+
+    folders = [str(output / "runs" / name) for name in ("unet-seed0", "resunet-seed0")]
+    assert commands(["compare", *folders, "--output", str(tmp_path / "two")]) == 0
+    assert "with one seed the spread" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "two" / "side_by_side.png").exists()
