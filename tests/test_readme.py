@@ -55,3 +55,16 @@ def test_the_table_of_flags_names_every_flag_with_its_default():
         default = getattr(defaults, name)
         shown = {"image_size": f"{defaults.image_size[0]}", "classes": "found", "limit": "all", "backend": "KERAS"}
         assert shown.get(name, str(default)) in row.split("|")[2], row
+
+
+@pytest.mark.plain
+def test_the_table_of_networks_names_every_network_with_what_it_costs():
+    from semseg.architectures import ARCHITECTURES, build_model
+    from semseg.cost import count_flops
+
+    for name in ARCHITECTURES:
+        options = {"encoder_weights": "none"} if name == "encoder_unet" else {}
+        model = build_model(name, (128, 128, 3), 19, filters=16, **options)
+        costs = f"{model.count_params() / 1e6:.2f}".removeprefix("0") + f", {count_flops(model) / 1e9:.2f}"
+        (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}` | ")]
+        assert row.endswith(f" | {costs} |"), (row, costs)
