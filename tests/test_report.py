@@ -225,7 +225,7 @@ def test_networks_stand_side_by_side_with_their_scores(tmp_path, drawn):
     np.testing.assert_array_equal(images[5], paint(rows[1][2], PALETTE))
     np.testing.assert_array_equal(images[6], paint(rows[1][3]["unet"], PALETTE))
     titles = [axis.get_title(loc="left") for axis in drawn[0].axes]
-    assert titles[2:4] == ["0.250", "0.500 best"] and titles[6:] == ["no score", "0.500 best"]
+    assert titles[2:4] == ["0.250", "0.500 best"] and titles[6:] == ["no score", "0.500"]
     assert "unet" in texts(drawn[0])
 
 
