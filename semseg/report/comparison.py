@@ -8,11 +8,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from semseg.report.style import STYLE, save_figure, short, shortened
+from semseg.report.style import STYLE, any_letters, save_figure, shortened
 
 COLORS = (  # lie 29 or more apart in CIE Lab for normal, red-blind and green-blind eyes
     "#329ffd", "#a55f14", "#077960", "#471287", "#f691b7", "#cdae16", "#1f2933", "#725691", "#413400",
@@ -57,6 +56,8 @@ def save_learning_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, 
             axis.grid(True, axis="y")
             curves = [_mean_curve(runs, name, against) for runs in histories.values()]
             _draw_curves(axis, list(histories), curves, name.endswith("loss"))
+            if against == "epoch":
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
         return save_figure(figure, path)
 
 
@@ -75,30 +76,31 @@ def _mean_curve(
 def _draw_curves(
     axis: Axes, names: Sequence[str], curves: Sequence[tuple[np.ndarray, np.ndarray]], is_loss: bool
 ) -> None:
+    ends, tops = {}, [1e-9]
     for number, (places, values) in enumerate(curves):
-        color = COLORS[number % len(COLORS)]
+        color, means = COLORS[number % len(COLORS)], values.mean(axis=0)
         mark = MARKERS[number % len(MARKERS)] if len(places) < 20 else ""
-        axis.plot(places, values.mean(axis=0), color=color, linewidth=1.8, marker=mark, markersize=5)
+        axis.plot(places, means, color=color, linewidth=1.8, marker=mark, markersize=5)
         axis.fill_between(places, values.min(axis=0), values.max(axis=0), color=color, alpha=0.13, linewidth=0)
-    if is_loss:  # the first epochs may be far off
-        means = np.concatenate([values.mean(axis=0) for _, values in curves])
-        axis.set_ylim(0, 1.15 * np.nanquantile(means, 0.97))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    _name_ends(axis, names, [(places[-1], values[:, -1].mean()) for places, values in curves])
+        finite = np.flatnonzero(np.isfinite(means))  # a network whose loss is no number has no end there
+        if len(finite):
+            ends[number] = places[finite[-1]], means[finite[-1]]
+            usual, top = np.quantile(means[finite], 0.9), values[:, finite].max()
+            tops.append(1.1 * (min(top, 2 * usual) if is_loss else top))  # the first losses may be far off
+    axis.set_ylim(0, max(tops))
+    _name_ends(axis, names, ends)
 
 
-def _name_ends(axis: Axes, names: Sequence[str], ends: Sequence[tuple[float, float]]) -> None:
+def _name_ends(axis: Axes, names: Sequence[str], ends: Mapping[int, tuple[float, float]]) -> None:
     """Each network's name right of the axis at the height of its last point, moved so that none touch."""
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high)
-    heights = np.clip((np.array([y for _, y in ends]) - low) / (high - low), 0, 1)
-    order = np.argsort(heights, kind="stable")
-    for height, i in zip(_apart(heights[order], 0.052), order, strict=True):
+    order = sorted(ends, key=lambda i: ends[i][1])
+    heights = np.array([ends[i][1] for i in order]) / axis.get_ylim()[1]
+    for height, i in zip(_apart(heights.clip(0, 1), 0.052), order, strict=True):
         color = COLORS[i % len(COLORS)]
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "alpha": 0.5, "relpos": (0, 0.5)}
         axis.annotate(
             shortened(names[i], 22), ends[i], (1.04, height), textcoords="axes fraction", color=color, fontsize=9.5,
-            va="center", fontweight="bold",
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7, "alpha": 0.5, "relpos": (0, 0.5)},
+            va="center", fontweight="bold", arrowprops=line,
         )  # fmt: skip
 
 
@@ -125,23 +127,24 @@ def save_quality_cost(points: Sequence[Mapping[str, object]], path: str | Path) 
         The path.
     """
     drawn = [(i, point) for i, point in enumerate(points) if np.isfinite(point["miou"]).any()]
-    costs = [name for name in COSTS if any(point.get(name) for _, point in drawn)]
+    panels = {cost: [(i, point) for i, point in drawn if np.isfinite(point.get(cost) or np.nan)] for cost in COSTS}
+    panels = {cost: shown for cost, shown in panels.items() if shown}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 9.5 if len(costs) > 2 else 5), layout="constrained")
+        figure = Figure(figsize=(13, 9.5 if len(panels) > 2 else 5), layout="constrained")
         lost = ", ".join(str(point["name"]) for point in points if not np.isfinite(point["miou"]).any())
         title = "Mean IoU against cost: large the mean, small each seed"
         figure.suptitle(title + (f" (without a score: {lost})" if lost else ""), x=0.008, ha="left", fontweight="bold")
-        grid = figure.subplots(-(-len(costs) // 2), min(2, len(costs)), squeeze=False, sharey=True)
-        for axis in grid.flat[len(costs) :]:
+        grid = figure.subplots(-(-len(panels) // 2) or 1, min(2, len(panels)) or 1, squeeze=False, sharey=True)
+        for axis in grid.flat[len(panels) :]:
             axis.remove()
-        panels = {cost: [(i, point) for i, point in drawn if point.get(cost)] for cost in costs}
         for axis, (cost, shown) in zip(grid.flat, panels.items(), strict=False):
             _cost_panel(axis, cost, shown)
         for axis in grid[:, 0]:
             axis.set_ylabel("mean IoU")
-        figure.draw_without_rendering()  # fixes the layout, so that free places can be found
-        for axis, (cost, shown) in zip(grid.flat, panels.items(), strict=False):
-            _name_points(axis, cost, shown)
+        with any_letters():
+            figure.draw_without_rendering()  # fixes the layout, so that free places can be found
+            for axis, (cost, shown) in zip(grid.flat, panels.items(), strict=False):
+                _name_points(axis, cost, shown)
         return save_figure(figure, path)
 
 
@@ -165,7 +168,7 @@ def _cost_panel(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, o
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _name_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, object]]]) -> None:
@@ -177,20 +180,24 @@ def _name_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, 
         places.append(place)
         taken += [Bbox([place - 9, place + 9]), Bbox([low - 3, high + 3])]
     for place, (i, point) in zip(places, shown, strict=True):
-        color = COLORS[i % len(COLORS)]
-        text = axis.annotate(
-            shortened(str(point["name"]), 22), (point[cost], np.nanmean(point["miou"])), (0, 0), color=color,
-            textcoords="offset pixels", fontsize=9.5, fontweight="bold", in_layout=False, zorder=4,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7, "shrinkB": 6},
+        color, style = COLORS[i % len(COLORS)], {"fontsize": 9.5, "fontweight": "bold"}
+        name = axis.text(0, 0, shortened(str(point["name"]), 22), **style)
+        size = name.get_window_extent().size + 2
+        name.remove()
+        box = _free_box(place, size, taken, axis.get_window_extent())
+        nearest = ((place - box.min) / size).clip(0, 1)
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "shrinkB": 6, "relpos": nearest}
+        far = np.hypot(*(box.min + nearest * size - place)) > 1.5 * RADII[0]
+        axis.annotate(
+            name.get_text(), (point[cost], np.nanmean(point["miou"])), (box.min + 1 - place) * 72 / axis.figure.dpi,
+            textcoords="offset points", in_layout=False, zorder=4, color=color, va="baseline", **style,
+            arrowprops=line if far else None,
         )  # fmt: skip
-        text.get_window_extent()  # so that the text itself, without its line, can be measured
-        box = _free_box(place, Text.get_window_extent(text).size + 2, taken, axis.get_window_extent())
-        text.set_position(box.min + 1 - place)
         taken.append(box)
 
 
 def _free_box(place: np.ndarray, size: np.ndarray, taken: Sequence[Bbox], room: Bbox) -> Bbox:
-    """The box of this size around a place that lies on the fewest taken ones, and inside the room, the nearest first."""
+    """The nearest box of this size around a place that lies in the room and on the fewest taken ones."""
     found = []
     for radius, side in product(RADII, AROUND):
         corner = place + radius * np.array(side) / np.hypot(*side) + size * (np.array(side) - 1) / 2

@@ -1,5 +1,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib
 import numpy as np
@@ -89,7 +90,7 @@ def save_ranked(
         headings = ("Photo", "Truth", "Prediction", "Errors in red")
         figure, axes = _page(title, headings, [photo.shape[:2] for _, photo, _, _ in samples])
         for row, (caption, photo, truth, prediction) in zip(axes, samples, strict=True):
-            row[0].set_title(shortened(caption, 130), fontsize=10, fontweight="normal", color=INK, pad=4)
+            row[0].set_title(shortened(caption, _letters(row[0], 4, 0.09)), fontsize=10, fontweight="normal", pad=4)
             show_image(row[0], photo, smooth=True)
             images = paint(truth, palette), paint(prediction, palette), paint_errors(photo, truth, prediction)
             for axis, image in zip(row[1:], images, strict=True):
@@ -120,13 +121,13 @@ def save_side_by_side(
     with matplotlib.rc_context(STYLE):
         figure, axes = _page(title, ("Photo", "Truth", *networks), [photo.shape[:2] for _, photo, _, _ in rows])
         for row, (caption, photo, truth, predictions), found in zip(axes, rows, scores, strict=True):
-            row[0].set_title(shortened(caption, _letters(row[0], 2)), fontsize=9, fontweight="normal", pad=4)
+            row[0].set_title(shortened(caption, _letters(row[0], 2, 0.08)), fontsize=9, fontweight="normal", pad=4)
             show_image(row[0], photo, smooth=True)
             show_image(row[1], paint(truth, palette), smooth=False)
-            best = np.nanmax([-1.0, *found.values()])
+            known = [found[network] for network in networks if np.isfinite(found[network])]
             for axis, network in zip(row[2:], networks, strict=True):
                 show_image(axis, paint(predictions[network], palette), smooth=False)
-                _score_title(axis, found[network], found[network] == best)
+                _score_title(axis, found[network], known and min(known) < max(known) == found[network])
         class_legend(figure, palette, *(mask for _, _, truth, by in rows for mask in (truth, *by.values())))
         return save_figure(figure, path)
 
@@ -153,10 +154,11 @@ def _page(title: str, headings: Sequence[str], shapes: Sequence[tuple[int, int]]
     for axis, heading in zip(axes[0], headings, strict=True):
         text = shortened(heading, _letters(axis, 1))
         figure.text(axis.get_position(original=True).x0, 1 + 0.02 / size[1], text, fontsize=12, fontweight="bold")
-    figure.text(0, 1 + (LINE + 0.1) / size[1], shortened(title, 150), fontsize=14, fontweight="bold")
+    lines = wrap(shortened(title, 200), max(24, int(size[0] / 0.135)))
+    figure.text(0, 1 + (LINE + 0.1) / size[1], "\n".join(lines), fontsize=14, fontweight="bold")
     return figure, axes
 
 
-def _letters(axis: Axes, panels: int) -> int:
-    """How many letters of a heading fit above so many panels."""
-    return max(14, int(axis.get_position(original=True).width * axis.figure.get_figwidth() * panels / 0.115))
+def _letters(axis: Axes, panels: int, wide: float = 0.12) -> int:
+    """How many letters, so many inches wide, fit above so many panels."""
+    return max(14, int(axis.get_position(original=True).width * axis.figure.get_figwidth() * panels / wide))

@@ -32,24 +32,26 @@ def save_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: str | 
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
     counts = np.where((matrix > 0) & (totals > 0), matrix, np.nan)
-    percent = [f"{shortened(name, 28)}  {share:.1%}" for name, share in zip(names, _shares(totals), strict=True)]
-    pixels = [
-        f"{short(total)}  {shortened(name, 28)}" for name, total in zip(names, totals[:, 0].tolist(), strict=True)
-    ]
-    side = float(np.clip(0.5 * len(names), 3.4, 12))
+    names = [shortened(name, 28) for name in names]
+    percent = [f"{name}  {share:.1%}" for name, share in zip(names, _shares(totals), strict=True)]
+    pixels = [f"{short(total)}  {name}" for name, total in zip(names, totals[:, 0].tolist(), strict=True)]
+    side, longest = float(np.clip(0.5 * len(names), 3.4, 12)), max(len(name) for name in names)
+    scale = 0.8 if len(names) > MOST_NUMBERED else 0
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2 * side + 4.6, side + 2.2), layout="constrained")
+        figure = Figure(
+            figsize=(2 * side + 2.6 + 0.18 * longest, side + 1.3 + 0.08 * longest + scale), layout="constrained"
+        )
         figure.get_layout_engine().set(wspace=0.04)
         left, right = figure.subplots(1, 2)
         left.set_title("Of each true class, % predicted as ...")
         _matrix(left, shares, Normalize(0, 1), lambda share: f"{100 * share:.0f}" if share >= 0.005 else "")
-        _class_ticks(left, percent, names)
+        _class_ticks(left, percent, names, 72 * side / len(names))
         left.set_ylabel("truth, with its share of the pixels")
         right.set_title("Pixels, in logarithmic shades")
         least = matrix[matrix > 0].min(initial=matrix.max())
         _matrix(right, counts, LogNorm(max(1, least), max(10 * least, matrix.max(), 10)), short)
         right.yaxis.tick_right()
-        _class_ticks(right, pixels, names)
+        _class_ticks(right, pixels, names, 72 * side / len(names))
         right.yaxis.set_label_position("right")
         right.set_ylabel("truth, with its pixels")
         return save_figure(figure, path)
@@ -73,9 +75,8 @@ def _matrix(axis: Axes, values: np.ndarray, norm: Normalize, text: Callable[[flo
             )  # fmt: skip
 
 
-def _class_ticks(axis: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Names at the cells, every second, third ... where they would touch."""
-    cell = axis.figure.get_figheight() * 62 / len(rows)  # points, about
+def _class_ticks(axis: Axes, rows: Sequence[str], columns: Sequence[str], cell: float) -> None:
+    """Names at the cells, of so many points, and only at every second, third ... where they would touch."""
     size = float(np.clip(0.8 * cell, 6.5, 10))
     shown = range(0, len(rows), int(np.ceil(1.1 * size / cell)))
     axis.set_xticks(shown, [columns[i] for i in shown], rotation=60, ha="right", rotation_mode="anchor")
@@ -115,7 +116,7 @@ def save_reliability(bins: np.ndarray, error: float, path: str | Path) -> Path:
             if share >= 0.0005:
                 lower.text(middle, share, f"{share:.1%}", ha="center", va="bottom", fontsize=6.5, color=INK)
         lower.set_title("Share of the pixels")
-        lower.set_ylim(0, 1.15 * max(0.01, shares.max()))
+        lower.set_ylim(0, 1.15 * (shares.max() or 1))
         lower.set_xlabel("confidence: probability of the predicted class")
         for axis in (upper, lower):
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -133,7 +134,7 @@ def _verdict(pixels: np.ndarray, hits: np.ndarray, confidence: np.ndarray, error
     return (
         f"Expected calibration error {error:.3f}: confidence and\n"
         f"accuracy lie {100 * error:.1f} points apart on average.\n"
-        f"Confidence {sure:.1%}, accuracy {right:.1%}: {verdict}."
+        f"Mean confidence {sure:.1%}, accuracy {right:.1%}: {verdict}."
     )
 
 
@@ -145,13 +146,13 @@ def _accuracy_bars(axis: Axes, pixels: np.ndarray, hits: np.ndarray, confidence:
     axis.grid(True, color=GRID)
     axis.bar(places, accuracy, width, color=HIT)
     axis.bar(
-        places, np.abs(sure - accuracy), width, np.minimum(sure, accuracy), color="none", edgecolor=GAP, hatch="////",
-        linewidth=1,
+        places, np.abs(sure - accuracy), width, np.minimum(sure, accuracy), facecolor=(GAP, 0.35), edgecolor=GAP,
+        hatch="////", linewidth=1,
     )  # fmt: skip
     axis.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
     axis.set(xlim=(0, 1), ylim=(0, 1), title="Accuracy at each confidence")
     handles = [
         Patch(color=HIT, label="accuracy"),
-        Patch(fc="white", ec=GAP, hatch="////", label="gap to confidence"),
+        Patch(fc=(GAP, 0.35), ec=GAP, hatch="////", label="gap to confidence"),
     ]
     axis.legend(handles=handles, loc="upper left")

@@ -1,6 +1,8 @@
 """What all pictures have in common: the look, the legend of classes, the writing of the file."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -99,10 +101,17 @@ def drawable(name: str) -> str:
     return " ".join(name.encode("utf-8", "replace").decode().split())
 
 
+@contextmanager
+def any_letters() -> Iterator[None]:
+    """No warning about letters that the font lacks: a file's or a network's name may hold any."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        yield
+
+
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Writes the figure whole or not at all; one without a layout of its own is cut to what is drawn."""
     box = {} if figure.get_layout_engine() else {"bbox_inches": "tight", "pad_inches": 0.12}
-    with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a file name may hold letters that the font lacks
+    with replacing(path) as temporary, any_letters():
         figure.savefig(temporary, **box)
     return Path(path)
