@@ -419,15 +419,18 @@ class _Batch:
 
     @cached_property
     def soft_counts(self) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-        """|Y P|, |Y| and |P| of each class, `(K,)` each, or `(1,)` of class 1; see `dice`."""
-        p_sum = ops.sum(self.p * self.counted[..., None], axis=(0, 1, 2))
+        """|Y P|, |Y| and |P| of each class, `(K,)` each, or `(1,)` of class 1; see `dice`.
+
+        Rows are summed first: one long sum in float32 loses digits.
+        """
+        p_sum = ops.sum(ops.sum(self.p * self.counted[..., None], axis=2), axis=(0, 1))
         if self.binary:
             y = self.counted * ops.cast(self.truth, "float32")
             return ops.sum(y * self.p[..., 0])[None], ops.sum(y)[None], p_sum
         return self._by_class(self.counted * ops.exp(-self.surprise)), self._by_class(self.counted), p_sum
 
     def _by_class(self, values: KerasTensor) -> KerasTensor:
-        """Sums `(N, H, W)` over the pixels of each true class, `(K,)`, by row first: long float32 sums lose digits."""
+        """Sums `(N, H, W)` over the pixels of each true class, `(K,)`."""
         (n, height), k = ops.shape(self.truth)[:2], self.logits.shape[-1]
         rows = ops.reshape(ops.arange(n * height, dtype="int32"), (n, height, 1))
         ids = ops.reshape(rows * k + self.truth, (-1,))

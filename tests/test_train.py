@@ -1,5 +1,6 @@
 import csv
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -11,11 +12,12 @@ from semseg.config import RunConfig
 from semseg.data import open_dataset
 from semseg.data.batches import Batches
 from semseg.data.cache import Cache
+from semseg.data.check import Findings
 from semseg.errors import DataError, NonFiniteLossError, SemsegError
-from semseg.losses import SegmentationLoss
+from semseg.losses import SegmentationLoss, effective_number_weights, inverse_frequency_weights
 from semseg.metrics import confusion_matrix, scores
 from semseg.predict import ids_of_logits
-from semseg.train import KeepBest, TrainingModel, make_batches, make_loss, train_model
+from semseg.train import KeepBest, TrainingModel, make_batches, make_class_weights, make_loss, train_model
 
 CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1)
 
@@ -189,3 +191,30 @@ def test_the_loss_of_several_outputs_is_their_mean():
     values = [np.random.default_rng(i).normal(size=(1, 4, 4, 2)).astype("float32") for i in (1, 2)]
     found = TrainingModel(inputs, outputs, loss, 2).compute_loss(y=truth, y_pred=values)
     assert float(found) == pytest.approx(np.mean([float(loss(truth, logits)) for logits in values]), rel=1e-6)
+
+
+def test_the_short_name_of_a_loss_for_two_classes_is_refused_too(dataset):
+    with pytest.raises(SemsegError, match=r"binary_cross_entropy is for 2 classes.* use one of .*lovasz"):
+        make_loss("dice+bce", dataset)
+
+
+@pytest.mark.plain
+class TestClassWeights:
+    names = ("road", "sky", "pole")
+
+    def weights(self, text):
+        records = [(None, SimpleNamespace(counts=counts)) for counts in ([600, 0, 390, 7], [30, 0, 10, 7])]
+        return make_class_weights(RunConfig(class_weights=text), Findings({"train": records}), self.names)
+
+    def test_they_come_from_the_training_masks_or_as_given(self):
+        assert self.weights("none") is None
+        np.testing.assert_allclose(self.weights("inverse"), inverse_frequency_weights([630 / 1030, 0, 400 / 1030]))
+        np.testing.assert_allclose(self.weights("effective"), effective_number_weights([630, 0, 400]))
+        np.testing.assert_array_equal(self.weights("1,2,.5"), [1, 2, 0.5])
+        np.testing.assert_array_equal(self.weights("pole=3,road=0"), [0, 1, 3])
+
+    def test_one_for_each_class_is_expected_and_names_must_be_there(self):
+        with pytest.raises(SemsegError, match="--class-weights: got 2 of them; expected 3, for road, sky, pole"):
+            self.weights("1,2")
+        with pytest.raises(SemsegError, match="there is no class 'car'; choose from road, sky, pole"):
+            self.weights("car=2,pole=3")
