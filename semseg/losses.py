@@ -184,7 +184,7 @@ def lovasz(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights 
     1 - p in the pixels of the class and p, its probability, elsewhere (Lovasz-Softmax); for a single logit z it is
     max(0, 1 - z) in class 1 and max(0, 1 + z) in class 0 (Lovasz hinge).
 
-    It sorts all pixels once per class, and so takes some ten times as long as `dice`.
+    It sorts all pixels once per class: on a CPU some 15 times the time of `dice`, and 20 times with JAX.
 
     Reference: Berman et al. 2018, https://arxiv.org/abs/1705.08790; its Lovasz hinge also counts batches without
     class 1.
