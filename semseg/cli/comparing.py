@@ -248,7 +248,7 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
         trained = TrainingModel(model.inputs[0], outputs, make_loss(config.loss, dataset), classes)
         trained.compile(keras.optimizers.AdamW(1e-4))
         functions += [lambda m=trained: m.train_on_batch(*batch), lambda m=trained: m.test_on_batch(*batch)]
-    measured = interleaved_medians(functions)
+    measured = interleaved_medians(functions, rounds=7)
     steps = [-(-len(dataset.splits[split]) // config.batch_size) for split in ("train", "val")]
     return {name: steps[0] * measured[2 * i] + steps[1] * measured[2 * i + 1] for i, name in enumerate(models)}
 
