@@ -271,6 +271,7 @@ class TestTheCommand:
         self.fails(capsys, 2, "got unet; expected at least two different networks", "--models", "unet")
         self.fails(capsys, 2, "--seeds: got 0; expected", "--models", "unet,resunet", "--seeds", "0")
         self.fails(capsys, 2, "--minutes: got 0.0; expected", "--models", "unet,resunet", "--minutes", "0")
+        self.fails(capsys, 2, "got 3 and --epochs 5", "--models", "unet,resunet", "--minutes", "3", "--epochs", "5")
         self.fails(capsys, 4, "runs of one network only (unet)", "a")
         self.fails(capsys, 4, "b: no such folder; expected the folder of a finished run", "a", "b")
         assert {path.name for path in tmp_path.iterdir()} == {"a"}

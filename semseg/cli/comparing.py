@@ -208,6 +208,8 @@ def _lines(log: Path) -> list[str]:
 
 def _epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: Path) -> dict[str, int]:
     """How many epochs of each network fit into the time, at least one; measured once for an output folder."""
+    if config.epochs != RunConfig.epochs:
+        raise SemsegError(f"--minutes: got {minutes:g} and --epochs {config.epochs}; give only one of them")
     if not 0 < minutes < float("inf"):
         raise SemsegError(f"--minutes: got {minutes}; expected a number above 0")
     path = output / "settings.json"
