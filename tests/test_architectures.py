@@ -221,6 +221,20 @@ def test_weights_from_a_file_give_the_features_of_the_original(encoder, tmp_path
     np.testing.assert_allclose(logits(features, photos), expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.plain
+def test_efficientnet_from_a_file_divides_as_keras_does_for_its_download(tmp_path):
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    original = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
+    own = next(layer for layer in original.layers if isinstance(layer, keras.layers.Normalization))
+    own.adapt_mean.assign(mean)
+    own.adapt_variance.assign(std**2)
+    original.save_weights(tmp_path / "b0.weights.h5")
+    model = EncoderUnet((32, 32, 3), 2, filters=2, encoder="EfficientNetB0", weights=str(tmp_path / "b0.weights.h5"))
+    photos = photos_of(1, 32, 32, 3).astype("float32")
+    found = logits(keras.Model(model.input, model.get_layer("up1_concatenate").input[0]), photos)
+    np.testing.assert_allclose(found, (photos / 255 - mean) / std / std**0.5, atol=1e-4)
+
+
 def refused(match, **options):
     with pytest.raises(SemsegError, match=match):
         EncoderUnet(**{"input_shape": (64, 64, 3), "encoder": "MobileNetV3Small", "weights": None, **options})

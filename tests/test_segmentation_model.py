@@ -174,6 +174,7 @@ print(keras.backend.backend())
 """
 
 
+@pytest.mark.plain  # starts every backend itself
 def test_saved_files_give_equal_logits_on_every_backend_without_semseg(tmp_path):
     keras.utils.set_random_seed(1)
     photos = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")

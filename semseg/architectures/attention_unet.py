@@ -38,20 +38,7 @@ def AttentionUnet(
 ) -> keras.Model:
     """An Attention U-Net: before each concatenation, what comes from below decides which pixels of the skip count.
 
-    Args:
-        input_shape: See `Unet`, as for the other arguments.
-        num_classes: See `Unet`.
-        filters: See `Unet`.
-        depth: See `Unet`.
-        normalization: See `Unet`.
-        dropout: See `Unet`.
-        name: See `Unet`.
-
-    Returns:
-        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
-
-    Raises:
-        SemsegError: The size does not fit the depth, or an argument is out of its range.
+    Args, result and errors are those of `Unet`.
 
     Example:
         >>> AttentionUnet((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape

@@ -22,20 +22,7 @@ def DDUnet(
     The lowest block on the way down, the bottom and the lowest block on the way up have dilation 3, the others 1:
     1 1 3, 3, 3 1 1 with three poolings. Blocks have three convolutions down to the bottom, two on the way up.
 
-    Args:
-        input_shape: See `Unet`, as for the other arguments.
-        num_classes: See `Unet`.
-        filters: See `Unet`.
-        depth: See `Unet`.
-        normalization: See `Unet`.
-        dropout: See `Unet`.
-        name: See `Unet`.
-
-    Returns:
-        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
-
-    Raises:
-        SemsegError: The size does not fit the depth, or an argument is out of its range.
+    Args, result and errors are those of `Unet`.
 
     Example:
         >>> DDUnet((32, 48, 3), num_classes=5, filters=4).output_shape

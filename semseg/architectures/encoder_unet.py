@@ -171,6 +171,13 @@ def _load(network: keras.Model, path: str, name: str) -> None:
             f"--encoder-weights: {path} does not hold weights of {name} ({_line(error)}); expected those of {name} "
             "without its classifier (from Keras: ..._notop.h5), not weights of another architecture"
         ) from error
+    own = next((layer for layer in network.layers if isinstance(layer, layers.Normalization)), None)
+    if name.startswith("EfficientNetB") and np.allclose(
+        keras.ops.convert_to_numpy(own.adapt_variance), IMAGENET_STD**2, rtol=0.05
+    ):
+        # ImageNet's weights want another division, which Keras makes by a layer that only its own download brings
+        own.adapt_variance.assign(keras.ops.convert_to_numpy(own.adapt_variance) * IMAGENET_STD)
+        own.finalize_state()
 
 
 def _pyramid(network: keras.Model, name: str, depth: int) -> list[KerasTensor]:

@@ -57,21 +57,8 @@ def R2Unet(
 ) -> keras.Model:
     """An R2U-Net: each pair of convolutions of the U-Net is a `recurrent_unit`.
 
-    Args:
-        input_shape: See `Unet`, as for the other arguments.
-        num_classes: See `Unet`.
-        filters: See `Unet`.
-        depth: See `Unet`.
-        recurrences: Times that each shared convolution is applied. The paper counts those after the first: its t = 2
-            is 3 here.
-        normalization: See `Unet`.
-        name: See `Unet`.
-
-    Returns:
-        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
-
-    Raises:
-        SemsegError: The size does not fit the depth, or an argument is out of its range.
+    Args, result and errors are those of `Unet`, and `recurrences` tells how often each shared convolution is applied.
+    The paper counts the times after the first: its t = 2 is 3 here.
 
     Example:
         >>> R2Unet((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape

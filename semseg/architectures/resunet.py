@@ -39,19 +39,7 @@ def ResUnet(
     """A deep residual U-Net: pre-activated residual units, strides in place of pooling, nearest pixels in place of
     transposed convolutions.
 
-    Args:
-        input_shape: See `Unet`, as for the other arguments.
-        num_classes: See `Unet`.
-        filters: See `Unet`.
-        depth: See `Unet`.
-        normalization: See `Unet`.
-        name: See `Unet`.
-
-    Returns:
-        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
-
-    Raises:
-        SemsegError: The size does not fit the depth, or an argument is out of its range.
+    Args, result and errors are those of `Unet`.
 
     Example:
         >>> ResUnet((32, 48, 3), num_classes=5, filters=4).output_shape

@@ -39,20 +39,7 @@ def Unet3Plus(
     These are the larger and equal ones of the way down, and the smaller ones of the way up, the bottom among them.
     Fewer weights than U-Net has, but much more work, most of it at full size.
 
-    Args:
-        input_shape: See `Unet`, as for the other arguments.
-        num_classes: See `Unet`.
-        filters: See `Unet`; also the channels that each scale gives to a step up.
-        depth: See `Unet`.
-        normalization: See `Unet`.
-        dropout: See `Unet`.
-        name: See `Unet`.
-
-    Returns:
-        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
-
-    Raises:
-        SemsegError: The size does not fit the depth, or an argument is out of its range.
+    Args, result and errors are those of `Unet`; `filters` is also what each scale gives to a step up.
 
     Example:
         >>> Unet3Plus((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape

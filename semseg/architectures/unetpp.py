@@ -19,22 +19,8 @@ def UnetPP(
 ) -> keras.Model:
     """A U-Net++: the features of a step go up from every depth, and each sees all that were made at its size before.
 
-    Args:
-        input_shape: See `Unet`, as for the other arguments.
-        num_classes: See `Unet`.
-        filters: See `Unet`.
-        depth: See `Unet`.
-        normalization: See `Unet`.
-        dropout: See `Unet`.
-        deep_supervision: Logits from every depth, to be trained together and pruned at will: the model then gives a
-            list, first the mean of all logits, then those of depth 1, 2 ...
-        name: See `Unet`.
-
-    Returns:
-        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32, or to `depth + 1` of them.
-
-    Raises:
-        SemsegError: The size does not fit the depth, or an argument is out of its range.
+    Args, result and errors are those of `Unet`. With `deep_supervision` every depth has logits, to be trained together
+    and pruned at will: the model then gives a list, first the mean of all logits, then those of depth 1, 2 ...
 
     Example:
         >>> UnetPP((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape
