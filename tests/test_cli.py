@@ -20,7 +20,8 @@ from semseg.utils_func import read_image
 
 SMALL = ["--image-size", "32", "--filters", "4", "--batch-size", "4", "--learning-rate", "0.01"]
 WRITTEN = {
-    "acc.png", "classes.json", "config.json", "confusion_matrix.png", "metrics.json", "model_arch.png", "pred_1.png",
+    "acc.png", "cityscapes.json", "classes.json", "config.json", "confusion_matrix.png", "metrics.json",
+    "model_arch.png", "per_class.csv", "per_image.csv", "pred_1.png",
     "pred_2.png", "pred_3.png", "pred_4.png", "results.csv", "train_batch.png", "unet_model.keras",
 }  # fmt: skip
 

@@ -50,6 +50,7 @@ def test_a_run_reports_the_test_split_where_there_is_one(run):
     assert [row["photo"] for row in table(run / "out" / "per_image.csv")] == ["test/2.png", "test/first.png"]
 
 
+@pytest.mark.plain
 def test_the_runs_own_data_are_judged_without_further_flags(run, capsys):
     assert evaluate(run / "out", "--test-split", "val") == 0
     output = run / "out" / "evaluation"
@@ -83,6 +84,7 @@ def test_the_figures_are_those_of_the_saved_model(run):
     assert cityscapes["averageScoreClasses"] == pytest.approx(expected["macro_iou"])
 
 
+@pytest.mark.plain
 def test_flips_are_noted_and_an_earlier_evaluation_is_kept(run, capsys):
     output = run / "flipped"
     for flips in ("horizontal", "both"):
@@ -93,6 +95,7 @@ def test_flips_are_noted_and_an_earlier_evaluation_is_kept(run, capsys):
     assert "with flips" in capsys.readouterr().out
 
 
+@pytest.mark.plain
 def test_other_data_without_splits_are_judged_whole(run, tmp_path, capsys):
     make_pairs(tmp_path / "new", train=3, val=0)
     assert evaluate(run / "out", "--data", tmp_path / "new", "--output", tmp_path / "found") == 0
@@ -101,6 +104,7 @@ def test_other_data_without_splits_are_judged_whole(run, tmp_path, capsys):
     assert found["note"] == "not the data that it was trained on"
 
 
+@pytest.mark.plain
 class TestBadInput:
     @pytest.fixture()
     def fails(self, capsys, tmp_path):

@@ -62,13 +62,12 @@ def class_legend(figure: Figure, palette: Palette, *masks: np.ndarray) -> None:
     if counts[IGNORE]:
         handles.append(Patch(facecolor="#ebebeb", edgecolor="#b0b0b0", hatch="////", linewidth=0.5, label="ignored"))
     longest = max(len(handle.get_label()) for handle in handles)
+    most = max(1, int(figure.get_figwidth() / max(1.4, 0.5 + 0.085 * longest)))
+    columns = -(-len(handles) // -(-len(handles) // most))  # rows of about the same length
     place = (
         {"loc": "outside lower left"} if figure.get_layout_engine() else {"loc": "upper left", "bbox_to_anchor": (0, 0)}
     )
-    figure.legend(
-        handles=handles, ncols=max(1, int(figure.get_figwidth() / max(1.4, 0.5 + 0.085 * longest))), fontsize=10,
-        handlelength=1.2, columnspacing=1.4, **place,
-    )  # fmt: skip
+    figure.legend(handles=handles, ncols=columns, fontsize=10, handlelength=1.2, columnspacing=1.4, **place)
 
 
 def short(value: float) -> str:
