@@ -189,7 +189,8 @@ def _check_meaning(dataset: "Dataset", own: "Palette", run: _Run) -> None:
             continue
         raise ModelFileError(
             f"{dataset.root}: {value} in its masks seems to be {there or 'no class'}, and is {here or 'no class'} to "
-            f"the model; use masks with the numbers that it was trained on, or, if they are, give --classes {run.classes}"
+            f"the model; use masks with the numbers that it was trained on, or, if they are, give --classes "
+            f"{run.classes}"
         )
 
 
