@@ -304,7 +304,7 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_no_part_of_a_file(pairs, tmp_
     assert done.returncode == 6, done.stderr
     assert "no space left; free some or choose another --output" in done.stderr.splitlines()[-1]
     left = {path.name for path in (tmp_path / "outputs").iterdir()}
-    assert left <= {"classes.json", "config.json"}
+    assert left <= {"classes.json", "config.json", "splits.csv"}
 
 
 class TestChoosingTheBackend:
