@@ -328,8 +328,9 @@ class TestSummary:
     def test_the_printed_table_fits_110_columns(self, summary, capsys):
         comparing._say(summary)
         lines = capsys.readouterr().out.splitlines()
-        assert max(map(len, lines)) <= 120 and max(len(line) for line in lines[:4]) <= 110
-        assert "1.23M" in lines[3] and ".400 ±.141" in lines[3] and "34.6" in lines[3]
+        assert max(map(len, lines)) <= 120 and max(len(line) for line in lines[:5]) <= 110
+        assert lines[2] == "n" * 50 and ".650 ±.071" in lines[3]  # a long name has a line of its own
+        assert "1.23M" in lines[4] and ".400 ±.141" in lines[4] and "34.6" in lines[4]
 
     def test_the_page_and_the_csv_hold_everything(self, summary):
         text = to_markdown(summary, ["how it was"])

@@ -361,12 +361,15 @@ def _how(networks: Sequence["Network"], models: Mapping[str, "keras.Model"]) -> 
     metrics = networks[0].runs[0].metrics
     unopened = [network.name for network in networks if network.name not in models]
     note = f"Without costs, since the model cannot be opened: {', '.join(unopened)}."
+    milliseconds = (
+        f"ms: one photo of {', '.join(sizes)} at a time, from uint8 to logits, on {device_name()} with Keras "
+        f"{keras.__version__} on {keras.backend.backend()}; median of rounds in which the networks take turns."
+    )
     return [
         *([note] if unopened else []),
         f"Scores: on {metrics['split']} ({metrics.get('note', '')}), with the weights of each run's best epoch.",
         "GFLOPs: of convolutions and dense layers for one photo, a multiply-add counted as two.",
-        f"ms: one photo of {', '.join(sizes)} at a time, from uint8 to logits, on {device_name()} with Keras "
-        f"{keras.__version__} on {keras.backend.backend()}; median of rounds in which the networks take turns.",
+        *([milliseconds] if models else []),
         "MB: the most memory that a training had (the highest of its seeds), on the GPU or, without one, in all.",
         "min: minutes that a training took, mean over the seeds.",
     ]
@@ -454,9 +457,11 @@ def _say(summary: dict) -> None:
     widths[0] = min(widths[0], max(12, 110 - sum(widths[1:]) - len(widths) + 1))
     say("")
     for name, *cells in rows:
-        short = name if len(name) <= widths[0] else name[: widths[0] - 3] + "..."
+        if len(name) > widths[0]:  # a line of its own: long names often differ at their end only
+            say(name)
+            name = ""
         numbers = " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
-        say(f"{short:{widths[0]}} {numbers}")
+        say(f"{name:{widths[0]}} {numbers}")
     say(f"{summary['photos']} photos of {summary['split']}; after ± the standard deviation over the seeds\n")
     for pair in summary["pairs"]:
         if pair["baseline"] == summary["baseline"]:
