@@ -57,14 +57,14 @@ def contenders(shape: tuple[int, int, int]) -> tuple[dict[str, Callable], dict[s
     classes_first, ids = ops.transpose(y_pred, (0, 3, 1, 2)), ops.cast(y_true, "int64")
 
     network = Unet((*shape[1:], 3), num_classes=CLASSES, filters=16)
-    trained = TrainingModel(network.inputs, network.outputs[0], CLASSES)
-    trained.compile(optimizer=keras.optimizers.AdamW(), loss=SegmentationLoss("cross_entropy"))
+    trained = TrainingModel(network.inputs[0], network.outputs[0], SegmentationLoss("cross_entropy"), CLASSES)
+    trained.compile(keras.optimizers.AdamW())
     updates = {
         "semseg": lambda: ours.update_state(y_true, y_pred),
         "torchmetrics": lambda: theirs.update(classes_first, ids),
         "MeanIoU": lambda: keras_own.update_state(y_true, y_pred),
         "argmax": lambda: ops.argmax(y_pred, axis=-1),
-        "training step": lambda: trained.train_on_batch([photos], truth),
+        "training step": lambda: trained.train_on_batch(photos, truth),
     }
     results = {
         "semseg": lambda: float(ours.result()["mean_iou"]),

@@ -39,3 +39,8 @@ class NonFiniteLossError(SemsegError):
     """The loss became NaN or infinite (exit code 7)."""
 
     exit_code = 7
+
+
+def first_line(error: Exception) -> str:
+    """What somebody else's error says, short enough for a line of ours: its first line, or its kind."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

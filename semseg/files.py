@@ -78,6 +78,8 @@ def _sync(path: Path) -> None:
 def archive(folder: Path, patterns: Iterable[str]) -> Path | None:
     """Moves the files in `folder` that match any of the glob `patterns` to `folder/archive/<date-time>/`.
 
+    Those in folders inside stay in folders of the same names.
+
     Returns:
         The new folder, or None when there was nothing to move.
     """
@@ -89,7 +91,8 @@ def archive(folder: Path, patterns: Iterable[str]) -> Path | None:
     while target.exists():
         count += 1
         target = folder / "archive" / f"{stamp}-{count}"
-    target.mkdir(parents=True)
     for path in found:
-        path.replace(target / path.name)
+        place = target / path.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
     return target

@@ -373,7 +373,7 @@ class _Batch:
     """
 
     def __init__(self, y_true: KerasTensor, logits: KerasTensor, class_weights: _Weights):
-        truth = ops.cast(y_true, "int32")
+        truth = _without_channel(ops.cast(y_true, "int32"), logits)
         counted = truth != IGNORE
         self.logits = ops.cast(logits, "float32")
         self.binary = logits.shape[-1] == 1
@@ -457,6 +457,19 @@ class _Batch:
         """The weight, 1.0 or its own, of each class that the truth holds and 0.0 of the others, `(K,)` or `(1,)`."""
         present = ops.cast(self.soft_counts[1] > 0, "float32")
         return present if self.class_weights is None or self.binary else present * self.class_weights
+
+
+def _without_channel(truth: KerasTensor, logits: KerasTensor) -> KerasTensor:
+    """Ids `(N, H, W)`, also from `(N, H, W, 1)`, which Keras' own losses expect; anything else would broadcast."""
+    if len(truth.shape) == len(logits.shape) and truth.shape[-1] == 1:
+        truth = ops.squeeze(truth, -1)
+    sides = zip(truth.shape, logits.shape[:-1], strict=False)
+    if len(truth.shape) != len(logits.shape) - 1 or any(None not in pair and pair[0] != pair[1] for pair in sides):
+        raise SemsegError(
+            f"loss: got truth {tuple(truth.shape)} for logits {tuple(logits.shape)}; expected class ids (N, H, W) for "
+            "logits (N, H, W, K)"
+        )
+    return truth
 
 
 def _checked(class_weights: _Weights, num_classes: int) -> KerasTensor | None:

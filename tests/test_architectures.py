@@ -276,6 +276,16 @@ def none(input_shape, num_classes, filters): pass
 def smaller(input_shape, num_classes, filters):
     photo = keras.Input(input_shape)
     return keras.Model(photo, keras.layers.Conv2D(num_classes, 3)(photo))
+def sure(input_shape, num_classes, filters):
+    photo = keras.Input(input_shape)
+    return keras.Model(photo, keras.layers.Conv2D(num_classes, 1, activation="softmax")(photo))
+def lazy(input_shape, num_classes, filters): return keras.Sequential([keras.layers.Conv2D(num_classes, 1)])
+def odd(input_shape, num_classes, filters):
+    photo = keras.Input(input_shape)
+    return keras.Model(photo, keras.layers.Conv2D(num_classes, 1)(keras.layers.Lambda(lambda x: x * 2)(photo)))
+def several(input_shape, num_classes, filters):
+    photo = keras.Input(input_shape)
+    return keras.Model(photo, [keras.layers.Conv2D(num_classes, 1)(photo) for _ in range(2)])
 def fixed(input_shape, num_classes, filters): return good((8, 8, 3), num_classes, filters=filters)
 """
 
@@ -286,12 +296,16 @@ def test_a_network_of_the_users_own_is_called_and_checked(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     assert build_model("users_net:good", (16, 24, 3), 5, filters=4).output_shape == (None, 16, 24, 5)
+    assert len(build_model("users_net:several", (16, 24, 3), 5, filters=4).outputs) == 2
     for name, message in {
         "users_net:godo": "no function 'godo' in users_net; it has good, without_filters",
         "nowhere:net": "module 'nowhere' of nowhere:net cannot be imported .*No module named 'nowhere'",
         "users_slip:net": "cannot be imported .*nothing_such",
         "users_net:without_filters": r"cannot be called .*filters.*expected function\(input_shape, num_classes, \*,",
-        "users_net:none": "gave a NoneType; expected a keras.Model",
+        "users_net:none": r"gave a NoneType without a known input; expected keras.Model\(inputs, outputs\)",
+        "users_net:lazy": "gave a Sequential without a known input",
+        "users_net:sure": "ends in a softmax or sigmoid; expected logits",
+        "users_net:odd": "could be saved, but not opened again .*use Keras' own layers, no Lambda",
         "users_net:smaller": r"gives \(1, 14, 22, 5\) for one photo; expected logits \(1, 16, 24, 5\)",
         "users_net:fixed": r"does not take photos \(1, 16, 24, 3\)",
     }.items():

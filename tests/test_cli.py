@@ -22,7 +22,7 @@ SMALL = ["--image-size", "32", "--filters", "4", "--batch-size", "4", "--learnin
 WRITTEN = {
     "acc.png", "cityscapes.json", "classes.json", "config.json", "confusion_matrix.png", "metrics.json",
     "model_arch.png", "per_class.csv", "per_image.csv", "pred_1.png",
-    "pred_2.png", "pred_3.png", "pred_4.png", "results.csv", "train_batch.png", "unet_model.keras",
+    "pred_2.png", "pred_3.png", "pred_4.png", "results.csv", "splits.csv", "train_batch.png", "unet_model.keras",
 }  # fmt: skip
 
 

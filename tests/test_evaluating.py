@@ -8,11 +8,15 @@ import keras
 import numpy as np
 import pytest
 from helpers import make_folder, make_pairs, save_pair
+from PIL import Image
 
 from semseg.cli import commands, main
+from semseg.cli.splits import splits_of, write_splits
+from semseg.config import RunConfig
 from semseg.data import open_dataset
 from semseg.metrics import confusion_matrix, scores
 from semseg.predict import predict_ids, predictor
+from semseg.segmentation_model import Unet
 from semseg.utils_func import read_image
 
 SMALL = ["--image-size", "32", "--filters", "4", "--batch-size", "4", "--learning-rate", "0.01", "--epochs", "1"]
@@ -95,13 +99,94 @@ def test_flips_are_noted_and_an_earlier_evaluation_is_kept(run, capsys):
     assert "with flips" in capsys.readouterr().out
 
 
+def make_run(folder, data, **options):
+    """What a run on `data` leaves that `evaluate` reads, with an untrained model."""
+    dataset = open_dataset(data)
+    folder.mkdir()
+    model = Unet((32, 32, 3), dataset.num_logits, filters=4, depth=1)
+    model.save(folder / "unet_model.keras")
+    (folder / "classes.json").write_text(json.dumps(dataset.palette.to_dict()))
+    write_splits(folder / "splits.csv", splits_of(dataset))
+    RunConfig(data=str(data), image_size=(32, 32), **options).save(folder / "config.json")
+    return dataset
+
+
+def judged(folder):
+    return json.loads((folder / "metrics.json").read_text()), {row["photo"] for row in table(folder / "per_image.csv")}
+
+
 @pytest.mark.plain
-def test_other_data_without_splits_are_judged_whole(run, tmp_path, capsys):
-    make_pairs(tmp_path / "new", train=3, val=0)
-    assert evaluate(run / "out", "--data", tmp_path / "new", "--output", tmp_path / "found") == 0
-    found = json.loads((tmp_path / "found" / "metrics.json").read_text())
-    assert found["split"] == "all" and found["images"] == 3
-    assert found["note"] == "not the data that it was trained on"
+class TestOtherData:
+    """Which photos are judged, and what is said of them."""
+
+    @pytest.fixture()
+    def drawn(self, tmp_path):
+        """A run on a folder without splits, and the names of the photos that it drew for validation."""
+        dataset = make_run(tmp_path / "run", make_folder(tmp_path / "data", 10))
+        return tmp_path, {f"images/{sample.photo.name}" for sample in dataset.splits["val"]}
+
+    def test_a_copy_of_the_runs_data_is_known_and_keeps_the_split_that_was_drawn(self, drawn):
+        folder, val = drawn
+        shutil.copytree(folder / "data", folder / "copy")
+        assert evaluate(folder / "run", "--data", folder / "copy", "--output", folder / "found") == 0
+        found, photos = judged(folder / "found")
+        assert photos == val and found["note"] == "the same split chose the best epoch"
+
+    def test_photos_that_were_added_are_new_and_another_seed_draws_nothing_anew(self, drawn):
+        folder, val = drawn
+        make_folder(folder / "more", 3, first=7000)
+        for part in ("images", "masks"):
+            for path in (folder / "more" / part).iterdir():
+                shutil.copy(path, folder / "data" / part / f"added{path.name}")
+        assert evaluate(folder / "run", "--split-seed", 5, "--output", folder / "found") == 0
+        assert judged(folder / "found")[1] == val
+        assert evaluate(folder / "run", "--test-split", "new", "--output", folder / "new") == 0
+        found, photos = judged(folder / "new")
+        assert found["note"] == "none of the photos was in its run"
+        assert {name[:12] for name in photos} == {"images/added"} and len(photos) == 3
+
+    def test_photos_that_were_trained_on_are_counted(self, drawn, capsys):
+        folder, val = drawn
+        assert evaluate(folder / "run", "--test-split", "all", "--output", folder / "found") == 0
+        assert judged(folder / "found")[0]["note"] == f"{10 - len(val)} of 10 photos were trained on"
+        assert f"Scores on all ({10 - len(val)} of 10 photos were trained on)" in capsys.readouterr().out
+
+    def test_others_without_splits_are_judged_whole(self, drawn):
+        folder, _ = drawn
+        make_folder(folder / "others", 3, first=7000)
+        assert evaluate(folder / "run", "--data", folder / "others", "--output", folder / "found") == 0
+        found, photos = judged(folder / "found")
+        assert found["split"] == "all" and len(photos) == 3
+        assert found["note"] == "none of the photos was in its run"
+
+    def test_without_the_list_of_photos_nothing_is_claimed(self, drawn):
+        folder, val = drawn
+        (folder / "run" / "splits.csv").unlink()
+        assert evaluate(folder / "run", "--output", folder / "found") == 0
+        found, photos = judged(folder / "found")
+        assert photos == val and found["note"] == "whether it was trained on them is not known"
+
+    def test_numbers_that_mean_something_else_are_refused(self, tmp_path, capsys):
+        for name, values in (("ones", (0, 1)), ("bright", (0, 255))):
+            make_folder(tmp_path / name, 6)
+            for path in (tmp_path / name / "masks").iterdir():
+                ids = np.asarray(Image.open(path))
+                Image.fromarray(np.where(ids == 3, *np.uint8(values[::-1]))).save(path)
+        make_run(tmp_path / "run", tmp_path / "ones")
+        assert evaluate(tmp_path / "run", "--data", tmp_path / "bright", "--output", tmp_path / "found") == 5
+        error = capsys.readouterr().err
+        assert "bright: 255 in its masks seems to be foreground, and is no class to the model" in error
+        assert not (tmp_path / "found").exists()
+
+    def test_masks_most_of_which_are_no_class_are_refused(self, tmp_path, capsys):
+        make_run(tmp_path / "run", make_folder(tmp_path / "data", 6))
+        make_folder(tmp_path / "void", 3, first=7000)
+        for path in (tmp_path / "void" / "masks").iterdir():
+            ids = np.array(Image.open(path))
+            ids[:, :24] = 255
+            Image.fromarray(ids).save(path)
+        assert evaluate(tmp_path / "run", "--data", tmp_path / "void", "--output", tmp_path / "found") == 5
+        assert "of the pixels are no class to" in capsys.readouterr().err
 
 
 @pytest.mark.plain
@@ -149,6 +234,22 @@ class TestBadInput:
 
     def test_a_size_that_it_was_not_built_for(self, fails, run):
         fails(2, "was built for 32x32 pixels", arguments=[run / "out", "--image-size", "64"])
+
+    def test_a_size_that_the_network_does_not_take(self, fails, run, tmp_path):
+        Unet((None, None, 3), 19, filters=4, depth=2).save(tmp_path / "x.keras")
+        arguments = [tmp_path / "x.keras", "--data", run / "data", "--image-size"]
+        fails(2, "--image-size:", "does not take 30x30 pixels", arguments=[*arguments, "30"])
+
+    def test_a_network_that_gives_probabilities(self, fails, run, tmp_path):
+        Unet((32, 32, 3), 19, filters=4, depth=1, output_activation="softmax").save(tmp_path / "x.keras")
+        arguments = [tmp_path / "x.keras", "--data", run / "data"]
+        fails(5, "x.keras: ends in a softmax or sigmoid; expected logits", arguments=arguments)
+
+    def test_the_folder_of_the_run_itself(self, run, capsys):
+        before = (run / "out" / "metrics.json").read_bytes()
+        assert evaluate(run / "out", "--output", run / "out") == 4
+        assert "holds a run, whose files would be replaced" in capsys.readouterr().err
+        assert (run / "out" / "metrics.json").read_bytes() == before
 
     def test_a_configuration_that_is_none(self, fails, run, tmp_path):
         shutil.copy(run / "out" / "unet_model.keras", tmp_path / "unet_model.keras")

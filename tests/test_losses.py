@@ -420,3 +420,14 @@ class TestEffectiveNumberWeights:
             effective_number_weights([1, 2], beta=1.0)
         with pytest.raises(SemsegError, match="one of them above 0"):
             effective_number_weights([0, 0])
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_truth_with_an_axis_of_one_is_taken_as_without_and_other_shapes_are_refused(channels):
+    truth, logits = random_case(channels)
+    loss = SegmentationLoss("ce+dice")
+    assert float(loss(truth[..., None], logits)) == pytest.approx(float(loss(truth, logits)), rel=1e-6)
+    with pytest.raises(SemsegError, match=r"got truth \(3, 5\) for logits .*expected class ids \(N, H, W\)"):
+        loss.call(truth[0], logits)
+    with pytest.raises(SemsegError, match=r"got truth \(2, 3, 4\) for logits \(2, 3, 5, \d\)"):
+        loss.call(truth[..., :4], logits)

@@ -17,8 +17,8 @@ from semseg.architectures.r2unet import R2Unet
 from semseg.architectures.resunet import ResUnet
 from semseg.architectures.unet3plus import Unet3Plus
 from semseg.architectures.unetpp import UnetPP
-from semseg.errors import SemsegError
-from semseg.segmentation_model import Unet
+from semseg.errors import SemsegError, first_line
+from semseg.segmentation_model import Unet, gives_probabilities
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "unet": Unet,
@@ -123,8 +123,20 @@ def _own_function(name: str) -> Callable[..., keras.Model]:
 
 
 def _check_own_model(name: str, model: object, input_shape: tuple[int, int, int], num_classes: int) -> None:
-    if not isinstance(model, keras.Model):
-        raise SemsegError(f"--model: {name} gave a {type(model).__name__}; expected a keras.Model")
+    if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
+        raise SemsegError(
+            f"--model: {name} gave a {type(model).__name__} without a known input; expected "
+            "keras.Model(inputs, outputs)"
+        )
+    if gives_probabilities(model):
+        raise SemsegError(f"--model: {name} ends in a softmax or sigmoid; expected logits: the losses apply it")
+    try:
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model), safe_mode=True)
+    except Exception as error:  # Keras raises whatever a layer makes it meet
+        raise SemsegError(
+            f"--model: {name}'s model could be saved, but not opened again ({first_line(error)}); use Keras' own "
+            "layers, no Lambda, or give yours a get_config"
+        ) from error
     expected = (1, *input_shape[:2], num_classes)
     try:
         shape = model.compute_output_shape((1, *input_shape))
@@ -133,5 +145,6 @@ def _check_own_model(name: str, model: object, input_shape: tuple[int, int, int]
             f"--model: {name}'s model does not take photos (1, {', '.join(map(str, input_shape))}) ({error}); build it "
             "for the input_shape that is given"
         ) from error
+    shape = shape[0] if isinstance(shape, list) else shape  # of several outputs the first is judged
     if shape != expected:
         raise SemsegError(f"--model: {name} gives {shape} for one photo; expected logits {expected}")

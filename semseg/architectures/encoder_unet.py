@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers
 
-from semseg.errors import SemsegError
+from semseg.errors import SemsegError, first_line
 from semseg.segmentation_model import (
     BATCH_NORM_MOMENTUM,
     CHANNELS_LAST,
@@ -152,12 +152,12 @@ def _built(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
     except ValueError as error:
         raise SemsegError(
             f"--encoder: {constructor.__name__} cannot be built for photos of {_size_text(x.shape[1:])} "
-            f"({_line(error)}); use another size or another encoder"
+            f"({first_line(error)}); use another size or another encoder"
         ) from error
     except Exception as error:  # what Keras raises where nothing can be downloaded
         raise SemsegError(
-            f"--encoder-weights: the ImageNet weights of {constructor.__name__} cannot be had ({_line(error)}); use "
-            "--encoder-weights none, or FILE with weights that were downloaded elsewhere"
+            f"--encoder-weights: the ImageNet weights of {constructor.__name__} cannot be had ({first_line(error)}); "
+            "use --encoder-weights none, or FILE with weights that were downloaded elsewhere"
         ) from error
     finally:
         keras.config.set_image_data_format(layout)
@@ -168,8 +168,8 @@ def _load(network: keras.Model, path: str, name: str) -> None:
         network.load_weights(path)
     except Exception as error:  # h5py, zipfile and Keras each have their own
         raise SemsegError(
-            f"--encoder-weights: {path} does not hold weights of {name} ({_line(error)}); expected those of {name} "
-            "without its classifier (from Keras: ..._notop.h5), not weights of another architecture"
+            f"--encoder-weights: {path} does not hold weights of {name} ({first_line(error)}); expected those of "
+            f"{name} without its classifier (from Keras: ..._notop.h5), not weights of another architecture"
         ) from error
     own = next((layer for layer in network.layers if isinstance(layer, layers.Normalization)), None)
     if name.startswith("EfficientNetB") and np.allclose(
@@ -235,7 +235,3 @@ def _padded(features: KerasTensor, size: list[int]) -> KerasTensor:
 
 def _size_text(shape: tuple[int | None, ...]) -> str:
     return "x".join("any" if length is None else str(length) for length in shape)
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -25,7 +25,7 @@ def check(arguments: argparse.Namespace) -> None:
     config = RunConfig(**{name: value for name, value in vars(arguments).items() if name in names})
     output = Path(config.output)
     check_output(output)
-    dataset = open_data(config)
+    dataset = open_data(config, demo=True)
     findings, cache = look_at_data(config, dataset)
     output.mkdir(parents=True, exist_ok=True)
     archived = archive(output, CHECK_FILES)

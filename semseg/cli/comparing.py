@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semseg.cli.console import Progress, say, say_about, size_text, write_json
-from semseg.cli.judging import photo_name
 from semseg.cli.opening import choose_backend, open_data, open_model
 from semseg.cli.output import check_output
+from semseg.cli.splits import photo_name
 from semseg.cli.training import new_model
 from semseg.config import RunConfig
 from semseg.errors import NonFiniteLossError, ResourceError, RunFolderError, SemsegError
@@ -431,7 +431,7 @@ def _draw_side_by_side(output: Path, networks: Sequence["Network"], models: Mapp
         raise SemsegError("compare: no model can be opened")
     first = networks[0].runs[0]
     dataset = open_data(first.config)
-    samples = {photo_name(sample.photo, dataset.root): sample for sample in dataset.samples}
+    samples = {photo_name(sample, dataset.root): sample for sample in dataset.samples}
     chosen = spread([name for name in sorted(first.photos) if name in samples], SHOWN)
     if not chosen:
         raise SemsegError(f"{first.config.data}: holds none of the photos that the runs were judged on")

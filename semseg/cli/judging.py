@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semseg.cli.console import Progress, cell, percent, say, say_about, write_json
+from semseg.cli.splits import photo_name
 from semseg.files import replacing
 
 if TYPE_CHECKING:  # rooms that load OpenCV or Keras are imported where a command needs them
@@ -47,15 +48,6 @@ def judge(
     return evaluation
 
 
-def split_note(split: str) -> str:
-    """What a run's own split has to do with its model."""
-    if split == "val":
-        return "the same split chose the best epoch"
-    if split == "test":
-        return "held out: another split chose the best epoch"
-    return "holds photos that were trained on"
-
-
 def _has_cityscapes_classes(dataset: "Dataset") -> bool:
     from semseg.palettes import cityscapes_palette
 
@@ -93,16 +85,11 @@ def _class_rows(evaluation: "Evaluation", dataset: "Dataset") -> Iterable[dict[s
 def _image_rows(evaluation: "Evaluation", dataset: "Dataset") -> Iterable[dict[str, Any]]:
     for image in evaluation.images:
         yield {
-            "photo": photo_name(image.sample.photo, dataset.root),
+            "photo": photo_name(image.sample, dataset.root),
             "pixels": int(image.counts[1].sum()),
             "ignored": image.ignored,
             **{name: _plain(value) for name, value in image.scores.items()},
         }
-
-
-def photo_name(photo: Path, root: Path) -> str:
-    """The photo's path inside the data set, with slashes."""
-    return (photo.relative_to(root) if photo.is_relative_to(root) else photo).as_posix()
 
 
 def _plain(value: float) -> float | None:

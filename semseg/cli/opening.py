@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from semseg.cli.console import Progress, percent, say_about, size_text
 from semseg.config import RunConfig
-from semseg.errors import ModelFileError, RunFolderError, SemsegError
+from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line
 
 if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs them
     import keras
@@ -44,12 +44,18 @@ def choose_backend(name: str | None) -> str:
     return wanted
 
 
-def open_data(config: RunConfig) -> "Dataset":
-    """The data set that the flags ask for; the demo set where none is given and none is there."""
+def open_data(config: RunConfig, *, demo: bool = False, whole: bool = False) -> "Dataset":
+    """The data set that the flags ask for.
+
+    Args:
+        config: What asks for it.
+        demo: Draw the demo set where no data are given and none are there.
+        whole: Set nothing apart for validation where the data have no splits.
+    """
     from semseg.data import ensure_demo, open_dataset
     from semseg.data.fetch import local_folder
 
-    if config.data == RunConfig.data and ensure_demo(Path(config.data)):
+    if demo and config.data == RunConfig.data and ensure_demo(Path(config.data)):
         say_about("demo", f"no pictures in {config.data}/: drew the demo set there; use --data for your own")
     given = config.classes
     return open_dataset(
@@ -60,6 +66,7 @@ def open_data(config: RunConfig) -> "Dataset":
         categories=config.categories,
         seed=config.split_seed,
         limit=config.limit,
+        whole=whole,
     )
 
 
@@ -92,6 +99,8 @@ def open_model(path: Path) -> tuple[Path, "keras.Model"]:
     """
     import keras
 
+    from semseg.segmentation_model import gives_probabilities
+
     if path.is_dir():
         models = sorted(path.glob("*_model.keras"))
         if len(models) != 1:
@@ -103,12 +112,16 @@ def open_model(path: Path) -> tuple[Path, "keras.Model"]:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the file makes it meet
-        reason = " ".join(str(error).split())[:200]
-        raise ModelFileError(f"{path}: cannot be opened ({reason}); expected a model that Keras saved") from error
-    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+        raise ModelFileError(
+            f"{path}: cannot be opened ({first_line(error)}); expected a model that Keras saved"
+        ) from error
+    tensors = (*(getattr(model, "inputs", None) or ()), *(getattr(model, "outputs", None) or ()))
+    shapes = [tuple(tensor.shape) for tensor in tensors]
     if [len(shape) for shape in shapes] != [4, 4] or shapes[0][1:3] != shapes[1][1:3] or shapes[0][3] != 3:
         listed = " to ".join(map(str, shapes))
         raise ModelFileError(f"{path}: goes from {listed}; expected photos (N, H, W, 3) to logits (N, H, W, K)")
+    if gives_probabilities(model):
+        raise ModelFileError(f"{path}: ends in a softmax or sigmoid; expected logits, as the networks here give them")
     return path, model
 
 

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semseg import __version__
 from semseg.cli.console import Progress, say, say_about, size_text, write_json
-from semseg.cli.judging import CITYSCAPES_FILE, JUDGED_FILES, judge, say_scores, split_note
+from semseg.cli.judging import CITYSCAPES_FILE, JUDGED_FILES, judge, say_scores
 from semseg.cli.opening import (
     choose_backend,
     classes_json,
@@ -24,6 +25,7 @@ from semseg.cli.opening import (
     say_what_was_found,
 )
 from semseg.cli.output import check_output
+from semseg.cli.splits import SPLITS_FILE, split_note, splits_of, write_splits
 from semseg.config import RunConfig
 from semseg.errors import RunFolderError
 from semseg.files import archive
@@ -38,7 +40,7 @@ if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported wh
 
 RUN_FILES = (  # beside the model's own file
     *JUDGED_FILES, CITYSCAPES_FILE, "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png",
-    "model_arch_layers.png", "results.csv", "classes.json", "config.json",
+    "model_arch_layers.png", "results.csv", "classes.json", "config.json", SPLITS_FILE, "evaluation/*",
 )  # fmt: skip
 PICTURES = 8
 
@@ -65,7 +67,7 @@ def train(arguments: argparse.Namespace) -> None:
     new_model(replace(config, encoder_weights=without_weights), num_logits=1)
     if config.augment:
         parse_augmentation(config.augment, Augmentation())
-    dataset = open_data(config)
+    dataset = open_data(config, demo=True)
     make_loss(config.loss, dataset)
     final_split(config, dataset)
     keras.utils.set_random_seed(config.seed)
@@ -131,13 +133,22 @@ def _write_descriptions(
 ) -> None:
     import keras
 
+    from semseg.distribute import device_name
+
     write_json(output / "classes.json", classes_json(dataset, findings))
+    write_splits(output / SPLITS_FILE, splits_of(dataset))
     config.save(
         output / "config.json",
         task=dataset.task,
         parameters=model.count_params(),
         samples={name: len(samples) for name, samples in dataset.splits.items()},
-        versions={"semseg": __version__, "keras": keras.__version__, "python": sys.version.split()[0]},
+        device=device_name(),
+        versions={
+            "semseg": __version__,
+            "keras": keras.__version__,
+            config.backend: version(config.backend),
+            "python": sys.version.split()[0],
+        },
     )
 
 
@@ -168,13 +179,14 @@ def _finish(
 ) -> None:
     """Judges the best weights at the masks' own size, on a split of its own if there is one."""
     from semseg.cost import peak_memory_mb
+    from semseg.evaluate import samples_of
     from semseg.predict import predictor
     from semseg.report import get_acc
 
     predict_batch = predictor(model, config.batch_size)
     best = max(history, key=lambda row: row["val_mean_iou"])
     split = final_split(config, dataset)
-    note = split_note(split)
+    note = split_note(samples_of(dataset, split), dataset.root, splits_of(dataset))
     facts = {
         "note": f"{note}; figures at the masks' own size",
         "best_epoch": int(best["epoch"]),

@@ -36,6 +36,7 @@ def open_dataset(
     categories: bool = False,
     seed: int = 0,
     limit: int | None = None,
+    whole: bool = False,
 ) -> Dataset:
     """Finds the samples and the classes in a folder.
 
@@ -47,6 +48,7 @@ def open_dataset(
         categories: The 7 categories of Cityscapes in place of its 19 classes.
         seed: Draws the validation split where the folder has none.
         limit: At most this many samples of each split, evenly spread.
+        whole: Draw no validation split; all samples are then in `"train"`.
 
     Raises:
         DataError: No such folder, or nothing in it that can be trained on.
@@ -61,7 +63,7 @@ def open_dataset(
     try:
         kind, found = _find(root, name)
         notes = [f"read as {kind}: {EXPECTED[kind].split(',')[0]}"]
-        drawn = "val" not in found.splits
+        drawn = "val" not in found.splits and not whole
         if drawn:
             notes.append(_draw_validation(found, seed))
         splits = {split: spread(found.splits[split], limit) for split in SPLITS if split in found.splits}
