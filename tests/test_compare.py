@@ -534,6 +534,7 @@ def test_networks_are_trained_stopped_continued_and_compared(pairs, tmp_path, ca
     assert {path.name for path in output.iterdir()} == {*comparing.COMPARISON_FILES, "runs"}
     runs = [read_run(folder) for folder in sorted((output / "runs").iterdir())]
     assert len({run.metrics["macro_iou"] for run in runs}) == 4  # no two of the networks and seeds are alike
+    assert all(run.noted["device"] and run.splits["train"][1] != "unknown" for run in runs)
     with (output / "comparison.csv").open() as file:
         assert {row["name"] for row in csv.DictReader(file)} == {"unet", "resunet"}
 

@@ -306,7 +306,7 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
     from semseg.cost import interleaved_medians
     from semseg.train import TrainingModel, make_loss
 
-    dataset = open_data(config)
+    dataset = open_data(config, demo=True)
     classes, size = dataset.palette.num_classes, (config.batch_size, *config.image_size)
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (*size, 3)).astype(np.uint8), rng.integers(0, classes, size).astype(np.uint8)
