@@ -4,6 +4,7 @@
 """
 
 import csv
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,8 @@ from semseg.config import RunConfig
 from semseg.errors import RunFolderError
 
 FINISHED_FILES = ("metrics.json", "per_image.csv", "results.csv", "classes.json")
+HISTORY = ("epoch", "loss", "val_loss", "val_mean_iou", "seconds")  # of the columns of results.csv
+SPLITS = {"train": "training", "val": "validation"}
 UNEQUAL_ANYWAY = {"model", "seed", "output", "workers", "cache", "encoder", "encoder_weights"}
 LEVEL = 0.05
 FEWEST = 6  # photos: the signed-rank test's smallest p is 2 / 2 ** photos
@@ -39,7 +42,8 @@ class Run:
     Attributes:
         folder: Where it lies.
         config: What it was asked to do.
-        versions: Of the packages that it ran on.
+        noted: What else its config.json holds: `task`, `parameters`, `device`, `versions`, `samples`; {} in older runs.
+        splits: How many photos each split had, and a digest of their names and sizes, `"unknown"` in older runs.
         metrics: All of its metrics.json.
         history: The rows of results.csv.
         photos: The mean IoU of each photo by name; NaN for a photo without a counted pixel.
@@ -47,7 +51,8 @@ class Run:
 
     folder: Path
     config: RunConfig
-    versions: dict[str, str]
+    noted: dict
+    splits: dict[str, tuple[int, str]]
     metrics: dict
     history: list[dict[str, float]]
     photos: dict[str, float]
@@ -68,7 +73,7 @@ class Network:
     def values(self, score: str, of_class: str | None = None) -> np.ndarray:
         """A score of metrics.json for each seed, float `(S,)`; NaN where it does not exist."""
         tables = [run.metrics if of_class is None else run.metrics["per_class"][of_class] for run in self.runs]
-        return np.array([table[score] for table in tables], dtype=float)
+        return np.array([table.get(score) for table in tables], dtype=float)
 
     def per_photo(self) -> np.ndarray:
         """The mean IoU of each photo, in the order of their names: float `(S, N)`."""
@@ -128,7 +133,8 @@ def read_run(folder: str | Path) -> Run:
     """Reads what `train` left in a folder.
 
     Raises:
-        RunFolderError: It is no folder of a run, the run did not finish, or a file of it cannot be read.
+        RunFolderError: It is no folder of a run, the run did not finish, or a file of it cannot be read or lacks what
+            a comparison needs.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -138,19 +144,47 @@ def read_run(folder: str | Path) -> Run:
     if missing := missing_files(folder):
         raise RunFolderError(f"{folder}: the run did not finish, {', '.join(missing)} is missing; train it again")
     try:
-        versions = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("versions", {})
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        history = [{name: float(value) for name, value in row.items()} for row in _rows(folder / "results.csv")]
-        photos = {row["photo"]: float(row["iou"] or "nan") for row in _rows(folder / "per_image.csv")}
-        _ = metrics["split"], metrics["macro_iou"], metrics["per_class"].keys(), metrics["training_seconds"]
+        noted = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        rows = _rows(folder / "results.csv", HISTORY)
+        history = [{name: float(value) for name, value in row.items()} for row in rows]
+        photos = {row["photo"]: float(row["iou"] or "nan") for row in _rows(folder / "per_image.csv", ("photo", "iou"))}
+        return Run(folder, config, noted, _splits(folder, noted), _metrics(folder), history, photos)
+    except RunFolderError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{folder}: cannot be read as a run ({error!r}); train it again") from None
-    return Run(folder, config, versions, metrics, history, photos)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _metrics(folder: Path) -> dict:
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if missing := [name for name in ("split", "macro_iou", "per_class", "training_seconds") if name not in metrics]:
+        raise RunFolderError(f"{folder}: metrics.json holds no {', '.join(missing)}; train it again")
+    scores = [metrics["macro_iou"], *(scores.get("iou") for scores in metrics["per_class"].values())]
+    np.array([metrics["training_seconds"], *scores], float)  # numbers, or None
+    return metrics
+
+
+def _rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file that must hold at least one, with these columns among others."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        return list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        missing, rows = [name for name in needed if name not in (reader.fieldnames or ())], list(reader)
+    if missing or not rows:
+        lacks = f"column {', '.join(missing)}" if missing else "row"
+        raise RunFolderError(f"{path.parent}: {path.name} holds no {lacks}; train it again")
+    return rows
+
+
+def _splits(folder: Path, noted: Mapping) -> dict[str, tuple[int, str]]:
+    """How many photos each split had, and a digest of their names and sizes; older runs noted the number at most."""
+    if not (folder / "splits.csv").is_file():
+        return {split: (int(count), "unknown") for split, count in noted.get("samples", {}).items()}
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for row in _rows(folder / "splits.csv", ("split", "photo", "bytes")):
+        rows.setdefault(row["split"], []).append((row["photo"], row["bytes"]))
+    return {
+        split: (len(of), hashlib.sha256(repr(sorted(of)).encode("utf-8")).hexdigest()[:8]) for split, of in rows.items()
+    }
 
 
 def group_runs(runs: Sequence[Run]) -> list[Network]:
@@ -209,13 +243,38 @@ def _check_same_truth(first: Run, other: Run) -> None:
             )
 
 
+def check_same_data(first: Run, other: Run) -> None:
+    """Compares the photos of all splits and the classes of two runs, as far as they noted them.
+
+    Raises:
+        RunFolderError: The data changed between them.
+    """
+    splits = dict.fromkeys([*first.splits, *other.splits] if first.splits and other.splits else [])
+    both = {split: [run.splits.get(split, (0, "none")) for run in (first, other)] for split in splits}
+    changed = any(
+        one[0] != two[0] or (one[1] != two[1] and "unknown" not in (one[1], two[1])) for one, two in both.values()
+    )
+    if changed or list(first.metrics["per_class"]) != list(other.metrics["per_class"]):
+        has, had = _counts(other), _counts(first)
+        names = " of other names or sizes" if has == had else ""
+        raise RunFolderError(
+            f"{other.folder}: has {has}{names}; {first.folder} has {had}; the data changed; use another --output"
+        )
+
+
+def _counts(run: Run) -> str:
+    photos = [f"{count} {SPLITS.get(split, split)} photos" for split, (count, _) in run.splits.items()]
+    return ", ".join([*photos, f"{len(run.metrics['per_class'])} classes"])
+
+
 def unequal_conditions(networks: Sequence[Network]) -> list[str]:
     """In what the runs differ beside network and place, a line each; seeds only if the networks have different ones."""
     found = []
     facts = [[_facts(run) for run in network.runs] for network in networks]
     for name in dict.fromkeys(name for runs in facts for run in runs for name in run):
         values = [sorted({run.get(name, "unknown") for run in runs}) for runs in facts]
-        if any(of != values[0] or (len(of) > 1 and name != "seed") for of in values):
+        between = name != "parameters" and any(of != values[0] for of in values)
+        if between or (name != "seed" and any(len(of) > 1 for of in values)):
             by_network = (f"{network.name} {' '.join(of)}" for network, of in zip(networks, values, strict=True))
             found.append(f"{name}: {', '.join(by_network)}")
     return found
@@ -224,7 +283,12 @@ def unequal_conditions(networks: Sequence[Network]) -> list[str]:
 def _facts(run: Run) -> dict[str, str]:
     """The conditions of a run as texts."""
     asked = {name: _shown(value) for name, value in asdict(run.config).items() if name not in UNEQUAL_ANYWAY}
-    return {**asked, "seed": str(run.config.seed), **run.versions}
+    noted = {name: str(run.noted[name]) for name in ("task", "parameters", "device") if name in run.noted}
+    photos = {
+        f"{SPLITS.get(split, split)} photos": f"{count} (list {digest})"
+        for split, (count, digest) in run.splits.items()
+    }
+    return {**asked, "seed": str(run.config.seed), **noted, **photos, **run.noted.get("versions", {})}
 
 
 def compare_networks(networks: Sequence[Network]) -> list[Difference]:
@@ -319,12 +383,15 @@ def _p(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def summarise(networks: Sequence[Network], costs: Mapping[str, Mapping[str, float | None]]) -> dict:
+def summarise(
+    networks: Sequence[Network], costs: Mapping[str, Mapping[str, float | None]], failed: Sequence[str] = ()
+) -> dict:
     """All of a comparison as plain values, for comparison.json: networks by mean IoU, pairs, conditions, rule.
 
     Args:
         networks: From `group_runs`, the baseline first.
         costs: By network `parameters`, `gflops` and `milliseconds`.
+        failed: What became of the runs that failed, a line each.
     """
     rows = [_row(network, costs[network.name]) for network in networks]
     rows.sort(key=lambda row: -math.inf if (iou := row["scores"]["macro_iou"]["mean"]) is None else iou, reverse=True)
@@ -337,6 +404,7 @@ def summarise(networks: Sequence[Network], costs: Mapping[str, Mapping[str, floa
         "networks": rows,
         "pairs": [{**_plain(asdict(pair)), "text": pair.text} for pair in compare_networks(networks)],
         "unequal": unequal_conditions(networks),
+        "failed": list(failed),
         "rule": " ".join(RULE.split()),
     }
 
@@ -346,7 +414,7 @@ def _row(network: Network, costs: Mapping[str, float | None]) -> dict:
     runs = network.runs
     memory = [run.metrics.get("peak_memory_mb") for run in runs]
     kinds = ("accuracy", "calibration_error", "macro_", "micro_", "weighted_")
-    scores = [name for name in runs[0].metrics if name.startswith(kinds)]
+    scores = dict.fromkeys(name for run in runs for name in run.metrics if name.startswith(kinds))
     return {
         "name": network.name,
         "seeds": [run.config.seed for run in runs],
@@ -426,11 +494,13 @@ def to_markdown(summary: dict, how: Iterable[str]) -> str:
         "By mean IoU. Scores: mean and, after ±, standard deviation over the seeds.": [],
         "## Are the differences real?": [*(f"- {pair['text']}" for pair in summary["pairs"]), "", summary["rule"]],
         "## Conditions were not equal": [f"- {line}" for line in summary["unequal"]],
+        "## Runs that failed": [f"- {line}" for line in summary["failed"]],
         "## IoU per class": _markdown_table(classes),
         "## How it was measured": [f"- {line}" for line in how],
     }
-    if not summary["unequal"]:
-        del sections["## Conditions were not equal"]
+    for title in ("## Conditions were not equal", "## Runs that failed"):
+        if not sections[title]:
+            del sections[title]
     return "\n".join(line for title, lines in sections.items() for line in (title, "", *lines, ""))
 
 

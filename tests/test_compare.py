@@ -2,7 +2,8 @@ import csv
 import json
 import math
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from semseg.cli import commands
 from semseg.compare import (
     RULE,
     Network,
+    check_same_data,
     compare_networks,
     compare_pair,
     group_runs,
@@ -32,15 +34,18 @@ COSTS = {"parameters": 1_234_567, "gflops": 12.5, "milliseconds": 34.56}
 SMALL = ["--image-size", "32", "--filters", "4", "--epochs", "1", "--learning-rate", "0.01"]
 
 
-def make_run(folder, photos, *, iou=None, metrics=None, **config):
+def make_run(folder, photos, *, iou=None, metrics=None, noted=None, splits=None, **config):
     """The folder of a finished run with these mean IoUs per photo; its model is an empty file."""
     folder.mkdir(parents=True, exist_ok=True)
-    RunConfig(**config).save(folder / "config.json", versions={"keras": "3"})
+    RunConfig(**config).save(folder / "config.json", **{"versions": {"keras": "3"}, **(noted or {})})
+    if splits is not None:
+        rows = [f"{split},{photo},9" for split, names in splits.items() for photo in names]
+        (folder / "splits.csv").write_text("\n".join(["split,photo,bytes", *rows, ""]))
     iou = float(np.nanmean(photos)) if iou is None else iou
     values = {"split": "val", "training_seconds": 60.0, "peak_memory_mb": 500.0, "accuracy": 0.9, "macro_iou": iou}
     per_class = {"road": {"iou": iou}, "car": {"iou": None}}
     (folder / "metrics.json").write_text(json.dumps({**values, "per_class": per_class, **(metrics or {})}))
-    (folder / "results.csv").write_text("epoch,loss,val_mean_iou\n1,0.5,0.25\n2,0.4,0.5\n")
+    (folder / "results.csv").write_text("epoch,loss,val_loss,val_mean_iou,seconds\n1,.5,.6,.25,30\n2,.4,.5,.5,30\n")
     rows = [f"val/{i}.png,{'' if math.isnan(value) else value}" for i, value in enumerate(photos)]
     (folder / "per_image.csv").write_text("\n".join(["photo,iou", *rows, ""]))
     (folder / "classes.json").write_text("{}")
@@ -67,7 +72,7 @@ class TestReading:
     def test_a_run_is_read(self, tmp_path):
         run = read_run(make_run(tmp_path / "run", [0.5, math.nan, 0.7], seed=3))
         assert run.config.seed == 3 and run.metrics["split"] == "val"
-        assert run.history[1] == {"epoch": 2, "loss": 0.4, "val_mean_iou": 0.5}
+        assert run.history[1] == {"epoch": 2, "loss": 0.4, "val_loss": 0.5, "val_mean_iou": 0.5, "seconds": 30}
         assert run.photos["val/0.png"] == 0.5 and math.isnan(run.photos["val/1.png"])
 
     def test_what_is_no_finished_run_is_refused(self, tmp_path):
@@ -86,8 +91,24 @@ class TestReading:
     @pytest.mark.parametrize("name", ["metrics.json", "results.csv", "per_image.csv"])
     def test_a_damaged_file_is_named_with_its_run(self, tmp_path, name):
         folder = make_run(tmp_path / "run", [0.5])
-        (folder / name).write_text("photo,x\n1,{\n")
+        (folder / name).write_text((folder / name).read_text().replace("0.5", "{").replace(".5,", "{,"))
         with pytest.raises(RunFolderError, match="run: cannot be read as a run"):
+            read_run(folder)
+
+    @pytest.mark.parametrize(
+        ("name", "text", "lacks"),
+        [
+            ("results.csv", "epoch,loss,val_loss,seconds\n1,1,1,1\n", "column val_mean_iou"),
+            ("results.csv", "epoch,loss,val_loss,val_mean_iou,seconds\n", "row"),
+            ("results.csv", "", "column epoch, loss, val_loss, val_mean_iou, seconds"),
+            ("per_image.csv", "photo,dice\na,1\n", "column iou"),
+            ("metrics.json", '{"split": "val", "macro_iou": 1, "per_class": {}}', "training_seconds"),
+        ],
+    )
+    def test_what_a_comparison_needs_is_missed_with_its_name(self, tmp_path, name, text, lacks):
+        folder = make_run(tmp_path / "run", [0.5])
+        (folder / name).write_text(text)
+        with pytest.raises(RunFolderError, match=f"run: {name} holds no {lacks}; train it again"):
             read_run(folder)
 
 
@@ -128,6 +149,58 @@ class TestGrouping:
         runs = self.runs(tmp_path, {"seed": 0}, {"seed": 1}, {"model": "resunet", "epochs": 20})
         assert unequal_conditions(group_runs(runs)) == ["epochs: unet 10, resunet 20", "seed: unet 0 1, resunet 0"]
         assert unequal_conditions(group_runs([runs[0], replace(runs[2], config=RunConfig(model="resunet"))])) == []
+
+    def test_other_training_photos_machines_and_versions_are_named(self, tmp_path):
+        one = {"device": "CPU", "parameters": 5, "versions": {"torch": "2.1"}}
+        runs = [
+            read_run(make_run(tmp_path / "a", [0.5], noted=one, splits={"train": "ab", "val": "c"})),
+            read_run(make_run(tmp_path / "b", [0.5], noted={**one, "parameters": 6}, splits={"train": "ab"}, seed=1)),
+            read_run(make_run(tmp_path / "c", [0.5], noted={"samples": {"train": 9}}, model="resunet")),
+        ]
+        assert runs[0].splits["train"] == runs[1].splits["train"] and runs[0].splits["train"][0] == 2
+        digests = [runs[0].splits[split][1] for split in ("train", "val")]
+        assert digests[0] != digests[1]
+        assert unequal_conditions(group_runs(runs)) == [
+            "seed: unet 0 1, resunet 0",
+            "parameters: unet 5 6, resunet unknown",
+            "device: unet CPU, resunet unknown",
+            f"training photos: unet 2 (list {digests[0]}), resunet 9 (list unknown)",
+            f"validation photos: unet 1 (list {digests[1]}) unknown, resunet unknown",
+            "torch: unet 2.1, resunet unknown",
+            "keras: unet unknown, resunet 3",
+        ]
+
+    @pytest.mark.parametrize(
+        ("splits", "told"),
+        [
+            (
+                {"train": "abc", "val": "d"},
+                "b: has 3 training photos, 1 validation photos, 2 classes; .*a has 2 training",
+            ),
+            ({"train": "ab"}, "b: has 2 training photos, 2 classes; .*a has 2 training photos, 1 validation"),
+            (
+                {"train": "ax", "val": "d"},
+                "2 classes of other names or sizes; .*a has 2 .*; the data changed; use another",
+            ),
+        ],
+    )
+    def test_data_that_changed_between_two_trainings_are_refused(self, tmp_path, splits, told):
+        first = read_run(make_run(tmp_path / "a", [0.5], splits={"train": "ab", "val": "d"}))
+        with pytest.raises(RunFolderError, match=told):
+            check_same_data(first, read_run(make_run(tmp_path / "b", [0.5], splits=splits)))
+
+    def test_the_same_data_and_older_runs_pass_and_other_classes_do_not(self, tmp_path):
+        first = read_run(make_run(tmp_path / "a", [0.5], splits={"train": "ab"}))
+        check_same_data(first, read_run(make_run(tmp_path / "b", [0.5], splits={"train": "ba"})))
+        check_same_data(first, read_run(make_run(tmp_path / "c", [0.5])))
+        check_same_data(first, read_run(make_run(tmp_path / "d", [0.5], noted={"samples": {"train": 2, "val": 0}})))
+        with pytest.raises(RunFolderError, match="e: has 3 training photos"):
+            check_same_data(first, read_run(make_run(tmp_path / "e", [0.5], noted={"samples": {"train": 3}})))
+        other = make_run(tmp_path / "f", [0.5], splits={"train": "ab"}, metrics={"per_class": {"cat": {"iou": 1}}})
+        with pytest.raises(
+            RunFolderError, match=r"f: has 2 training photos, 1 classes; .*a has 2 training photos, 2 c"
+        ):
+            check_same_data(first, read_run(other))
 
 
 @pytest.mark.plain
@@ -238,11 +311,26 @@ class TestSummary:
         assert summary["baseline"] == "unet" and summary["networks"][1]["memory_mb"] == 500
         json.dumps(summary, allow_nan=False)
 
+    def test_a_score_that_some_run_lacks_is_a_dash_and_no_end(self, network):
+        first, other = network("unet", [[0.3] * 8, [0.5] * 8]), network("resunet", [[0.3] * 8])
+        first.runs[1].metrics.update(macro_dice=0.6)
+        del first.runs[1].metrics["accuracy"], other.runs[0].metrics["accuracy"]
+        del first.runs[1].metrics["per_class"]["road"]["iou"]
+        rows = table(summarise([first, other], dict.fromkeys(("unet", "resunet"), COSTS)))
+        assert [row[-3:] for row in rows[1:]] == [[".600", "-", ".900"], ["-", "-", "-"]]
+
+    def test_runs_that_failed_are_told(self, summary, capsys):
+        summary["failed"] = ["unet-seed1: ended with code 7: the loss became NaN"]
+        assert "## Runs that failed\n\n- unet-seed1: ended with code 7" in to_markdown(summary, [])
+        comparing._say(summary)
+        assert "failed    unet-seed1: ended" in capsys.readouterr().out
+
     def test_the_printed_table_fits_110_columns(self, summary, capsys):
         comparing._say(summary)
         lines = capsys.readouterr().out.splitlines()
-        assert max(map(len, lines)) <= 120 and max(len(line) for line in lines[:4]) <= 110
-        assert "1.23M" in lines[3] and ".400 ±.141" in lines[3] and "34.6" in lines[3]
+        assert max(map(len, lines)) <= 120 and max(len(line) for line in lines[:5]) <= 110
+        assert lines[2] == "n" * 50 and ".650 ±.071" in lines[3]  # a long name has a line of its own
+        assert "1.23M" in lines[4] and ".400 ±.141" in lines[4] and "34.6" in lines[4]
 
     def test_the_page_and_the_csv_hold_everything(self, summary):
         text = to_markdown(summary, ["how it was"])
@@ -271,7 +359,15 @@ class TestTheCommand:
         self.fails(capsys, 2, "got unet; expected at least two different networks", "--models", "unet")
         self.fails(capsys, 2, "--seeds: got 0; expected", "--models", "unet,resunet", "--seeds", "0")
         self.fails(capsys, 2, "--minutes: got 0.0; expected", "--models", "unet,resunet", "--minutes", "0")
-        self.fails(capsys, 2, "got 3 and --epochs 5", "--models", "unet,resunet", "--minutes", "3", "--epochs", "5")
+        for epochs in ("5", "10"):  # 10 is the default
+            both = ["--minutes", "3", "--epochs", epochs]
+            self.fails(capsys, 2, f"got 3 and --epochs {epochs}", "--models", "unet,resunet", *both)
+        self.fails(
+            capsys, 2, "--encoder: got ResNet50, but --models unet,", "--models", "unet,x", "--encoder", "ResNet50"
+        )
+        self.fails(capsys, 2, "--encoder-weights: got none", "--models", "unet,x", "--encoder-weights", "none")
+        for flag in (["--epochs", "10"], ["--seeds", "3"], ["--skip-bad"], ["--minutes", "1"], ["--data", "images"]):
+            self.fails(capsys, 2, f"{flag[0]}: finished runs are compared as they were trained", "a", "b", *flag)
         self.fails(capsys, 4, "runs of one network only (unet)", "a")
         self.fails(capsys, 4, "b: no such folder; expected the folder of a finished run", "a", "b")
         assert {path.name for path in tmp_path.iterdir()} == {"a"}
@@ -293,9 +389,13 @@ class TestTheCommand:
 
     def test_a_run_that_fails_gives_its_line_and_its_code(self, tmp_path):
         config = RunConfig(data=str(tmp_path / "nowhere"), output=str(tmp_path / "run"))
-        with pytest.raises(SemsegError, match=r"run: ended with code 3: .*nowhere: no such .*; see log\.txt") as caught:
+        with pytest.raises(
+            SemsegError, match=r"run: ended with code 3: .*nowhere: no such .*; see log-failed\.txt"
+        ) as caught:
             comparing._train_one(config, "run 1/1")
         assert caught.value.exit_code == 3
+        assert "nowhere" in (tmp_path / "run" / "log-failed.txt").read_text()
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["log-failed.txt"]
 
     def test_minutes_become_epochs_that_are_remembered(self, tmp_path, monkeypatch):
         asked = []
@@ -319,6 +419,75 @@ class TestTheCommand:
         assert asked == [["unet", "resunet"]]
         with pytest.raises(RunFolderError, match=r"settings\.json: epochs were measured for another --minutes"):
             comparing._epochs_in(3, config, ["unet", "resunet"], tmp_path)
+
+    @pytest.mark.parametrize(
+        "text", ["{", "[]", '{"conditions": {}}', '{"conditions": {}, "seconds_per_epoch": {"unet": 0}}']
+    )
+    def test_damaged_settings_are_named(self, tmp_path, text):
+        (tmp_path / "settings.json").write_text(text)
+        with pytest.raises(RunFolderError, match=r"settings\.json: cannot be read \(.*\); remove it, and the epochs"):
+            comparing._epochs_in(2, RunConfig(), ["unet", "resunet"], tmp_path)
+
+
+@pytest.mark.plain
+class TestWhatFails:
+    """Trainings are replaced by folders as they would leave them: their models, empty files, cannot be opened."""
+
+    def compare(self, monkeypatch, tmp_path, failing, *arguments, code=7, splits=lambda _: {"train": "ab"}):
+        def train(config, label):
+            trained.append(Path(config.output).name)
+            if trained[-1] in failing:
+                error = SemsegError(f"{config.output}: ended with code {code}: the loss became NaN")
+                error.exit_code = code
+                raise error
+            make_run(
+                Path(config.output), [0.5] * 8, splits=splits(trained[-1]), noted={"parameters": 77}, **asdict(config)
+            )
+
+        trained = []
+        monkeypatch.setattr(comparing, "_train_one", train)
+        asked = ["--models", "unet,resunet", "--seeds", "2", "--data", "x", "--output", str(tmp_path), *arguments]
+        return commands(["compare", *asked]), trained
+
+    def test_one_that_diverges_leaves_the_others_and_the_code(self, monkeypatch, tmp_path, capsys):
+        code, trained = self.compare(monkeypatch, tmp_path, ["unet-seed1"])
+        assert code == 7 and trained == ["unet-seed0", "resunet-seed0", "unet-seed1", "resunet-seed1"]
+        told = capsys.readouterr()
+        assert "run 3/4   unet, seed 1: failed; " in told.out and "failed    " in told.out
+        assert told.err.startswith("error: 1 of the runs failed, the others were compared; ")
+        summary = json.loads((tmp_path / "comparison.json").read_text())
+        assert {row["name"]: row["seeds"] for row in summary["networks"]} == {"unet": [0], "resunet": [0, 1]}
+        assert "unet-seed1: ended with code 7" in summary["failed"][0]
+        assert "## Runs that failed" in (tmp_path / "comparison.md").read_text()
+        # A model that cannot be opened costs its costs and its pictures, not the comparison.
+        assert [[row["parameters"], row["gflops"], row["milliseconds"]] for row in summary["networks"]] == [
+            [77, None, None]
+        ] * 2
+        assert "Without costs, since the model cannot be opened: unet, resunet." in summary["how"]
+        assert (tmp_path / "curves.png").exists() and not (tmp_path / "side_by_side.png").exists()
+        # The same command tries the failed one again, and only that.
+        assert self.compare(monkeypatch, tmp_path, [])[:2] == (0, ["unet-seed1"])
+        assert json.loads((tmp_path / "comparison.json").read_text())["failed"] == []
+
+    def test_a_network_without_any_run_leaves_nothing_to_compare(self, monkeypatch, tmp_path, capsys):
+        assert self.compare(monkeypatch, tmp_path, ["unet-seed0", "unet-seed1"], code=6)[0] == 6
+        assert "2 of the runs failed, less than two networks are left to compare" in capsys.readouterr().err
+
+    def test_what_every_run_would_meet_ends_at_once(self, monkeypatch, tmp_path, capsys):
+        assert self.compare(monkeypatch, tmp_path, ["resunet-seed0"], code=3) == (3, ["unet-seed0", "resunet-seed0"])
+        assert capsys.readouterr().err.count("\n") == 1
+
+    def test_data_that_change_end_it_and_the_comparison_before_stays(self, monkeypatch, tmp_path, capsys):
+        for name in comparing.COMPARISON_FILES:
+            (tmp_path / name).write_text("before")
+        code, trained = self.compare(monkeypatch, tmp_path, [], splits=lambda name: {"train": name})
+        assert code == 4 and trained == ["unet-seed0", "resunet-seed0"]
+        assert "has 13 training photos, 2 classes; " in capsys.readouterr().err
+        monkeypatch.setattr(comparing, "_draw", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            self.compare(monkeypatch, tmp_path, [], "--seed", "5")
+        assert {(tmp_path / name).read_text() for name in comparing.COMPARISON_FILES} == {"before"}
+        assert {path.name for path in tmp_path.iterdir()} == {*comparing.COMPARISON_FILES, "runs"}
 
 
 @pytest.mark.plain
@@ -365,6 +534,7 @@ def test_networks_are_trained_stopped_continued_and_compared(pairs, tmp_path, ca
     assert {path.name for path in output.iterdir()} == {*comparing.COMPARISON_FILES, "runs"}
     runs = [read_run(folder) for folder in sorted((output / "runs").iterdir())]
     assert len({run.metrics["macro_iou"] for run in runs}) == 4  # no two of the networks and seeds are alike
+    assert all(run.noted["device"] and run.splits["train"][1] != "unknown" for run in runs)
     with (output / "comparison.csv").open() as file:
         assert {row["name"] for row in csv.DictReader(file)} == {"unet", "resunet"}
 

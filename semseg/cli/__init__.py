@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from semseg import __version__
 from semseg.cli.checking import check
-from semseg.cli.comparing import compare
+from semseg.cli.comparing import SEEDS, compare
 from semseg.cli.console import printable
 from semseg.cli.evaluating import evaluate
 from semseg.cli.output import DISK_FULL
@@ -105,10 +105,15 @@ def _add_training_flags(parser: argparse.ArgumentParser, one_network: bool = Tru
 def _add_comparison_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="*", help="folders of finished runs, the first as the baseline")
     parser.add_argument("--models", metavar="A,B", help="networks to train, the first as the baseline")
-    parser.add_argument("--seeds", metavar="N", type=int, default=3, help="runs of each network (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", metavar="N", type=int, default=SEEDS, help="runs of each network (default: %(default)s)"
+    )
     parser.add_argument("--minutes", metavar="M", type=float,
                         help="time for each run in place of --epochs: as many whole epochs as fit")  # fmt: skip
     _add_training_flags(parser, one_network=False)
+    for action in parser._actions:  # compare fills the defaults in: it must know what was given
+        if action.dest not in ("help", "runs", "output"):
+            action.help, action.default = action.help.replace("%(default)s", str(action.default)), None
 
 
 def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:

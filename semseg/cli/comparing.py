@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -20,78 +21,132 @@ from semseg.cli.output import check_output
 from semseg.cli.splits import photo_name
 from semseg.cli.training import new_model
 from semseg.config import RunConfig
-from semseg.errors import RunFolderError, SemsegError
+from semseg.errors import NonFiniteLossError, ResourceError, RunFolderError, SemsegError
 from semseg.files import archive, replacing
 
 if TYPE_CHECKING:  # rooms that load Keras or SciPy are imported where a command needs them
     import keras
 
-    from semseg.compare import Network
+    from semseg.compare import Network, Run
 
 PICTURES = ("curves.png", "quality_cost.png", "side_by_side.png")
 COMPARISON_FILES = ("comparison.json", "comparison.csv", "comparison.md", *PICTURES)
 SHOWN = 6
 RESERVE = 0.1  # of the time: loading, saving and logging, which steps alone do not show
+SEEDS = 3
+OF_ONE_RUN = (NonFiniteLossError.exit_code, ResourceError.exit_code, 128 + 9)  # 9: killed, most often for its memory
 _ANY = {"output": "", "workers": 0, "cache": None}  # what may differ between equal runs
 
 
 def compare(arguments: argparse.Namespace) -> None:
     """Compares as the flags say, and writes tables and pictures to the output folder."""
-    if bool(arguments.runs) == bool(arguments.models):
-        raise SemsegError("compare: give either --models unet,r2unet,... to train, or the folders of finished runs")
+    _check_flags(arguments)
     backend = choose_backend(arguments.backend)
     output = Path(arguments.output)
     check_output(output)
-    folders = [Path(run) for run in arguments.runs] or _train_all(arguments, backend, output)
 
     from semseg.compare import group_runs, read_run, summarise
 
-    networks = group_runs([read_run(folder) for folder in folders])
-    models = {network.name: open_model(network.runs[0].folder)[1] for network in networks}
-    summary = summarise(networks, _costs(models))
-    output.mkdir(parents=True, exist_ok=True)
-    archived = archive(output, COMPARISON_FILES)
-    if archived:
-        say_about("earlier", f"moved the files of the comparison before to {archived}")
-    _write(output, summary, _how(networks, models))
-    _draw(output, networks, summary)
-    try:
-        _draw_side_by_side(output, networks, models)
-    except SemsegError as error:  # the data of finished runs may have gone
-        say_about("note", f"no side_by_side.png: {error}")
+    runs, failed = [read_run(run) for run in arguments.runs], []
+    if not runs:
+        runs, failed = _train_all(arguments, backend, output)
+    networks = group_runs(runs)
+    models = _open_models(networks)
+    summary = summarise(networks, _costs(networks, models), [str(error) for error in failed])
+    _write_all(output, networks, models, summary)
     _say(summary)
     written = sorted(name for name in COMPARISON_FILES if (output / name).exists())
     say_about("wrote", f"in {output}{os.sep}: {', '.join(written)}")
+    if failed:
+        raise _all_failed(failed, "the others were compared")
 
 
-def _train_all(arguments: argparse.Namespace, backend: str, output: Path) -> list[Path]:
-    """Trains what is not finished yet, seed by seed; returns the folders of the runs, network by network."""
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Raises a `SemsegError` for flags that would be of no effect."""
+    if bool(arguments.runs) == bool(arguments.models):
+        raise SemsegError("compare: give either --models unet,r2unet,... to train, or the folders of finished runs")
+    values = {name: value for name, value in vars(arguments).items() if value is not None}
+    training = [name for name in values if name in {*RunConfig.__dataclass_fields__, "seeds", "minutes"}]
+    training = [name for name in training if name not in ("backend", "output")]
+    if arguments.runs and training:
+        raise SemsegError(
+            f"{_flag(training[0])}: finished runs are compared as they were trained; leave it out, or give --models"
+        )
+    if arguments.runs:
+        return
+    encoder = [name for name in ("encoder", "encoder_weights") if name in values]
+    if encoder and "encoder_unet" not in _names(arguments.models):
+        raise SemsegError(
+            f"{_flag(encoder[0])}: got {values[encoder[0]]}, but --models {arguments.models}; add encoder_unet, which "
+            "alone takes it, or leave it out"
+        )
+    if {"minutes", "epochs"} <= values.keys():
+        raise SemsegError(
+            f"--minutes: got {values['minutes']:g} and --epochs {values['epochs']}; give only one of them"
+        )
+
+
+def _train_all(arguments: argparse.Namespace, backend: str, output: Path) -> tuple[list["Run"], list[SemsegError]]:
+    """Trains what is not finished yet, seed by seed; returns the runs, network by network, and what failed."""
     models = _known_models(arguments.models)
-    if arguments.seeds < 1:
-        raise SemsegError(f"--seeds: got {arguments.seeds}; expected a whole number of at least 1, better 3")
+    seeds = SEEDS if arguments.seeds is None else arguments.seeds
+    if seeds < 1:
+        raise SemsegError(f"--seeds: got {seeds}; expected a whole number of at least 1, better {SEEDS}")
     given = {name: value for name, value in vars(arguments).items() if name in RunConfig.__dataclass_fields__}
+    given = {name: value for name, value in given.items() if value is not None}
     common = RunConfig(**{**given, "backend": backend})
     epochs = _epochs_in(arguments.minutes, common, models, output) if arguments.minutes is not None else {}
     plan = [
         _of_model(replace(common, epochs=epochs.get(model, common.epochs), seed=common.seed + seed), model, output)
-        for seed in range(arguments.seeds)
+        for seed in range(seeds)
         for model in models
     ]
+    runs, failed = _run_all(plan)
+    if failed and len({run.config.model for run in runs}) < 2:
+        raise _all_failed(failed, "less than two networks are left to compare")
+    return [run for model in models for run in runs if run.config.model == model], failed
+
+
+def _run_all(plan: Sequence[RunConfig]) -> tuple[list["Run"], list[SemsegError]]:
+    """Trains what is not finished yet; one that diverges or finds no memory does not keep the others from it."""
+    from semseg.compare import check_same_data, read_run
+
+    runs, failed = [], []
     finished = [_is_finished(config) for config in plan]
     for number, (config, done) in enumerate(zip(plan, finished, strict=True), start=1):
         label = f"run {number}/{len(plan)}"
-        if not done:
-            _train_one(config, label)
-        metrics = json.loads((Path(config.output) / "metrics.json").read_text(encoding="utf-8"))
+        try:
+            if not done:
+                _train_one(config, label)
+        except SemsegError as error:
+            if error.exit_code not in OF_ONE_RUN:
+                raise
+            say_about(label, f"{config.model}, seed {config.seed}: failed; {error}")
+            failed.append(error)
+            continue
+        runs.append(read_run(config.output))
+        check_same_data(runs[0], runs[-1])
+        metrics = runs[-1].metrics
         how = "finished before" if done else f"{config.epochs} epochs in {metrics['training_seconds'] / 60:.1f} min"
         say_about(label, f"{config.model}, seed {config.seed}: mean IoU {metrics['macro_iou'] or 0:.4f}, {how}")
-    return [Path(config.output) for model in models for config in plan if config.model == model]
+    return runs, failed
+
+
+def _all_failed(failed: Sequence[SemsegError], others: str) -> SemsegError:
+    """What to end with, after the first of the failures."""
+    error = SemsegError(f"{len(failed)} of the runs failed, {others}; {failed[0]}")
+    error.exit_code = failed[0].exit_code
+    return error
+
+
+def _names(models: str) -> list[str]:
+    return [name.strip() for name in models.split(",")]
 
 
 def _known_models(text: str) -> list[str]:
     from semseg.architectures import ARCHITECTURES
 
-    models = [name.strip() for name in text.split(",")]
+    models = _names(text)
     known = f"choose from {', '.join(ARCHITECTURES)}, or module:function"
     if unknown := [name for name in models if name not in ARCHITECTURES and ":" not in name]:
         raise SemsegError(f"--models: there is no network {', '.join(map(repr, unknown))}; {known}")
@@ -172,10 +227,11 @@ def _train_one(config: RunConfig, label: str) -> None:
     if child.returncode in (130, -signal.SIGINT):
         raise KeyboardInterrupt
     if child.returncode:
-        lines = _lines(folder / "log.txt") or ["it said nothing"]
+        kept = (folder / "log.txt").replace(folder / "log-failed.txt")  # the next attempt writes a log.txt of its own
+        lines = _lines(kept) or ["it said nothing"]
         told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
         how = f"ended with code {child.returncode}" if child.returncode > 0 else f"was killed ({-child.returncode})"
-        error = SemsegError(f"{folder}: {how}: {told[-1]}; see log.txt there; the same command goes on from here")
+        error = SemsegError(f"{folder}: {how}: {told[-1]}; see {kept.name} there; the same command tries again")
         error.exit_code = child.returncode if child.returncode > 0 else 128 - child.returncode
         raise error
 
@@ -208,15 +264,12 @@ def _lines(log: Path) -> list[str]:
 
 def _epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: Path) -> dict[str, int]:
     """How many epochs of each network fit into the time, at least one; measured once for an output folder."""
-    if config.epochs != RunConfig.epochs:
-        raise SemsegError(f"--minutes: got {minutes:g} and --epochs {config.epochs}; give only one of them")
     if not 0 < minutes < float("inf"):
         raise SemsegError(f"--minutes: got {minutes}; expected a number above 0")
     path = output / "settings.json"
     conditions = json.loads(json.dumps({**asdict(replace(config, model="", seed=0, **_ANY)), "minutes": minutes}))
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"conditions": conditions}
-    seconds = settings.setdefault("seconds_per_epoch", {})
-    differing = [name for name in conditions if settings["conditions"].get(name) != conditions[name]]
+    measured, seconds = _read_settings(path) if path.is_file() else (conditions, {})
+    differing = [name for name in conditions if measured.get(name) != conditions[name]]
     if differing:
         raise RunFolderError(f"{path}: epochs were measured for another {_flag(differing[0])}; choose another --output")
     missing = [model for model in models if model not in seconds]
@@ -225,10 +278,24 @@ def _epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # leaves no memory taken on a GPU
             seconds.update(pool.submit(seconds_per_epoch, config, missing).result())
         output.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
+        write_json(path, {"conditions": conditions, "seconds_per_epoch": seconds})
     epochs = {model: max(1, int(60 * minutes * (1 - RESERVE) / seconds[model])) for model in models}
     say_about("epochs", ", ".join(f"{epochs[model]} of {model} ({seconds[model]:.1f} s each)" for model in models))
     return epochs
+
+
+def _read_settings(path: Path) -> tuple[dict, dict[str, float]]:
+    """The conditions under which the seconds of an epoch were measured, and these by network."""
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        seconds = {str(model): float(value) for model, value in settings["seconds_per_epoch"].items()}
+        if not all(0 < value < float("inf") for value in seconds.values()):
+            raise ValueError("seconds that are no positive number")
+        return dict(settings["conditions"]), seconds
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(
+            f"{path}: cannot be read ({error!r}); remove it, and the epochs are measured anew"
+        ) from None
 
 
 def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, float]:
@@ -239,7 +306,7 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
     from semseg.cost import interleaved_medians
     from semseg.train import TrainingModel, make_loss
 
-    dataset = open_data(config)
+    dataset = open_data(config, demo=True)
     classes, size = dataset.palette.num_classes, (config.batch_size, *config.image_size)
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (*size, 3)).astype(np.uint8), rng.integers(0, classes, size).astype(np.uint8)
@@ -255,10 +322,25 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
     return {name: steps[0] * measured[2 * i] + steps[1] * measured[2 * i + 1] for i, name in enumerate(models)}
 
 
-def _costs(models: Mapping[str, "keras.Model"]) -> dict[str, dict[str, float | None]]:
+def _open_models(networks: Sequence["Network"]) -> dict[str, "keras.Model"]:
+    """The network of each first run by name, without those that cannot be opened: with layers of one's own, say."""
+    models = {}
+    for network in networks:
+        try:
+            models[network.name] = open_model(network.runs[0].folder)[1]
+        except SemsegError as error:
+            say_about("note", f"{network.name}: its costs are unknown, and it is not in side_by_side.png; {error}")
+    return models
+
+
+def _costs(networks: Sequence["Network"], models: Mapping[str, "keras.Model"]) -> dict[str, dict[str, float | None]]:
+    """Of each network; of one that could not be opened, what its run noted."""
     from semseg.cost import count_flops, count_parameters, time_per_image
 
-    costs = {}
+    costs = {
+        network.name: {"parameters": network.runs[0].noted.get("parameters"), "gflops": None, "milliseconds": None}
+        for network in networks
+    }
     for (name, model), milliseconds in zip(models.items(), time_per_image(list(models.values())), strict=True):
         flops = count_flops(model)
         costs[name] = {
@@ -277,14 +359,38 @@ def _how(networks: Sequence["Network"], models: Mapping[str, "keras.Model"]) -> 
 
     sizes = sorted({size_text(model.input_shape[1:3]) for model in models.values()})
     metrics = networks[0].runs[0].metrics
+    unopened = [network.name for network in networks if network.name not in models]
+    note = f"Without costs, since the model cannot be opened: {', '.join(unopened)}."
+    milliseconds = (
+        f"ms: one photo of {', '.join(sizes)} at a time, from uint8 to logits, on {device_name()} with Keras "
+        f"{keras.__version__} on {keras.backend.backend()}; median of rounds in which the networks take turns."
+    )
     return [
+        *([note] if unopened else []),
         f"Scores: on {metrics['split']} ({metrics.get('note', '')}), with the weights of each run's best epoch.",
         "GFLOPs: of convolutions and dense layers for one photo, a multiply-add counted as two.",
-        f"ms: one photo of {', '.join(sizes)} at a time, from uint8 to logits, on {device_name()} with Keras "
-        f"{keras.__version__} on {keras.backend.backend()}; median of rounds in which the networks take turns.",
+        *([milliseconds] if models else []),
         "MB: the most memory that a training had (the highest of its seeds), on the GPU or, without one, in all.",
         "min: minutes that a training took, mean over the seeds.",
     ]
+
+
+def _write_all(output: Path, networks: Sequence["Network"], models: Mapping[str, "keras.Model"], summary: dict) -> None:
+    """Writes tables and pictures aside, and puts them in the place of an earlier comparison once all of them exist."""
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as folder:
+        new = Path(folder)
+        _write(new, summary, _how(networks, models))
+        _draw(new, networks, summary)
+        try:
+            _draw_side_by_side(new, networks, models)
+        except SemsegError as error:  # the data of finished runs may have gone
+            say_about("note", f"no side_by_side.png: {error}")
+        archived = archive(output, COMPARISON_FILES)
+        for path in new.iterdir():
+            path.replace(output / path.name)
+    if archived:
+        say_about("earlier", f"moved the files of the comparison before to {archived}")
 
 
 def _write(output: Path, summary: dict, how: list[str]) -> None:
@@ -321,6 +427,8 @@ def _draw_side_by_side(output: Path, networks: Sequence["Network"], models: Mapp
     from semseg.predict import predict_ids, predictor
     from semseg.report import save_side_by_side
 
+    if not models:
+        raise SemsegError("compare: no model can be opened")
     first = networks[0].runs[0]
     dataset = open_data(first.config)
     samples = {photo_name(sample, dataset.root): sample for sample in dataset.samples}
@@ -349,12 +457,16 @@ def _say(summary: dict) -> None:
     widths[0] = min(widths[0], max(12, 110 - sum(widths[1:]) - len(widths) + 1))
     say("")
     for name, *cells in rows:
-        short = name if len(name) <= widths[0] else name[: widths[0] - 3] + "..."
+        if len(name) > widths[0]:  # a line of its own: long names often differ at their end only
+            say(name)
+            name = ""
         numbers = " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
-        say(f"{short:{widths[0]}} {numbers}")
+        say(f"{name:{widths[0]}} {numbers}")
     say(f"{summary['photos']} photos of {summary['split']}; after ± the standard deviation over the seeds\n")
     for pair in summary["pairs"]:
         if pair["baseline"] == summary["baseline"]:
             say_about(pair["verdict"].split()[0], pair["text"])
     for line in summary["unequal"]:
         say_about("unequal", line)
+    for line in summary["failed"]:
+        say_about("failed", line)
