@@ -32,9 +32,11 @@ from semseg.files import archive
 
 if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported where a command needs them
     import keras
+    import numpy as np
 
     from semseg.data.base import Dataset
     from semseg.data.batches import Batches
+    from semseg.data.cache import Cache
     from semseg.data.check import Findings
     from semseg.evaluate import Evaluation
 
@@ -54,31 +56,14 @@ def train(arguments: argparse.Namespace) -> None:
 
     import keras
 
-    from semseg.data.augment import Augmentation, parse_augmentation
     from semseg.distribute import leave_tensorflow_out
-    from semseg.losses import SegmentationLoss
-    from semseg.train import make_batches, make_class_weights, make_loss, plain_model, train_model
+    from semseg.train import make_batches, plain_model, train_model
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
-    # A wrong name or size is told before any data are drawn or read.
-    SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
-    without_weights = "none" if config.model == "encoder_unet" else config.encoder_weights
-    new_model(replace(config, encoder_weights=without_weights), num_logits=1)
-    if config.augment:
-        parse_augmentation(config.augment, Augmentation())
-    dataset = open_data(config, demo=True)
-    make_loss(config.loss, dataset)
-    final_split(config, dataset)
-    keras.utils.set_random_seed(config.seed)
-    model = new_model(config, dataset.num_logits)
-    findings, cache = look_at_data(config, dataset)
-    findings.refuse(f"python -m semseg check {config.data}")
-    class_weights = make_class_weights(config, findings, dataset.palette.names)
-    make_loss(config.loss, dataset, class_weights)
-    say_what_was_found(dataset, findings)
-    if cache.note:
-        say_about("note", cache.note)
+    _check_flags(config)
+    dataset, model = _open(config)
+    findings, cache, class_weights = _look(config, dataset)
     batches = make_batches(dataset, config, findings, cache)
     _say_what_is_trained(config, model, batches[0])
 
@@ -96,6 +81,45 @@ def train(arguments: argparse.Namespace) -> None:
             callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
         )  # fmt: skip
     _finish(output, config, dataset, plain_model(model), history, time.perf_counter() - start)
+
+
+def _check_flags(config: RunConfig) -> None:
+    """Tells of a wrong name or size before any data are drawn or read."""
+    from semseg.data.augment import Augmentation, parse_augmentation
+    from semseg.losses import SegmentationLoss
+
+    SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
+    without_weights = "none" if config.model == "encoder_unet" else config.encoder_weights
+    new_model(replace(config, encoder_weights=without_weights), num_logits=1)
+    if config.augment:
+        parse_augmentation(config.augment, Augmentation())
+
+
+def _open(config: RunConfig) -> tuple["Dataset", "keras.Model"]:
+    """The data and the network, before the files are read: what does not fit is told at once."""
+    import keras
+
+    from semseg.train import make_loss
+
+    dataset = open_data(config, demo=True)
+    make_loss(config.loss, dataset)
+    final_split(config, dataset)
+    keras.utils.set_random_seed(config.seed)
+    return dataset, new_model(config, dataset.num_logits)
+
+
+def _look(config: RunConfig, dataset: "Dataset") -> tuple["Findings", "Cache", "np.ndarray | None"]:
+    """What is in the files, said aloud, and the weight of each class in the loss."""
+    from semseg.train import make_class_weights, make_loss
+
+    findings, cache = look_at_data(config, dataset)
+    findings.refuse(f"python -m semseg check {config.data}")
+    class_weights = make_class_weights(config, findings, dataset.palette.names)
+    make_loss(config.loss, dataset, class_weights)
+    say_what_was_found(dataset, findings)
+    if cache.note:
+        say_about("note", cache.note)
+    return findings, cache, class_weights
 
 
 def new_model(config: RunConfig, num_logits: int) -> "keras.Model":
