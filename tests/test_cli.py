@@ -85,6 +85,7 @@ class TestARun:
         config = json.loads((finished[0] / "config.json").read_text())
         assert config["epochs"] == 2 and config["backend"] == keras.backend.backend()
 
+    @pytest.mark.plain
     def test_a_second_run_moves_the_first_and_leaves_other_files(self, finished, pairs, tmp_path):
         outputs = tmp_path / "outputs"
         shutil.copytree(finished[0], outputs)
@@ -120,6 +121,7 @@ def test_ctrl_c_ends_training_with_one_line_and_keeps_the_best_weights(pairs, tm
     keras.saving.load_model(tmp_path / "outputs" / "unet_model.keras")
 
 
+@pytest.mark.plain
 def test_without_data_the_demo_set_is_made_and_trained_on(tmp_path):
     done = run_main("--epochs", "1", "--limit", "8", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -150,6 +152,7 @@ def test_the_real_sets_train(real_data, tmp_path, capsys, name, said):
         assert part in text, text
 
 
+@pytest.mark.plain
 def test_the_flags_for_rare_classes_augmentation_and_categories(pairs, tmp_path, capsys):
     arguments = ["--sample-rare", "--class-weights", "inverse", "--augment", "scale=1:1.5", "--categories"]
     assert main(["--data", str(pairs), "--output", str(tmp_path), "--epochs", "1", *SMALL, *arguments]) == 0
@@ -159,6 +162,7 @@ def test_the_flags_for_rare_classes_augmentation_and_categories(pairs, tmp_path,
     assert config["sample_rare"] is True and config["class_weights"] == "inverse"
 
 
+@pytest.mark.plain
 def test_a_second_run_decodes_nothing_while_it_trains(pairs, tmp_path, monkeypatch):
     arguments = ["--data", str(pairs), *SMALL, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
     assert main([*arguments, "--epochs", "1"]) == 0
@@ -291,6 +295,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.plain
 def test_a_disk_that_fills_up_in_the_middle_leaves_no_part_of_a_file(pairs, tmp_path):
     pytest.importorskip("resource")
     done = subprocess.run(

@@ -502,6 +502,7 @@ def test_seeds_share_one_drawn_split(tmp_path):
     assert first == second != third
 
 
+@pytest.mark.plain
 def test_the_seconds_of_an_epoch_are_measured(pairs):
     config = RunConfig(data=str(pairs), image_size=(32, 32), filters=2)
     measured = comparing.seconds_per_epoch(config, ["unet", "resunet"])
