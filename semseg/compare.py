@@ -88,7 +88,7 @@ class Difference:
         network: The one of which `verdict` speaks.
         baseline: The one that it is compared with.
         difference: Network minus baseline, mean IoU per photo.
-        low: Lower end of its 95 % interval over new photos and, with more than one seed each, new trainings.
+        low: Lower end, at least -1, of its 95 % interval over new photos and, with more than one seed each, new trainings.
         high: Its upper end.
         split_difference: The same in mean IoU over the whole split.
         photos: How many photos were compared.
@@ -322,7 +322,7 @@ def compare_pair(network: Network, baseline: Network) -> Difference:
     difference = float(d.mean()) if n else math.nan
     p, margin = _t_test(difference, parts)
     return Difference(
-        network.name, baseline.name, difference, difference - margin, difference + margin,
+        network.name, baseline.name, difference, max(-1.0, difference - margin), min(1.0, difference + margin),
         float(np.mean(network.values("macro_iou")) - np.mean(baseline.values("macro_iou"))), n, int((d > 0).sum()),
         _wilcoxon(d), p if several else math.nan,
     )  # fmt: skip
