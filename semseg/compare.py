@@ -88,7 +88,7 @@ class Difference:
         network: The one of which `verdict` speaks.
         baseline: The one that it is compared with.
         difference: Network minus baseline, mean IoU per photo.
-        low: Lower end of its 95 % interval over new photos and, with more than one seed each, new trainings; at least -1.
+        low: Lower end of its 95 % interval over new photos and, with several seeds each, new trainings; at least -1.
         high: Its upper end.
         split_difference: The same in mean IoU over the whole split.
         photos: How many photos were compared.
