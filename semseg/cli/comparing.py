@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -249,10 +250,9 @@ def _wait(child: subprocess.Popen, log: Path, progress: Progress, epochs: int) -
     finally:
         if child.poll() is None:
             child.terminate() if os.name == "nt" else child.send_signal(signal.SIGINT)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 child.wait(20)
-            finally:
-                child.kill()
+            child.kill()
 
 
 def _lines(log: Path) -> list[str]:

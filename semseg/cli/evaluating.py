@@ -69,7 +69,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     check_output(output)
     run = _Run.beside(path)
     config = replace(_configuration(run, arguments), image_size=_image_size(path, model, arguments.image_size))
-    dataset = _open(config, run)
+    dataset = _open(config, run, by_run=not arguments.classes)
     _check_classes(path, model, dataset)
     split, note = _split(config, dataset, run)
     findings, _ = look_at_data(config, dataset)
@@ -158,8 +158,10 @@ def _image_size(path: Path, model: "keras.Model", wanted: tuple[int, int] | None
     return wanted
 
 
-def _open(config: RunConfig, run: _Run) -> "Dataset":
+def _open(config: RunConfig, run: _Run, by_run: bool) -> "Dataset":
     """The data, with the splits that the run drew where they have none of their own.
+
+    `by_run`: its classes.json was not asked for, so that it must fit what the masks seem to mean.
 
     Other data without splits stay whole: none of their photos chose anything.
     """
@@ -169,7 +171,7 @@ def _open(config: RunConfig, run: _Run) -> "Dataset":
         everything = open_data(replace(config, limit=None), whole=True) if config.limit else dataset
         dataset = everything if restore_splits(everything, run.known) else dataset
     found_by_run = run.config is not None and not isinstance(run.config.classes, str)
-    if found_by_run and run.classes and config.classes == str(run.classes):
+    if by_run and found_by_run and run.classes and config.classes == str(run.classes):
         own = replace(config, classes=run.config.classes, categories=run.config.categories)
         with suppress(DataError):  # of which the check will tell
             _check_meaning(dataset, open_data(own, whole=True).palette, run)
