@@ -286,6 +286,21 @@ def test_wrong_usage_ends_with_code_2(arguments, capsys):
     assert error.startswith("error: ") and error.endswith("; see --help\n") and error.count("\n") == 1
 
 
+@pytest.mark.plain
+@pytest.mark.skipif(os.name == "nt", reason="no such pipe there")
+def test_work_goes_on_when_the_reader_of_its_output_has_gone(pairs, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "semseg", "check", str(pairs), "--output", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdout=writer, stderr=subprocess.PIPE, text=True,
+        check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "data.json").exists()
+
+
 SMALL_DISK = """
 import resource, runpy, sys
 limit = 60_000  # bytes in one file: enough for the JSON files, too little for a picture

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 import textwrap
 import time
@@ -11,8 +12,11 @@ from semseg.files import replacing
 
 
 def say(line: str) -> None:
-    """Prints a line at once."""
-    print(printable(line, sys.stdout.encoding), flush=True)
+    """Prints a line at once; the work goes on when whoever read it has gone."""
+    try:
+        print(printable(line, sys.stdout.encoding), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str, encoding: str | None) -> str:

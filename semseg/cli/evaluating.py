@@ -161,9 +161,8 @@ def _image_size(path: Path, model: "keras.Model", wanted: tuple[int, int] | None
 def _open(config: RunConfig, run: _Run, by_run: bool) -> "Dataset":
     """The data, with the splits that the run drew where they have none of their own.
 
-    `by_run`: its classes.json was not asked for, so that it must fit what the masks seem to mean.
-
-    Other data without splits stay whole: none of their photos chose anything.
+    Other data without splits stay whole: none of their photos chose anything. `by_run`: the run's classes.json was not
+    asked for, so it must fit what the masks seem to mean.
     """
     of_run = run.config is not None and _same_place(config.data, run.config.data)
     dataset = open_data(config, whole=bool(run.known) or not of_run)
