@@ -24,6 +24,7 @@ _ROOM_OF_NAME = {
     "up_block": "segmentation_model",
     "ARCHITECTURES": "architectures",
     "build_model": "architectures",
+    "FastModel": "fast_model",
     "get_model_arch": "model_arch",
     "Label": "palettes",
     "Palette": "palettes",

@@ -20,6 +20,7 @@ from keras import KerasTensor, ops
 
 from semseg import IGNORE
 from semseg.errors import SemsegError
+from semseg.kernels import softmax_statistics
 
 _Weights = Sequence[float] | None
 
@@ -392,6 +393,11 @@ class _Batch:
         return self.counted if self.class_weights is None else self.counted * ops.take(self.class_weights, self.truth)
 
     @cached_property
+    def _statistics(self) -> tuple[KerasTensor, KerasTensor] | None:
+        """`surprise` and `p_sum` of several logits, where the backend computes them faster together."""
+        return softmax_statistics(self.logits, self.truth, self.counted)
+
+    @cached_property
     def log_p(self) -> KerasTensor:
         """Log-probabilities `(N, H, W, K)`, for several logits."""
         return ops.log_softmax(self.logits, axis=-1)
@@ -407,6 +413,8 @@ class _Batch:
         if self.binary:
             logit = self.logits[..., 0]
             return ops.softplus(ops.where(self.truth == 1, -logit, logit))
+        if self._statistics:
+            return self._statistics[0]
         return -ops.squeeze(ops.take_along_axis(self.log_p, self.truth[..., None], axis=-1), -1)
 
     @cached_property
@@ -423,11 +431,17 @@ class _Batch:
 
         Rows are summed first: one long sum in float32 loses digits.
         """
-        p_sum = ops.sum(ops.sum(self.p * self.counted[..., None], axis=2), axis=(0, 1))
         if self.binary:
             y = self.counted * ops.cast(self.truth, "float32")
-            return ops.sum(y * self.p[..., 0])[None], ops.sum(y)[None], p_sum
-        return self._by_class(self.counted * ops.exp(-self.surprise)), self._by_class(self.counted), p_sum
+            return ops.sum(y * self.p[..., 0])[None], ops.sum(y)[None], self._p_sum
+        return self._by_class(self.counted * ops.exp(-self.surprise)), self._by_class(self.counted), self._p_sum
+
+    @cached_property
+    def _p_sum(self) -> KerasTensor:
+        """Sums of `p` over the counted pixels, `(K,)` or `(1,)`."""
+        if not self.binary and self._statistics:
+            return self._statistics[1]
+        return ops.sum(ops.sum(self.p * self.counted[..., None], axis=2), axis=(0, 1))
 
     def _by_class(self, values: KerasTensor) -> KerasTensor:
         """Sums `(N, H, W)` over the pixels of each true class, `(K,)`."""

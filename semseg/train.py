@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,9 @@ from semseg.data.batches import Batches, data_generator, rare_class_weights
 from semseg.data.cache import Cache
 from semseg.data.check import Findings
 from semseg.errors import NonFiniteLossError, SemsegError
+from semseg.fast_model import FastModel
 from semseg.files import replacing
+from semseg.kernels import adamw
 from semseg.losses import LOSSES, SegmentationLoss, effective_number_weights, inverse_frequency_weights
 from semseg.metrics import ConfusionMatrix
 
@@ -26,7 +29,7 @@ WEIGHT_DECAY = 1e-4
 BEST_BY = "val_mean_iou"
 
 
-class TrainingModel(keras.Model):
+class TrainingModel(FastModel):
     """A network while it is trained: it shares the layers of the plain model, which is what gets saved.
 
     One confusion matrix gives all the metrics, which Keras' `compile(metrics=...)` cannot express, and the same truth
@@ -34,8 +37,8 @@ class TrainingModel(keras.Model):
     first's.
     """
 
-    def __init__(self, inputs, outputs, loss: SegmentationLoss, num_classes: int):
-        super().__init__(inputs, outputs)
+    def __init__(self, inputs, outputs, loss: SegmentationLoss, num_classes: int, **options: Any):
+        super().__init__(inputs, outputs, **options)
         self.segmentation_loss, self.confusion_matrix = loss, ConfusionMatrix(num_classes)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -288,6 +291,6 @@ def _optimizer(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
     schedule = keras.optimizers.schedules.CosineDecay(
         learning_rate / 25, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
+    optimizer = adamw(schedule, weight_decay=WEIGHT_DECAY)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

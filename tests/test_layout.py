@@ -21,13 +21,15 @@ MAY_IMPORT = {
     "repair": {"palettes"},
     "utils_func": {"palettes", "repair"},
     "config": set(),
-    "losses": set(),
+    "kernels": set(),
+    "losses": {"kernels"},
     "metrics": set(),
     "boundaries": set(),
     "cityscapes_scores": {"metrics", "known_palettes"},
     "model_graph": set(),
     "model_arch": {"model_graph"},
     "distribute": set(),
+    "fast_model": {"kernels"},
     "segmentation_model": set(),
     "data": {"utils_func", "palettes"},
     "predict": {"utils_func"},
@@ -36,16 +38,16 @@ MAY_IMPORT = {
     "cost": {"predict", "distribute"},
     "compare": {"config"},
     "evaluate": {"metrics", "boundaries", "predict", "data"},
-    "train": {"architectures", "losses", "metrics", "data", "distribute", "config"},
+    "train": {"architectures", "losses", "metrics", "data", "distribute", "config", "fast_model", "kernels"},
     "cli": {"*"},
     "__main__": {"cli"},
 }
 OWNERS = {
     "matplotlib": {"report"},
     "argparse": {"cli"},
-    "torch": {"distribute"},
-    "tensorflow": {"distribute"},
-    "jax": {"distribute"},
+    "torch": {"distribute", "kernels"},
+    "tensorflow": {"distribute", "kernels"},
+    "jax": {"distribute", "kernels"},
 }
 
 

@@ -1,0 +1,259 @@
+"""A Keras model that computes what its layers would, faster: `FastModel(inputs, outputs)` in place of `keras.Model`."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from semseg.errors import SemsegError
+from semseg.kernels import Kernel, Tensor, Update, apply_updates, kernel_of, swap
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+class FastModel(keras.Model):
+    """A functional model whose graph runs on the fastest kernels of the backend.
+
+    It shares its layers and their weights with every other model of them. These stay plain Keras, and it is one of them
+    that gets saved. Layers without a kernel are called as they are. Numbers agree with Keras' own to rounding. Masks
+    are not passed on.
+
+    Args:
+        inputs: As for `keras.Model`.
+        outputs: As for `keras.Model`.
+        precision: `"float32"`; or `"bfloat16"` or `"float16"` for all that is computed before the last weights of each
+            output. Weights, moving averages and outputs stay float32.
+        remat: While training, keep only what enters or leaves a run of layers of one size, and compute the rest again
+            for the gradients: less memory, more time.
+
+    Raises:
+        SemsegError: The precision is none of these, or the inputs and outputs are no graph of layers.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.ReLU()])
+        >>> FastModel(model.inputs[0], model.outputs[0])(keras.ops.ones((1, 8, 8, 3))).shape[1:] == (6, 6, 4)
+        True
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, *, precision: str = "float32", remat: bool = False, **options: Any):
+        if precision not in PRECISIONS:
+            raise SemsegError(f"precision: got {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        super().__init__(inputs, outputs, **options)
+        self._plan = _Plan(self, None if precision == "float32" else precision, remat)
+
+    def call(self, inputs: Any, training: bool | None = None, mask: None = None) -> Any:
+        """Returns the outputs, as the functional model would."""
+        tensors = [
+            ops.cast(ops.convert_to_tensor(x), symbol.dtype)
+            for x, symbol in zip(tree.flatten(inputs), self.inputs, strict=True)
+        ]
+        results, updates = self._plan(*tensors, training=training)
+        apply_updates(updates)
+        return tree.pack_sequence_as(self._outputs_struct, results)
+
+
+@dataclass
+class _Step:
+    """Takes the values of some slots and puts its results into others; those of `frees` are not needed after it."""
+
+    run: Callable[..., tuple[Sequence[Tensor], Sequence[Update]]]
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    resizes: bool = False
+    repeatable: bool = True  # gives the same when it is computed again
+    frees: tuple[int, ...] = ()
+
+
+class _Plan:
+    """The graph of a functional model as a list of steps.
+
+    A slot holds the value of one of the graph's tensors, in one order of its axes.
+    """
+
+    def __init__(self, graph: keras.Model, low_precision: str | None, remat: bool, inner: bool = False):
+        self._low_precision, self._remat = low_precision, remat
+        self._full = set() if inner else _float32_operations(graph)
+        self._slots: dict[tuple[int, bool], int] = {}
+        self._swapped: dict[int, bool] = {}  # the order of axes in which a tensor is made
+        self._overwritable: set[int] = set()
+        self._steps: list[_Step] = []
+        nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
+        self._uses = Counter(id(x) for node in nodes for x in node.input_tensors)
+        self._uses.update(id(x) for x in graph.outputs)
+        self._inputs = [self._made(x, swapped=False) for x in graph.inputs]
+        for node in nodes:
+            if not node.is_input:
+                self._add(node)
+        self._outputs = [self._slot(x, swapped=False) for x in graph.outputs]
+        self._note_last_uses()
+        self._segments = self._divided() if remat else [self._steps]
+
+    def __call__(self, *inputs: Tensor, training: bool | None) -> tuple[list[Tensor], list[Update]]:
+        """Returns the outputs, and what is to be changed."""
+        values, updates = dict(zip(self._inputs, inputs, strict=True)), []
+        for steps in self._segments:
+            if training and self._remat and all(step.repeatable for step in steps):
+                updates += self._run_twice(steps, values)
+            else:
+                updates += _run(steps, values, training)
+        return [values[slot] for slot in self._outputs], updates
+
+    def _add(self, node: Any) -> None:
+        """Adds the steps of one application of an operation."""
+        operation = node.operation
+        kernel = self._kernel(node)
+        if kernel is None:
+            self._add_call(node)
+            return
+        swapped = kernel.channels_first
+        if swapped is None:
+            swapped = all(self._swapped[id(x)] for x in node.input_tensors)
+        run, (first, *_) = kernel.run, node.input_tensors
+        if kernel.overwriting and id(first) in self._overwritable and self._uses[id(first)] == 1:
+            run = kernel.overwriting
+        sources = tuple(self._slot(x, swapped) for x in node.input_tensors)
+        target = self._made(node.outputs[0], swapped)
+        if kernel.fresh or run is kernel.overwriting:
+            self._overwritable.add(id(node.outputs[0]))
+        self._steps.append(_Step(_with_one_result(run), sources, (target,), _resizes(operation)))
+
+    def _kernel(self, node: Any) -> Kernel | None:
+        """The backend's kernel, if the operation is applied as usual: to tensors and nothing else."""
+        arguments = (*node.arguments.args[1:], *node.arguments.kwargs.values())
+        if not isinstance(node.operation, keras.Layer) or any(argument is not None for argument in arguments):
+            return None
+        return kernel_of(node.operation, self._dtype(node.operation))
+
+    def _dtype(self, layer: keras.Layer) -> str:
+        own = layer.compute_dtype
+        return self._low_precision if self._low_precision and own == "float32" and layer not in self._full else own
+
+    def _add_call(self, node: Any) -> None:
+        """Adds a step that calls the operation itself, or the plan of a graph inside the graph."""
+        operation, symbols = node.operation, node.input_tensors
+        graph = _graph(operation)
+        if graph is not None and len(graph.inputs) == len(symbols):
+            run: Callable = _Plan(graph, self._low_precision, self._remat, inner=operation not in self._full)
+        else:
+            run = self._caller(node)
+        sources = tuple(self._slot(x, swapped=False) for x in symbols)
+        targets = tuple(self._made(x, swapped=False) for x in node.outputs)
+        state = isinstance(operation, keras.Layer) and operation.non_trainable_variables
+        self._steps.append(_Step(run, sources, targets, _resizes(operation), repeatable=not state))
+
+    def _caller(self, node: Any) -> Callable[..., tuple[list[Tensor], tuple]]:
+        operation, symbols = node.operation, node.input_tensors
+        low = isinstance(operation, keras.Layer) and self._dtype(operation) != operation.compute_dtype
+        policy = keras.DTypePolicy(f"mixed_{self._low_precision}") if low else None
+
+        def run(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], tuple]:
+            args, kwargs = node.arguments.fill_in({id(x): value for x, value in zip(symbols, tensors, strict=True)})
+            if policy is None:
+                return tree.flatten(operation(*args, **kwargs)), ()
+            own, operation.dtype_policy = operation.dtype_policy, policy
+            try:
+                return tree.flatten(operation(*args, **kwargs)), ()
+            finally:
+                operation.dtype_policy = own
+
+        return run
+
+    def _made(self, symbol: keras.KerasTensor, swapped: bool) -> int:
+        """The slot that a tensor is made in."""
+        self._swapped[id(symbol)] = swapped
+        return self._slots.setdefault((id(symbol), swapped), len(self._slots))
+
+    def _slot(self, symbol: keras.KerasTensor, swapped: bool) -> int:
+        """The slot that holds a tensor in one order of axes, if need be a view of how it was made."""
+        key = (id(symbol), swapped)
+        if key not in self._slots:
+            axes = TO_CHANNELS_FIRST if swapped else TO_CHANNELS_LAST
+            source, self._slots[key] = self._slots[id(symbol), not swapped], len(self._slots)
+            self._steps.append(_Step(lambda x, training: ([swap(x, axes)], ()), (source,), (self._slots[key],)))
+        return self._slots[key]
+
+    def _note_last_uses(self) -> None:
+        needed = set(self._outputs)
+        for step in reversed(self._steps):
+            step.frees = tuple({*step.sources, *step.targets} - needed)
+            needed.update(step.sources)
+
+    def _divided(self) -> list[list[_Step]]:
+        """Runs of steps of one size that may be repeated; a step that may not is a run of its own."""
+        runs: list[list[_Step]] = [[]]
+        for step in self._steps:
+            if step.resizes or not step.repeatable or (runs[-1] and not runs[-1][-1].repeatable):
+                runs.append([])
+            runs[-1].append(step)
+        return [run for run in runs if run]
+
+    def _run_twice(self, steps: list[_Step], values: dict[int, Tensor]) -> list[Update]:
+        """Runs steps without keeping what is inside for the gradients, which run them again."""
+        made = {slot for step in steps for slot in step.targets}
+        freed = {slot for step in steps for slot in step.frees}
+        sources = list({slot: None for step in steps for slot in step.sources if slot not in made})
+        targets = [slot for step in steps for slot in step.targets if slot not in freed]
+        changed: list[tuple[keras.Variable, float]] = []
+
+        def segment(*tensors: Tensor) -> tuple[Tensor, ...]:
+            inside = dict(zip(sources, tensors, strict=True))
+            updates = _run(steps, inside, True)
+            changed[:] = [(variable, share) for variable, _, share in updates]
+            return (*(inside[slot] for slot in targets), *(value for _, value, _ in updates))
+
+        results = keras.remat(segment)(*(values[slot] for slot in sources))
+        for slot in freed:
+            values.pop(slot, None)
+        values.update(zip(targets, results, strict=False))
+        news = results[len(targets) :]
+        return [(variable, value, share) for (variable, share), value in zip(changed, news, strict=True)]
+
+
+def _run(steps: list[_Step], values: dict[int, Tensor], training: bool | None) -> list[Update]:
+    updates: list[Update] = []
+    for step in steps:
+        taken = [values[slot] for slot in step.sources]
+        results, new = step.run(*taken, training=training)
+        values.update(zip(step.targets, results, strict=True))
+        updates += new
+        for slot in step.frees:
+            values.pop(slot, None)
+        del taken, results
+    return updates
+
+
+def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]]) -> Callable:
+    def run_step(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], Sequence[Update]]:
+        result, updates = run(*tensors, training=training)
+        return [result], updates
+
+    return run_step
+
+
+def _graph(operation: keras.Operation) -> keras.Model | None:
+    """The graph of a functional or sequential model, if calling it does nothing else than run it."""
+    graph = operation._functional if type(operation) is keras.Sequential else operation
+    is_graph = isinstance(graph, keras.Model) and hasattr(graph, "_nodes_by_depth")
+    return graph if is_graph and type(graph).__name__ == "Functional" else None
+
+
+def _float32_operations(graph: keras.Model) -> set[keras.Operation]:
+    """The last operations with weights before each output, and those after them."""
+    found: set[keras.Operation] = set()
+    waiting = [x._keras_history.operation for x in graph.outputs]
+    while waiting:
+        operation = waiting.pop()
+        found.add(operation)
+        if not getattr(operation, "weights", None):
+            waiting += [x._keras_history.operation for x in tree.flatten(operation.input)]
+    return found
+
+
+def _resizes(operation: keras.Operation) -> bool:
+    """Whether the operation changes height and width by more than its padding."""
+    steps = getattr(operation, "strides", None) or getattr(operation, "size", None) or 1
+    return max(tree.flatten(steps)) > 1
