@@ -7,6 +7,8 @@ from pathlib import Path
 from semseg.errors import RunFolderError, SemsegError
 from semseg.files import replacing
 
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -39,6 +41,11 @@ class RunConfig:
         sample_rare: Photos with rare classes are shown more often.
         skip_bad: Files that cannot be used are left out.
         allow_leaks: A photo may be in two splits.
+        precision: What the network computes in while it is trained: `"float32"`, `"mixed_bfloat16"` or
+            `"mixed_float16"`; weights and results are float32 in any case.
+        compile: PyTorch: the network is compiled first; TensorFlow: by XLA. JAX always compiles.
+        accumulate: Steps whose gradients are averaged for one change of the weights.
+        remat: Less memory for more time: what lies within a block is computed again for the gradients.
         test_split: The split that gives the final scores; None for `"test"` where the data have one, else `"val"`.
         cache: Folder of decoded photos; `"none"` for no cache, None for the user's cache folder.
     """
@@ -68,12 +75,16 @@ class RunConfig:
     sample_rare: bool = False
     skip_bad: bool = False
     allow_leaks: bool = False
+    precision: str = "float32"
+    compile: bool = False
+    accumulate: int = 1
+    remat: bool = False
     test_split: str | None = None
     cache: str | None = None
 
     def __post_init__(self):
         """Raises a `SemsegError` for values that make no sense."""
-        least = {"epochs": 1, "batch_size": 1, "filters": 1, "limit": 2, "classes": 2}
+        least = {"epochs": 1, "batch_size": 1, "filters": 1, "limit": 2, "classes": 2, "accumulate": 1}
         least |= dict.fromkeys(("workers", "seed", "split_seed"), 0)
         for name, smallest in least.items():
             value = getattr(self, name)
@@ -86,6 +97,8 @@ class RunConfig:
             raise SemsegError(f"--seed: got {self.seed}; expected a whole number below 2 to the power of 32")
         if not 0 < self.learning_rate < float("inf"):
             raise SemsegError(f"--learning-rate: got {self.learning_rate}; expected a number above 0, such as 0.005")
+        if self.precision not in PRECISIONS:
+            raise SemsegError(f"--precision: got {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
         if self.class_weights not in ("none", "inverse", "effective"):
             parse_class_weights(self.class_weights)
         if not 0 <= self.label_smoothing < 1:

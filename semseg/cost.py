@@ -89,6 +89,34 @@ def _flops(layer: keras.Operation, args: tuple, outputs: object) -> int:
     return 0
 
 
+def training_bytes(model: keras.Model, batch_size: int, image_size: tuple[int, int]) -> int | None:
+    """About how much memory a training step holds at least: what each layer gives, and the weights three times.
+
+    Measured peaks of the networks of this package are 1 to 1.3 times as high on PyTorch, 1.7 times on TensorFlow and
+    JAX. ReLUs count nothing, as they overwrite their input.
+
+    Returns:
+        The bytes, in float32, or None for a model without a graph.
+    """
+    if _graph(model) is None:
+        return None
+    elements = 0
+
+    def visit(operation: keras.Operation) -> Callable[..., object]:
+        def spec(*args: object, **kwargs: object) -> object:
+            nonlocal elements
+            outputs = operation.compute_output_spec(*args, **kwargs)
+            if not isinstance(operation, layers.ReLU):
+                elements += sum(math.prod(tensor.shape) for tensor in keras.tree.flatten(outputs))
+            return outputs
+
+        return spec
+
+    photos = [keras.KerasTensor((batch_size, *image_size, x.shape[-1]), x.dtype) for x in model.inputs]
+    _graph(model)._run_through_graph(photos, operation_fn=visit)
+    return 4 * (elements + 3 * model.count_params())
+
+
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 
 

@@ -1,6 +1,8 @@
 """Devices and backends: what computes, and what stays out of the way."""
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 import keras
 
@@ -27,6 +29,66 @@ def leave_tensorflow_out() -> None:
         module_utils.tensorflow._available = False
 
 
+def keras_compiles(asked: bool) -> bool:
+    """Whether Keras is to compile the whole step (`jit_compile`): on JAX always, on TensorFlow (XLA) when asked to.
+
+    On PyTorch Keras' own way compiles Keras along with the network, in pieces; `FastModel.compile_graph` does better.
+    """
+    return {"jax": True, "tensorflow": asked}.get(keras.backend.backend(), False)
+
+
+def usable_precision(precision: str) -> tuple[str, str]:
+    """The precision to train in, and why it is another than what was asked for, or an empty text.
+
+    Args:
+        precision: One of `semseg.config.PRECISIONS`.
+    """
+    if precision == "mixed_float16" and not _on_gpu():
+        return "float32", "mixed_float16 needs a GPU; training in float32"
+    if precision == "mixed_bfloat16" and not _BFLOAT16_OF_BACKEND[keras.backend.backend()]():
+        way_out = "mixed_float16 would work" if _on_gpu() else "it would be slow"
+        return "float32", f"{device_name()} has no arithmetic for bfloat16; training in float32, {way_out}"
+    return precision, ""
+
+
+def _on_gpu() -> bool:
+    return _DEVICE_OF_BACKEND[keras.backend.backend()]() is not None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any backend says that memory is short."""
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in _SIGNS_OF_MEMORY)
+
+
+_SIGNS_OF_MEMORY = (
+    "out of memory", "outofmemory", "resource_exhausted", "resourceexhausted", "can't allocate memory",
+    "cannot allocate memory", "not enough memory", "oom when allocating",
+)  # fmt: skip
+
+
+def free_bytes() -> int | None:
+    """Memory that can still be had where the network computes: the GPU's, or the machine's; None if unknown."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.mem_get_info()[0]
+    return None if _on_gpu() else _free_main_memory()
+
+
+def _free_main_memory() -> int | None:
+    """On Linux, and within what a container may have."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        with suppress(OSError, ValueError):
+            limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+            free = min(free, limit - used)
+        return free
+    return None
+
+
 def _torch_device() -> str | None:
     import torch
 
@@ -50,6 +112,44 @@ def _jax_device() -> str | None:
 
 
 _DEVICE_OF_BACKEND = {"torch": _torch_device, "tensorflow": _tensorflow_device, "jax": _jax_device}
+
+
+def _torch_bfloat16() -> bool:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mps.is_available() or _cpu_bfloat16()
+
+
+def _tensorflow_bfloat16() -> bool:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)) >= (8, 0)
+    return _cpu_bfloat16()
+
+
+def _jax_bfloat16() -> bool:
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform in ("gpu", "cuda"):
+        return float(getattr(device, "compute_capability", 0)) >= 8
+    return device.platform != "cpu" or _cpu_bfloat16()
+
+
+def _cpu_bfloat16() -> bool:
+    """Only Linux tells; elsewhere it is taken for given."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return True
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+_BFLOAT16_OF_BACKEND = {"torch": _torch_bfloat16, "tensorflow": _tensorflow_bfloat16, "jax": _jax_bfloat16}
 
 
 def _torch_peak() -> int | None:

@@ -9,7 +9,8 @@ import keras
 from keras import ops, tree
 
 from semseg.errors import SemsegError
-from semseg.kernels import Kernel, Tensor, Update, apply_updates, kernel_of, swap
+from semseg.kernels import apply_updates, compiled, kernel_of, swap
+from semseg.kernels.base import Kernel, Tensor, Update
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -44,16 +45,32 @@ class FastModel(keras.Model):
             raise SemsegError(f"precision: got {precision!r}; expected one of {', '.join(PRECISIONS)}")
         super().__init__(inputs, outputs, **options)
         self._plan = _Plan(self, None if precision == "float32" else precision, remat)
+        self._compiled, self._compiled_shapes = self._plan, None
 
     def call(self, inputs: Any, training: bool | None = None, mask: None = None) -> Any:
         """Returns the outputs, as the functional model would."""
-        tensors = [
-            ops.cast(ops.convert_to_tensor(x), symbol.dtype)
-            for x, symbol in zip(tree.flatten(inputs), self.inputs, strict=True)
-        ]
-        results, updates = self._plan(*tensors, training=training)
+        tensors = self._tensors(inputs)
+        fitting = training and [tuple(x.shape) for x in tensors] == self._compiled_shapes
+        results, updates = (self._compiled if fitting else self._plan)(*tensors, training=training)
         apply_updates(updates)
         return tree.pack_sequence_as(self._outputs_struct, results)
+
+    def compile_graph(self, inputs: Any) -> None:
+        """Compiles the graph for training on batches of the shape of `inputs`; others go on as they are.
+
+        Only PyTorch needs it: on the other backends Keras compiles the whole step, see `keras.Model.compile`.
+
+        Raises:
+            Exception: What the compiler raised; the model can be used as before.
+        """
+        examples = self._tensors(inputs)
+        self._compiled = compiled(self._plan.__call__, examples)
+        self._compiled_shapes = [tuple(x.shape) for x in examples]
+
+    def _tensors(self, inputs: Any) -> list[Tensor]:
+        """The inputs on the device, moved there before they are cast: photos as bytes."""
+        flat = zip(tree.flatten(inputs), self.inputs, strict=True)
+        return [ops.cast(ops.convert_to_tensor(x), symbol.dtype) for x, symbol in flat]
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import csv
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ import keras
 import numpy as np
 
 from semseg.config import RunConfig, parse_class_weights
+from semseg.cost import training_bytes
 from semseg.data.augment import Augmentation, parse_augmentation, suited_augmentation
 from semseg.data.base import Dataset
 from semseg.data.batches import Batches, data_generator, rare_class_weights
 from semseg.data.cache import Cache
 from semseg.data.check import Findings
-from semseg.errors import NonFiniteLossError, SemsegError
+from semseg.distribute import free_bytes, keras_compiles, out_of_memory
+from semseg.errors import NonFiniteLossError, ResourceError, SemsegError, first_line
 from semseg.fast_model import FastModel
 from semseg.files import replacing
 from semseg.kernels import adamw
@@ -230,6 +232,7 @@ def train_model(
     results_path: Path,
     class_weights: np.ndarray | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    tell: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, float]]:
     """Trains `model` and leaves it with the weights of its best epoch.
 
@@ -239,11 +242,12 @@ def train_model(
         model: From `build_model`: photos `(N, H, W, 3)`, 0 to 255, to logits `(N, H, W, K)`; of several outputs the
             first is what gets judged and saved, and all of them learn.
         batches: From `make_batches`; their loading threads are ended.
-        config: Epochs, learning rate, loss and label smoothing are read.
+        config: Epochs, learning rate, loss, label smoothing, precision, compile, accumulate and remat are read.
         model_path: `.keras` file for the best weights so far; written after each epoch that beats the earlier ones.
         results_path: CSV file for one row per epoch.
         class_weights: One weight per class for the loss.
         callbacks: More Keras callbacks, to show progress for example.
+        tell: Called with a line about the compiler, if one was asked for.
 
     Returns:
         One row per epoch: `epoch` (from 1), `loss`, `accuracy`, `mean_iou`, the same with `val_`, `learning_rate` at
@@ -252,15 +256,19 @@ def train_model(
     Raises:
         NonFiniteLossError: The loss became NaN or infinite; the best weights before that are on disk.
         DataError: A file cannot be read any more.
+        ResourceError: Out of memory.
     """
     train_batches, val_batches = batches
     dataset = train_batches.dataset
     plain, outputs = plain_model(model), model.outputs if len(model.outputs) > 1 else model.outputs[0]
     loss = make_loss(config.loss, dataset, class_weights, config.label_smoothing)
-    trained = TrainingModel(model.inputs[0], outputs, loss, dataset.palette.num_classes)
-    trained.compile(_optimizer(config.learning_rate, steps=config.epochs * len(train_batches)))
+    trained = TrainingModel(
+        model.inputs[0], outputs, loss, dataset.palette.num_classes,
+        precision=config.precision.removeprefix("mixed_"), remat=config.remat,
+    )  # fmt: skip
     recorder = Recorder(results_path, batches)
     try:
+        _compile(trained, config, train_batches, tell)
         trained.fit(
             train_batches,
             validation_data=val_batches,
@@ -275,9 +283,11 @@ def train_model(
                 *callbacks,
             ],
         )
-    except Exception:
+    except Exception as error:
         train_batches.raise_error()
         val_batches.raise_error()
+        if out_of_memory(error):
+            raise ResourceError(_memory_advice(model, config)) from error
         raise
     finally:
         train_batches.close()
@@ -286,11 +296,66 @@ def train_model(
     return recorder.history
 
 
-def _optimizer(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
+def _compile(trained: TrainingModel, config: RunConfig, batches: Batches, tell: Callable[[str], None]) -> None:
+    """Makes the model ready for `fit`, and its graph faster where that was asked for and works."""
+    optimizer = _optimizer(config, steps=config.epochs * len(batches))
+    trained.compile(optimizer, auto_scale_loss=False, jit_compile=keras_compiles(config.compile))
+    if not config.compile:
+        return
+    start = time.perf_counter()
+    try:
+        trained.compile_graph(batches[0][0])
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        tell(f"does not work here ({first_line(error)}); training without")
+    else:
+        tell(f"took {time.perf_counter() - start:.0f} s")
+
+
+MEMORY_MARGIN = 1.3  # of what `training_bytes` gives, which is the least
+
+
+def check_memory(model: keras.Model, config: RunConfig) -> None:
+    """Refuses a run that cannot fit; Linux would kill it without a word.
+
+    Raises:
+        ResourceError: There is less memory than the least that a step needs.
+    """
+    free, least = free_bytes(), training_bytes(model, config.batch_size, config.image_size)
+    if free and least and not config.remat and least * _share(config) > free:
+        raise ResourceError(_memory_advice(model, config))
+
+
+def _share(config: RunConfig) -> float:
+    return 1.0 if config.precision == "float32" else 0.5
+
+
+def _memory_advice(model: keras.Model, config: RunConfig) -> str:
+    """What went wrong in words of the flags, and which batch size would fit."""
+    height, width = config.image_size
+    message = f"out of memory: --batch-size {config.batch_size} with photos of {height}x{width}"
+    free = free_bytes()
+    needs = [training_bytes(model, size, config.image_size) for size in (1, config.batch_size)]
+    ways_out = "--remat, a smaller --image-size or --filters"
+    if free is None or None in needs:
+        return f"{message}; use a smaller --batch-size with --accumulate, {ways_out}"
+    one, all_of_them = (MEMORY_MARGIN * _share(config) * least for least in needs)
+    each = max(1.0, (all_of_them - one) / max(1, config.batch_size - 1))
+    fitting = min(config.batch_size // 2, int(1 + (free - one) / each))
+    message += f" needs about {all_of_them / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+    if fitting < 1:
+        return f"{message}; not even one photo fits: use {ways_out}"
+    steps = -(-config.batch_size // fitting)
+    return f"{message}; use --batch-size {fitting} --accumulate {steps} for the same learning, or {ways_out}"
+
+
+def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
     warm_up = max(1, round(WARM_UP * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 25, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
+        config.learning_rate / 25, max(1, steps - warm_up), warmup_target=config.learning_rate, warmup_steps=warm_up
     )
-    optimizer = adamw(schedule, weight_decay=WEIGHT_DECAY)
+    accumulated = config.accumulate if config.accumulate > 1 else None
+    optimizer = adamw(schedule, weight_decay=WEIGHT_DECAY, gradient_accumulation_steps=accumulated)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer) if config.precision == "mixed_float16" else optimizer

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "cost": {"predict", "distribute"},
     "compare": {"config"},
     "evaluate": {"metrics", "boundaries", "predict", "data"},
-    "train": {"architectures", "losses", "metrics", "data", "distribute", "config", "fast_model", "kernels"},
+    "train": {"architectures", "losses", "metrics", "data", "distribute", "config", "cost", "fast_model", "kernels"},
     "cli": {"*"},
     "__main__": {"cli"},
 }

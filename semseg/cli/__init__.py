@@ -98,6 +98,12 @@ def _add_training_flags(parser: argparse.ArgumentParser, one_network: bool = Tru
     flag("--augment", "CHANGES", "none, or what differs from the default: rotation=10,vertical_flip=0.5 (default: "
          "suits the data)")  # fmt: skip
     flag("--test-split", "NAME", "split that gives the final scores (default: test where the data have one, else val)")
+    flag("--precision", "NAME", "compute in float32, mixed_bfloat16 (half the memory, fast on new GPUs and CPUs) or "
+         "mixed_float16 (older GPUs); files stay float32 (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--compile", action="store_true", help="compile the network first: a minute, then faster steps")
+    flag("--accumulate", "N", "batches whose gradients make one step, for more photos per step than fit into memory "
+         "(default: %(default)s)", type=int)  # fmt: skip
+    parser.add_argument("--remat", action="store_true", help="less memory for more time, for big photos")
     parser.add_argument("--sample-rare", action="store_true", help="show photos with rare classes more often")
     flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)", default=None)
 

@@ -61,6 +61,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
+    config = _with_usable_precision(config)
     _check_flags(config)
     dataset, model = _open(config)
     findings, cache, class_weights = _look(config, dataset)
@@ -77,10 +78,20 @@ def train(arguments: argparse.Namespace) -> None:
     with _ctrl_c_noted() as asked_to_stop:
         history = train_model(
             model, batches, config, model_path=_model_path(config), results_path=output / "results.csv",
-            class_weights=class_weights,
+            class_weights=class_weights, tell=lambda line: say_about("compile", line),
             callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
         )  # fmt: skip
     _finish(output, config, dataset, plain_model(model), history, time.perf_counter() - start)
+
+
+def _with_usable_precision(config: RunConfig) -> RunConfig:
+    """The run, in float32 where the device cannot compute in what was asked for."""
+    from semseg.distribute import usable_precision
+
+    precision, why = usable_precision(config.precision)
+    if why:
+        say_about("note", why)
+    return replace(config, precision=precision)
 
 
 def _check_flags(config: RunConfig) -> None:
@@ -99,13 +110,15 @@ def _open(config: RunConfig) -> tuple["Dataset", "keras.Model"]:
     """The data and the network, before the files are read: what does not fit is told at once."""
     import keras
 
-    from semseg.train import make_loss
+    from semseg.train import check_memory, make_loss
 
     dataset = open_data(config, demo=True)
     make_loss(config.loss, dataset)
     final_split(config, dataset)
     keras.utils.set_random_seed(config.seed)
-    return dataset, new_model(config, dataset.num_logits)
+    model = new_model(config, dataset.num_logits)
+    check_memory(model, config)
+    return dataset, model
 
 
 def _look(config: RunConfig, dataset: "Dataset") -> tuple["Findings", "Cache", "np.ndarray | None"]:

@@ -5,48 +5,41 @@ layer would change, such as moving averages, it returns.
 """
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-Tensor = Any  # of the backend
-Update = tuple[keras.Variable, Tensor, float]  # variable, what it moves towards, and how far: 0 to 1
+from semseg.kernels.base import Kernel, Tensor, Update
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One layer of a graph.
-
-    Attributes:
-        run: From the layer's inputs and `training` to its output and a tuple of updates.
-        channels_first: Inputs and output are views with the axes (N, C, H, W) of tensors that the graph has as
-            (N, H, W, C); None: either way.
-        fresh: The output is a new tensor whose values no gradient needs, so that the next kernel may overwrite it.
-        overwriting: As `run`, but the output may take the input's place in memory.
-    """
-
-    run: Callable[..., tuple[Tensor, tuple[Update, ...]]]
-    channels_first: bool | None = None
-    fresh: bool = False
-    overwriting: Callable[..., tuple[Tensor, tuple[Update, ...]]] | None = None
+_room = importlib.import_module(f"semseg.kernels.on_{keras.backend.backend()}")
 
 
 def kernel_of(layer: keras.Operation, dtype: str) -> Kernel | None:
     """The backend's kernel for `layer` with its results in `dtype`, or None where the layer itself does best."""
-    make = _room().KERNELS.get(type(layer))
+    make = _room.KERNELS.get(type(layer))
     return make(layer, dtype) if make else None
 
 
 def apply_updates(updates: list[Update]) -> None:
     """Moves each variable by its share towards its value: v + share * (value - v)."""
-    _room().apply_updates(updates)
+    _room.apply_updates(updates)
 
 
 def swap(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """`x` with its axes in another order; a view where the backend has views."""
-    return _room().swap(x, axes)
+    return _room.swap(x, axes)
+
+
+def compiled(graph: Callable, examples: Sequence[Tensor]) -> Callable:
+    """The function `graph` of tensors and `training`, compiled for the examples' shapes, where Keras does not do it.
+
+    It is tried, forwards and backwards; gradients of that are left in the weights.
+
+    Raises:
+        Exception: What the compiler raised.
+    """
+    return _room.compiled(graph, examples)
 
 
 def softmax_statistics(logits: Tensor, truth: Tensor, counted: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -60,13 +53,9 @@ def softmax_statistics(logits: Tensor, truth: Tensor, counted: Tensor) -> tuple[
     Returns:
         -log p of the true class `(N, H, W)`, and the sums of p over the counted pixels `(K,)`.
     """
-    return _room().softmax_statistics(logits, truth, counted)
+    return _room.softmax_statistics(logits, truth, counted)
 
 
 def adamw(*arguments: Any, **options: Any) -> keras.optimizers.AdamW:
     """Keras' AdamW, with the backend's fused kernel where it has one."""
-    return _room().ADAMW(*arguments, **options)
-
-
-def _room() -> Any:
-    return importlib.import_module(f"semseg.kernels.on_{keras.backend.backend()}")
+    return _room.ADAMW(*arguments, **options)

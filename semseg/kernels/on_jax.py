@@ -1,13 +1,13 @@
 """Kernels for JAX: XLA compiles the whole step, and needs none for speed; one without side effects for `remat`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import keras
 from keras import layers
 
-from semseg.kernels import Kernel, Update
+from semseg.kernels.base import Kernel, Update
 
 
 def swap(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -19,6 +19,11 @@ def apply_updates(updates: list[Update]) -> None:
     """See `semseg.kernels.apply_updates`."""
     for variable, value, share in updates:
         variable.assign(variable.value + (value - variable.value) * share)
+
+
+def compiled(graph: Callable, examples: Sequence[jax.Array]) -> Callable:
+    """See `semseg.kernels.compiled`: Keras does it, for the whole step."""
+    return graph
 
 
 def softmax_statistics(logits: jax.Array, truth: jax.Array, counted: jax.Array) -> None:

@@ -1,12 +1,12 @@
 """Kernels for TensorFlow: fused batch normalisation. Its graphs and XLA see to the rest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 from keras import layers
 
-from semseg.kernels import Kernel, Update
+from semseg.kernels.base import Kernel, Update
 
 
 def swap(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
@@ -48,6 +48,11 @@ def _batch_normalization(layer: layers.BatchNormalization, dtype: str) -> Kernel
         return outputs.y, ((layer.moving_mean, outputs.batch_mean, share), (layer.moving_variance, biased, share))
 
     return Kernel(run)
+
+
+def compiled(graph: Callable, examples: Sequence[tf.Tensor]) -> Callable:
+    """See `semseg.kernels.compiled`: Keras does it, for the whole step."""
+    return graph
 
 
 def softmax_statistics(logits: tf.Tensor, truth: tf.Tensor, counted: tf.Tensor) -> None:

@@ -6,14 +6,14 @@ takes and gives as it is. The weights of convolutions are brought once into that
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import torch
 from keras import layers
 from torch.nn import functional
 
-from semseg.kernels import Kernel, Update
+from semseg.kernels.base import Kernel, Update
 
 # Pointwise, and without use for their own input in the gradient: the names of functions in keras.activations.
 POINTWISE = ("linear", "relu", "sigmoid", "tanh")
@@ -30,6 +30,14 @@ def apply_updates(updates: list[Update]) -> None:
         for share in {share for _, _, share in updates}:
             group = [(variable.value, value) for variable, value, own in updates if own == share]
             torch._foreach_lerp_([variable for variable, _ in group], [value for _, value in group], share)
+
+
+def compiled(graph: Callable, examples: Sequence[torch.Tensor]) -> Callable:
+    """See `semseg.kernels.compiled`."""
+    function = torch.compile(graph, dynamic=False)
+    outputs, _ = function(*examples, training=True)
+    sum(x.mean() for x in outputs).backward()
+    return function
 
 
 def _convolution(layer: layers.Conv2D, dtype: str) -> Kernel | None:
