@@ -4,12 +4,25 @@ import keras
 import numpy as np
 from keras import ops
 
+POSITIVE = ("gamma", "moving_variance")
+
 
 def twin_of(model):
     """The same network of plain Keras layers of its own, with the same weights."""
     twin = keras.models.clone_model(model)
     twin.set_weights(model.get_weights())
     return twin
+
+
+def fill(model):
+    """Gives each weight of a normalisation a value of its own, and each bias; returns the model."""
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        if len(weight.shape) == 1:
+            weight.assign(
+                rng.uniform(0.5, 1.5, weight.shape) if weight.name in POSITIVE else rng.normal(0, 0.3, weight.shape)
+            )
+    return model
 
 
 def only(values):
