@@ -142,7 +142,8 @@ def unet(x):
 
 GRAPHS = [
     channels_last, channels_first, both_orders, one_pixel_inside, shared_layers, nested_models, nodes_of_operations,
-    several_outputs, norm_told_not_to_train, norm_told_to_train, model_told_not_to_train, norm_used_by_two, norm_used_twice_by_one, view_and_relu,
+    several_outputs, norm_told_not_to_train, norm_told_to_train, model_told_not_to_train,
+    norm_used_by_two, norm_used_twice_by_one, view_and_relu,
     outputs_before_a_relu, input_into_relu, layers_without_a_kernel, norm_and_relu_apart, unet,
 ]  # fmt: skip
 named = {"ids": lambda value: getattr(value, "__name__", None)}
@@ -229,8 +230,8 @@ def test_remat_computes_again_what_it_did_not_keep(remat, calls):
     assert layer.count == calls
 
 
-# bfloat16 keeps 8 bits of a number: each of some ten layers may be off by 0.4 %.
-LOW = [("bfloat16", 3e-2), ("float16", 3e-3)]
+# Relative to the spread of the outputs. Measured on these graphs: at most 1.2e-2, and 1.2e-3.
+LOW = [("bfloat16", 2e-2), ("float16", 2e-3)]
 
 
 @remat_and_not
@@ -243,7 +244,6 @@ def test_low_precision_changes_little_and_only_what_is_inside(graph, precision, 
     (exact,), (found,) = predicted(model, photos), predicted(fast_of(model, precision=precision), photos)
     assert found.dtype == np.float32
     error = np.abs(found - exact).max() / np.ptp(exact)
-    print("ERR", graph.__name__, precision, error)
     assert 0 < error < tolerance
     trained = [*train(fast_of(model, precision=precision, remat=remat), photos, rate=0.1)]
     assert all(np.isfinite(weight).all() and weight.dtype == np.float32 for weight in trained[-1])
