@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from twins import assert_alike, fill, only, photos_of, twin_of
+from twins import assert_alike, fill, photos_of, twin_of
 
 from semseg.fast_model import FastModel
 from semseg.kernels import adamw, kernel_of, softmax_statistics
@@ -40,7 +40,7 @@ LEFT = [
     conv(3, activation="softmax"), conv(3, activation="elu"), conv(3, lora_rank=2),
     layers.Conv2DTranspose(3, 3, 2), layers.Conv2DTranspose(3, 3, 2, padding="same"),
     layers.Conv2DTranspose(3, 2, 2, output_padding=1), layers.Conv2DTranspose(3, 2, 2, activation="softplus"),
-    layers.BatchNormalization(axis=2), layers.BatchNormalization(renorm=True),
+    layers.BatchNormalization(axis=2),
     layers.ReLU(max_value=0.5), layers.ReLU(negative_slope=0.1), layers.ReLU(threshold=0.2),
     layers.Activation("softmax"), layers.Activation("gelu"), layers.Rescaling([0.5, 1.0, 2.0, 3.0]),
     layers.MaxPooling2D(3, strides=2, padding="same"), layers.AveragePooling2D(3, strides=1, padding="same"),
