@@ -189,6 +189,8 @@ def test_a_batch_of_one_trains_as_in_keras(graph, remat):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_trains_as_in_keras(name):
+    if BACKEND == "jax" and name not in ("unet", "resunet"):
+        pytest.skip("compiling takes too long: two architectures must do")
     keras.utils.set_random_seed(0)
     options = {"encoder": "VGG16", "weights": None} if name == "encoder_unet" else {}
     model = ARCHITECTURES[name]((None, None, 3), 3, filters=2, depth=2, **options)
