@@ -130,20 +130,24 @@ class _Plan:
         if swapped is None:
             swapped = all(self._swapped[id(x)] for x in node.input_tensors)
         run, (first, *_) = kernel.run, node.input_tensors
-        if kernel.overwriting and id(first) in self._overwritable and self._uses[id(first)] == 1:
+        alone = id(first) in self._overwritable and self._uses[id(first)] == 1
+        if kernel.overwriting and alone and not self._remat:  # what enters a run of steps is needed twice
             run = kernel.overwriting
         sources = tuple(self._slot(x, swapped) for x in node.input_tensors)
         target = self._made(node.outputs[0], swapped)
         if kernel.fresh or run is kernel.overwriting:
             self._overwritable.add(id(node.outputs[0]))
-        self._steps.append(_Step(_with_one_result(run), sources, (target,), _resizes(operation)))
+        run = _with_one_result(run, node.arguments.kwargs.get("training"))
+        self._steps.append(_Step(run, sources, (target,), _resizes(operation)))
 
     def _kernel(self, node: Any) -> Kernel | None:
-        """The backend's kernel, if the operation is applied as usual: to tensors and nothing else."""
-        arguments = (*node.arguments.args[1:], *node.arguments.kwargs.values())
-        if not isinstance(node.operation, keras.Layer) or any(argument is not None for argument in arguments):
-            return None
-        return kernel_of(node.operation, self._dtype(node.operation))
+        """The backend's kernel, if the operation is applied as usual: to tensors of one rank and nothing else."""
+        options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
+        others = (*node.arguments.args[1:], *options.values())
+        ranks = {len(x.shape) for x in node.input_tensors}
+        usual = isinstance(node.operation, keras.Layer) and all(value is None for value in others) and len(ranks) == 1
+        kernel = kernel_of(node.operation, self._dtype(node.operation)) if usual else None
+        return None if kernel and kernel.channels_first and ranks != {4} else kernel
 
     def _dtype(self, layer: keras.Layer) -> str:
         own = layer.compute_dtype
@@ -169,6 +173,8 @@ class _Plan:
 
         def run(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], tuple]:
             args, kwargs = node.arguments.fill_in({id(x): value for x, value in zip(symbols, tensors, strict=True)})
+            if training is not None and getattr(operation, "_call_has_training_arg", False):
+                kwargs["training"] = training  # as Keras does, whatever the graph says
             if policy is None:
                 return tree.flatten(operation(*args, **kwargs)), ()
             own, operation.dtype_policy = operation.dtype_policy, policy
@@ -243,9 +249,9 @@ def _run(steps: list[_Step], values: dict[int, Tensor], training: bool | None) -
     return updates
 
 
-def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]]) -> Callable:
+def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]], default: bool | None) -> Callable:
     def run_step(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], Sequence[Update]]:
-        result, updates = run(*tensors, training=training)
+        result, updates = run(*tensors, training=default if training is None else training)
         return [result], updates
 
     return run_step

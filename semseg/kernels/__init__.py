@@ -56,6 +56,7 @@ def softmax_statistics(logits: Tensor, truth: Tensor, counted: Tensor) -> tuple[
     return _room.softmax_statistics(logits, truth, counted)
 
 
-def adamw(*arguments: Any, **options: Any) -> keras.optimizers.AdamW:
-    """Keras' AdamW, with the backend's fused kernel where it has one."""
-    return _room.ADAMW(*arguments, **options)
+def adamw(learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, **options: Any) -> Any:
+    """`keras.optimizers.AdamW` with these options, by the backend's fused kernel where it has one that knows them."""
+    kind = keras.optimizers.AdamW if options.get("amsgrad") else _room.ADAMW
+    return kind(learning_rate, **options)

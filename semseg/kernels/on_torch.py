@@ -233,17 +233,19 @@ class _FusedAdamW(type(keras.optimizers.AdamW())):
     def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
         self._updates_before = None
-        for variable in variables:
-            for state in self._state(variable):
-                state.data = torch.zeros_like(variable.value.data)
 
     def load_own_variables(self, store: dict) -> None:
         super().load_own_variables(store)
         self._updates_before = None
 
     def _state(self, variable: keras.Variable) -> tuple[torch.Tensor, torch.Tensor]:
-        k = self._get_variable_index(variable)
-        return self._momentums[k].value, self._velocities[k].value
+        """Momentum and velocity, in memory as the weight is."""
+        k, weight = self._get_variable_index(variable), variable.value
+        states = self._momentums[k].value, self._velocities[k].value
+        for state in states:
+            if state.stride() != weight.stride():
+                state.data = torch.empty_like(weight.data).copy_(state.data)
+        return states
 
     def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
         """Nothing: the fused kernel does it."""
