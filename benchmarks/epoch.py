@@ -1,10 +1,14 @@
-"""Seconds per epoch of main.py's training on the demo data, split into where they go.
+"""Seconds per epoch of main.py's training, on the demo data or on any others, split into where they go.
 
 Steps: from the start of a training step to its end. Loading: from the end of a step to the start of the next, while
 the loop waits for data. Evaluation: over the whole validation split. The rest: saving, logging and all else. The first
 epoch, in which backends compile and caches fill, is shown but not counted; medians are over the others.
 
     KERAS_BACKEND=torch python benchmarks/epoch.py
+    KERAS_BACKEND=torch python benchmarks/epoch.py --data my_data --epochs 3
+
+RESULT's `overhead` is loading and the rest in relation to steps alone: 1.00 means that they cost nothing. `first_step`
+are the seconds from the start of the process to the end of the first step, all imports included (Linux only).
 """
 
 import argparse
@@ -31,13 +35,19 @@ from semseg.train import make_batches, train_model
 PARTS = ("steps", "loading", "evaluation", "rest")
 
 
+def seconds_of_process() -> float:
+    """Since its start, as Linux counts."""
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
 class Stopwatch(keras.callbacks.Callback):
     """Seconds of each epoch by part; an epoch lasts until the next one begins."""
 
     def __init__(self):
         super().__init__()
         self.epochs = []
-        self.running = None
+        self.running = self.first_step = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._finish_epoch()
@@ -49,6 +59,7 @@ class Stopwatch(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._add("steps")
+        self.first_step = self.first_step or seconds_of_process()
 
     def on_test_begin(self, logs=None):
         self.mark = time.perf_counter()
@@ -70,13 +81,14 @@ class Stopwatch(keras.callbacks.Callback):
             self.epochs.append(self.running)
 
 
-def measure(quick: bool) -> list[dict[str, float]]:
+def measure(data: str | None, epochs: int, quick: bool) -> Stopwatch:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         leave_tensorflow_out()
-        make_demo(root / "images", num_train=40 if quick else 200, num_val=10 if quick else 50)
-        config = RunConfig(epochs=3 if quick else 6)
-        dataset = open_dataset(root / "images")
+        if data is None:
+            make_demo(root / "images", num_train=40 if quick else 200, num_val=10 if quick else 50)
+        config = RunConfig(epochs=epochs)
+        dataset = open_dataset(data or root / "images")
         keras.utils.set_random_seed(config.seed)
         model = build_model(config.model, (*config.image_size, 3), dataset.num_logits, filters=config.filters)
         watch = Stopwatch()
@@ -92,20 +104,29 @@ def measure(quick: bool) -> list[dict[str, float]]:
         photos = ", ".join(f"{len(samples)} {name}" for name, samples in dataset.splits.items())
         print(f"{keras.backend.backend()} on {device_name()}: {photos} photos, {config.image_size[0]} pixels, "
               f"{config.filters} filters, batches of {config.batch_size}")  # fmt: skip
-    return watch.epochs
+    return watch
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="40 training photos and 3 epochs")
-    epochs = measure(parser.parse_args().quick)
+    parser.add_argument("--data", help="a folder of photos and masks in place of the demo data")
+    parser.add_argument("--epochs", type=int, default=6)
+    arguments = parser.parse_args()
+    watch = measure(arguments.data, 3 if arguments.quick else arguments.epochs, arguments.quick)
+    epochs = watch.epochs
     print("epoch " + "".join(f"{part:>12}" for part in (*PARTS, "all")))
     for number, epoch in enumerate(epochs, start=1):
         print(f"{number:5} " + "".join(f"{seconds:12.3f}" for seconds in (*epoch.values(), sum(epoch.values()))))
     medians = {part: statistics.median(epoch[part] for epoch in epochs[1:]) for part in PARTS}
     total = statistics.median(sum(epoch.values()) for epoch in epochs[1:])
+    overhead = (total - medians["evaluation"]) / medians["steps"]
     print("share " + "".join(f"{medians[part] / total:12.1%}" for part in PARTS))
-    print(f"RESULT epoch={total:.3f} " + " ".join(f"{part}={seconds:.3f}" for part, seconds in medians.items()))
+    print(
+        f"RESULT epoch={total:.3f} "
+        + " ".join(f"{part}={seconds:.3f}" for part, seconds in medians.items())
+        + f" overhead={overhead:.3f} first_step={watch.first_step:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -181,14 +181,18 @@ def contenders(with_compiled: bool) -> dict[str, tuple[Callable[..., Step], dict
 
 
 def median_seconds(steps: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Medians over interleaved rounds, after two in which backends compile and caches fill; slow steps get five."""
+    """Medians over interleaved rounds, after two in which backends compile and caches fill; slow steps get five.
+
+    Each round has its own order: what a contender leaves behind, such as freed memory, slows the one that comes next.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    rng = np.random.default_rng(0)
     for turn in range(rounds + 2):
         if turn >= 7 and sum(map(sum, seconds.values())) > PATIENCE:
             break
-        for name, step in steps.items():
+        for name in rng.permutation(list(steps)):
             start = time.perf_counter()
-            step()
+            steps[name]()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[2:]) for name, values in seconds.items()}
 

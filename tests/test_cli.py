@@ -353,3 +353,47 @@ def test_the_package_runs_as_a_module():
         [sys.executable, "-m", "semseg", "train", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert "--image-size" in done.stdout
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="Keras compiles on the other backends, without a compiler"
+)
+def test_without_a_compiler_training_goes_on_uncompiled(pairs, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "main.py"), "--data", str(pairs), "--epochs", "1", "--compile", *SMALL],
+        cwd=tmp_path,
+        env={**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("compile ")]
+    assert "does not work here (" in line and "no-such-compiler" in done.stdout
+    assert (tmp_path / "outputs" / "unet_model.keras").exists()
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from semseg import cli
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="TensorFlow and XLA abort where the address space ends")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
+def test_too_little_memory_ends_in_one_line_with_what_to_change(pairs, tmp_path):
+    flags = ["--data", str(pairs), "--epochs", "1", "--image-size", "512", "--filters", "64", "--batch-size", "12"]
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, str(8 * 10**9), *flags],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 6, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: out of memory: --batch-size 12 with photos of 512x512")
+    assert "use " in line

@@ -26,6 +26,8 @@ def test_a_saved_run_is_read_back_equal(tmp_path):
         ({"learning_rate": float("nan")}, "--learning-rate: got nan"),
         ({"image_size": (0, 5)}, "--image-size"),
         ({"seed": 2**32}, "--seed: got 4294967296"),
+        ({"accumulate": 0}, "--accumulate: got 0; expected a whole number of at least 1"),
+        ({"precision": "half"}, "--precision: got 'half'; expected one of float32, mixed_bfloat16, mixed_float16"),
         ({"workers": -1}, "--workers: got -1"),
         ({"label_smoothing": 1.0}, "--label-smoothing: got 1.0; expected 0 to below 1"),
         ({"label_smoothing": -0.1}, "--label-smoothing: got -0.1"),

@@ -6,7 +6,8 @@ import keras
 import pytest
 from helpers import REPOSITORY
 
-from semseg.distribute import device_name
+from semseg import distribute
+from semseg.distribute import device_name, free_bytes, out_of_memory, usable_precision
 
 SAVE = """
 import sys
@@ -34,3 +35,48 @@ def test_saving_a_model_does_not_load_tensorflow_beside_another_backend(backend,
     )
     assert done.stdout.split() == ["False"]
     assert keras.saving.load_model(tmp_path / "model.keras").count_params() == 8
+
+
+BACKEND = keras.backend.backend()
+
+
+def test_a_cpu_trains_in_float32_in_place_of_float16():
+    assert usable_precision("float32") == ("float32", "")
+    if "CPU" in device_name():
+        assert usable_precision("mixed_float16") == ("float32", "mixed_float16 needs a GPU; training in float32")
+
+
+def test_bfloat16_is_used_where_the_device_has_it_and_only_there(monkeypatch):
+    for has, precision in ((True, "mixed_bfloat16"), (False, "float32")):
+        monkeypatch.setitem(distribute._BFLOAT16_OF_BACKEND, BACKEND, lambda has=has: has)
+        found, why = usable_precision("mixed_bfloat16")
+        assert found == precision
+        assert ("has no arithmetic for bfloat16; training in float32" in why) != has
+
+
+def test_a_cpu_is_asked_for_bfloat16_by_its_own_flags(monkeypatch):
+    for flags, has in (("fpu avx512_bf16 amx_tile", True), ("fpu avx2", False)):
+        monkeypatch.setattr(distribute.Path, "read_text", lambda *_, flags=flags, **__: f"flags : {flags}")
+        assert distribute._cpu_bfloat16() == has
+
+
+def test_out_of_memory_is_known_by_what_each_backend_says():
+    class ResourceExhaustedError(Exception):
+        pass
+
+    short = [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        ResourceExhaustedError("OOM when allocating tensor with shape[8,8]"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"),
+    ]
+    assert all(out_of_memory(error) for error in short)
+    assert not any(
+        out_of_memory(error) for error in (RuntimeError("shapes differ"), KeyError("room"), OSError(28, "full"))
+    )
+
+
+def test_free_memory_is_some_of_the_machine():
+    free = free_bytes()
+    assert free is None or 2**26 < free < 2**45

@@ -31,6 +31,8 @@ def test_a_block_runs(code, project, monkeypatch):
     exec(compile(code, "README.md", "exec"), names)
     if "up_block" in code:
         assert [output.shape for output in names["model"].outputs] == [(None, 128, 128, 1)] * 2
+    if "FastModel" in code:
+        assert (project / "model.keras").exists()
     if "load_model" in code:
         assert names["ids"].shape == (32, 32)
         assert isinstance(names["model"], keras.Model)
@@ -39,7 +41,7 @@ def test_a_block_runs(code, project, monkeypatch):
 
 
 def test_there_are_blocks_and_the_two_commands_stand_first():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     commands = re.findall(r"```bash\n(.*?)\n```", README, re.DOTALL)
     assert commands[0] == "pip install -r requirements.txt && KERAS_BACKEND=torch python main.py --epochs 10"
     assert commands[1] == "pip install -r tests/requirements.txt && python -m pytest"

@@ -1,5 +1,6 @@
 import csv
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import keras
@@ -7,17 +8,26 @@ import numpy as np
 import pytest
 from helpers import make_pairs
 
+from semseg import train as train_room
 from semseg.architectures import build_model
 from semseg.config import RunConfig
 from semseg.data import open_dataset
 from semseg.data.batches import Batches
 from semseg.data.cache import Cache
 from semseg.data.check import Findings
-from semseg.errors import DataError, NonFiniteLossError, SemsegError
+from semseg.errors import DataError, NonFiniteLossError, ResourceError, SemsegError
 from semseg.losses import SegmentationLoss, effective_number_weights, inverse_frequency_weights
 from semseg.metrics import confusion_matrix, scores
 from semseg.predict import ids_of_logits
-from semseg.train import KeepBest, TrainingModel, make_batches, make_class_weights, make_loss, train_model
+from semseg.train import (
+    KeepBest,
+    TrainingModel,
+    check_memory,
+    make_batches,
+    make_class_weights,
+    make_loss,
+    train_model,
+)
 
 CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1)
 
@@ -156,6 +166,81 @@ def test_a_loss_that_is_no_number_stops_the_run(dataset, tmp_path):
     config = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e30)
     with pytest.raises(NonFiniteLossError, match=r"epoch \d, step \d: the loss is (nan|inf); use a smaller --learning"):
         run(dataset, tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "mixed_bfloat16"}, {"precision": "mixed_float16"}, {"remat": True}, {"accumulate": 2}],
+    ids=str,
+)
+def test_the_ways_to_save_memory_learn_and_leave_a_plain_model(dataset, trained, tmp_path, changes):
+    _, history = run(dataset, tmp_path, replace(CONFIG, **changes))
+    assert history[-1]["loss"] < history[0]["loss"]
+    if "accumulate" not in changes:
+        assert history[-1]["loss"] == pytest.approx(trained[1][-1]["loss"], rel=0.1)
+    saved = keras.saving.load_model(tmp_path / "model.keras")
+    assert {layer.dtype_policy.name for layer in saved.layers} == {"float32"}
+
+
+def test_gradients_are_gathered_over_as_many_batches_as_asked_for(dataset, tmp_path):
+    seen = []
+    kernel = lambda model: keras.ops.convert_to_numpy(model.get_layer("logits").kernel).copy()  # noqa: E731
+    note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(kernel(note.model)))
+    run(dataset, tmp_path, replace(CONFIG, epochs=2, accumulate=2), callbacks=[note])
+    if keras.backend.backend() == "jax":  # keeps the weights to itself within an epoch
+        return
+    changed = [(before != after).any() for before, after in pairwise(seen)]
+    assert changed == [True, False, True, False, True]
+
+
+def test_a_compiler_that_fails_is_told_and_done_without(dataset, trained, tmp_path, monkeypatch):
+    def fail(self, inputs):
+        raise RuntimeError("no compiler\nand much more")
+
+    monkeypatch.setattr(TrainingModel, "compile_graph", fail)
+    keras.utils.set_random_seed(CONFIG.seed)
+    model = build_model("unet", (32, 32, 3), dataset.num_logits, filters=CONFIG.filters)
+    lines = []
+    history = train_model(
+        model, make_batches(dataset, CONFIG), replace(CONFIG, compile=True), model_path=tmp_path / "model.keras",
+        results_path=tmp_path / "results.csv", tell=lines.append,
+    )  # fmt: skip
+    assert lines == ["does not work here (no compiler); training without"]
+    assert history[-1]["loss"] == pytest.approx(trained[1][-1]["loss"], rel=0.05)
+
+
+class TestMemory:
+    def advice(self, monkeypatch, free, **changes):
+        monkeypatch.setattr(train_room, "free_bytes", lambda: free)
+        model = build_model("unet", (32, 32, 3), 19, filters=4)
+        check_memory(model, replace(CONFIG, batch_size=64, **changes))
+
+    def test_a_run_that_fits_or_cannot_be_judged_begins(self, monkeypatch):
+        for free in (None, 10**9):
+            self.advice(monkeypatch, free)
+        self.advice(monkeypatch, 10**6, remat=True)
+
+    def test_one_that_cannot_fit_is_refused_with_what_would(self, monkeypatch):
+        message = r"out of memory: --batch-size 64 with photos of 32x32 needs about 0.0 GB, and 0.0 GB are free; use "
+        with pytest.raises(
+            ResourceError, match=message + r"--batch-size (\d+) --accumulate (\d+) for the same"
+        ) as caught:
+            self.advice(monkeypatch, 16_000_000)
+        fitting, steps = (int(word) for word in str(caught.value).split() if word.isdecimal() and word != "64")
+        assert 8 <= fitting < 64 <= fitting * steps
+        self.advice(monkeypatch, None)
+        with pytest.raises(ResourceError, match="not even one photo fits: use --remat"):
+            self.advice(monkeypatch, 1000)
+
+    def test_an_error_of_the_backend_becomes_that_line(self, dataset, tmp_path, monkeypatch):
+        def fail(self, *_, **__):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        monkeypatch.setattr(TrainingModel, "fit", fail)
+        monkeypatch.setattr(train_room, "free_bytes", lambda: None)
+        message = "--batch-size 4 with photos of 32x32; use a smaller --batch-size with --accumulate, --remat"
+        with pytest.raises(ResourceError, match=message):
+            run(dataset, tmp_path)
 
 
 def test_a_loss_for_two_classes_is_refused_for_more(dataset):
