@@ -7,7 +7,8 @@ epoch, in which backends compile and caches fill, is shown but not counted; medi
     KERAS_BACKEND=torch python benchmarks/epoch.py
     KERAS_BACKEND=torch python benchmarks/epoch.py --data my_data --epochs 3
 
-RESULT's `overhead` is loading and the rest in relation to steps alone: 1.00 means that they cost nothing. `first_step`
+RESULT's `overhead` is the epoch without evaluation over its number of steps times the time of a bare step, measured
+afterwards with nothing beside it: 1.00 means that loading, augmentation, metrics and logging cost nothing. `first_step`
 are the seconds from the start of the process to the end of the first step, all imports included (Linux only).
 """
 
@@ -23,6 +24,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import keras
+import numpy as np
 
 from semseg.architectures import build_model
 from semseg.config import RunConfig
@@ -47,7 +49,7 @@ class Stopwatch(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
         self.epochs = []
-        self.running = self.first_step = None
+        self.running = self.first_step = self.bare_step = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._finish_epoch()
@@ -81,6 +83,16 @@ class Stopwatch(keras.callbacks.Callback):
             self.epochs.append(self.running)
 
 
+def bare_step(model: keras.Model, photos: np.ndarray, masks: np.ndarray) -> float:
+    """Median seconds of a training step on one and the same batch."""
+    seconds = []
+    for _ in range(25):
+        start = time.perf_counter()
+        model.train_on_batch(photos, masks)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[5:])
+
+
 def measure(data: str | None, epochs: int, quick: bool) -> Stopwatch:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -101,6 +113,7 @@ def measure(data: str | None, epochs: int, quick: bool) -> Stopwatch:
             results_path=root / "results.csv",
             callbacks=[watch],
         )
+        watch.bare_step = bare_step(watch.model, *make_batches(dataset, config, cache=cache)[0][0])
         photos = ", ".join(f"{len(samples)} {name}" for name, samples in dataset.splits.items())
         print(f"{keras.backend.backend()} on {device_name()}: {photos} photos, {config.image_size[0]} pixels, "
               f"{config.filters} filters, batches of {config.batch_size}")  # fmt: skip
@@ -120,12 +133,13 @@ def main():
         print(f"{number:5} " + "".join(f"{seconds:12.3f}" for seconds in (*epoch.values(), sum(epoch.values()))))
     medians = {part: statistics.median(epoch[part] for epoch in epochs[1:]) for part in PARTS}
     total = statistics.median(sum(epoch.values()) for epoch in epochs[1:])
-    overhead = (total - medians["evaluation"]) / medians["steps"]
+    steps = watch.params["steps"]
+    overhead = (total - medians["evaluation"]) / (steps * watch.bare_step)
     print("share " + "".join(f"{medians[part] / total:12.1%}" for part in PARTS))
     print(
         f"RESULT epoch={total:.3f} "
         + " ".join(f"{part}={seconds:.3f}" for part, seconds in medians.items())
-        + f" overhead={overhead:.3f} first_step={watch.first_step:.1f}"
+        + f" bare_step={watch.bare_step:.4f} overhead={overhead:.3f} first_step={watch.first_step:.1f}"
     )
 
 
