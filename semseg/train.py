@@ -297,11 +297,14 @@ def train_model(
 
 
 def _compile(trained: TrainingModel, config: RunConfig, batches: Batches, tell: Callable[[str], None]) -> None:
-    """Makes the model ready for `fit`, and its graph faster where that was asked for and works."""
+    """Makes the model ready for `fit`, compiled where that was asked for and works."""
+    asked = config.compile and not keras_compiles(False)
+    works = asked and _compiles(trained, batches, tell)
     optimizer = _optimizer(config, steps=config.epochs * len(batches))
-    trained.compile(optimizer, auto_scale_loss=False, jit_compile=keras_compiles(config.compile))
-    if not config.compile:
-        return
+    trained.compile(optimizer, auto_scale_loss=False, jit_compile=keras_compiles(works))
+
+
+def _compiles(trained: TrainingModel, batches: Batches, tell: Callable[[str], None]) -> bool:
     start = time.perf_counter()
     try:
         trained.compile_graph(batches[0][0])
@@ -309,8 +312,9 @@ def _compile(trained: TrainingModel, config: RunConfig, batches: Batches, tell: 
         if out_of_memory(error):
             raise
         tell(f"does not work here ({first_line(error)}); training without")
-    else:
-        tell(f"took {time.perf_counter() - start:.0f} s")
+        return False
+    tell(f"took {time.perf_counter() - start:.0f} s")
+    return True
 
 
 MEMORY_MARGIN = 1.3  # of what `training_bytes` gives, which is the least

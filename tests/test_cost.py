@@ -8,7 +8,14 @@ import pytest
 from helpers import REPOSITORY
 from keras import layers
 
-from semseg.cost import count_flops, count_parameters, interleaved_medians, peak_memory_mb, time_per_image
+from semseg.cost import (
+    count_flops,
+    count_parameters,
+    interleaved_medians,
+    peak_memory_mb,
+    time_per_image,
+    training_bytes,
+)
 from semseg.segmentation_model import Unet
 
 
@@ -119,3 +126,12 @@ class TestMemory:
     def test_the_parents_peak_does_not_count(self):
         done = subprocess.run([sys.executable, "-c", PEAK], cwd=REPOSITORY, capture_output=True, text=True, check=True)
         assert int(done.stdout) < 1_400_000_000
+
+
+def test_memory_of_training_counts_what_layers_give_and_weights_three_times():
+    photo = keras.Input((8, 8, 3))
+    model = keras.Model(photo, layers.Conv2D(5, 1)(layers.ReLU()(layers.Conv2D(4, 3, padding="same")(photo))))
+    outputs, weights = 2 * 8 * 8 * (4 + 5), (3 * 3 * 3 * 4 + 4) + (4 * 5 + 5)
+    assert training_bytes(model, 2, (8, 8)) == 4 * (outputs + 3 * weights)
+    any_size = keras.Model(x := keras.Input((None, None, 3)), layers.Conv2D(4, 1)(x))
+    assert training_bytes(any_size, 2, (8, 8)) == 4 * (2 * 8 * 8 * 4 + 3 * 16)

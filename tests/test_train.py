@@ -205,7 +205,8 @@ def test_a_compiler_that_fails_is_told_and_done_without(dataset, trained, tmp_pa
         model, make_batches(dataset, CONFIG), replace(CONFIG, compile=True), model_path=tmp_path / "model.keras",
         results_path=tmp_path / "results.csv", tell=lines.append,
     )  # fmt: skip
-    assert lines == ["does not work here (no compiler); training without"]
+    told = ["does not work here (no compiler); training without"]
+    assert lines == ([] if keras.backend.backend() == "jax" else told)  # JAX always compiles
     assert history[-1]["loss"] == pytest.approx(trained[1][-1]["loss"], rel=0.05)
 
 

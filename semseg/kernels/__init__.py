@@ -32,9 +32,9 @@ def swap(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def compiled(graph: Callable, examples: Sequence[Tensor]) -> Callable:
-    """The function `graph` of tensors and `training`, compiled for the examples' shapes, where Keras does not do it.
+    """The function `graph` of tensors and `training`, compiled for the examples' shapes where Keras does not do it.
 
-    It is tried, forwards and backwards; gradients of that are left in the weights.
+    It is tried, forwards and backwards, also where Keras does it when asked to; gradients may be left in the weights.
 
     Raises:
         Exception: What the compiler raised.

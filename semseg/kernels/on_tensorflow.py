@@ -51,7 +51,16 @@ def _batch_normalization(layer: layers.BatchNormalization, dtype: str) -> Kernel
 
 
 def compiled(graph: Callable, examples: Sequence[tf.Tensor]) -> Callable:
-    """See `semseg.kernels.compiled`: Keras does it, for the whole step."""
+    """See `semseg.kernels.compiled`: only tried, as Keras compiles the whole step."""
+
+    @tf.function(jit_compile=True)
+    def gradients(*tensors: tf.Tensor) -> list:
+        with tf.GradientTape() as tape:
+            outputs, _ = graph(*tensors, training=True)
+            total = sum(tf.reduce_mean(x) for x in outputs)
+        return tape.gradient(total, tape.watched_variables())
+
+    gradients(*examples)
     return graph
 
 
