@@ -181,14 +181,14 @@ def contenders(with_compiled: bool) -> dict[str, tuple[Callable[..., Step], dict
 
 
 def median_seconds(steps: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Medians over interleaved rounds, after two in which backends compile and caches fill; slow steps get five.
+    """Medians over interleaved rounds, after two in which backends compile and caches fill; slow steps get three.
 
     Each round has its own order: what a contender leaves behind, such as freed memory, slows the one that comes next.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     rng = np.random.default_rng(0)
     for turn in range(rounds + 2):
-        if turn >= 7 and sum(map(sum, seconds.values())) > PATIENCE:
+        if turn >= 5 and sum(map(sum, seconds.values())) > PATIENCE:
             break
         for name in rng.permutation(list(steps)):
             start = time.perf_counter()

@@ -82,9 +82,11 @@ def _free_main_memory() -> int | None:
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-        with suppress(OSError, ValueError):
-            limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-            free = min(free, limit - used)
+        with suppress(OSError, ValueError, KeyError):
+            folder = Path("/sys/fs/cgroup")
+            limit = int((folder / "memory.max").read_text(encoding="ascii"))
+            lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+            free = min(free, limit - int(dict(line.split() for line in lines)["anon"]))
         return free
     return None
 

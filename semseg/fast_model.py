@@ -19,8 +19,8 @@ TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 class FastModel(keras.Model):
     """A functional model whose graph runs on the fastest kernels of the backend.
 
-    It shares its layers and their weights with every other model of them. These stay plain Keras, and it is one of them
-    that gets saved. Layers without a kernel are called as they are. Numbers agree with Keras' own to rounding. Masks
+    It shares its layers and their weights with every other model of them. These stay plain Keras, and so does what is
+    saved. Layers without a kernel are called as they are. Numbers agree with Keras' own to rounding. Masks
     are not passed on.
 
     Args:
@@ -32,7 +32,7 @@ class FastModel(keras.Model):
             for the gradients: less memory, more time.
 
     Raises:
-        SemsegError: The precision is none of these, or the inputs and outputs are no graph of layers.
+        SemsegError: The precision is none of these.
 
     Example:
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.ReLU()])
@@ -44,6 +44,8 @@ class FastModel(keras.Model):
         if precision not in PRECISIONS:
             raise SemsegError(f"precision: got {precision!r}; expected one of {', '.join(PRECISIONS)}")
         super().__init__(inputs, outputs, **options)
+        self.dtype_policy = "float32"  # the layers have their own
+        self._scales_loss = precision == "float16"
         self._plan = _Plan(self, None if precision == "float32" else precision, remat)
         self._compiled, self._compiled_shapes = self._plan, None
 
@@ -55,10 +57,23 @@ class FastModel(keras.Model):
         apply_updates(updates)
         return tree.pack_sequence_as(self._outputs_struct, results)
 
+    def compile(
+        self, optimizer: Any = "rmsprop", *arguments: Any, auto_scale_loss: bool = True, **options: Any
+    ) -> None:
+        """See `keras.Model.compile`; a loss in float16 is scaled, as Keras does for its own `mixed_float16`."""
+        if self._scales_loss and auto_scale_loss:
+            optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.get(optimizer))
+        super().compile(optimizer, *arguments, auto_scale_loss=auto_scale_loss, **options)
+
+    def save(self, *arguments: Any, **options: Any) -> None:
+        """Saves the plain Keras model of these layers: see `keras.Model.save`."""
+        keras.Model(self._inputs_struct, self._outputs_struct, name=self.name).save(*arguments, **options)
+
     def compile_graph(self, inputs: Any) -> None:
         """Compiles the graph for training on batches of the shape of `inputs`; others go on as they are.
 
-        Only PyTorch needs it: on the other backends Keras compiles the whole step, see `keras.Model.compile`.
+        It has an effect on PyTorch. Elsewhere Keras compiles the whole step (`jit_compile` of `keras.Model.compile`),
+        and this only tries whether XLA can.
 
         Raises:
             Exception: What the compiler raised; the model can be used as before.
@@ -68,9 +83,8 @@ class FastModel(keras.Model):
         self._compiled_shapes = [tuple(x.shape) for x in examples]
 
     def _tensors(self, inputs: Any) -> list[Tensor]:
-        """The inputs on the device, moved there before they are cast: photos as bytes."""
-        flat = zip(tree.flatten(inputs), self.inputs, strict=True)
-        return [ops.cast(ops.convert_to_tensor(x), symbol.dtype) for x, symbol in flat]
+        """The inputs in the model's order, on the device; moved there before they are cast: photos as bytes."""
+        return self._standardize_inputs(tree.map_structure(ops.convert_to_tensor, inputs))
 
 
 @dataclass
@@ -135,7 +149,7 @@ class _Plan:
             run = kernel.overwriting
         sources = tuple(self._slot(x, swapped) for x in node.input_tensors)
         target = self._made(node.outputs[0], swapped)
-        if kernel.fresh or run is kernel.overwriting:
+        if kernel.fresh:
             self._overwritable.add(id(node.outputs[0]))
         run = _with_one_result(run, node.arguments.kwargs.get("training"))
         self._steps.append(_Step(run, sources, (target,), _resizes(operation)))
@@ -145,7 +159,7 @@ class _Plan:
         options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
         others = (*node.arguments.args[1:], *options.values())
         ranks = {len(x.shape) for x in node.input_tensors}
-        usual = isinstance(node.operation, keras.Layer) and all(value is None for value in others) and len(ranks) == 1
+        usual = all(value is None for value in others) and len(ranks) == 1 and _without_loss(node.operation)
         kernel = kernel_of(node.operation, self._dtype(node.operation)) if usual else None
         return None if kernel and kernel.channels_first and ranks != {4} else kernel
 
@@ -163,8 +177,9 @@ class _Plan:
             run = self._caller(node)
         sources = tuple(self._slot(x, swapped=False) for x in symbols)
         targets = tuple(self._made(x, swapped=False) for x in node.outputs)
-        state = isinstance(operation, keras.Layer) and operation.non_trainable_variables
-        self._steps.append(_Step(run, sources, targets, _resizes(operation), repeatable=not state))
+        layer = isinstance(operation, keras.Layer)
+        repeatable = not layer or (_without_loss(operation) and not operation.non_trainable_variables)
+        self._steps.append(_Step(run, sources, targets, _resizes(operation), repeatable))
 
     def _caller(self, node: Any) -> Callable[..., tuple[list[Tensor], tuple]]:
         operation, symbols = node.operation, node.input_tensors
@@ -267,13 +282,18 @@ def _graph(operation: keras.Operation) -> keras.Model | None:
 def _float32_operations(graph: keras.Model) -> set[keras.Operation]:
     """The last operations with weights before each output, and those after them."""
     found: set[keras.Operation] = set()
-    waiting = [x._keras_history.operation for x in graph.outputs]
+    waiting = list(graph.outputs)
     while waiting:
-        operation = waiting.pop()
+        operation, place, _ = waiting.pop()._keras_history
         found.add(operation)
         if not getattr(operation, "weights", None):
-            waiting += [x._keras_history.operation for x in tree.flatten(operation.input)]
+            waiting += operation._inbound_nodes[place].input_tensors
     return found
+
+
+def _without_loss(operation: keras.Operation) -> bool:
+    """Whether it is a layer that adds nothing to the model's loss when it is called."""
+    return isinstance(operation, keras.Layer) and operation.activity_regularizer is None
 
 
 def _resizes(operation: keras.Operation) -> bool:

@@ -55,6 +55,18 @@ class TrainingModel(FastModel):
         return self.get_metrics_result()
 
 
+def training_model(
+    model: keras.Model, config: RunConfig, dataset: Dataset, class_weights: np.ndarray | None = None
+) -> TrainingModel:
+    """What `fit` trains in place of `model`, with the same layers; not compiled yet."""
+    outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
+    loss = make_loss(config.loss, dataset, class_weights, config.label_smoothing)
+    precision = config.precision.removeprefix("mixed_")
+    return TrainingModel(
+        model.inputs[0], outputs, loss, dataset.palette.num_classes, precision=precision, remat=config.remat
+    )
+
+
 def plain_model(model: keras.Model) -> keras.Model:
     """The network without the outputs that only training needs: its first output alone."""
     return model if len(model.outputs) == 1 else keras.Model(model.inputs[0], model.outputs[0], name=model.name)
@@ -254,19 +266,20 @@ def train_model(
         its end, `seconds`, and of these `waiting` for data.
 
     Raises:
+        SemsegError: More batches are to be accumulated than there are.
         NonFiniteLossError: The loss became NaN or infinite; the best weights before that are on disk.
         DataError: A file cannot be read any more.
         ResourceError: Out of memory.
     """
     train_batches, val_batches = batches
     dataset = train_batches.dataset
-    plain, outputs = plain_model(model), model.outputs if len(model.outputs) > 1 else model.outputs[0]
-    loss = make_loss(config.loss, dataset, class_weights, config.label_smoothing)
-    trained = TrainingModel(
-        model.inputs[0], outputs, loss, dataset.palette.num_classes,
-        precision=config.precision.removeprefix("mixed_"), remat=config.remat,
-    )  # fmt: skip
-    recorder = Recorder(results_path, batches)
+    plain, trained = plain_model(model), training_model(model, config, dataset, class_weights)
+    if config.accumulate > (count := config.epochs * len(train_batches)):
+        raise SemsegError(
+            f"--accumulate: got {config.accumulate}, and the run has {count} batches in all; expected at most as many, "
+            "or nothing would be learned"
+        )
+    recorder, free = Recorder(results_path, batches), free_bytes()
     try:
         _compile(trained, config, train_batches, tell)
         trained.fit(
@@ -287,7 +300,7 @@ def train_model(
         train_batches.raise_error()
         val_batches.raise_error()
         if out_of_memory(error):
-            raise ResourceError(_memory_advice(model, config)) from error
+            raise ResourceError(_memory_advice(model, config, free)) from error
         raise
     finally:
         train_batches.close()
@@ -301,7 +314,7 @@ def _compile(trained: TrainingModel, config: RunConfig, batches: Batches, tell: 
     asked = config.compile and not keras_compiles(False)
     works = asked and _compiles(trained, batches, tell)
     optimizer = _optimizer(config, steps=config.epochs * len(batches))
-    trained.compile(optimizer, auto_scale_loss=False, jit_compile=keras_compiles(works))
+    trained.compile(optimizer, jit_compile=keras_compiles(works))
 
 
 def _compiles(trained: TrainingModel, batches: Batches, tell: Callable[[str], None]) -> bool:
@@ -317,41 +330,43 @@ def _compiles(trained: TrainingModel, batches: Batches, tell: Callable[[str], No
     return True
 
 
-MEMORY_MARGIN = 1.3  # of what `training_bytes` gives, which is the least
+MEMORY_MARGIN = 1.3  # what runs take at most of what `training_bytes` gives, on PyTorch
+REFUSED_FROM = 0.6  # what they take at the very least
 
 
 def check_memory(model: keras.Model, config: RunConfig) -> None:
     """Refuses a run that cannot fit; Linux would kill it without a word.
 
     Raises:
-        ResourceError: There is less memory than the least that a step needs.
+        ResourceError: There is less memory than a step needs.
     """
-    free, least = free_bytes(), training_bytes(model, config.batch_size, config.image_size)
-    if free and least and not config.remat and least * _share(config) > free:
-        raise ResourceError(_memory_advice(model, config))
+    free, need = free_bytes(), _needed(model, config, config.batch_size)
+    if free and need and not config.remat and need * REFUSED_FROM > free:
+        raise ResourceError(_memory_advice(model, config, free))
 
 
-def _share(config: RunConfig) -> float:
-    return 1.0 if config.precision == "float32" else 0.5
+def _needed(model: keras.Model, config: RunConfig, batch_size: int) -> float | None:
+    need = training_bytes(model, batch_size, config.image_size)
+    return need if need is None or config.precision == "float32" else need / 2
 
 
-def _memory_advice(model: keras.Model, config: RunConfig) -> str:
-    """What went wrong in words of the flags, and which batch size would fit."""
+def _memory_advice(model: keras.Model, config: RunConfig, free: int | None) -> str:
+    """What went wrong in words of the flags, and which batch size would fit into what was free before."""
     height, width = config.image_size
     message = f"out of memory: --batch-size {config.batch_size} with photos of {height}x{width}"
-    free = free_bytes()
-    needs = [training_bytes(model, size, config.image_size) for size in (1, config.batch_size)]
-    ways_out = "--remat, a smaller --image-size or --filters"
-    if free is None or None in needs:
-        return f"{message}; use a smaller --batch-size with --accumulate, {ways_out}"
-    one, all_of_them = (MEMORY_MARGIN * _share(config) * least for least in needs)
-    each = max(1.0, (all_of_them - one) / max(1, config.batch_size - 1))
-    fitting = min(config.batch_size // 2, int(1 + (free - one) / each))
-    message += f" needs about {all_of_them / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+    ways_out = ("" if config.remat else "--remat, ") + "a smaller --image-size or --filters"
+    if config.batch_size == 1:
+        return f"{message}; use {ways_out}"
+    one, need = (_needed(model, config, size) for size in (1, config.batch_size))
+    fitting = config.batch_size // 2
+    if free and one and need and MEMORY_MARGIN * need > free:
+        message += f" needs about {MEMORY_MARGIN * need / 1e9:.1f} GB, and {free / 1e9:.1f} GB were free"
+        each = (need - one) / (config.batch_size - 1)
+        fitting = min(fitting, int(1 + (free / MEMORY_MARGIN - one) / each))
     if fitting < 1:
         return f"{message}; not even one photo fits: use {ways_out}"
-    steps = -(-config.batch_size // fitting)
-    return f"{message}; use --batch-size {fitting} --accumulate {steps} for the same learning, or {ways_out}"
+    steps = -(-config.batch_size * config.accumulate // fitting)
+    return f"{message}; use --batch-size {fitting} --accumulate {steps} for as many photos per step, or {ways_out}"
 
 
 def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
@@ -362,4 +377,4 @@ def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
     accumulated = config.accumulate if config.accumulate > 1 else None
     optimizer = adamw(schedule, weight_decay=WEIGHT_DECAY, gradient_accumulation_steps=accumulated)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return keras.optimizers.LossScaleOptimizer(optimizer) if config.precision == "mixed_float16" else optimizer
+    return optimizer

@@ -300,12 +300,14 @@ def _read_settings(path: Path) -> tuple[dict, dict[str, float]]:
 
 def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, float]:
     """The time that the steps of one epoch and its validation take, measured in turns on random photos."""
-    import keras
     import numpy as np
 
     from semseg.cost import interleaved_medians
-    from semseg.train import TrainingModel, make_loss
+    from semseg.distribute import keras_compiles, usable_precision
+    from semseg.kernels import adamw
+    from semseg.train import training_model
 
+    config = replace(config, precision=usable_precision(config.precision)[0])
     dataset = open_data(config, demo=True)
     classes, size = dataset.palette.num_classes, (config.batch_size, *config.image_size)
     rng = np.random.default_rng(0)
@@ -313,9 +315,11 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
     functions = []
     for name in models:
         model = new_model(_of_model(config, name, Path()), dataset.num_logits)
-        outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
-        trained = TrainingModel(model.inputs[0], outputs, make_loss(config.loss, dataset), classes)
-        trained.compile(keras.optimizers.AdamW(1e-4))
+        trained = training_model(model, config, dataset)
+        trained.compile(adamw(1e-4), jit_compile=keras_compiles(config.compile))
+        if config.compile:
+            with suppress(Exception):  # the run itself tells
+                trained.compile_graph(batch[0])
         functions += [lambda m=trained: m.train_on_batch(*batch), lambda m=trained: m.test_on_batch(*batch)]
     measured = interleaved_medians(functions, rounds=7)
     steps = [-(-len(dataset.splits[split]) // config.batch_size) for split in ("train", "val")]

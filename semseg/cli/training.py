@@ -81,6 +81,8 @@ def train(arguments: argparse.Namespace) -> None:
             class_weights=class_weights, tell=lambda line: say_about("compile", line),
             callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
         )  # fmt: skip
+        if asked_to_stop():  # after the last batch, when no callback saw it any more
+            raise KeyboardInterrupt
     _finish(output, config, dataset, plain_model(model), history, time.perf_counter() - start)
 
 

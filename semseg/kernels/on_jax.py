@@ -34,7 +34,7 @@ def softmax_statistics(logits: jax.Array, truth: jax.Array, counted: jax.Array) 
 
 
 def _batch_normalization(layer: layers.BatchNormalization, dtype: str) -> Kernel | None:
-    if layer.renorm or layer.synchronized or not isinstance(layer.axis, int):
+    if layer.renorm or layer.synchronized or not isinstance(layer.axis, int) or dtype == "float64":
         return None
     share, axis = 1 - layer.momentum, layer.axis % layer.input_spec.ndim
     others = tuple(k for k in range(layer.input_spec.ndim) if k != axis)

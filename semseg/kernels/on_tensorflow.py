@@ -23,6 +23,8 @@ def apply_updates(updates: list[Update]) -> None:
 def _batch_normalization(layer: layers.BatchNormalization, dtype: str) -> Kernel | None:
     if layer.renorm or layer.synchronized or layer.input_spec.ndim != 4 or layer.axis not in (-1, 3):
         return None
+    if dtype == "float64":
+        return None
     share = 1 - layer.momentum
 
     def run(x: tf.Tensor, *, training: bool | None) -> tuple[tf.Tensor, tuple[Update, ...]]:

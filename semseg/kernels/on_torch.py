@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 import keras
 import torch
 from keras import layers
+from keras.src.backend.torch.optimizers.torch_adamw import AdamW  # what keras.optimizers.AdamW makes on torch
 from torch.nn import functional
 
 from semseg.kernels.base import Kernel, Update
 
-# Pointwise, and without use for their own input in the gradient: the names of functions in keras.activations.
-POINTWISE = ("linear", "relu", "sigmoid", "tanh")
+LINEAR, RELU = keras.activations.linear, keras.activations.relu
+POINTWISE = (LINEAR, RELU, keras.activations.sigmoid, keras.activations.tanh)
 
 
 def swap(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
@@ -25,11 +26,19 @@ def swap(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
 
 
 def apply_updates(updates: list[Update]) -> None:
-    """See `semseg.kernels.apply_updates`."""
+    """See `semseg.kernels.apply_updates`: at once, but for those of a layer that is applied several times."""
+    groups: list[dict[int, Update]] = []
+    for update in updates:
+        variable, _, share = update
+        fitting = (group for group in groups if id(variable) not in group and next(iter(group.values()))[2] == share)
+        group = next(fitting, None)
+        if group is None:
+            groups.append(group := {})
+        group[id(variable)] = update
     with torch.no_grad():
-        for share in {share for _, _, share in updates}:
-            group = [(variable.value, value) for variable, value, own in updates if own == share]
-            torch._foreach_lerp_([variable for variable, _ in group], [value for _, value in group], share)
+        for group in groups:
+            variables, values, shares = zip(*group.values(), strict=True)
+            torch._foreach_lerp_([variable.value for variable in variables], list(values), shares[0])
 
 
 def compiled(graph: Callable, examples: Sequence[torch.Tensor]) -> Callable:
@@ -61,12 +70,12 @@ def _transposed_convolution(layer: layers.Conv2DTranspose, dtype: str) -> Kernel
 def _simple(layer: layers.Layer) -> bool:
     """Whether a layer with weights is just that: no LoRA, no quantisation, an activation of `POINTWISE`."""
     plain = isinstance(layer.kernel, keras.Variable) and getattr(layer, "quantization_mode", None) is None
-    return plain and layer.activation.__name__ in POINTWISE
+    return plain and layer.activation in POINTWISE
 
 
 def _with_weights(layer: layers.Layer, dtype: str, apply: Callable[..., torch.Tensor]) -> Kernel:
     weight, bias = _in_order(layer.kernel.value), None if layer.bias is None else layer.bias.value
-    linear, to = layer.activation.__name__ == "linear", getattr(torch, dtype)
+    linear, to = layer.activation is LINEAR, getattr(torch, dtype)
 
     def run(x: torch.Tensor, *, training: bool | None) -> tuple[torch.Tensor, tuple]:
         y = apply(x.to(to), weight.permute(3, 2, 0, 1).to(to), None if bias is None else bias.to(to))
@@ -113,20 +122,23 @@ def _relu(layer: layers.ReLU, dtype: str) -> Kernel | None:
 
 
 def _activation(layer: layers.Activation, dtype: str) -> Kernel | None:
-    name = layer.activation.__name__
-    if name == "relu":
+    if layer.activation is RELU:
         return _pointwise(torch.relu, dtype, overwriting=torch.relu_)
-    return _pointwise(layer.activation, dtype) if name in POINTWISE else None
+    return _pointwise(layer.activation, dtype) if layer.activation in POINTWISE else None
 
 
 def _rescaling(layer: layers.Rescaling, dtype: str) -> Kernel | None:
     if not all(isinstance(number, int | float) for number in (layer.scale, layer.offset)):
         return None
-    return _pointwise(lambda x: x * layer.scale + layer.offset, dtype)
+    to = getattr(torch, dtype)
+    return Kernel(lambda x, training: (x.to(to) * layer.scale + layer.offset, ()))
 
 
 def _sum(layer: layers.Add, dtype: str) -> Kernel:
-    return _pointwise(lambda *tensors: functools.reduce(torch.add, tensors), dtype, fresh=True)
+    def add(first: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        return functools.reduce(torch.add, others, first) if others else first.clone()
+
+    return _pointwise(add, dtype, fresh=True)
 
 
 def _product(layer: layers.Multiply, dtype: str) -> Kernel:
@@ -139,7 +151,7 @@ def _pointwise(
     to = getattr(torch, dtype)
 
     def runner(function: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, tuple]]:
-        return lambda *tensors, training: (function(*(x.to(to) for x in tensors)), ())
+        return lambda *tensors, training: (function(*(x.to(to) if x.is_floating_point() else x for x in tensors)), ())
 
     return Kernel(runner(function), None, fresh, overwriting and runner(overwriting))
 
@@ -173,7 +185,11 @@ def _concatenation(layer: layers.Concatenate, dtype: str) -> Kernel | None:
     if layer.axis not in (-1, 3, 1, -3):
         return None
     to = getattr(torch, dtype)
-    return Kernel(lambda *tensors, training: (torch.cat([x.to(to) for x in tensors], 1), ()), layer.axis in (-1, 3))
+
+    def run(*tensors: torch.Tensor, training: bool | None) -> tuple[torch.Tensor, tuple]:
+        return torch.cat([x.to(to) if x.is_floating_point() else x for x in tensors], 1), ()
+
+    return Kernel(run, layer.axis in (-1, 3))
 
 
 def _channels_first_view(layer: layers.Layer) -> bool:
@@ -227,16 +243,8 @@ def softmax_statistics(
     return None if torch.compiler.is_compiling() else _SoftmaxStatistics.apply(logits, truth, counted)
 
 
-class _FusedAdamW(type(keras.optimizers.AdamW())):
+class _FusedAdamW(AdamW):
     """Keras' AdamW by PyTorch's fused kernel, which reads and writes each weight once; its state is Keras' own."""
-
-    def build(self, variables: list[keras.Variable]) -> None:
-        super().build(variables)
-        self._updates_before = None
-
-    def load_own_variables(self, store: dict) -> None:
-        super().load_own_variables(store)
-        self._updates_before = None
 
     def _state(self, variable: keras.Variable) -> tuple[torch.Tensor, torch.Tensor]:
         """Momentum and velocity, in memory as the weight is."""
@@ -251,12 +259,10 @@ class _FusedAdamW(type(keras.optimizers.AdamW())):
         """Nothing: the fused kernel does it."""
 
     def _parallel_update_step(self, grads: list, variables: list[keras.Variable], learning_rate: torch.Tensor) -> None:
-        if self._updates_before is None:
-            self._updates_before = int(self.iterations)
-        self._updates_before += 1
-        count = torch.tensor(float(self._updates_before))
+        updates = int(self.iterations) + 1
+        count = torch.tensor(float(updates))
         # Keras adds epsilon before the correction for the first steps' bias, PyTorch after it.
-        epsilon = self.epsilon / math.sqrt(1 - self.beta_2**self._updates_before)
+        epsilon = self.epsilon / math.sqrt(1 - self.beta_2**updates)
         for decayed in (True, False):
             group = [(g, v) for g, v in zip(grads, variables, strict=True) if self._use_weight_decay(v) == decayed]
             if group:
