@@ -274,13 +274,13 @@ def train_model(
     train_batches, val_batches = batches
     dataset = train_batches.dataset
     plain, trained = plain_model(model), training_model(model, config, dataset, class_weights)
-    if config.accumulate > (count := config.epochs * len(train_batches)):
-        raise SemsegError(
-            f"--accumulate: got {config.accumulate}, and the run has {count} batches in all; expected at most as many, "
-            "or nothing would be learned"
-        )
     recorder, free = Recorder(results_path, batches), free_bytes()
     try:
+        if config.accumulate > (count := config.epochs * len(train_batches)):
+            raise SemsegError(
+                f"--accumulate: got {config.accumulate}, and the run has {count} batches in all; expected at most as "
+                "many, or nothing would be learned"
+            )
         _compile(trained, config, train_batches, tell)
         trained.fit(
             train_batches,
@@ -311,13 +311,15 @@ def train_model(
 
 def _compile(trained: TrainingModel, config: RunConfig, batches: Batches, tell: Callable[[str], None]) -> None:
     """Makes the model ready for `fit`, compiled where that was asked for and works."""
-    asked = config.compile and not keras_compiles(False)
-    works = asked and _compiles(trained, batches, tell)
+    works = config.compile and not keras_compiles(False) and _compiles(trained, config, batches, tell)
     optimizer = _optimizer(config, steps=config.epochs * len(batches))
     trained.compile(optimizer, jit_compile=keras_compiles(works))
 
 
-def _compiles(trained: TrainingModel, batches: Batches, tell: Callable[[str], None]) -> bool:
+def _compiles(trained: TrainingModel, config: RunConfig, batches: Batches, tell: Callable[[str], None]) -> bool:
+    if config.remat and not keras_compiles(True):  # PyTorch's compiler falls apart at each piece computed twice
+        tell("does not go with --remat on PyTorch; training without")
+        return False
     start = time.perf_counter()
     try:
         trained.compile_graph(batches[0][0])
