@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -218,10 +218,11 @@ def _train_one(config: RunConfig, label: str) -> None:
             (folder / "log.txt").open("wb") as log,
             Progress(f"{label} {config.model}, seed {config.seed}") as progress,
         ):
-            child = subprocess.Popen(
-                [sys.executable, "-m", "semseg", "train", *to_flags(config)], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
-            )  # fmt: skip
+            with _ctrl_c_for_children():
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "semseg", "train", *to_flags(config)], stdin=subprocess.DEVNULL, stdout=log,
+                    stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+                )  # fmt: skip
             _wait(child, folder / "log.txt", progress, config.epochs)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -235,6 +236,16 @@ def _train_one(config: RunConfig, label: str) -> None:
         error = SemsegError(f"{folder}: {how}: {told[-1]}; see {kept.name} there; the same command tries again")
         error.exit_code = child.returncode if child.returncode > 0 else 128 - child.returncode
         raise error
+
+
+@contextmanager
+def _ctrl_c_for_children() -> Iterator[None]:
+    """A process started within hears SIGINT, by which it is stopped, also where this one ignores it as a shell's job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _wait(child: subprocess.Popen, log: Path, progress: Progress, epochs: int) -> None:
