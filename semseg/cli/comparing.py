@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -240,7 +240,7 @@ def _train_one(config: RunConfig, label: str) -> None:
 
 @contextmanager
 def _ctrl_c_for_children() -> Iterator[None]:
-    """A process started within hears SIGINT, by which it is stopped, also where this one ignores it as a shell's job."""
+    """A process started within hears SIGINT, which stops it, even where a shell has this one ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
