@@ -217,8 +217,8 @@ def test_a_batch_of_one_trains_as_in_keras(graph, remat):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_trains_as_in_keras(name):
-    if BACKEND == "jax" and name != "unet":
-        pytest.skip("compiling takes too long: one architecture must do")
+    if BACKEND != "torch" and name != "unet":
+        pytest.skip("compiling takes too long, and torch has the most kernels: one architecture must do")
     keras.utils.set_random_seed(0)
     options = {"encoder": "VGG16", "weights": None} if name == "encoder_unet" else {}
     model = ARCHITECTURES[name]((None, None, 3), 3, filters=2, depth=2, **options)
