@@ -29,6 +29,7 @@ from semseg.metrics import ConfusionMatrix
 WARM_UP = 0.1  # share of all steps in which the learning rate rises
 WEIGHT_DECAY = 1e-4
 BEST_BY = "val_mean_iou"
+NAMED = 8  # photos that a message lists
 
 
 class TrainingModel(FastModel):
@@ -116,12 +117,13 @@ class KeepBest(keras.callbacks.Callback):
 
     def __init__(self, plain_model: keras.Model, path: Path):
         super().__init__()
-        self.plain_model, self.path, self.best = plain_model, path, -math.inf
+        self.plain_model, self.path = plain_model, path
+        self.best, self.epoch = -math.inf, 0  # the epoch counts from 1; 0 before the first
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves if this epoch is the best."""
         if logs[BEST_BY] > self.best:
-            self.best = logs[BEST_BY]
+            self.best, self.epoch = logs[BEST_BY], epoch + 1
             with replacing(self.path) as temporary:
                 self.plain_model.save(temporary)
 
@@ -129,21 +131,23 @@ class KeepBest(keras.callbacks.Callback):
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
     """Ends the run when the loss is no number any more, instead of training on garbage."""
 
-    def __init__(self):
+    def __init__(self, batches: Batches, keeper: KeepBest):
         super().__init__()
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Remembers the epoch for the message."""
-        self.epoch = epoch
+        self.batches, self.keeper = batches, keeper
 
     def on_train_batch_end(self, batch, logs=None):
         """Raises a `NonFiniteLossError` if the mean loss so far is not finite."""
-        if not math.isfinite(logs["loss"]):
-            raise NonFiniteLossError(
-                f"epoch {self.epoch + 1}, step {batch + 1}: the loss is {float(logs['loss'])}; "
-                "use a smaller --learning-rate"
-            )
+        if math.isfinite(logs["loss"]):
+            return
+        photos = self.batches.photos(batch)
+        listed = ", ".join(map(str, photos[:NAMED])) + (f" and {len(photos) - NAMED} more" * (len(photos) > NAMED))
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        kept = f"the best weights until then, of epoch {self.keeper.epoch}, are in {self.keeper.path}"
+        raise NonFiniteLossError(
+            f"epoch {self.batches.epoch + 1}, step {batch + 1}: the loss is {float(logs['loss'])}, at a learning rate "
+            f"of {rate:.2g}, for the photos {listed}; {kept if self.keeper.epoch else 'no epoch was over yet'}. "
+            "Use a smaller --learning-rate; if these photos come up again, look at them"
+        )
 
 
 def make_loss(
@@ -274,7 +278,7 @@ def train_model(
     train_batches, val_batches = batches
     dataset = train_batches.dataset
     plain, trained = plain_model(model), training_model(model, config, dataset, class_weights)
-    recorder, free = Recorder(results_path, batches), free_bytes()
+    recorder, keeper, free = Recorder(results_path, batches), KeepBest(plain, model_path), free_bytes()
     try:
         if config.accumulate > (count := config.epochs * len(train_batches)):
             raise SemsegError(
@@ -290,9 +294,9 @@ def train_model(
             verbose=0,
             callbacks=[
                 CountEpochs(train_batches),
-                StopOnNonFiniteLoss(),
+                StopOnNonFiniteLoss(train_batches, keeper),
                 recorder,
-                KeepBest(plain, model_path),
+                keeper,
                 *callbacks,
             ],
         )

@@ -19,6 +19,7 @@ from semseg.errors import DataError, NonFiniteLossError, ResourceError, SemsegEr
 from semseg.losses import SegmentationLoss, effective_number_weights, inverse_frequency_weights
 from semseg.metrics import confusion_matrix, scores
 from semseg.predict import ids_of_logits
+from semseg.segmentation_model import Unet
 from semseg.train import (
     KeepBest,
     TrainingModel,
@@ -30,11 +31,12 @@ from semseg.train import (
 )
 
 CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1)
+DEPTH = 2  # of the networks: compilers take their time for each layer
 
 
 def run(dataset, folder, config=CONFIG, callbacks=(), cache=None):
     keras.utils.set_random_seed(config.seed)
-    model = build_model("unet", (*config.image_size, 3), dataset.num_logits, filters=config.filters)
+    model = Unet((*config.image_size, 3), dataset.num_logits, filters=config.filters, depth=DEPTH)
     batches = make_batches(dataset, config, cache=cache)
     history = train_model(
         model, batches, config, model_path=folder / "model.keras", results_path=folder / "results.csv",
@@ -164,8 +166,10 @@ def test_a_binary_task_trains_with_a_single_logit(pairs, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run(dataset, tmp_path):
     config = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e30)
-    with pytest.raises(NonFiniteLossError, match=r"epoch \d, step \d: the loss is (nan|inf); use a smaller --learning"):
+    with pytest.raises(NonFiniteLossError, match=r"epoch \d, step \d: the loss is (nan|inf), at a learning rate") as caught:
         run(dataset, tmp_path, config)
+    named = str(caught.value).partition("for the photos ")[2].partition(";")[0].split(", ")
+    assert len(named) == 4 and {*named} <= {str(sample.photo) for sample in dataset.splits["train"]}
 
 
 @pytest.mark.parametrize(
@@ -202,7 +206,7 @@ def test_more_batches_for_a_step_than_there_are_is_refused(dataset, tmp_path):
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="XLA compiles what is computed twice")
 def test_compiling_gives_way_to_remat(dataset, tmp_path):
     keras.utils.set_random_seed(CONFIG.seed)
-    model, lines = build_model("unet", (32, 32, 3), dataset.num_logits, filters=CONFIG.filters), []
+    model, lines = Unet((32, 32, 3), dataset.num_logits, filters=CONFIG.filters, depth=DEPTH), []
     train_model(
         model, make_batches(dataset, CONFIG), replace(CONFIG, epochs=1, compile=True, remat=True),
         model_path=tmp_path / "model.keras", results_path=tmp_path / "results.csv", tell=lines.append,
@@ -216,7 +220,7 @@ def test_a_compiler_that_fails_is_told_and_done_without(dataset, trained, tmp_pa
 
     monkeypatch.setattr(TrainingModel, "compile_graph", fail)
     keras.utils.set_random_seed(CONFIG.seed)
-    model = build_model("unet", (32, 32, 3), dataset.num_logits, filters=CONFIG.filters)
+    model = Unet((32, 32, 3), dataset.num_logits, filters=CONFIG.filters, depth=DEPTH)
     lines = []
     history = train_model(
         model, make_batches(dataset, CONFIG), replace(CONFIG, compile=True), model_path=tmp_path / "model.keras",
@@ -274,7 +278,7 @@ def test_a_loss_for_two_classes_is_refused_for_more(dataset):
 
 def test_every_output_learns_and_the_first_alone_is_judged_and_saved(dataset, tmp_path):
     keras.utils.set_random_seed(0)
-    one = build_model("unet", (32, 32, 3), 19, filters=4)
+    one = Unet((32, 32, 3), 19, filters=4, depth=DEPTH)
     side = keras.layers.Conv2D(19, 1, name="side")(one.get_layer("up2_relu2").output)
     side = keras.layers.UpSampling2D(2, interpolation="bilinear")(side)
     model = keras.Model(one.input, [one.output, side])

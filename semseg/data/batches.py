@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import keras
@@ -154,6 +155,10 @@ class Batches(keras.utils.PyDataset):
                 self._futures[key] = self._loaders.submit(self._compute, *key)
         return self._futures.pop((self.epoch, index)).result()
 
+    def photos(self, index: int) -> list[Path]:
+        """The files of the photos in batch `index` of the current epoch."""
+        return [self.samples[i].photo for i in self._chosen(self.epoch, index)]
+
     def raise_error(self) -> None:
         """Raises the last error of loading, if any: Keras drops its cause, TensorFlow puts another in its place."""
         if self.error is not None:
@@ -178,13 +183,16 @@ class Batches(keras.utils.PyDataset):
             self._futures.clear()
 
     def _compute(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+        chosen = self._chosen(epoch, index)
         rng = np.random.default_rng([self.seed, epoch, index])
         photos = np.empty((len(chosen), *self.image_size, 3), np.uint8)
         masks = np.empty((len(chosen), *self.image_size), np.uint8)
         for k, i in enumerate(chosen):
             photos[k], masks[k] = self._load(self.samples[i], rng)
         return photos, masks
+
+    def _chosen(self, epoch: int, index: int) -> np.ndarray:
+        return self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
 
     def _order(self, epoch: int) -> np.ndarray:
         drawn, order = self._last_order  # one attribute, because threads replace it
