@@ -22,12 +22,10 @@ from semseg.distribute import free_bytes, keras_compiles, out_of_memory
 from semseg.errors import NonFiniteLossError, ResourceError, SemsegError, first_line
 from semseg.fast_model import FastModel
 from semseg.files import replacing
-from semseg.kernels import adamw
 from semseg.losses import LOSSES, SegmentationLoss, effective_number_weights, inverse_frequency_weights
 from semseg.metrics import ConfusionMatrix
+from semseg.recipe import Recipe
 
-WARM_UP = 0.1  # share of all steps in which the learning rate rises
-WEIGHT_DECAY = 1e-4
 BEST_BY = "val_mean_iou"
 NAMED = 8  # photos that a message lists
 
@@ -246,21 +244,21 @@ def train_model(
     *,
     model_path: Path,
     results_path: Path,
+    recipe: Recipe | None = None,
     class_weights: np.ndarray | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, float]]:
     """Trains `model` and leaves it with the weights of its best epoch.
 
-    AdamW with a learning rate that rises over the first tenth of the steps and falls along a cosine to 0.
-
     Args:
         model: From `build_model`: photos `(N, H, W, 3)`, 0 to 255, to logits `(N, H, W, K)`; of several outputs the
             first is what gets judged and saved, and all of them learn.
         batches: From `make_batches`; their loading threads are ended.
-        config: Epochs, learning rate, loss, label smoothing, precision, compile, accumulate and remat are read.
+        config: Epochs, loss, label smoothing, precision, compile, accumulate and remat are read.
         model_path: `.keras` file for the best weights so far; written after each epoch that beats the earlier ones.
         results_path: CSV file for one row per epoch.
+        recipe: How it learns; None for what suits a run of this size.
         class_weights: One weight per class for the loss.
         callbacks: More Keras callbacks, to show progress for example.
         tell: Called with a line about the compiler, if one was asked for.
@@ -285,7 +283,9 @@ def train_model(
                 f"--accumulate: got {config.accumulate}, and the run has {count} batches in all; expected at most as "
                 "many, or nothing would be learned"
             )
-        _compile(trained, config, train_batches, tell)
+        works = config.compile and not keras_compiles(False) and _compiles(trained, config, train_batches, tell)
+        optimizer = (recipe or Recipe.suited(config, len(train_batches))).optimizer()
+        trained.compile(optimizer, jit_compile=keras_compiles(works))
         trained.fit(
             train_batches,
             validation_data=val_batches,
@@ -311,13 +311,6 @@ def train_model(
         val_batches.close()
     plain.load_weights(model_path)
     return recorder.history
-
-
-def _compile(trained: TrainingModel, config: RunConfig, batches: Batches, tell: Callable[[str], None]) -> None:
-    """Makes the model ready for `fit`, compiled where that was asked for and works."""
-    works = config.compile and not keras_compiles(False) and _compiles(trained, config, batches, tell)
-    optimizer = _optimizer(config, steps=config.epochs * len(batches))
-    trained.compile(optimizer, jit_compile=keras_compiles(works))
 
 
 def _compiles(trained: TrainingModel, config: RunConfig, batches: Batches, tell: Callable[[str], None]) -> bool:
@@ -373,14 +366,3 @@ def _memory_advice(model: keras.Model, config: RunConfig, free: int | None) -> s
         return f"{message}; not even one photo fits: use {ways_out}"
     steps = -(-config.batch_size * config.accumulate // fitting)
     return f"{message}; use --batch-size {fitting} --accumulate {steps} for as many photos per step, or {ways_out}"
-
-
-def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
-    warm_up = max(1, round(WARM_UP * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        config.learning_rate / 25, max(1, steps - warm_up), warmup_target=config.learning_rate, warmup_steps=warm_up
-    )
-    accumulated = config.accumulate if config.accumulate > 1 else None
-    optimizer = adamw(schedule, weight_decay=WEIGHT_DECAY, gradient_accumulation_steps=accumulated)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer

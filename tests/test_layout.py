@@ -38,7 +38,8 @@ MAY_IMPORT = {
     "cost": {"predict", "distribute"},
     "compare": {"config"},
     "evaluate": {"metrics", "boundaries", "predict", "data"},
-    "train": {"architectures", "losses", "metrics", "data", "distribute", "config", "cost", "fast_model", "kernels"},
+    "recipe": {"kernels", "config", "segmentation_model"},
+    "train": {"architectures", "losses", "metrics", "data", "distribute", "config", "cost", "fast_model", "recipe"},
     "cli": {"*"},
     "__main__": {"cli"},
 }

@@ -166,7 +166,9 @@ def test_a_binary_task_trains_with_a_single_logit(pairs, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run(dataset, tmp_path):
     config = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e30)
-    with pytest.raises(NonFiniteLossError, match=r"epoch \d, step \d: the loss is (nan|inf), at a learning rate") as caught:
+    with pytest.raises(
+        NonFiniteLossError, match=r"epoch \d, step \d: the loss is (nan|inf), at a learning rate"
+    ) as caught:
         run(dataset, tmp_path, config)
     named = str(caught.value).partition("for the photos ")[2].partition(";")[0].split(", ")
     assert len(named) == 4 and {*named} <= {str(sample.photo) for sample in dataset.splits["train"]}

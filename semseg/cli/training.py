@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported wh
     from semseg.data.cache import Cache
     from semseg.data.check import Findings
     from semseg.evaluate import Evaluation
+    from semseg.recipe import Recipe
 
 RUN_FILES = (  # beside the model's own file
     *JUDGED_FILES, CITYSCAPES_FILE, "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png",
@@ -57,6 +58,7 @@ def train(arguments: argparse.Namespace) -> None:
     import keras
 
     from semseg.distribute import leave_tensorflow_out
+    from semseg.recipe import Recipe, prepare
     from semseg.train import make_batches, plain_model, train_model
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
@@ -66,19 +68,22 @@ def train(arguments: argparse.Namespace) -> None:
     dataset, model = _open(config)
     findings, cache, class_weights = _look(config, dataset)
     batches = make_batches(dataset, config, findings, cache)
-    _say_what_is_trained(config, model, batches[0])
+    recipe = Recipe.suited(config, len(batches[0]))
+    prepare(model, recipe, findings.shares("train"))
+    _say_what_is_trained(config, model, batches[0], recipe)
 
     output.mkdir(parents=True, exist_ok=True)
     archived = archive(output, _run_files(config))
     if archived:
         say_about("earlier", f"moved the files of the run before to {archived}")
-    _write_descriptions(output, config, dataset, findings, model)
+    how = {"recipe": asdict(recipe), "augmentation": asdict(batches[0].augmentation)}
+    _write_descriptions(output, config, dataset, findings, model, how)
     _draw_before(output, dataset, batches[0], model)
     start = time.perf_counter()
     with _ctrl_c_noted() as asked_to_stop:
         history = train_model(
             model, batches, config, model_path=_model_path(config), results_path=output / "results.csv",
-            class_weights=class_weights, tell=lambda line: say_about("compile", line),
+            recipe=recipe, class_weights=class_weights, tell=lambda line: say_about("compile", line),
             callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
         )  # fmt: skip
         if asked_to_stop():  # after the last batch, when no callback saw it any more
@@ -168,7 +173,7 @@ def _ctrl_c_noted() -> Iterator[Callable[[], bool]]:
 
 
 def _write_descriptions(
-    output: Path, config: RunConfig, dataset: "Dataset", findings: "Findings", model: "keras.Model"
+    output: Path, config: RunConfig, dataset: "Dataset", findings: "Findings", model: "keras.Model", how: dict
 ) -> None:
     import keras
 
@@ -179,6 +184,7 @@ def _write_descriptions(
     config.save(
         output / "config.json",
         task=dataset.task,
+        **how,
         parameters=model.count_params(),
         samples={name: len(samples) for name, samples in dataset.splits.items()},
         device=device_name(),
@@ -191,11 +197,12 @@ def _write_descriptions(
     )
 
 
-def _say_what_is_trained(config: RunConfig, model: "keras.Model", batches: "Batches") -> None:
+def _say_what_is_trained(config: RunConfig, model: "keras.Model", batches: "Batches", recipe: "Recipe") -> None:
     from semseg.distribute import device_name
 
     size, parameters = size_text(config.image_size), f"{model.count_params():,}"
     say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
+    say_about("recipe", str(recipe))
     say_about("augment", str(batches.augmentation))
     say_about("device", device_name())
 
