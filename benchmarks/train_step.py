@@ -156,11 +156,11 @@ def with_keras(filters: int, size: int, precision: str, compiled: bool, stock: b
         model = StockModel(network.inputs[0], network.outputs[0], loss, CLASSES)
         optimizer = keras.optimizers.AdamW(1e-3, weight_decay=1e-4)
     else:
-        from semseg.kernels import adamw
+        from semseg.kernels import ADAMW
 
         low = precision.removeprefix("mixed_")
         model = TrainingModel(network.inputs[0], network.outputs[0], loss, CLASSES, precision=low)
-        optimizer = adamw(1e-3, weight_decay=1e-4)
+        optimizer = ADAMW(1e-3, weight_decay=1e-4)
     model.compile(optimizer, jit_compile=compiled and BACKEND != "torch")
     if compiled and not stock:
         model.compile_graph(photos)

@@ -12,7 +12,7 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from semseg.config import RunConfig
-from semseg.kernels import adamw
+from semseg.muon import Muon
 from semseg.segmentation_model import BATCH_NORM_MOMENTUM
 
 WARM_UP = 0.1  # share of all steps in which the learning rate rises
@@ -61,10 +61,10 @@ class Recipe:
 
     def __str__(self) -> str:
         """What was chosen and why, for people."""
-        rate = f"AdamW, learning rate {self.learning_rate:g}, falling along a cosine"
+        rate = f"Muon, learning rate {self.learning_rate:g}, falling along a cosine"
         if self.warm_up:
             rate = (
-                f"AdamW, learning rate rising to {self.learning_rate:g} in the first {self.warm_up} of {self.steps} "
+                f"Muon, learning rate rising to {self.learning_rate:g} in the first {self.warm_up} of {self.steps} "
                 "steps, then falling along a cosine"
             )
         if self.batch_norm_momentum == BATCH_NORM_MOMENTUM:
@@ -72,10 +72,10 @@ class Recipe:
         return f"{rate}; few steps per epoch, so batch norm forgets faster (momentum {self.batch_norm_momentum:.2f})"
 
     def optimizer(self) -> keras.optimizers.Optimizer:
-        """AdamW with the learning rate of `OneCycle`."""
+        """Muon with the learning rate of `OneCycle`."""
         schedule = OneCycle(self.learning_rate, self.steps, self.warm_up)
         accumulated = self.accumulate if self.accumulate > 1 else None
-        optimizer = adamw(schedule, weight_decay=self.weight_decay, gradient_accumulation_steps=accumulated)
+        optimizer = Muon(schedule, weight_decay=self.weight_decay, gradient_accumulation_steps=accumulated)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer
 
@@ -112,7 +112,8 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         step = ops.cast(step, "float32")
         rising = (step + 1) / (self.warm_up + 1)
         done = ops.clip((step - self.warm_up) / (self.steps - self.warm_up), 0.0, 1.0)
-        return self.peak * ops.where(step < self.warm_up, rising, (1 + ops.cos(math.pi * done)) / 2)
+        falling = ops.square(ops.cos(math.pi / 2 * done))  # the same, without the rounding of 1 + cos near -1
+        return self.peak * ops.where(step < self.warm_up, rising, falling)
 
     def get_config(self) -> dict:
         """Returns what `from_config` needs."""

@@ -315,7 +315,7 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
 
     from semseg.cost import interleaved_medians
     from semseg.distribute import keras_compiles, usable_precision
-    from semseg.kernels import adamw
+    from semseg.muon import Muon
     from semseg.train import training_model
 
     config = replace(config, precision=usable_precision(config.precision)[0])
@@ -327,7 +327,7 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
     for name in models:
         model = new_model(_of_model(config, name, Path()), dataset.num_logits)
         trained = training_model(model, config, dataset)
-        trained.compile(adamw(1e-4), jit_compile=keras_compiles(config.compile))
+        trained.compile(Muon(1e-4), jit_compile=keras_compiles(config.compile))
         if config.compile:
             with suppress(Exception):  # the run itself tells
                 trained.compile_graph(batch[0])

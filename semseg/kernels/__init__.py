@@ -6,7 +6,6 @@ layer would change, such as moving averages, it returns.
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 
@@ -56,7 +55,4 @@ def softmax_statistics(logits: Tensor, truth: Tensor, counted: Tensor) -> tuple[
     return _room.softmax_statistics(logits, truth, counted)
 
 
-def adamw(learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, **options: Any) -> Any:
-    """`keras.optimizers.AdamW` with these options, by the backend's fused kernel where it has one that knows them."""
-    kind = keras.optimizers.AdamW if options.get("amsgrad") else _room.ADAMW
-    return kind(learning_rate, **options)
+ADAMW: type[keras.optimizers.AdamW] = _room.ADAMW  # by the backend's fused kernel where it has one
