@@ -93,10 +93,10 @@ def orthogonal(matrix: KerasTensor) -> KerasTensor:
     x = matrix / (ops.sqrt(ops.sum(ops.square(matrix))) + 1e-7)
     square = ops.matmul(ops.transpose(x), x)
     a, b, c = COEFFICIENTS
-    product = one = ops.eye(matrix.shape[1], dtype=square.dtype)
+    one, product = ops.eye(matrix.shape[1], dtype=square.dtype), None
     for left in reversed(range(ROUNDS)):
         polynomial = a * one + b * square + c * ops.matmul(square, square)
-        product = ops.matmul(product, polynomial)
+        product = polynomial if product is None else ops.matmul(product, polynomial)
         if left:
             square = ops.matmul(polynomial, ops.matmul(square, polynomial))
     return ops.matmul(x, product)

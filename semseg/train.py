@@ -212,7 +212,8 @@ def make_class_weights(config: RunConfig, findings: Findings, class_names: Seque
     """One weight per class for the loss, float `(K,)`, or None; given by name, the classes not named weigh 1.
 
     Raises:
-        SemsegError: As many weights as classes were expected, or there is no class of that name.
+        SemsegError: As many weights as classes were expected, there is no class of that name, or no class that the
+            training photos hold has a weight.
     """
     if config.class_weights == "none":
         return None
@@ -220,7 +221,23 @@ def make_class_weights(config: RunConfig, findings: Findings, class_names: Seque
         return inverse_frequency_weights(findings.shares("train"))
     if config.class_weights == "effective":
         return effective_number_weights(findings.pixels("train")[:-1])
-    return _given_weights(parse_class_weights(config.class_weights), class_names)
+    weights = _given_weights(parse_class_weights(config.class_weights), class_names)
+    if not weights[findings.shares("train") > 0].any():
+        held = ", ".join(np.array(class_names)[findings.shares("train") > 0])
+        raise SemsegError(
+            f"--class-weights: got {config.class_weights}, and nothing would be learned: the classes in the training "
+            f"photos all weigh 0; expected a weight above 0 for one of {held}"
+        )
+    return weights
+
+
+def idle_class_weights(config: RunConfig, findings: Findings, class_names: Sequence[str]) -> list[str]:
+    """The classes that were given a weight by name, and that no training photo holds."""
+    if config.class_weights in ("none", "inverse", "effective"):
+        return []
+    given = parse_class_weights(config.class_weights)
+    shares = dict(zip(class_names, findings.shares("train"), strict=True))
+    return [name for name in given if shares[name] == 0] if isinstance(given, dict) else []
 
 
 def _given_weights(given: list[float] | dict[str, float], class_names: Sequence[str]) -> np.ndarray:

@@ -24,6 +24,7 @@ from semseg.train import (
     KeepBest,
     TrainingModel,
     check_memory,
+    idle_class_weights,
     make_batches,
     make_class_weights,
     make_loss,
@@ -315,9 +316,11 @@ def test_the_short_name_of_a_loss_for_two_classes_is_refused_too(dataset):
 class TestClassWeights:
     names = ("road", "sky", "pole")
 
+    records = ([600, 0, 390, 7], [30, 0, 10, 7])
+    findings = Findings({"train": [(None, SimpleNamespace(counts=counts)) for counts in records]})
+
     def weights(self, text):
-        records = [(None, SimpleNamespace(counts=counts)) for counts in ([600, 0, 390, 7], [30, 0, 10, 7])]
-        return make_class_weights(RunConfig(class_weights=text), Findings({"train": records}), self.names)
+        return make_class_weights(RunConfig(class_weights=text), self.findings, self.names)
 
     def test_they_come_from_the_training_masks_or_as_given(self):
         assert self.weights("none") is None
@@ -331,3 +334,11 @@ class TestClassWeights:
             self.weights("1,2")
         with pytest.raises(SemsegError, match="there is no class 'car'; choose from road, sky, pole"):
             self.weights("car=2,pole=3")
+
+    def test_weights_that_leave_nothing_to_learn_are_refused(self):
+        with pytest.raises(SemsegError, match="the training photos all weigh 0; expected .* for one of road, pole"):
+            self.weights("0,5,0")
+
+    @pytest.mark.parametrize(("text", "idle"), [("sky=3,pole=2", ["sky"]), ("pole=2", []), ("1,2,3", []), ("none", [])])
+    def test_a_weight_for_a_class_that_does_not_occur_is_told(self, text, idle):
+        assert idle_class_weights(RunConfig(class_weights=text), self.findings, self.names) == idle

@@ -130,7 +130,7 @@ def _open(config: RunConfig) -> tuple["Dataset", "keras.Model"]:
 
 def _look(config: RunConfig, dataset: "Dataset") -> tuple["Findings", "Cache", "np.ndarray | None"]:
     """What is in the files, said aloud, and the weight of each class in the loss."""
-    from semseg.train import make_class_weights, make_loss
+    from semseg.train import idle_class_weights, make_class_weights, make_loss
 
     findings, cache = look_at_data(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
@@ -139,6 +139,8 @@ def _look(config: RunConfig, dataset: "Dataset") -> tuple["Findings", "Cache", "
     say_what_was_found(dataset, findings)
     if cache.note:
         say_about("note", cache.note)
+    if idle := idle_class_weights(config, findings, dataset.palette.names):
+        say_about("note", f"no training photo holds {', '.join(idle)}: the weight given by --class-weights is idle")
     return findings, cache, class_weights
 
 
