@@ -336,7 +336,7 @@ class TestClassWeights:
             self.weights("car=2,pole=3")
 
     def test_weights_that_leave_nothing_to_learn_are_refused(self):
-        with pytest.raises(SemsegError, match="the training photos all weigh 0; expected .* for one of road, pole"):
+        with pytest.raises(SemsegError, match=r"the training photos all weigh 0; expected .* for one of road, pole"):
             self.weights("0,5,0")
 
     @pytest.mark.parametrize(("text", "idle"), [("sky=3,pole=2", ["sky"]), ("pole=2", []), ("1,2,3", []), ("none", [])])
