@@ -25,6 +25,8 @@ _ROOM_OF_NAME = {
     "ARCHITECTURES": "architectures",
     "build_model": "architectures",
     "FastModel": "fast_model",
+    "Muon": "muon",
+    "OneCycle": "recipe",
     "get_model_arch": "model_arch",
     "Label": "palettes",
     "Palette": "palettes",

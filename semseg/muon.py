@@ -14,6 +14,7 @@ FEWEST_CHANNELS = 5  # on both sides; layers that see the photo itself, or give 
 STEP = 0.2  # root mean square of a step's entries over the learning rate, as AdamW has it (Liu et al.)
 
 
+@keras.saving.register_keras_serializable("semseg")
 class Muon(ADAMW):
     """Muon for the kernels between features, AdamW for all other weights; one learning rate and decay suit both.
 

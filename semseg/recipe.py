@@ -80,6 +80,7 @@ class Recipe:
         return optimizer
 
 
+@keras.saving.register_keras_serializable("semseg")
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that rises in a line and falls along half a cosine; it is above 0 in every step of the run.
 

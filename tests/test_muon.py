@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from semseg import OneCycle
 from semseg.muon import COEFFICIENTS, ROUNDS, STEP, Muon, is_between_features, orthogonal
 
 RNG = np.random.default_rng(0)
@@ -116,11 +117,11 @@ def test_a_saved_model_goes_on_where_it_was(tmp_path):
     inputs = keras.Input((8, 8, 3))
     outputs = keras.layers.Conv2D(6, 3)(keras.layers.Conv2D(8, 3)(inputs))
     model = keras.Model(inputs, outputs)
-    model.compile(Muon(0.01, momentum=0.8), loss="mse")
+    model.compile(Muon(OneCycle(0.01, steps=10, warm_up=2), momentum=0.8), loss="mse")
     photos, truth = RNG.normal(size=(4, 8, 8, 3)), RNG.normal(size=(4, 4, 4, 6))
     model.train_on_batch(photos, truth)
     model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras", custom_objects={"Muon": Muon})
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.momentum == 0.8
     losses = [one.train_on_batch(photos, truth) for one in (model, loaded) for _ in range(2)]
     np.testing.assert_allclose(losses[:2], losses[2:], rtol=1e-5)

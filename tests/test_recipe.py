@@ -19,14 +19,6 @@ def test_the_learning_rate_rises_in_a_line_to_its_peak_and_falls_along_a_cosine(
     np.testing.assert_allclose(found, [0.1, 0.2, 0.3, *cosine, 0, 0], atol=1e-7)
 
 
-def test_the_schedule_can_be_saved():
-    schedule = OneCycle(0.1, 10, 2)
-    again = keras.optimizers.schedules.deserialize(
-        keras.optimizers.schedules.serialize(schedule), custom_objects={"OneCycle": OneCycle}
-    )
-    assert rates(again, range(10)).tolist() == rates(schedule, range(10)).tolist()
-
-
 @pytest.mark.parametrize("warm_up", [-1, 5])
 def test_a_warm_up_longer_than_the_run_is_refused(warm_up):
     with pytest.raises(ValueError, match=f"warm_up={warm_up} of steps=5; expected at least 0, and below"):
