@@ -67,6 +67,7 @@ class Recipe:
                 f"Muon, learning rate rising to {self.learning_rate:g} in the first {self.warm_up} of {self.steps} "
                 "steps, then falling along a cosine"
             )
+        rate += "; starts from the classes' shares"
         if self.batch_norm_momentum == BATCH_NORM_MOMENTUM:
             return rate
         return f"{rate}; few steps per epoch, so batch norm forgets faster (momentum {self.batch_norm_momentum:.2f})"

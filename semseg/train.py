@@ -27,6 +27,7 @@ from semseg.metrics import ConfusionMatrix
 from semseg.recipe import Recipe
 
 BEST_BY = "val_mean_iou"
+LONG = 30  # epochs from which photos are also turned and recoloured; sooner, none is known by heart
 NAMED = 8  # photos that a message lists
 
 
@@ -198,13 +199,15 @@ def make_batches(
 
 
 def _augmentation(config: RunConfig, findings: Findings | None) -> Augmentation:
-    """What suits the data, with the changes that were asked for; quarter turns need a square to turn in."""
+    """What suits data and run, with the changes that were asked for; quarter turns need a square to turn in."""
     default = Augmentation()
     if findings is not None:
         tops = findings.tops("train")
         default = suited_augmentation(tops, findings.counts("train")[:, :-1] - tops)
         if config.image_size[0] != config.image_size[1]:
             default = replace(default, quarter_turns=False)
+    if config.epochs < LONG:
+        default = replace(default, rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
     return parse_augmentation(config.augment, default) if config.augment else default
 
 

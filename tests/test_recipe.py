@@ -41,7 +41,7 @@ def test_every_size_of_run_learns_in_each_step_and_reaches_the_peak(photos, batc
 def test_a_run_of_a_single_step_takes_it_at_full_rate():
     recipe = Recipe.suited(RunConfig(epochs=1, learning_rate=0.01), 1)
     assert float(recipe.optimizer().learning_rate) == pytest.approx(0.01)
-    assert str(recipe).startswith("Muon, learning rate 0.01, falling along a cosine; few steps")
+    assert str(recipe).startswith("Muon, learning rate 0.01, falling along a cosine; starts from")
 
 
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.01), (5, 0.3981), (43, 0.8985), (44, 0.9), (5000, 0.9)])

@@ -313,6 +313,18 @@ def test_the_short_name_of_a_loss_for_two_classes_is_refused_too(dataset):
 
 
 @pytest.mark.plain
+@pytest.mark.parametrize(
+    ("epochs", "augment", "flips", "rotation", "brightness"),
+    [(1, None, 0.5, 0, 0), (29, None, 0.5, 0, 0), (30, None, 0.5, 3, 0.1), (200, None, 0.5, 3, 0.1),
+     (10, "rotation=7", 0.5, 7, 0), (200, "none", 0, 0, 0)],
+)  # fmt: skip
+def test_long_runs_are_augmented_more(dataset, epochs, augment, flips, rotation, brightness):
+    batches = make_batches(dataset, replace(CONFIG, epochs=epochs, augment=augment, workers=0))
+    found = batches[0].augmentation
+    assert (found.horizontal_flip, found.rotation, found.brightness) == (flips, rotation, brightness)
+    assert batches[1].augmentation is None
+
+
 class TestClassWeights:
     names = ("road", "sky", "pole")
 

@@ -201,11 +201,13 @@ def _write_descriptions(
 
 def _say_what_is_trained(config: RunConfig, model: "keras.Model", batches: "Batches", recipe: "Recipe") -> None:
     from semseg.distribute import device_name
+    from semseg.train import LONG
 
     size, parameters = size_text(config.image_size), f"{model.count_params():,}"
     say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
     say_about("recipe", str(recipe))
-    say_about("augment", str(batches.augmentation))
+    flips_alone = config.epochs < LONG and not config.augment
+    say_about("augment", f"{batches.augmentation}{f'; no more below {LONG} epochs' * flips_alone}")
     say_about("device", device_name())
 
 
