@@ -33,6 +33,7 @@ from semseg.data.cache import Cache
 from semseg.data.check import Findings, check_dataset
 from semseg.data.demo import make_demo
 from semseg.distribute import device_name, leave_tensorflow_out
+from semseg.kernels import ADAMW
 from semseg.recipe import Recipe, prepare
 from semseg.segmentation_model import Unet
 from semseg.train import CountEpochs, make_batches, make_class_weights, training_model
@@ -43,9 +44,16 @@ OURS = "semseg"
 class Constant(Recipe):
     """A learning rate that stays at its peak."""
 
+    def schedule(self) -> float:
+        return self.learning_rate
+
+
+class WithAdamW(Recipe):
+    """AdamW for all weights."""
+
     def optimizer(self) -> keras.optimizers.Optimizer:
-        optimizer = super().optimizer()
-        optimizer.learning_rate = self.learning_rate
+        optimizer = ADAMW(self.schedule(), weight_decay=self.weight_decay)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer
 
 
@@ -88,8 +96,10 @@ FLOORS = {
 }
 WITHOUT = {
     "cross-entropy alone": Contender(config={"loss": "cross_entropy"}),
-    "no augmentation": Contender(config={"augment": "none"}),
-    "flips alone": Contender(config={"augment": "rotation=0,brightness=0,contrast=0,saturation=0"}),
+    "AdamW": Contender(kind=WithAdamW),
+    "no flips": Contender(config={"augment": "none"}),
+    "turned and recoloured": Contender(config={"augment": "rotation=3,brightness=0.1,contrast=0.1,saturation=0.1"}),
+    "classes weighted": Contender(config={"class_weights": "effective"}),
     "constant learning rate": Contender(kind=Constant),
     "no warm-up": Contender(recipe={"warm_up": 0}),
     "no weight decay": Contender(recipe={"weight_decay": 0.0}),

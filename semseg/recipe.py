@@ -72,11 +72,14 @@ class Recipe:
             return rate
         return f"{rate}; few steps per epoch, so batch norm forgets faster (momentum {self.batch_norm_momentum:.2f})"
 
+    def schedule(self) -> "OneCycle":
+        """The learning rate at each step."""
+        return OneCycle(self.learning_rate, self.steps, self.warm_up)
+
     def optimizer(self) -> keras.optimizers.Optimizer:
-        """Muon with the learning rate of `OneCycle`."""
-        schedule = OneCycle(self.learning_rate, self.steps, self.warm_up)
+        """Muon, without weight decay for biases and normalisations."""
         accumulated = self.accumulate if self.accumulate > 1 else None
-        optimizer = Muon(schedule, weight_decay=self.weight_decay, gradient_accumulation_steps=accumulated)
+        optimizer = Muon(self.schedule(), weight_decay=self.weight_decay, gradient_accumulation_steps=accumulated)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer
 

@@ -30,7 +30,7 @@ def test_a_warm_up_longer_than_the_run_is_refused(warm_up):
 def test_every_size_of_run_learns_in_each_step_and_reaches_the_peak(photos, batch, epochs):
     per_epoch = -(-photos // batch)
     recipe = Recipe.suited(RunConfig(epochs=epochs, batch_size=batch), per_epoch)
-    schedule = recipe.optimizer()._learning_rate
+    schedule = recipe.schedule()
     found = rates(schedule, np.unique(np.linspace(0, recipe.steps - 1, 500).astype(int)))
     assert recipe.steps == epochs * per_epoch and 0 <= recipe.warm_up <= 0.1 * recipe.steps
     assert found.min() > 0 and found.max() <= recipe.learning_rate * (1 + 1e-6)
