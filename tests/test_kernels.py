@@ -5,7 +5,7 @@ from keras import layers, ops
 from twins import assert_alike, fill, photos_of, twin_of
 
 from semseg.fast_model import FastModel
-from semseg.kernels import adamw, kernel_of, softmax_statistics
+from semseg.kernels import ADAMW, kernel_of, softmax_statistics
 
 BACKEND = keras.backend.backend()
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="a kernel that only torch has")
@@ -212,5 +212,5 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "default")
 def test_adamw_takes_the_steps_of_keras(options):
     plain = {name: value for name, value in options.items() if name not in ("reload_at", "reordered_at")}
-    for found, expected in zip(descend(adamw, **options), descend(keras.optimizers.AdamW, **plain), strict=True):
+    for found, expected in zip(descend(ADAMW, **options), descend(keras.optimizers.AdamW, **plain), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)

@@ -256,9 +256,14 @@ class _FusedAdamW(AdamW):
         return states
 
     def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
-        """Nothing: the fused kernel does it."""
+        """The fused kernel does it; Keras does what that kernel does not know."""
+        if self.amsgrad:
+            super()._apply_weight_decay(variables)
 
     def _parallel_update_step(self, grads: list, variables: list[keras.Variable], learning_rate: torch.Tensor) -> None:
+        if self.amsgrad:
+            super()._parallel_update_step(grads, variables, learning_rate)
+            return
         updates = int(self.iterations) + 1
         count = torch.tensor(float(updates))
         # Keras adds epsilon before the correction for the first steps' bias, PyTorch after it.
