@@ -274,7 +274,7 @@ class TestBadInput:
     def test_a_loss_that_explodes_stops_with_its_own_code(self, pairs, tmp_path, capsys):
         arguments = ["--data", str(pairs), *SMALL, "--learning-rate", "1e30", "--epochs", "2"]
         assert main([*arguments, "--output", str(tmp_path / "out")]) == 7
-        assert "use a smaller --learning-rate" in capsys.readouterr().err
+        assert "Use a smaller --learning-rate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--epochs", "x"], ["--image-size", "12x"], ["--no-such-flag"]])
