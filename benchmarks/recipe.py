@@ -167,18 +167,19 @@ def learn(task: Task, contender: Contender, seed: int, minutes: float = 0.0) -> 
 
 
 class Results:
-    """Trainings by contender and seed, kept in a file of JSON lines."""
+    """Trainings by contender and seed, kept in a file of JSON lines; those of another setting do not count."""
 
-    def __init__(self, path: Path | None):
-        self.path, self.found = path, {}
+    def __init__(self, path: Path | None, setting: dict):
+        self.path, self.setting, self.found = path, setting, {}
         if path is not None and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 row = json.loads(line)
-                self.found[row["name"], row["seed"]] = row
+                if row["setting"] == setting:
+                    self.found[row["name"], row["seed"]] = row
 
     def get(self, name: str, seed: int, train: Callable[[], dict]) -> dict:
         if (name, seed) not in self.found:
-            row = {"name": name, "seed": seed, **train()}
+            row = {"name": name, "seed": seed, "setting": self.setting, **train()}
             self.found[name, seed] = row
             last = row["rows"][-1]
             print(f"{name}, seed {seed}: accuracy {last['accuracy']:.3f}, mean IoU {last['mean_iou']:.3f} after "
@@ -203,10 +204,6 @@ def make_task(arguments: argparse.Namespace, root: Path) -> Task:
     cache = Cache(dataset.samples, config.image_size, "benchmark", root)
     findings = check_dataset(dataset, cache=cache, image_size=config.image_size)
     return Task(dataset, findings, cache, config)
-
-
-def at_epochs(rows: list[dict], epochs: int) -> list[dict]:
-    return rows[:epochs]
 
 
 def at_minutes(rows: list[dict], minutes: float) -> list[dict]:
@@ -236,14 +233,14 @@ def against_floors(task: Task, results: Results, seeds: range, plot: Path | None
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, trainings in runs.items():
         cells = [name]
-        by_epochs = [at_epochs(run["rows"], epochs) for run in trainings]
-        by_minutes = by_epochs if name == OURS else [at_minutes(run["rows"], minutes) for run in trainings]
-        for kept, count in ((by_epochs, "minutes"), (by_minutes, "epochs")):
+        by_epochs = [run["rows"][:epochs] for run in trainings]
+        by_minutes = [run["rows"] if name == OURS else at_minutes(run["rows"], minutes) for run in trainings]
+        for kept in (by_epochs, by_minutes):
             for score in ("accuracy", "mean_iou"):
-                final = [rows[-1][score] if name == OURS else best(rows, score) for rows in kept]
-                cells.append(spread(final))
-            spent = [rows[-1]["minutes"] if count == "minutes" else len(rows) for rows in kept]
-            cells.append(f"{statistics.median(spent):.1f}" if count == "minutes" else f"{statistics.median(spent):.0f}")
+                cells.append(spread([rows[-1][score] if name == OURS else best(rows, score) for rows in kept]))
+            if kept is by_epochs:
+                cells.append(f"{statistics.median(rows[-1]['minutes'] for rows in kept):.1f}")
+        cells.append(f"{statistics.median(len(rows) for rows in by_minutes):.0f}")
         print("| " + " | ".join(cells) + " |")
     if plot is not None:
         draw(runs, plot)
@@ -304,7 +301,9 @@ def main():
         photos = ", ".join(f"{len(samples)} {name}" for name, samples in task.dataset.splits.items())
         print(f"{keras.backend.backend()} on {device_name()}, {arguments.precision}: {photos} photos, {arguments.size} "
               f"pixels, {arguments.filters} filters, {arguments.epochs} epochs\n")  # fmt: skip
-        results, seeds = Results(arguments.results), range(arguments.seeds)
+        same = ("data", "every", "epochs", "size", "filters", "precision")
+        results = Results(arguments.results, {name: getattr(arguments, name) for name in same})
+        seeds = range(arguments.seeds)
         if arguments.ablation:
             ablation(task, results, seeds)
         print(against_floors(task, results, seeds, arguments.plot))

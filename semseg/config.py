@@ -7,6 +7,7 @@ from pathlib import Path
 from semseg.errors import RunFolderError, SemsegError
 from semseg.files import replacing
 
+CLASS_WEIGHTINGS = ("none", "inverse", "effective")  # beside weights given as numbers
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -99,7 +100,7 @@ class RunConfig:
             raise SemsegError(f"--learning-rate: got {self.learning_rate}; expected a number above 0, such as 0.005")
         if self.precision not in PRECISIONS:
             raise SemsegError(f"--precision: got {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
-        if self.class_weights not in ("none", "inverse", "effective"):
+        if self.class_weights not in CLASS_WEIGHTINGS:
             parse_class_weights(self.class_weights)
         if not 0 <= self.label_smoothing < 1:
             raise SemsegError(f"--label-smoothing: got {self.label_smoothing}; expected 0 to below 1, such as 0.1")

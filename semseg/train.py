@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from semseg.config import RunConfig, parse_class_weights
+from semseg.config import CLASS_WEIGHTINGS, RunConfig, parse_class_weights
 from semseg.cost import training_bytes
 from semseg.data.augment import Augmentation, parse_augmentation, suited_augmentation
 from semseg.data.base import Dataset
@@ -236,7 +236,7 @@ def make_class_weights(config: RunConfig, findings: Findings, class_names: Seque
 
 def idle_class_weights(config: RunConfig, findings: Findings, class_names: Sequence[str]) -> list[str]:
     """The classes that were given a weight by name, and that no training photo holds."""
-    if config.class_weights in ("none", "inverse", "effective"):
+    if config.class_weights in CLASS_WEIGHTINGS:
         return []
     given = parse_class_weights(config.class_weights)
     shares = dict(zip(class_names, findings.shares("train"), strict=True))
