@@ -69,6 +69,7 @@ class Contender:
         bias: Whether the last bias starts from the classes' shares.
         normalization: Of the U-Net.
         optimizer: In place of the recipe's.
+        averaged: Whether the weights that are judged in the end are an average over the last steps.
     """
 
     config: dict = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Contender:
     bias: bool = True
     normalization: str = "batch"
     optimizer: Callable[[], keras.optimizers.Optimizer] | None = None
+    averaged: bool = False
 
 
 def floor(rate: float, batch_size: int, normalization: str) -> Contender:
@@ -94,17 +96,20 @@ FLOORS = {
     "B: batch norm, Adam 1e-4": floor(1e-4, 8, "batch"),
     "E: no batch norm, Adam 1e-3": floor(1e-3, 10, "none"),
 }
-WITHOUT = {
-    "cross-entropy alone": Contender(config={"loss": "cross_entropy"}),
+CHANGED = {
     "AdamW": Contender(kind=WithAdamW),
+    "cross-entropy alone": Contender(config={"loss": "cross_entropy"}),
     "no flips": Contender(config={"augment": "none"}),
-    "turned and recoloured": Contender(config={"augment": "rotation=3,brightness=0.1,contrast=0.1,saturation=0.1"}),
-    "classes weighted": Contender(config={"class_weights": "effective"}),
     "constant learning rate": Contender(kind=Constant),
     "no warm-up": Contender(recipe={"warm_up": 0}),
     "no weight decay": Contender(recipe={"weight_decay": 0.0}),
     "batch norm momentum .99": Contender(momentum=0.99),
     "last bias from 0": Contender(bias=False),
+    "turned and recoloured, too": Contender(
+        config={"augment": "rotation=3,brightness=0.1,contrast=0.1,saturation=0.1"}
+    ),
+    "classes weighted, too": Contender(config={"class_weights": "effective"}),
+    "weights averaged, too": Contender(averaged=True),
 }
 
 
@@ -131,11 +136,44 @@ class Judge(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.trained += (time.perf_counter() - self.began) / 60
-        scores = self.model.evaluate(self.batches, verbose=0, return_dict=True)
-        row = {name: round(float(scores[name]), 4) for name in ("accuracy", "mean_iou", "loss")}
-        self.rows.append({"minutes": round(self.trained, 3), **row})
+        self.rows.append({"minutes": round(self.trained, 3), **self.scores()})
         if epoch + 1 >= self.epochs and self.trained >= self.minutes:
             self.model.stop_training = True
+
+    def scores(self) -> dict[str, float]:
+        found = self.model.evaluate(self.batches, verbose=0, return_dict=True)
+        return {name: round(float(found[name]), 4) for name in ("accuracy", "mean_iou", "loss")}
+
+
+class Average(keras.callbacks.Callback):
+    """Averages the weights over the last 100 steps or so; in the end they are used, batch norm measured anew."""
+
+    DECAY, BATCHES = 0.99, 100
+
+    def __init__(self, network: keras.Model, batches):
+        super().__init__()
+        self.network, self.batches, self.steps = network, batches, 0
+
+    def on_train_begin(self, logs=None):
+        self.averages = [keras.ops.copy(weight.value) for weight in self.network.trainable_variables]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        kept = min(self.DECAY, self.steps / (self.steps + 10))
+        self.averages = [
+            kept * average + (1 - kept) * keras.ops.stop_gradient(weight.value)
+            for average, weight in zip(self.averages, self.network.trainable_variables, strict=True)
+        ]
+
+    def on_train_end(self, logs=None):
+        for average, weight in zip(self.averages, self.network.trainable_variables, strict=True):
+            weight.assign(average)
+        norms = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        for step in range(self.BATCHES):
+            for layer in norms:
+                layer.momentum = step / (step + 1)
+            photos, _ = self.batches[step % len(self.batches)]
+            self.network(photos, training=True)
 
 
 def learn(task: Task, contender: Contender, seed: int, minutes: float = 0.0) -> dict:
@@ -155,8 +193,11 @@ def learn(task: Task, contender: Contender, seed: int, minutes: float = 0.0) -> 
     trained.compile((contender.optimizer or recipe.optimizer)(), jit_compile=keras.backend.backend() == "jax")
     judge = Judge(val, config.epochs, minutes)
     most = config.epochs if contender.optimizer is None else 100 * config.epochs
+    callbacks = [CountEpochs(train), judge, *([Average(model, train)] if contender.averaged else [])]
     try:
-        trained.fit(train, epochs=most, shuffle=False, verbose=0, callbacks=[CountEpochs(train), judge])
+        trained.fit(train, epochs=most, shuffle=False, verbose=0, callbacks=callbacks)
+        if contender.averaged:
+            judge.rows[-1] |= judge.scores()
     finally:
         train.close()
         val.close()
@@ -254,16 +295,15 @@ def against_floors(task: Task, results: Results, seeds: range, plot: Path | None
 
 
 def ablation(task: Task, results: Results, seeds: range) -> None:
-    print("\n| recipe | accuracy | mean IoU | difference to ours, by seed | minutes |\n| --- | --- | --- | --- | --- |")
+    print("\n| recipe | accuracy | mean IoU | difference to ours, by seed |\n| --- | --- | --- | --- |")
     ours = [results.get(OURS, seed, lambda seed=seed: learn(task, Contender(), seed))["rows"][-1] for seed in seeds]
-    for name, contender in {OURS: Contender(), **WITHOUT}.items():
+    for name, contender in {OURS: Contender(), **CHANGED}.items():
         last = [
             results.get(name, seed, lambda seed=seed, c=contender: learn(task, c, seed))["rows"][-1] for seed in seeds
         ]
         gaps = [f"{a['mean_iou'] - b['mean_iou']:+.3f}" for a, b in zip(last, ours, strict=True)]
         scores = [spread([row[score] for row in last]) for score in ("accuracy", "mean_iou")]
-        minutes = statistics.median(row["minutes"] for row in last)
-        print(f"| {name} | {' | '.join(scores)} | {'' if name == OURS else ' '.join(gaps)} | {minutes:.1f} |")
+        print(f"| {name} | {' | '.join(scores)} | {'' if name == OURS else ' '.join(gaps)} |")
 
 
 def draw(runs: dict[str, list[dict]], path: Path) -> None:
@@ -288,7 +328,7 @@ def main():
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--filters", type=int, default=16)
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--ablation", action="store_true", help="each part of the recipe taken out once, too")
+    parser.add_argument("--ablation", action="store_true", help="our recipe changed in one part at a time, too")
     parser.add_argument("--results", type=Path, help="file of trainings, kept and not repeated")
     parser.add_argument("--plot", type=Path, help="file for the picture")
     arguments = parser.parse_args()

@@ -132,7 +132,7 @@ def prepare(model: keras.Model, recipe: Recipe, shares: Sequence[float] | None =
         model: From `build_model`, not trained yet.
         recipe: Its `batch_norm_momentum` is the most that layers may have.
         shares: Of the classes among the counted pixels, `(K,)`; the last bias then starts where a network that sees
-            nothing gives just these probabilities. None leaves it as it is.
+            nothing gives just these probabilities. None leaves it as it is, and so does a bias that has been learnt.
     """
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -144,8 +144,8 @@ def prepare(model: keras.Model, recipe: Recipe, shares: Sequence[float] | None =
 
 
 def _start_from(layer: keras.layers.Layer, log_shares: np.ndarray) -> None:
-    """Sets the bias of a layer that gives logits; what is no such layer is left as it is."""
+    """Sets the bias of a layer that gives logits, if it is still 0; what is no such layer is left as it is."""
     bias = getattr(layer, "bias", None)
     logits = log_shares[1:] - log_shares[:1] if len(log_shares) == 2 else log_shares - log_shares.mean()
-    if bias is not None and tuple(bias.shape) == logits.shape:
+    if bias is not None and tuple(bias.shape) == logits.shape and not ops.any(bias):
         bias.assign(logits)

@@ -73,6 +73,12 @@ class TestPrepare:
         momenta = {x.momentum for x in self.prepared(3, None).layers if hasattr(x, "momentum")}
         assert momenta == {Recipe.suited(RunConfig(), 5).batch_norm_momentum}
 
+    def test_a_bias_that_was_learnt_stays(self):
+        model = Unet((16, 16, 3), 3, filters=4, depth=1)
+        model.get_layer("logits").bias.assign([1.0, 2.0, 3.0])
+        prepare(model, Recipe.suited(RunConfig(), 5), np.array([0.5, 0.3, 0.2]))
+        assert keras.ops.convert_to_numpy(model.get_layer("logits").bias).tolist() == [1, 2, 3]
+
     def test_a_head_of_another_kind_is_left_as_it_is(self):
         inputs = keras.Input((8, 8, 3))
         outputs = keras.layers.UpSampling2D(2)(keras.layers.Conv2D(3, 1, strides=2, bias_initializer="ones")(inputs))

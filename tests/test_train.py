@@ -14,11 +14,12 @@ from semseg.config import RunConfig
 from semseg.data import open_dataset
 from semseg.data.batches import Batches
 from semseg.data.cache import Cache
-from semseg.data.check import Findings
+from semseg.data.check import Findings, check_dataset
 from semseg.errors import DataError, NonFiniteLossError, ResourceError, SemsegError
 from semseg.losses import SegmentationLoss, effective_number_weights, inverse_frequency_weights
 from semseg.metrics import confusion_matrix, scores
 from semseg.predict import ids_of_logits
+from semseg.recipe import Recipe, prepare
 from semseg.segmentation_model import Unet
 from semseg.train import (
     KeepBest,
@@ -232,6 +233,22 @@ def test_a_compiler_that_fails_is_told_and_done_without(dataset, trained, tmp_pa
     told = ["does not work here (no compiler); training without"]
     assert lines == ([] if keras.backend.backend() == "jax" else told)  # JAX always compiles
     assert history[-1]["loss"] == pytest.approx(trained[1][-1]["loss"], rel=0.05)
+
+
+@pytest.mark.parametrize(("photos", "epochs", "accuracy"), [(12, 1, 0.4), (1, 60, 0.95)])
+def test_the_shortest_run_learns_something_and_the_longest_all_there_is(pairs, tmp_path, photos, epochs, accuracy):
+    dataset = open_dataset(pairs)
+    dataset.splits = {"train": dataset.splits["train"][:photos], "val": dataset.splits["train"][:1]}
+    config = replace(CONFIG, epochs=epochs, filters=8, augment="none")
+    keras.utils.set_random_seed(0)
+    model = Unet((32, 32, 3), dataset.num_logits, filters=8, depth=DEPTH)
+    batches = make_batches(dataset, config)
+    recipe = Recipe.suited(config, len(batches[0]))
+    prepare(model, recipe, check_dataset(dataset).shares("train"))
+    paths = {"model_path": tmp_path / "model.keras", "results_path": tmp_path / "results.csv"}
+    history = train_model(model, batches, config, recipe=recipe, **paths)
+    assert history[-1]["val_accuracy"] > accuracy
+    assert all(np.isfinite(list(row.values())).all() for row in history)
 
 
 class TestMemory:
