@@ -32,6 +32,7 @@ class Recipe:
         weight_decay: Of the kernels; biases and normalisations have none.
         accumulate: Batches whose gradients are averaged for one change of the weights.
         batch_norm_momentum: The most that moving averages keep of themselves at a step.
+        precision: In which Muon looks for its steps: `"bfloat16"` where the network computes in it, else `"float32"`.
     """
 
     steps: int
@@ -40,6 +41,7 @@ class Recipe:
     weight_decay: float
     accumulate: int
     batch_norm_momentum: float
+    precision: str
 
     @classmethod
     def suited(cls, config: RunConfig, steps_per_epoch: int) -> "Recipe":
@@ -57,6 +59,7 @@ class Recipe:
             weight_decay=WEIGHT_DECAY,
             accumulate=config.accumulate,
             batch_norm_momentum=min(BATCH_NORM_MOMENTUM, FORGOTTEN ** (1 / steps_per_epoch)),
+            precision="bfloat16" if config.precision == "mixed_bfloat16" else "float32",
         )
 
     def __str__(self) -> str:
@@ -79,7 +82,12 @@ class Recipe:
     def optimizer(self) -> keras.optimizers.Optimizer:
         """Muon, without weight decay for biases and normalisations."""
         accumulated = self.accumulate if self.accumulate > 1 else None
-        optimizer = Muon(self.schedule(), weight_decay=self.weight_decay, gradient_accumulation_steps=accumulated)
+        optimizer = Muon(
+            self.schedule(),
+            weight_decay=self.weight_decay,
+            precision=self.precision,
+            gradient_accumulation_steps=accumulated,
+        )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer
 
