@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "fast_model": {"kernels"},
     "segmentation_model": set(),
     "data": {"utils_func", "palettes"},
-    "predict": {"utils_func"},
+    "predict": {"utils_func", "palettes"},
     "report": {"utils_func", "palettes"},
     "architectures": {"segmentation_model"},
     "cost": {"predict", "distribute"},
