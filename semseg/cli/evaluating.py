@@ -89,7 +89,7 @@ def _judge(
     facts: dict[str, str | None],
 ) -> None:
     from semseg.distribute import device_name
-    from semseg.predict import predictor, with_flips
+    from semseg.predict import Segmenter, predictor, with_flips
 
     predict_batch, flips = predictor(model, config.batch_size), facts["flips"]
     if flips:
@@ -100,9 +100,8 @@ def _judge(
     archived = archive(output, EVALUATION_FILES)
     if archived:
         say_about("earlier", f"moved the files of the evaluation before to {archived}")
-    evaluation = judge(
-        predict_batch, dataset, split, output, image_size=config.image_size, batch_size=config.batch_size, facts=facts
-    )
+    segmenter = Segmenter(predict_batch, config.image_size, dataset.palette)
+    evaluation = judge(segmenter, dataset, split, output, batch_size=config.batch_size, facts=facts)
     _draw(output, dataset, split, predict_batch, evaluation, config.image_size)
     seen = f"seen at {size_text(config.image_size)}" + (", with flips" if flips else "")
     headline = f"Scores on {split} ({facts['note']}), {seen}, at the masks' own size:"
