@@ -104,6 +104,7 @@ def _facts(folder: Path, name: str) -> "RunFacts":
             matrix=matrix,
             pictures=(pictures := read_album(folder / ALBUM)),
             drawings={kind: folder / name for kind, name in _DRAWINGS.items() if (folder / name).is_file()},
+            notes=run.noted.get("found", {}).get("notes", []),
             commands=_commands(run, folder),
             missing=_missing(matrix, pictures, folder),
         )
@@ -155,8 +156,6 @@ def _data(run: "Run", palette: "Palette") -> dict[str, str]:
     facts["Pixels that the network sees"] = size_text(run.config.image_size)
     if "ignored_share" in run.metrics:
         facts["Ignored pixels"] = f"{percent(run.metrics['ignored_share'])} of {run.metrics['split']}"
-    if found.get("notes"):
-        facts["Worth knowing"] = "\n".join(found["notes"])
     return facts
 
 
@@ -188,7 +187,7 @@ def _commands(run: "Run", folder: Path) -> list[tuple[str, str]]:
         ("Judge it again, with the worst and the best photos and how sure it may be believed", _command("evaluate", place)),
         ("Judge it on other photos with masks", _command("evaluate", place, "--data", "DIR")),
         ("Compare it with another run", _command("compare", place, "OTHER_RUN")),
-        ("Look at its curves in TensorBoard", shlex.join(["tensorboard", "--logdir", str(folder / "tensorboard")])),
+        ("See its curves and pictures in TensorBoard (pip install tensorboard)", shlex.join(["tensorboard", "--logdir", str(folder / "tensorboard")])),
         ("Train it again, just so", _command("train", *asked, "--backend", run.config.backend) if "--backend" not in asked else _command("train", *asked)),
         ("Make this page anew", _command("report", place)),
     ]  # fmt: skip

@@ -78,10 +78,9 @@ def _grid(places: _Places, ticks: Sequence[float], epochs: int) -> Markup:
         parts.append(Markup('<text x="{}" y="{}" dy=".35em" text-anchor="end">{}</text>').format(
             LEFT - 8, places.y(tick), _number(tick)))  # fmt: skip
     step = max(1, round(_step((epochs - 1) / 6)))
-    shown = [1] if epochs < 3 else []
-    for epoch in [*shown, *range(step if step > 1 else 1 + len(shown), epochs + 1, step)]:
+    for epoch in [1, *range(step if step > 1 else 2, epochs + 1, step)]:
         parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            places.x(epoch), HEIGHT - BOTTOM + 20, epoch))  # fmt: skip
+            places.x(epoch), HEIGHT - BOTTOM + 20, f"epoch {epoch}" if epoch == 1 else epoch))  # fmt: skip
     return Markup("").join(parts)
 
 

@@ -58,6 +58,7 @@ class RunFacts:
         matrix: int64 `(K, K)`, rows truth, columns prediction; None where the run did not keep it.
         pictures: Photos with truth and prediction.
         drawings: `"architecture"` and `"batch"`: pictures in the run folder, as far as they are there.
+        notes: What should be known of the data, a line each.
         commands: What can be done next, and the command that does it.
         missing: What the page would show of a newer run, in words.
     """
@@ -73,6 +74,7 @@ class RunFacts:
     matrix: np.ndarray | None = None
     pictures: Sequence[Picture] = ()
     drawings: Mapping[str, Path] = field(default_factory=dict)
+    notes: Sequence[str] = ()
     commands: Sequence[tuple[str, str]] = ()
     missing: Sequence[str] = ()
 
@@ -112,6 +114,8 @@ class RunFacts:
         charts = []
         for column, title in CURVES.items():
             kinds = {"training": (column, "b"), "validation": (f"val_{column}", "a")}
+            if column == "learning_rate":
+                kinds = {title: (column, "ink")}
             lines = [
                 Line(kind, [row[name] for row in self.history], style)
                 for kind, (name, style) in kinds.items()

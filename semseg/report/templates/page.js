@@ -58,8 +58,9 @@
     const chosen = {};
     for (const input of every(section, ".choice input:checked")) chosen[input.name] = input.value;
     for (const shot of every(section, ".shot")) {
-      const groups = shot.dataset.groups.split(" ");
-      shot.hidden = Boolean(chosen.group) && chosen.group !== "all" && !groups.includes(chosen.group);
+      const grouped = Boolean(chosen.group) && chosen.group !== "all";
+      shot.hidden = grouped && !(chosen.group in shot.dataset);
+      shot.style.order = grouped ? shot.dataset[chosen.group] || 0 : 0;
       for (const layer of every(shot, ".layer")) {
         layer.classList.toggle("left", layer.dataset.layer === chosen.left);
         layer.classList.toggle("right", layer.dataset.layer === chosen.right);
