@@ -33,7 +33,9 @@ MAY_IMPORT = {
     "segmentation_model": set(),
     "data": {"utils_func", "palettes"},
     "predict": {"utils_func", "palettes"},
-    "report": {"utils_func", "palettes"},
+    "album": {"utils_func", "palettes", "data"},
+    "report": {"utils_func", "palettes", "album"},
+    "tensorboard": set(),
     "architectures": {"segmentation_model"},
     "cost": {"predict", "distribute"},
     "compare": {"config"},
@@ -46,6 +48,7 @@ MAY_IMPORT = {
 }
 OWNERS = {
     "matplotlib": {"report"},
+    "jinja2": {"report"},
     "argparse": {"cli"},
     "torch": {"distribute", "kernels"},
     "tensorflow": {"distribute", "kernels"},

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import json
-import os
 import shlex
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ if TYPE_CHECKING:  # rooms that load OpenCV, matplotlib or SciPy are imported wh
 
 REPORT_FILE = "report.html"
 ALBUM = "report"  # the folder of the page's pictures
+EVENTS = "tensorboard"  # the folder of the event files
 SEVERAL = f"{RunConfig.output}/runs.html"
 _DRAWINGS = {"architecture": "model_arch.png", "batch": "train_batch.png"}
 _SPLIT_NAMES = {"train": "Training photos", "val": "Validation photos", "test": "Test photos"}
@@ -90,26 +90,27 @@ def _facts(folder: Path, name: str) -> "RunFacts":
 
     run = read_run(folder, with_model=False)
     try:
-        palette, matrix = _palette(folder), _matrix(folder)
-        shares = _class_shares(run, palette)
+        palette, pictures = _palette(folder), read_album(folder / ALBUM)
+        matrix = _matrix(folder, palette.num_classes)
         return RunFacts(
             name=name or f"{run.config.model} on {Path(run.config.data).name or run.config.data}",
+            photos=len(run.photos),
             metrics=run.metrics,
             history=run.history,
             settings=_settings(run),
             environment=_environment(run),
             data=_data(run, palette),
             palette=palette,
-            class_shares=shares,
+            class_shares=_class_shares(run, palette),
             matrix=matrix,
-            pictures=(pictures := read_album(folder / ALBUM)),
+            pictures=pictures,
             drawings={kind: folder / name for kind, name in _DRAWINGS.items() if (folder / name).is_file()},
             notes=run.noted.get("found", {}).get("notes", []),
             commands=_commands(run, folder),
             missing=_missing(matrix, pictures, folder),
         )
     except SemsegError as error:
-        raise RunFolderError(str(error)) from None
+        raise RunFolderError(f"{folder}: {str(error).removeprefix(f'{folder}: ')}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{folder}: cannot be read as a run ({error!r}); train it again") from None
 
@@ -120,13 +121,16 @@ def _palette(folder: Path) -> "Palette":
     return Palette.from_dict(json.loads((folder / "classes.json").read_text(encoding="utf-8")), source="file")
 
 
-def _matrix(folder: Path) -> "np.ndarray | None":
+def _matrix(folder: Path, num_classes: int) -> "np.ndarray | None":
     import numpy as np
 
     if not (folder / MATRIX_FILE).is_file():
         return None
     with (folder / MATRIX_FILE).open(newline="", encoding="utf-8") as file:
-        return np.array([[int(pixels) for pixels in row[1:]] for row in list(csv.reader(file))[1:]], np.int64)
+        matrix = np.array([[int(pixels) for pixels in row[1:]] for row in list(csv.reader(file))[1:]], np.int64)
+    if matrix.shape != (num_classes, num_classes):
+        raise ValueError(f"{MATRIX_FILE} is not of {num_classes} classes")
+    return matrix
 
 
 def _class_shares(run: "Run", palette: "Palette") -> list[float]:
@@ -149,7 +153,8 @@ def _missing(matrix: "np.ndarray | None", pictures: list, folder: Path) -> list[
 def _data(run: "Run", palette: "Palette") -> dict[str, str]:
     """What the data were, in words."""
     found = run.noted.get("found", {})
-    facts = {"Folder": run.config.data, "Task": f"{run.noted.get('task', 'segmentation')}, {palette.num_classes} classes"}
+    task = run.noted.get("task", "segmentation")
+    facts = {"Folder": run.config.data, "Task": f"{task}, {palette.num_classes} classes"}
     facts |= {_SPLIT_NAMES.get(split, f"Photos of {split}"): f"{count:,}" for split, (count, _) in run.splits.items()}
     if found.get("sizes"):
         facts["Pixels of a photo"] = ", ".join(found["sizes"][:3]) + (" ..." if len(found["sizes"]) > 3 else "")
@@ -181,16 +186,18 @@ def _environment(run: "Run") -> dict[str, str]:
 
 def _commands(run: "Run", folder: Path) -> list[tuple[str, str]]:
     """What can be done with a run, and how."""
-    place = str(folder)
-    asked = to_flags(run.config, without_defaults=True)
+    place, asked = str(folder), to_flags(run.config, without_defaults=True)
+    if "--backend" not in asked:
+        asked += ["--backend", run.config.backend]
+    logs = shlex.join(["tensorboard", "--logdir", str(folder / EVENTS)])
     return [
-        ("Judge it again, with the worst and the best photos and how sure it may be believed", _command("evaluate", place)),
+        ("Judge it again: the worst and the best photos, and how sure it may be believed", _command("evaluate", place)),
         ("Judge it on other photos with masks", _command("evaluate", place, "--data", "DIR")),
         ("Compare it with another run", _command("compare", place, "OTHER_RUN")),
-        ("See its curves and pictures in TensorBoard (pip install tensorboard)", shlex.join(["tensorboard", "--logdir", str(folder / "tensorboard")])),
-        ("Train it again, just so", _command("train", *asked, "--backend", run.config.backend) if "--backend" not in asked else _command("train", *asked)),
+        ("See its curves and pictures in TensorBoard (pip install tensorboard)", logs),
+        ("Train it again, just so", _command("train", *asked)),
         ("Make this page anew", _command("report", place)),
-    ]  # fmt: skip
+    ]
 
 
 def _command(*words: str) -> str:

@@ -26,7 +26,7 @@ from semseg.cli.opening import (
     say_what_was_found,
 )
 from semseg.cli.output import check_output
-from semseg.cli.reporting import ALBUM, REPORT_FILE, write_report
+from semseg.cli.reporting import ALBUM, EVENTS, REPORT_FILE, write_report
 from semseg.cli.splits import SPLITS_FILE, photo_name, split_note, splits_of, write_splits
 from semseg.config import RunConfig
 from semseg.errors import RunFolderError
@@ -46,7 +46,6 @@ if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported wh
     from semseg.recipe import Recipe
     from semseg.tensorboard import EventLog
 
-EVENTS = "tensorboard"
 RUN_FILES = (  # beside the model's own file
     *JUDGED_FILES, CITYSCAPES_FILE, "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png",
     "model_arch_layers.png", "results.csv", "classes.json", "config.json", SPLITS_FILE, REPORT_FILE,

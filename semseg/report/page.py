@@ -39,6 +39,7 @@ CURVES = {
     "mean_iou": "Mean IoU", "loss": "Loss", "accuracy": "Pixel accuracy", "learning_rate": "Learning rate",
 }  # fmt: skip
 SERIES = "abcdefgh"  # the page's colours of series
+NONE = "\N{EN DASH}"  # in place of a score that does not exist
 _WIDEST = 1400  # pixels of a drawing
 
 
@@ -48,6 +49,7 @@ class RunFacts:
 
     Attributes:
         name: What to call it.
+        photos: On how many it was judged.
         metrics: All of metrics.json.
         history: The rows of results.csv.
         settings: What the run was asked to do, by name.
@@ -64,6 +66,7 @@ class RunFacts:
     """
 
     name: str
+    photos: int
     metrics: Mapping
     history: Sequence[Mapping[str, float]]
     settings: Mapping[str, str]
@@ -94,7 +97,12 @@ class RunFacts:
         """Name, colour, share and scores of each class."""
         per_class = self.metrics["per_class"]
         return [
-            {"name": name, "color": css_color(color), "share": share, "scores": per_class.get(name, {})}
+            {
+                "name": name,
+                "color": css_color(color),
+                "share": share,
+                "scores": {score: per_class.get(name, {}).get(score) for score in CLASS_COLUMNS},
+            }
             for name, color, share in zip(self.palette.names, self.palette.colors, self.class_shares, strict=True)
         ]
 
@@ -158,7 +166,7 @@ def save_runs_page(runs: Sequence[RunFacts], path: str | Path, commands: Sequenc
         The path.
     """
     same_classes = all(run.palette.names == runs[0].palette.names for run in runs)
-    judged = {(run.metrics["split"], run.metrics.get("images")) for run in runs}
+    judged = {(run.metrics["split"], run.photos) for run in runs}
     shots = _shared_shots(runs) if same_classes else []
     told = [{**run.settings, **run.environment} for run in runs]
     settings = list(dict.fromkeys(name for of in told for name in of))
@@ -211,7 +219,8 @@ def _shot(picture: Picture, palette: Palette) -> dict:
 
 def _described(picture: Picture) -> dict:
     height, width = picture.truth.shape
-    return {"name": drawable(picture.name), "scores": picture.scores, "ranks": picture.ranks, "size": (width, height)}
+    scores = {name: picture.scores.get(name) for name in ("iou", "accuracy", "confidence")}
+    return {"name": drawable(picture.name), "scores": scores, "ranks": picture.ranks, "size": (width, height)}
 
 
 def _shared_shots(runs: Sequence[RunFacts]) -> list[dict]:
@@ -270,11 +279,11 @@ def css_color(color: Sequence[int]) -> str:
 
 def _score(value: float | None, digits: int = 3) -> str:
     """A score; a dash where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return NONE if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}" if share >= 0.001 else "<0.1%" if share else "0%"
+    return NONE if share is None else f"{share:.1%}" if share >= 0.001 else "<0.1%" if share else "0%"
 
 
 def _write(path: str | Path, template: str, **values: object) -> Path:
@@ -288,7 +297,7 @@ def _write(path: str | Path, template: str, **values: object) -> Path:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     text = environment.get_template(template).render(
-        **values, style=style, script=Markup(script), script_digest=digest
+        **values, style=style, script=Markup(script), script_digest=digest, none_there=NONE
     )
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
