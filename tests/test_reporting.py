@@ -19,6 +19,7 @@ pytestmark = pytest.mark.plain
 
 EVIL = "<script>alert(1)</script>\"'&é.png"
 SKY, ROAD = (70, 130, 180), (128, 64, 128)
+NONE = "\N{EN DASH}"
 PHOTO = (230, 200, 40)
 
 
@@ -123,8 +124,8 @@ def test_the_figures_are_those_of_the_run(page):
         assert shown in read.text, shown
     classes, matrix = read.tables
     assert classes[1:] == [
-        ["sky", "75.0%", "0.432", "0.600", "–", "0.500", "0.250", "0.100", "0.200"],
-        ["road", "25.0%", "–", "0.600", "–", "0.500", "0.250", "0.100", "0.200"],
+        ["sky", "75.0%", "0.432", "0.600", NONE, "0.500", "0.250", "0.100", "0.200"],
+        ["road", "25.0%", NONE, "0.600", NONE, "0.500", "0.250", "0.100", "0.200"],
     ]
     assert matrix == [["truth, % predicted as", "sky", "road"], ["sky", "75", "25"]]
 
@@ -148,9 +149,7 @@ def test_names_stay_text_and_nothing_is_loaded_from_elsewhere(which, request):
     assert read.tags.count("script") == 1
     assert all(address.startswith(("#", "data:")) for address in read.addresses)
     text = path.read_text(encoding="utf-8")
-    assert not re.search(
-        r"(https?:)?//(?! )\w", re.sub(r"data:[^\"]*", "", text.split("</style>")[1].split("<script>")[0])
-    )
+    assert "http://" not in text and "https://" not in text
     assert "url(" not in text and "@import" not in text
     assert len(text) < 5e6
 

@@ -54,7 +54,7 @@ def commands(argv: Sequence[str] | None = None) -> int:
 
 
 _DESCRIPTION = """Trains a network to name the class of every pixel, from a folder of photos and masks. Without --data
-and without pictures in images/, a small drawn demo set is made there first. Look at outputs/pred_*.png afterwards."""
+and without pictures in images/, a small drawn demo set is made there first. Open outputs/report.html afterwards."""
 _CHECKS = """Looks at every file of a data set; says what is in there and what is wrong. Writes data.png, data.json and
 a classes.json that can be edited and given to --classes."""
 _EVALUATES = """Judges a trained network on the masks of a data set: every score with its interval, per class and per
