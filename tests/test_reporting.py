@@ -4,6 +4,7 @@ import html.parser
 import io
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from semseg.album import Album, write_album
 from semseg.cli import commands
-from semseg.config import RunConfig
+from semseg.config import RunConfig, to_flags
 from semseg.palettes import Palette
 from semseg.report.charts import Line, line_chart
 
@@ -100,6 +101,7 @@ class Reader(html.parser.HTMLParser):
         self.tags.append(tag)
         self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action", "data")]
         self._open.append(tag)
+        self.text += "\n" * (tag == "code")
         if tag == "table":
             self.tables.append([])
         elif tag == "tr":
@@ -131,10 +133,6 @@ def test_the_figures_are_those_of_the_run(page):
 
 
 def test_the_commands_are_such_that_a_shell_understands(page, run):
-    import shlex
-
-    from semseg.config import to_flags
-
     (trained,) = [line for line in Reader(page).text.splitlines() if line.startswith("python -m semseg train")]
     config = RunConfig.read(run / "config.json")
     assert shlex.split(trained)[4:-2] == to_flags(config, without_defaults=True)
