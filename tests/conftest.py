@@ -50,7 +50,9 @@ def browser():
     if path is None:
         pytest.skip("no Chromium is installed")
     with driver.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=120_000)
+        started = playwright.chromium.launch(  # its sandbox refuses to start as root; the pages are our own
+            executable_path=path, args=["--no-sandbox"], timeout=120_000
+        )
         yield started
         started.close()
 
