@@ -159,7 +159,7 @@ def test_several_runs_stand_side_by_side(both):
     assert scores[1][0] != scores[2][0]
     assert [row[1] for row in scores[1:]] == ["0.4320.401 to 0.467", "0.5680.401 to 0.467"]
     assert classes[1] == ["sky", "75.0%", "0.432", "0.568"]
-    assert ["model", "unet", "resunet"] in settings
+    assert ["model", "unet", "resunet"] in settings and ["seed", "0", "0"] in settings
     assert read.text.count("The same photos by each") == 1
 
 

@@ -166,7 +166,8 @@ def _data(run: "Run", palette: "Palette") -> dict[str, str]:
 
 def _settings(run: "Run") -> dict[str, str]:
     """What was asked for, under the flags' names, and how it learned and was augmented."""
-    values = {name.replace("_", " "): value for name, value in vars(run.config).items() if value not in (None, False)}
+    asked = vars(run.config).items()
+    values = {name.replace("_", " "): value for name, value in asked if value is not None and value is not False}
     values["image size"] = size_text(run.config.image_size)
     for part in ("recipe", "augmentation"):
         values |= {f"{part}: {name.replace('_', ' ')}": of for name, of in run.noted.get(part, {}).items()}
