@@ -123,14 +123,18 @@ class Difference:
         )
 
 
-def missing_files(folder: Path) -> list[str]:
+def missing_files(folder: Path, with_model: bool = True) -> list[str]:
     """What a finished run would have written and this folder does not hold."""
     missing = [name for name in ("config.json", *FINISHED_FILES) if not (folder / name).is_file()]
-    return missing + ([] if any(folder.glob("*_model.keras")) else ["*_model.keras"])
+    return missing + (["*_model.keras"] if with_model and not any(folder.glob("*_model.keras")) else [])
 
 
-def read_run(folder: str | Path) -> Run:
+def read_run(folder: str | Path, with_model: bool = True) -> Run:
     """Reads what `train` left in a folder.
+
+    Args:
+        folder: Where it lies.
+        with_model: Whether the model must be there, too.
 
     Raises:
         RunFolderError: It is no folder of a run, the run did not finish, or a file of it cannot be read or lacks what
@@ -141,7 +145,7 @@ def read_run(folder: str | Path) -> Run:
         what = "is a file" if folder.exists() else "no such folder"
         raise RunFolderError(f"{folder}: {what}; expected the folder of a finished run")
     config = RunConfig.read(folder / "config.json")
-    if missing := missing_files(folder):
+    if missing := missing_files(folder, with_model):
         raise RunFolderError(f"{folder}: the run did not finish, {', '.join(missing)} is missing; train it again")
     try:
         noted = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -129,6 +129,28 @@ class RunConfig:
             temporary.write_text(json.dumps({**asdict(self), **extra}, indent=2) + "\n", encoding="utf-8")
 
 
+def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
+    """The flags of `train` that ask for this run.
+
+    Args:
+        config: The run.
+        without_defaults: Leave those out that have their default.
+
+    Example:
+        >>> to_flags(RunConfig(image_size=(64, 96), remat=True), without_defaults=True)
+        ['--image-size', '64x96', '--remat']
+    """
+    flags, defaults = [], RunConfig()
+    for name, value in asdict(config).items():
+        flag = "--" + name.replace("_", "-")
+        if value is None or value is False or (without_defaults and value == getattr(defaults, name)):
+            continue
+        flags.append(flag)
+        if value is not True:
+            flags.append("x".join(map(str, value)) if name == "image_size" else str(value))
+    return flags
+
+
 def parse_class_weights(text: str) -> list[float] | dict[str, float]:
     """Reads class weights: one number of at least 0 for each class, or some by name.
 

@@ -1,5 +1,6 @@
 """How good a network is on a split: one confusion matrix over all of it, at the masks' own size."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ from semseg.metrics import (
 from semseg.predict import PredictBatch, confidence_of_logits, ids_of_logits, predict_logits
 
 CLASS_SCORES = (*PER_CLASS_SCORES, "boundary_iou", "boundary_f")
-IMAGE_SCORES = ("accuracy", *CLASS_SCORES, "calibration_error")
+IMAGE_SCORES = ("accuracy", *CLASS_SCORES, "calibration_error", "confidence")
 ALL = "all"  # the splits of a data set together
 
 
@@ -34,7 +35,8 @@ class ImageResult:
         counts: int64 `(3, K)`: see `metrics.class_counts`.
         ignored: Pixels left out.
         distance: Of the boundary scores, in pixels.
-        scores: A number for each of `IMAGE_SCORES`, those of classes as means over the classes of this photo.
+        scores: A number for each of `IMAGE_SCORES`, those of classes as means over the classes of this photo;
+            `confidence` is the mean probability of the predicted class over the counted pixels.
     """
 
     sample: Sample
@@ -42,6 +44,9 @@ class ImageResult:
     ignored: int
     distance: int
     scores: dict[str, float]
+
+
+OnImage = Callable[[ImageResult, np.ndarray, np.ndarray, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ def evaluate_split(
     image_size: tuple[int, int],
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] | None = None,
+    on_image: OnImage | None = None,
 ) -> Evaluation:
     """Predicts every sample of a split and compares it with the truth.
 
@@ -105,6 +111,8 @@ def evaluate_split(
         image_size: (h, w) that the network sees; the logits are resized to the mask's own size.
         batch_size: Photos per call.
         on_progress: Called with (photos done, photos in all).
+        on_image: Called with each photo's result, the photo uint8 `(H, W, 3)`, its truth and its prediction, uint8
+            ids `(H, W)`, so that nobody need predict it again for a picture.
 
     Raises:
         SemsegError: There is no such split.
@@ -116,11 +124,14 @@ def evaluate_split(
         chunk = samples[start : start + batch_size]
         photos, truths = zip(*(dataset.load(sample) for sample in chunk), strict=True)
         predictions = predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size)
-        for sample, truth, logits in zip(chunk, truths, predictions, strict=True):
-            of_image = _judge(truth, logits, k)
+        for sample, photo, truth, logits in zip(chunk, photos, truths, predictions, strict=True):
+            prediction = ids_of_logits(logits)
+            of_image = _judge(truth, prediction, confidence_of_logits(logits), k)
             matrix += of_image[0]
             boundaries, bins = boundaries + of_image[1], bins + of_image[2]
             images.append(_result(sample, truth, *of_image))
+            if on_image:
+                on_image(images[-1], photo, truth, prediction)
         if on_progress:
             on_progress(len(images), len(samples))
     return Evaluation(matrix, boundaries, bins, images)
@@ -141,13 +152,14 @@ def samples_of(dataset: Dataset, split: str) -> Sequence[Sample]:
     return dataset.splits[split]
 
 
-def _judge(truth: np.ndarray, logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _judge(
+    truth: np.ndarray, prediction: np.ndarray, confidence: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Confusion matrix, boundary counts and calibration bins of one photo."""
-    prediction = ids_of_logits(logits)
     return (
         confusion_matrix(truth, prediction, k),
         boundary_counts(truth, prediction, k, boundary_distance(truth.shape)),
-        calibration_bins(truth, prediction, confidence_of_logits(logits)),
+        calibration_bins(truth, prediction, confidence),
     )
 
 
@@ -161,6 +173,7 @@ def _result(
         "boundary_iou": borders["macro_boundary_iou"],
         "boundary_f": borders["macro_boundary_f"],
         "calibration_error": expected_calibration_error(bins),
+        "confidence": float(bins[2].sum() / bins[0].sum()) if bins[0].any() else math.nan,
     }
     ignored = truth.size - int(matrix.sum())
     return ImageResult(sample, class_counts(matrix), ignored, boundary_distance(truth.shape), values)

@@ -1,11 +1,13 @@
 """Class ids for photos of any size, from a function `predict_batch` that gives logits."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from semseg.errors import SemsegError
+from semseg.palettes import Palette
 from semseg.utils_func import resize_photo
 
 PredictBatch = Callable[[np.ndarray], np.ndarray]
@@ -13,6 +15,22 @@ FLIPS: dict[str, Sequence[tuple[int, ...]]] = {  # the axes of (N, H, W, C) that
     "horizontal": ((), (2,)),
     "both": ((), (2,), (1,), (1, 2)),
 }
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A trained network, whichever runtime computes it.
+
+    Attributes:
+        predict_batch: From photos uint8 `(N, h, w, 3)`, N at least 1, to logits float32 `(N, h, w, K)` or, for two
+            classes, `(N, h, w, 1)`.
+        image_size: (h, w) that it sees; photos of other sizes are resized to it, see `predict_logits`.
+        palette: Names and colours of the classes.
+    """
+
+    predict_batch: PredictBatch
+    image_size: tuple[int, int]
+    palette: Palette
 
 
 def predictor(model, batch_size: int = 8) -> PredictBatch:

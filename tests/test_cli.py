@@ -20,9 +20,10 @@ from semseg.utils_func import read_image
 
 SMALL = ["--image-size", "32", "--filters", "4", "--batch-size", "4", "--learning-rate", "0.01"]
 WRITTEN = {
-    "acc.png", "cityscapes.json", "classes.json", "config.json", "confusion_matrix.png", "metrics.json",
-    "model_arch.png", "per_class.csv", "per_image.csv", "pred_1.png",
-    "pred_2.png", "pred_3.png", "pred_4.png", "results.csv", "splits.csv", "train_batch.png", "unet_model.keras",
+    "acc.png", "cityscapes.json", "classes.json", "config.json", "confusion_matrix.csv", "confusion_matrix.png",
+    "metrics.json", "model_arch.png", "per_class.csv", "per_image.csv", "pred_1.png", "pred_2.png", "pred_3.png",
+    "pred_4.png", "report", "report.html", "results.csv", "splits.csv", "tensorboard", "train_batch.png",
+    "unet_model.keras",
 }  # fmt: skip
 
 
@@ -95,6 +96,7 @@ class TestARun:
         assert done.returncode == 0, done.stderr
         (archived,) = (outputs / "archive").iterdir()
         assert {path.name for path in archived.iterdir()} >= WRITTEN
+        assert len(list((outputs / "tensorboard").iterdir())) == 1
         assert (archived / "results.csv").read_text() == (finished[0] / "results.csv").read_text()
         for name in ("my notes.txt", "pred_final.png", "my_model.keras"):
             assert (outputs / name).read_text() == "mine"

@@ -21,8 +21,8 @@ from semseg.utils_func import read_image
 
 SMALL = ["--image-size", "32", "--filters", "4", "--batch-size", "4", "--learning-rate", "0.01", "--epochs", "1"]
 WRITTEN = {
-    "metrics.json", "per_class.csv", "per_image.csv", "confusion_matrix.png", "cityscapes.json", "worst.png",
-    "best.png", "reliability.png",
+    "metrics.json", "per_class.csv", "per_image.csv", "confusion_matrix.csv", "confusion_matrix.png",
+    "cityscapes.json", "worst.png", "best.png", "reliability.png",
 }  # fmt: skip
 
 
@@ -84,6 +84,8 @@ def test_the_figures_are_those_of_the_saved_model(run):
     np.testing.assert_allclose(ious, expected["iou"], atol=2e-6)
     per_image = [float(row["accuracy"]) for row in table(run / "figures" / "per_image.csv")]
     np.testing.assert_allclose(per_image, [scores(matrix)["accuracy"] for matrix in matrices], atol=2e-6)
+    rows = table(run / "figures" / "confusion_matrix.csv")
+    assert [[int(row[f"as {name}"]) for name in dataset.palette.names] for row in rows] == sum(matrices).tolist()
     cityscapes = json.loads((run / "figures" / "cityscapes.json").read_text())
     assert cityscapes["averageScoreClasses"] == pytest.approx(expected["macro_iou"])
 

@@ -32,8 +32,10 @@ MAY_IMPORT = {
     "fast_model": {"kernels"},
     "segmentation_model": set(),
     "data": {"utils_func", "palettes"},
-    "predict": {"utils_func"},
-    "report": {"utils_func", "palettes"},
+    "predict": {"utils_func", "palettes"},
+    "album": {"utils_func", "palettes", "data"},
+    "report": {"utils_func", "palettes", "album"},
+    "tensorboard": set(),
     "architectures": {"segmentation_model"},
     "cost": {"predict", "distribute"},
     "compare": {"config"},
@@ -46,6 +48,7 @@ MAY_IMPORT = {
 }
 OWNERS = {
     "matplotlib": {"report"},
+    "jinja2": {"report"},
     "argparse": {"cli"},
     "torch": {"distribute", "kernels"},
     "tensorflow": {"distribute", "kernels"},

@@ -13,6 +13,7 @@ from semseg.cli.comparing import SEEDS, compare
 from semseg.cli.console import printable
 from semseg.cli.evaluating import evaluate
 from semseg.cli.output import DISK_FULL
+from semseg.cli.reporting import REPORT_FILE, SEVERAL, report
 from semseg.cli.training import train
 from semseg.config import RunConfig
 from semseg.errors import ResourceError, RunFolderError, SemsegError
@@ -44,11 +45,16 @@ def commands(argv: Sequence[str] | None = None) -> int:
     comparing = subparsers.add_parser("compare", help="which network is better", description=_COMPARES)
     _add_comparison_flags(comparing)
     comparing.set_defaults(function=compare, output=f"{RunConfig.output}/compare")
+    reporting = subparsers.add_parser("report", help="one page about a run, or several", description=_REPORTS)
+    reporting.add_argument("runs", metavar="RUN", nargs="+", help="folders of finished runs")
+    reporting.add_argument("--output", metavar="FILE", help=f"the page (default: RUN/{REPORT_FILE}; for several runs "
+                           f"{SEVERAL})")  # fmt: skip
+    reporting.set_defaults(function=report)
     return _guarded(lambda arguments: arguments.function(arguments), parser, argv)
 
 
 _DESCRIPTION = """Trains a network to name the class of every pixel, from a folder of photos and masks. Without --data
-and without pictures in images/, a small drawn demo set is made there first. Look at outputs/pred_*.png afterwards."""
+and without pictures in images/, a small drawn demo set is made there first. Open outputs/report.html afterwards."""
 _CHECKS = """Looks at every file of a data set; says what is in there and what is wrong. Writes data.png, data.json and
 a classes.json that can be edited and given to --classes."""
 _EVALUATES = """Judges a trained network on the masks of a data set: every score with its interval, per class and per
@@ -57,6 +63,11 @@ photo, the worst and the best photos, and how sure it may be believed. Writes to
 
 _COMPARES = """Trains several networks with several seeds under equal conditions, or takes the folders of finished runs,
 and says which is better and whether that is more than chance. The same command goes on after it was stopped."""
+
+
+_REPORTS = """Writes one HTML file that opens offline in any browser: scores, curves, classes, confusion matrix, photos
+with a slider between truth, prediction and errors, settings, and the commands to go on with. Several runs give one page
+side by side. It is made from what lies in the run's folder: neither data nor model are needed."""
 
 
 class _Parser(argparse.ArgumentParser):

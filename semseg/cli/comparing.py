@@ -21,7 +21,7 @@ from semseg.cli.opening import choose_backend, open_data, open_model
 from semseg.cli.output import check_output
 from semseg.cli.splits import photo_name
 from semseg.cli.training import new_model
-from semseg.config import RunConfig
+from semseg.config import RunConfig, to_flags
 from semseg.errors import NonFiniteLossError, ResourceError, RunFolderError, SemsegError
 from semseg.files import archive, replacing
 
@@ -189,17 +189,6 @@ def _is_finished(config: RunConfig) -> bool:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def to_flags(config: RunConfig) -> list[str]:
-    """The flags of `train` that ask for this run."""
-    flags = []
-    for name, value in asdict(config).items():
-        if value is True:
-            flags.append(_flag(name))
-        elif value is not None and value is not False:
-            flags += [_flag(name), "x".join(map(str, value)) if name == "image_size" else str(value)]
-    return flags
 
 
 def _train_one(config: RunConfig, label: str) -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from semseg import IGNORE, __version__
 from semseg.cli.console import percent, say, say_about, size_text
 from semseg.cli.judging import CITYSCAPES_FILE, JUDGED_FILES, judge, say_scores
-from semseg.cli.opening import choose_backend, look_at_data, open_data, open_model, say_what_was_found
+from semseg.cli.opening import choose_backend, look_at_data, open_data, open_model, say_what_was_found, seen_size
 from semseg.cli.output import check_output
 from semseg.cli.splits import NEW, SPLITS_FILE, Known, read_splits, restore_splits, split_note
 from semseg.config import RunConfig
-from semseg.errors import DataError, ModelFileError, RunFolderError, SemsegError, first_line
+from semseg.errors import DataError, ModelFileError, RunFolderError, SemsegError
 from semseg.files import archive
 
 if TYPE_CHECKING:  # rooms that load Keras or OpenCV are imported where a command needs them
@@ -68,7 +68,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise RunFolderError(f"{output}: holds a run, whose files would be replaced; choose another --output")
     check_output(output)
     run = _Run.beside(path)
-    config = replace(_configuration(run, arguments), image_size=_image_size(path, model, arguments.image_size))
+    config = replace(_configuration(run, arguments), image_size=seen_size(path, model, arguments.image_size))
     dataset = _open(config, run, by_run=not arguments.classes)
     _check_classes(path, model, dataset)
     split, note = _split(config, dataset, run)
@@ -89,7 +89,7 @@ def _judge(
     facts: dict[str, str | None],
 ) -> None:
     from semseg.distribute import device_name
-    from semseg.predict import predictor, with_flips
+    from semseg.predict import Segmenter, predictor, with_flips
 
     predict_batch, flips = predictor(model, config.batch_size), facts["flips"]
     if flips:
@@ -100,9 +100,8 @@ def _judge(
     archived = archive(output, EVALUATION_FILES)
     if archived:
         say_about("earlier", f"moved the files of the evaluation before to {archived}")
-    evaluation = judge(
-        predict_batch, dataset, split, output, image_size=config.image_size, batch_size=config.batch_size, facts=facts
-    )
+    segmenter = Segmenter(predict_batch, config.image_size, dataset.palette)
+    evaluation = judge(segmenter, dataset, split, output, batch_size=config.batch_size, facts=facts)
     _draw(output, dataset, split, predict_batch, evaluation, config.image_size)
     seen = f"seen at {size_text(config.image_size)}" + (", with flips" if flips else "")
     headline = f"Scores on {split} ({facts['note']}), {seen}, at the masks' own size:"
@@ -136,26 +135,6 @@ def _configuration(run: _Run, arguments: argparse.Namespace) -> RunConfig:
 
 def _same_place(one: str, other: str) -> bool:
     return one == other or (Path(one).exists() and Path(other).exists() and Path(one).samefile(other))
-
-
-def _image_size(path: Path, model: "keras.Model", wanted: tuple[int, int] | None) -> tuple[int, int]:
-    """What the network sees: the size it was built for; by flag only where it takes any."""
-    import numpy as np
-
-    built = model.input_shape[1:3]
-    if None not in built:
-        if wanted not in (None, built):
-            raise SemsegError(f"--image-size: {path} was built for {size_text(built)} pixels, and takes nothing else")
-        return built
-    if wanted is None:
-        raise SemsegError(f"--image-size: {path} takes photos of any size; say at which size it should see them")
-    try:
-        model.predict_on_batch(np.zeros((1, *wanted, 3), np.uint8))
-    except Exception as error:  # Keras raises whatever a layer does
-        raise SemsegError(
-            f"--image-size: {path} does not take {size_text(wanted)} pixels ({first_line(error)}); try a multiple of 32"
-        ) from error
-    return wanted
 
 
 def _open(config: RunConfig, run: _Run, by_run: bool) -> "Dataset":

@@ -12,34 +12,40 @@ from semseg.files import replacing
 
 if TYPE_CHECKING:  # rooms that load OpenCV or Keras are imported where a command needs them
     from semseg.data.base import Dataset
-    from semseg.evaluate import Evaluation
-    from semseg.predict import PredictBatch
+    from semseg.evaluate import Evaluation, OnImage
+    from semseg.predict import Segmenter
 
-JUDGED_FILES = ("metrics.json", "per_class.csv", "per_image.csv", "confusion_matrix.png")
+MATRIX_FILE = "confusion_matrix.csv"
+JUDGED_FILES = ("metrics.json", "per_class.csv", "per_image.csv", MATRIX_FILE, "confusion_matrix.png")
 CITYSCAPES_FILE = "cityscapes.json"
 
 
 def judge(
-    predict_batch: "PredictBatch",
+    segmenter: "Segmenter",
     dataset: "Dataset",
     split: str,
     output: Path,
     *,
-    image_size: tuple[int, int],
     batch_size: int,
     facts: dict[str, Any],
+    on_image: "OnImage | None" = None,
 ) -> "Evaluation":
-    """Evaluates a split at the masks' own size and writes `JUDGED_FILES`; `facts` open metrics.json."""
+    """Evaluates a split at the masks' own size and writes `JUDGED_FILES`; `facts` open metrics.json.
+
+    `on_image` is passed on to `evaluate_split`.
+    """
     from semseg.evaluate import evaluate_split
     from semseg.report import save_confusion_matrix
 
     with Progress(f"evaluating {split}") as progress:
         evaluation = evaluate_split(
-            predict_batch, dataset, split, image_size=image_size, batch_size=batch_size, on_progress=progress.show
-        )
+            segmenter.predict_batch, dataset, split, image_size=segmenter.image_size, batch_size=batch_size,
+            on_progress=progress.show, on_image=on_image,
+        )  # fmt: skip
     write_json(output / "metrics.json", {"split": split, **facts, **_metrics(evaluation, dataset)})
     _write_csv(output / "per_class.csv", _class_rows(evaluation, dataset))
     _write_csv(output / "per_image.csv", _image_rows(evaluation, dataset))
+    _write_csv(output / MATRIX_FILE, _matrix_rows(evaluation, dataset))
     save_confusion_matrix(evaluation.matrix, dataset.palette.names, output / "confusion_matrix.png")
     if _has_cityscapes_classes(dataset):
         from semseg.cityscapes_scores import cityscapes_results
@@ -90,6 +96,13 @@ def _image_rows(evaluation: "Evaluation", dataset: "Dataset") -> Iterable[dict[s
             "ignored": image.ignored,
             **{name: _plain(value) for name, value in image.scores.items()},
         }
+
+
+def _matrix_rows(evaluation: "Evaluation", dataset: "Dataset") -> Iterable[dict[str, Any]]:
+    """A row per true class: the pixels predicted as each class."""
+    names = dataset.palette.names
+    for name, row in zip(names, evaluation.matrix.tolist(), strict=True):
+        yield {"truth": name, **{f"as {other}": pixels for other, pixels in zip(names, row, strict=True)}}
 
 
 def _plain(value: float) -> float | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs t
     from semseg.data.cache import Cache
     from semseg.data.check import Findings
     from semseg.palettes import Palette
+    from semseg.predict import Segmenter
 
 BACKENDS = ("torch", "tensorflow", "jax")
 
@@ -123,6 +124,63 @@ def open_model(path: Path) -> tuple[Path, "keras.Model"]:
     if gives_probabilities(model):
         raise ModelFileError(f"{path}: ends in a softmax or sigmoid; expected logits, as the networks here give them")
     return path, model
+
+
+def open_segmenter(
+    path: Path, *, image_size: tuple[int, int] | None = None, batch_size: int = 8
+) -> tuple[Path, "Segmenter"]:
+    """A trained network ready for photos, and where it lies.
+
+    Names and colours of its classes are those of the classes.json beside it; without one they are numbered.
+
+    Args:
+        path: A model's file, or the folder of a run.
+        image_size: (height, width) that it should see, where it takes any.
+        batch_size: Photos that it sees at once.
+
+    Raises:
+        RunFolderError: Nothing is there.
+        ModelFileError: The file is no model from photos to logits of the same size, or has other classes than the
+            classes.json beside it.
+    """
+    from semseg.palettes import Label, Palette, distinct_color
+    from semseg.predict import Segmenter, predictor
+
+    path, model = open_model(path)
+    learnt, described = max(2, model.output_shape[-1]), path.parent / "classes.json"
+    if described.is_file():
+        palette = _read_classes(described)
+    else:
+        palette = Palette(tuple(Label(f"class {i}", i, distinct_color(i), i) for i in range(learnt)), "values")
+    if palette.num_classes != learnt:
+        raise ModelFileError(
+            f"{path}: tells {learnt} classes apart, and {described} describes {palette.num_classes}; put its own there"
+        )
+    return path, Segmenter(predictor(model, batch_size), seen_size(path, model, image_size), palette)
+
+
+def seen_size(path: Path, model: "keras.Model", wanted: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) that the network sees: what it was built for; by flag only where it takes any.
+
+    Raises:
+        SemsegError: The flag asks for what it does not take, or for nothing where it takes any.
+    """
+    import numpy as np
+
+    built = model.input_shape[1:3]
+    if None not in built:
+        if wanted not in (None, built):
+            raise SemsegError(f"--image-size: {path} was built for {size_text(built)} pixels, and takes nothing else")
+        return built
+    if wanted is None:
+        raise SemsegError(f"--image-size: {path} takes photos of any size; say at which size it should see them")
+    try:
+        model.predict_on_batch(np.zeros((1, *wanted, 3), np.uint8))
+    except Exception as error:  # Keras raises whatever a layer does
+        raise SemsegError(
+            f"--image-size: {path} does not take {size_text(wanted)} pixels ({first_line(error)}); try a multiple of 32"
+        ) from error
+    return wanted
 
 
 def final_split(config: RunConfig, dataset: "Dataset") -> str:

@@ -3,10 +3,11 @@
 import argparse
 import math
 import os
+import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -25,7 +26,8 @@ from semseg.cli.opening import (
     say_what_was_found,
 )
 from semseg.cli.output import check_output
-from semseg.cli.splits import SPLITS_FILE, split_note, splits_of, write_splits
+from semseg.cli.reporting import ALBUM, EVENTS, REPORT_FILE, write_report
+from semseg.cli.splits import SPLITS_FILE, photo_name, split_note, splits_of, write_splits
 from semseg.config import RunConfig
 from semseg.errors import RunFolderError
 from semseg.files import archive
@@ -34,18 +36,22 @@ if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported wh
     import keras
     import numpy as np
 
+    from semseg.album import Picture
     from semseg.data.base import Dataset
     from semseg.data.batches import Batches
     from semseg.data.cache import Cache
     from semseg.data.check import Findings
     from semseg.evaluate import Evaluation
+    from semseg.palettes import Palette
     from semseg.recipe import Recipe
+    from semseg.tensorboard import EventLog
 
 RUN_FILES = (  # beside the model's own file
     *JUDGED_FILES, CITYSCAPES_FILE, "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png",
-    "model_arch_layers.png", "results.csv", "classes.json", "config.json", SPLITS_FILE, "evaluation/*",
+    "model_arch_layers.png", "results.csv", "classes.json", "config.json", SPLITS_FILE, REPORT_FILE,
+    f"{ALBUM}/*", f"{EVENTS}/*", "evaluation/*",
 )  # fmt: skip
-PICTURES = 8
+LOGGED = 3  # predictions among the pictures for TensorBoard
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -59,6 +65,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     from semseg.distribute import leave_tensorflow_out
     from semseg.recipe import Recipe, prepare
+    from semseg.tensorboard import EventLog, LogEpochs
     from semseg.train import make_batches, plain_model, train_model
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
@@ -79,16 +86,20 @@ def train(arguments: argparse.Namespace) -> None:
     how = {"recipe": asdict(recipe), "augmentation": asdict(batches[0].augmentation)}
     _write_descriptions(output, config, dataset, findings, model, how)
     _draw_before(output, dataset, batches[0], model)
-    start = time.perf_counter()
-    with _ctrl_c_noted() as asked_to_stop:
-        history = train_model(
-            model, batches, config, model_path=_model_path(config), results_path=output / "results.csv",
-            recipe=recipe, class_weights=class_weights, tell=lambda line: say_about("compile", line),
-            callbacks=[_progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)],
-        )  # fmt: skip
-        if asked_to_stop():  # after the last batch, when no callback saw it any more
-            raise KeyboardInterrupt
-    _finish(output, config, dataset, plain_model(model), history, time.perf_counter() - start)
+    with EventLog(output / EVENTS) as log:
+        _log_batch(log, *batches[0][0], dataset.palette)
+        start = time.perf_counter()
+        with _ctrl_c_noted() as asked_to_stop:
+            history = train_model(
+                model, batches, config, model_path=_model_path(config), results_path=output / "results.csv",
+                recipe=recipe, class_weights=class_weights, tell=lambda line: say_about("compile", line),
+                callbacks=[
+                    LogEpochs(log), _progress_callback(config.epochs, size_text(config.image_size), asked_to_stop)
+                ],
+            )  # fmt: skip
+            if asked_to_stop():  # after the last batch, when no callback saw it any more
+                raise KeyboardInterrupt
+        _finish(output, config, dataset, plain_model(model), history, time.perf_counter() - start, log)
 
 
 def _with_usable_precision(config: RunConfig) -> RunConfig:
@@ -189,7 +200,12 @@ def _write_descriptions(
         **how,
         parameters=model.count_params(),
         samples={name: len(samples) for name, samples in dataset.splits.items()},
+        found={
+            "sizes": [size_text(size) for size in findings.sizes],
+            "notes": [*dataset.notes, *findings.warnings],
+        },
         device=device_name(),
+        system=f"{platform.platform()}, {os.cpu_count()} CPU cores",
         versions={
             "semseg": __version__,
             "keras": keras.__version__,
@@ -226,14 +242,13 @@ def _finish(
     model: "keras.Model",
     history: list[dict[str, float]],
     seconds: float,
+    log: "EventLog",
 ) -> None:
     """Judges the best weights at the masks' own size, on a split of its own if there is one."""
     from semseg.cost import peak_memory_mb
     from semseg.evaluate import samples_of
-    from semseg.predict import predictor
     from semseg.report import get_acc
 
-    predict_batch = predictor(model, config.batch_size)
     best = max(history, key=lambda row: row["val_mean_iou"])
     split = final_split(config, dataset)
     note = split_note(samples_of(dataset, split), dataset.root, splits_of(dataset))
@@ -243,17 +258,18 @@ def _finish(
         "training_seconds": round(seconds, 1),
         "peak_memory_mb": peak_memory_mb(),
     }
-    evaluation = judge(
-        predict_batch, dataset, split, output, image_size=config.image_size, batch_size=config.batch_size, facts=facts
-    )
+    evaluation, pictures = _judge(output, config, dataset, model, split, facts)
     get_acc(history, output / "acc.png")
-    _draw_predictions(output, config, dataset, predict_batch, evaluation)
+    _keep_pictures(output, pictures, dataset.palette)
+    _log_scores(log, evaluation, pictures, dataset.palette, config.epochs)
+    write_report(output)
     headline = f"Scores on {split} ({note}), weights of epoch {best['epoch']:.0f}, at the masks' own size:"
     say_scores(evaluation, dataset.palette.names, headline)
-    written = sorted({path.name for pattern in _run_files(config) for path in output.glob(pattern)})
+    found = (path for pattern in _run_files(config) for path in output.glob(pattern) if path.is_file())
+    written = sorted({path.relative_to(output).parts[0] for path in found})
     say_about("trained", f"{config.epochs} epochs in {seconds:.0f} s{_waiting(history)}")
     say_about("wrote", f"in {output}{os.sep}: {', '.join(written)}")
-    say_about("next", f"python -m semseg evaluate {output}: the worst and best photos, and how sure it is")
+    say_about("next", f"open {output / REPORT_FILE} in a browser; it ends with the commands to go on with")
 
 
 def _waiting(history: list[dict[str, float]]) -> str:
@@ -263,25 +279,60 @@ def _waiting(history: list[dict[str, float]]) -> str:
     return f"; after the first, {waiting / all_time:.1%} of the time went by waiting for data"
 
 
-def _draw_predictions(
-    output: Path, config: RunConfig, dataset: "Dataset", predict_batch: Callable, evaluation: "Evaluation"
-) -> None:
-    """Pictures of samples spread evenly over the split: neither the best nor the worst."""
-    from semseg.data.base import spread
-    from semseg.predict import predict_ids
+def _judge(
+    output: Path, config: RunConfig, dataset: "Dataset", model: "keras.Model", split: str, facts: dict
+) -> tuple["Evaluation", list["Picture"]]:
+    """Scores of a split, and the pictures of it that are worth keeping: no photo is predicted twice."""
+    from semseg.album import Album
+    from semseg.evaluate import samples_of
+    from semseg.predict import Segmenter, predictor
+
+    segmenter = Segmenter(predictor(model, config.batch_size), config.image_size, dataset.palette)
+    album = Album(len(samples_of(dataset, split)))
+    evaluation = judge(
+        segmenter, dataset, split, output, batch_size=config.batch_size, facts=facts,
+        on_image=lambda image, *arrays: album.add(photo_name(image.sample, dataset.root), image.scores, *arrays),
+    )  # fmt: skip
+    return evaluation, album.pictures
+
+
+def _keep_pictures(output: Path, pictures: Sequence["Picture"], palette: "Palette") -> None:
+    """Writes the album, and draws those spread evenly over the split: neither the best nor the worst."""
+    from semseg.album import SPREAD, write_album
     from semseg.report import show_predictions
 
-    chosen = spread(evaluation.images, PICTURES)
-    loaded = [dataset.load(image.sample) for image in chosen]
-    predictions = predict_ids(
-        predict_batch, (photo for photo, _ in loaded), image_size=config.image_size, batch_size=config.batch_size
-    )
-    pictures = (
-        (image.sample.photo.name, photo, truth, prediction)
-        for image, (photo, truth), prediction in zip(chosen, loaded, predictions, strict=True)
-    )
-    scores = [(image.scores["accuracy"], image.scores["iou"]) for image in chosen]
-    show_predictions(pictures, dataset.palette, output, scores)
+    write_album(output / ALBUM, pictures, palette)
+    chosen = [picture for picture in pictures if SPREAD in picture.ranks]
+    samples = ((Path(of.name).name, of.photo, of.truth, of.prediction) for of in chosen)
+    show_predictions(samples, palette, output, [(of.scores["accuracy"], of.scores["iou"]) for of in chosen])
+
+
+def _log_batch(log: "EventLog", photos: "np.ndarray", masks: "np.ndarray", palette: "Palette") -> None:
+    """What the network sees first, for TensorBoard: photos, and below them the same with their masks."""
+    import numpy as np
+
+    from semseg.report import overlay
+
+    shown = list(zip(photos[:4], masks, strict=False))
+    rows = [[photo for photo, _ in shown], [overlay(photo, mask, palette) for photo, mask in shown]]
+    log.image("first batch", np.concatenate([np.concatenate(row, axis=1) for row in rows]), step=0)
+
+
+def _log_scores(
+    log: "EventLog", evaluation: "Evaluation", pictures: Sequence["Picture"], palette: "Palette", epoch: int
+) -> None:
+    """IoU of every class, and some predictions: photo, truth, prediction, errors."""
+    import numpy as np
+
+    from semseg.album import SPREAD
+    from semseg.report import paint, paint_errors
+
+    ious = dict(zip(palette.names, evaluation.scores["iou"], strict=True))
+    log.scalars({f"iou/{name}": float(iou) for name, iou in ious.items() if not math.isnan(iou)}, epoch)
+    for of in [picture for picture in pictures if SPREAD in picture.ranks][:LOGGED]:
+        masks = (paint(of.truth, palette), paint(of.prediction, palette))
+        row = (of.photo, *masks, paint_errors(of.photo, of.truth, of.prediction))
+        log.image(f"prediction/{of.name}", np.concatenate(row, axis=1), epoch)
 
 
 def _model_path(config: RunConfig) -> Path:

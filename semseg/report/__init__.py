@@ -1,7 +1,8 @@
-"""Every picture of a run. Takes arrays and plain values; the only room that imports matplotlib."""
+"""Every picture and page of a run. Takes arrays and plain values; the only room that imports matplotlib."""
 
 from semseg.report.comparison import save_learning_curves, save_quality_cost
 from semseg.report.data_page import save_data_page
+from semseg.report.page import RunFacts, save_run_page, save_runs_page
 from semseg.report.painting import WRONG, overlay, paint, paint_errors
 from semseg.report.predictions import save_ranked, save_side_by_side, show_predictions
 from semseg.report.scores import save_confusion_matrix, save_reliability
@@ -9,6 +10,7 @@ from semseg.report.training import get_acc, save_batch
 
 __all__ = [
     "WRONG",
+    "RunFacts",
     "get_acc",
     "overlay",
     "paint",
@@ -20,6 +22,8 @@ __all__ = [
     "save_quality_cost",
     "save_ranked",
     "save_reliability",
+    "save_run_page",
+    "save_runs_page",
     "save_side_by_side",
     "show_predictions",
 ]

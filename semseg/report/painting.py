@@ -15,7 +15,7 @@ def paint(ids: np.ndarray, palette: Palette) -> np.ndarray:
     """Class ids in their colours, ignored pixels in grey stripes: uint8 RGB `(H, W, 3)`."""
     image = give_color_to_seg_img(ids, palette)
     ignored = ids == IGNORE
-    image[ignored] = _stripes(ids.shape)[ignored]
+    image[ignored] = _striped(ids.shape)[ignored]
     return image
 
 
@@ -30,13 +30,17 @@ def paint_errors(photo: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -
     image = np.repeat((110 + grey * (145 / 255)).astype(np.uint8)[..., None], 3, axis=2)
     ignored = truth == IGNORE
     wrong = (truth != prediction) & ~ignored
-    image[ignored] = _stripes(truth.shape)[ignored]
+    image[ignored] = _striped(truth.shape)[ignored]
     image[wrong] = (0.25 * image[wrong] + 0.75 * np.array(WRONG)).astype(np.uint8)
     return image
 
 
-def _stripes(shape: tuple[int, int]) -> np.ndarray:
+def stripes(shape: tuple[int, int]) -> np.ndarray:
+    """Where the light ones of the stripes over ignored areas lie: bool `(H, W)`."""
     width = max(1, round(STRIPE * max(shape) / 256))
     rows, columns = np.indices(shape)
-    dark = ((rows + columns) // width) % 2 == 1
-    return np.where(dark[..., None], np.uint8(205), np.uint8(235)).repeat(3, axis=2)
+    return ((rows + columns) // width) % 2 == 0
+
+
+def _striped(shape: tuple[int, int]) -> np.ndarray:
+    return np.where(stripes(shape)[..., None], np.uint8(235), np.uint8(205)).repeat(3, axis=2)
