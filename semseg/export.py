@@ -237,9 +237,15 @@ _LITERT = ("ai_edge_litert", "ai-edge-litert")
 _KERAS: dict[str, Sequence[tuple[str, str]]] = {"torch": [], "tensorflow": [], "jax": []}
 FORMATS = {
     "onnx": Format(".onnx", {"torch": _ONNX, "tensorflow": [*_ONNX, _TF2ONNX]}, _write_onnx, quantises=True),
-    "openvino": Format(".xml", {"torch": _OPENVINO, "tensorflow": [*_OPENVINO, _TF2ONNX]}, _write_openvino, quantises=True),
-    "litert": Format(".tflite", {"tensorflow": [_LITERT], "torch": [_LITERT, ("litert_torch", "litert-torch")]}, _write_litert),
-    "tf_saved_model": Format(RUNTIMES["tf_saved_model"].suffix, {"tensorflow": [], "jax": [("tensorflow", "tensorflow")]}, _write_saved_model),
+    "openvino": Format(
+        ".xml", {"torch": _OPENVINO, "tensorflow": [*_OPENVINO, _TF2ONNX]}, _write_openvino, quantises=True
+    ),
+    "litert": Format(
+        ".tflite", {"tensorflow": [_LITERT], "torch": [_LITERT, ("litert_torch", "litert-torch")]}, _write_litert
+    ),
+    "tf_saved_model": Format(
+        RUNTIMES["tf_saved_model"].suffix, {"tensorflow": [], "jax": [("tensorflow", "tensorflow")]}, _write_saved_model
+    ),
     "torch": Format(".pt2", {"torch": []}, _write_pt2),
     "keras": Format(".keras", _KERAS, _write_keras),
     "h5": Format(".h5", _KERAS, _write_keras),
