@@ -120,7 +120,7 @@ def _served(model: keras.Model, description: Description) -> keras.Model:
 
 
 def _write_keras(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
-    keras.Model(model.inputs, _with_tail(model.outputs[0], description.gives)).save(path)
+    keras.Model(model.inputs[0], _with_tail(model.outputs[0], description.gives)).save(path)
 
 
 def _write_onnx(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None) -> None:
@@ -154,7 +154,7 @@ def _simplify(source: Path, target: Path) -> None:
 
 
 def _add_in_place_of_subtract(graph: "onnx.GraphProto") -> None:
-    """x - c as x + (-c): ONNX Runtime folds only sums into the convolution before. Saves a third of the time."""
+    """Writes x - c as x + (-c): ONNX Runtime folds only sums into the convolution before. Saves a third of the time."""
     import onnx
 
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -232,7 +232,7 @@ def _write_pt2(model: keras.Model, path: Path, description: Description, _: np.n
 
 _ONNX = [("onnx", "onnx"), ("onnxruntime", "onnxruntime")]
 _OPENVINO = [*_ONNX, ("openvino", "openvino")]
-_TF2ONNX, _JAX2ONNX = ("tf2onnx", "tf2onnx"), ("jax2onnx", "jax2onnx")
+_TF2ONNX = ("tf2onnx", "tf2onnx")
 _LITERT = ("ai_edge_litert", "ai-edge-litert")
 _KERAS: dict[str, Sequence[tuple[str, str]]] = {"torch": [], "tensorflow": [], "jax": []}
 FORMATS = {

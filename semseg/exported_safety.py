@@ -50,7 +50,7 @@ def check_pt2(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
                 raise _refused(path, "more than 2 GB unpacked")
-            parts = [_pt2_part(path, archive, name) for name in archive.namelist()]
+            parts = [_pt2_part(path, archive, member) for member in archive.infolist()]
     except (zipfile.BadZipFile, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ModelFileError(f"{path}: is no program that PyTorch exported ({error}); export it again") from None
     for key, value in (entry for part in parts for entry in _entries(part)):
@@ -62,8 +62,12 @@ def check_pt2(path: Path) -> None:
             raise _refused(path, f"{key}: {value}")
 
 
-def _pt2_part(path: Path, archive: zipfile.ZipFile, name: str) -> Any:
-    if not _PT2_MEMBERS.fullmatch(name):
+def _pt2_part(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
+    """What a member describes as JSON; None of weights."""
+    name = member.filename
+    if not _PT2_MEMBERS.fullmatch(name) and not (
+        name.endswith("/data/sample_inputs/model.pt") and not member.file_size
+    ):
         raise _refused(path, name)
     described = name.endswith(".json") and "/extra/" not in name
     return json.loads(archive.read(name)) if described else None

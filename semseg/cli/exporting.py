@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,10 +14,11 @@ from semseg.cli.console import say, say_about, size_text, write_json
 from semseg.cli.opening import choose_backend, model_path, open_model, open_segmenter, palette_beside, seen_size
 from semseg.cli.output import check_output
 from semseg.cli.runs import Run, configuration_for, open_as_run
-from semseg.errors import DataError, ExportError, ModelFileError, RunFolderError, SemsegError
+from semseg.errors import DataError, ExportError, ModelFileError, SemsegError
 from semseg.files import move_into_place
 
 if TYPE_CHECKING:  # rooms that load Keras or OpenCV are imported where a command needs them
+    import keras
     import numpy as np
 
     from semseg.data.base import Dataset, Sample
@@ -48,7 +48,11 @@ class _Photos:
 
 def export(arguments: argparse.Namespace) -> None:
     """Writes a model in another format as the flags say; the file appears once it has passed."""
+    from semseg.distribute import leave_tensorflow_out
+
     backend = choose_backend(arguments.backend)
+    if backend == "torch":
+        leave_tensorflow_out()
     path = model_path(Path(arguments.model))
     target, description, model, palette = _plan(path, arguments)
     run = Run.beside(path)
@@ -61,9 +65,9 @@ def export(arguments: argparse.Namespace) -> None:
         shortfalls = agreement.shortfalls(description.precision)
         if shortfalls:
             raise ExportError(f"{target}: {'; '.join(shortfalls)}; it was removed: try another --format or --backend")
-        _describe(target, path, description, palette, agreement)
         for part in sorted(Path(folder).iterdir()):
             move_into_place(part, target.with_name(part.name))
+    _describe(target, path, description, palette, agreement)
     say_about("wrote", f"{target}, and what it is in {target.with_name('export.json')}")
 
 
@@ -80,26 +84,23 @@ def _plan(path: Path, arguments: argparse.Namespace) -> tuple[Path, "Description
     palette = palette_beside(path, max(2, model.output_shape[-1]))
     size = seen_size(path, model, arguments.image_size)
     description = Description(arguments.format, arguments.gives, size, palette.to_dict(), precision)
-    suffix = FORMATS[arguments.format].suffix
-    stem = path.stem + (f"_{arguments.gives}" if arguments.gives != "logits" else "") + ("_int8" * arguments.int8)
-    target = Path(arguments.output or path.with_name(stem + suffix))
-    if target == path or target.with_name(path.name) == target:
-        target = target.with_name(f"{stem}_logits{suffix}")
-    if not target.name.endswith(suffix):
-        raise SemsegError(f"--output: {target} is no name for {arguments.format}; let it end in {suffix}")
+    target = _target(path, arguments, FORMATS[arguments.format].suffix)
+    if target.parent != path.parent and target.with_name("classes.json").is_file():
+        palette_beside(target, palette.num_classes)
     target.parent.mkdir(parents=True, exist_ok=True)
     check_output(target.parent)
-    _check_neighbours(target, palette)
     return target, description, model, palette
 
 
-def _check_neighbours(target: Path, palette: "Palette") -> None:
-    from semseg.palettes import Palette
-
-    beside = target.with_name("classes.json")
-    with suppress(OSError, ValueError):
-        if Palette.from_dict(json.loads(beside.read_text(encoding="utf-8"))).names != palette.names:
-            raise RunFolderError(f"{beside}: describes other classes; choose another folder for --output")
+def _target(path: Path, arguments: argparse.Namespace, suffix: str) -> Path:
+    """What the flags say, else a name beside the model that tells what the file gives."""
+    tail = (f"_{arguments.gives}" if arguments.gives != "logits" else "") + "_int8" * arguments.int8
+    target = Path(arguments.output or path.with_name(f"{path.stem}{tail}{suffix}"))
+    if target == path:
+        target = path.with_name(f"{path.stem}_logits{suffix}")
+    if not target.name.endswith(suffix):
+        raise SemsegError(f"--output: {target} is no name for {arguments.format}; let it end in {suffix}")
+    return target
 
 
 def _photos(run: Run, arguments: argparse.Namespace, palette: "Palette", image_size: tuple[int, int]) -> _Photos:
@@ -108,7 +109,7 @@ def _photos(run: Run, arguments: argparse.Namespace, palette: "Palette", image_s
         return _drawn("the model's run is not known")
     try:
         config = replace(configuration_for(run, arguments), image_size=image_size)
-        dataset = open_as_run(config, run, by_run=True)
+        dataset = open_as_run(config, run, by_run=arguments.data is not None)
     except SemsegError as error:
         if arguments.data is not None:
             raise
@@ -171,20 +172,17 @@ def _write_and_compare(
 def _say_table(agreement: "Agreement", description: "Description", source: str) -> None:
     """What was measured, side by side."""
     before, after = agreement.milliseconds
-    rows = [
-        ("largest difference of a probability", "" if agreement.difference is None else f"{agreement.difference:.1e}")
-    ]
-    rows.append(("pixels of the same class", f"{agreement.equal_ids:.3%}"))
+    rows = [("pixels of the same class", f"{agreement.equal_ids:.3%}")]
+    if agreement.difference is not None:
+        rows.append(("largest difference of a probability", f"{agreement.difference:.1e}"))
     if agreement.iou is not None:
         rows.append(("mean IoU, model and file", f"{agreement.iou[0]:.4f}  {agreement.iou[1]:.4f}"))
         rows.append(("change of mean IoU", f"{agreement.iou[1] - agreement.iou[0]:+.4f}"))
     rows.append(("milliseconds per photo, model and file", f"{before:.1f}  {after:.1f}"))
-    say(
-        f"\nThe model and the file on {agreement.photos} photos ({source}), seen at {size_text(description.image_size)}:"
-    )
+    seen = size_text(description.image_size)
+    say(f"\nThe model and the file on {agreement.photos} photos ({source}), seen at {seen}:")
     for name, value in rows:
-        if value:
-            say(f"{name:40} {value}")
+        say(f"{name:40} {value}")
     say("")
 
 

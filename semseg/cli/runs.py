@@ -35,12 +35,14 @@ class Run:
 
     @classmethod
     def beside(cls, path: Path) -> "Run":
+        """Reads what lies beside a model's file."""
         folder = path.parent
         config = RunConfig.read(folder / "config.json") if (folder / "config.json").is_file() else None
         return cls(folder, config, read_splits(folder / SPLITS_FILE))
 
     @property
     def classes(self) -> Path | None:
+        """Its classes.json; None where there is none."""
         path = self.folder / "classes.json"
         return path if path.is_file() else None
 
