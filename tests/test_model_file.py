@@ -7,6 +7,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.saving.serialization_lib import SafeModeScope
 
 from semseg.architectures import ARCHITECTURES, build_model
 from semseg.cli.opening import open_model
@@ -75,15 +76,13 @@ def test_a_lambda_does_not_run_even_with_the_safe_mode_off(tmp_path, suffix):
     evil = eval(f"lambda x: (open({str(marker)!r}, 'w').close(), x)[1]")
     keras.Model(inputs, keras.layers.Lambda(evil, output_shape=(8, 8, 3), name="evil")(inputs)).save(path)
     marker.unlink(missing_ok=True)
-    keras.config.enable_unsafe_deserialization()
-    try:
+    with SafeModeScope(None):  # puts back what was there
+        keras.config.enable_unsafe_deserialization()
         with pytest.raises(ModelFileError, match=r"holds the layer .*Lambda evil"):
             open_model(path)
         assert not marker.exists()
         keras.saving.load_model(path, compile=False, safe_mode=False)(np.zeros((1, 8, 8, 3)))
         assert marker.exists()  # the file was a true danger
-    finally:
-        keras.src.saving.serialization_lib.SafeModeScope(None).__exit__()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
