@@ -237,7 +237,7 @@ def open_exported(
 
     Returns:
         Whatever the file gives, `predict_batch` gives logits: of probabilities their logarithm, of ids a high logit
-        for the class that is named.
+        for the class that is named. It is for one thread at a time.
 
     Raises:
         SemsegError: The package that runs it is not installed, or `image_size` is none that it takes.
@@ -270,7 +270,7 @@ def _segmenter(
         sample = opened.compute(np.zeros((2, *size, 3), opened.dtype))
     except Exception as error:  # each runtime has errors of its own
         raise ModelFileError(f"{path}: cannot be run ({first_line(error)}); export it again") from error
-    gives = described.gives if described else "ids" if sample.dtype.kind in "iu" else "logits"
+    gives = described.gives if described else _seems_to_give(sample)
     if sample.shape[:3] != (2, *size) or sample.ndim != (3 if gives == "ids" else 4):
         raise ModelFileError(
             f"{path}: goes from (N, {size[0]}, {size[1]}, 3) to {sample.shape}; expected {gives} for every pixel"
@@ -285,6 +285,13 @@ def _segmenter(
         return as_logits(opened.compute(photos.astype(opened.dtype)), gives, palette.num_classes)
 
     return Segmenter(predict_batch, size, palette)
+
+
+def _seems_to_give(sample: np.ndarray) -> str:
+    if sample.dtype.kind in "iu":
+        return "ids"
+    sums_to_one = sample.ndim == 4 and sample.shape[3] > 1 and np.allclose(sample.sum(axis=3), 1, atol=1e-3)
+    return "probabilities" if sums_to_one and sample.min() >= 0 else "logits"
 
 
 def _seen_size(

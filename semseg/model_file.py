@@ -6,20 +6,22 @@ size suggests.
 """
 
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
-import numpy as np
 
 from semseg.errors import ModelFileError
 
 _MAX_BYTES = 2_000_000_000
 _MAX_CONFIG_BYTES = 50_000_000
 _MAX_RATIO = 100
+_MORE_WEIGHTS = 10_000  # states of random layers, which not every format keeps
 _MAX_OBJECTS = 200_000  # groups and arrays in an HDF5 file
 _MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -52,11 +54,14 @@ _HELPERS = {  # which HDF5 files name without their module
 }  # fmt: skip
 
 
-def check_model_file(path: Path) -> None:
+def check_model_file(path: Path) -> int:
     """Refuses a model's file that holds more than a network of known layers and its weights.
 
     Args:
         path: A `.keras` or `.h5` file; what it really is shows in its content.
+
+    Returns:
+        How many weights it holds, for `weights_limited`.
 
     Raises:
         ModelFileError: It is neither, or not let in; the message names the layer, or what else it is.
@@ -65,9 +70,9 @@ def check_model_file(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(8)
             if start == _HDF5:
-                config = _hdf5_config(path, file)
+                config, weights = _in_hdf5(path, file)
             elif zipfile.is_zipfile(file):
-                config = _archive_config(path, file)
+                config, weights = _in_archive(path, file)
             else:
                 raise ModelFileError(
                     f"{path}: cannot be opened (neither an archive nor HDF5); expected a model that Keras saved"
@@ -75,9 +80,40 @@ def check_model_file(path: Path) -> None:
     except (zipfile.BadZipFile, OSError, KeyError, RuntimeError, NotImplementedError) as error:
         raise _damaged(path, error) from None
     _check_config(path, config)
+    return weights
 
 
-def _archive_config(path: Path, file: BinaryIO) -> Any:
+@contextmanager
+def weights_limited(path: Path, most: int) -> Iterator[None]:
+    """Within it, Keras cannot build a network with more weights than that: a few numbers can ask for terabytes.
+
+    Args:
+        path: For the message.
+        most: The weights that its file holds.
+
+    Raises:
+        ModelFileError: From where Keras builds the layer that is too much.
+    """
+    from keras import Layer
+
+    add_weight, built = Layer.add_weight, 0
+
+    def counted(layer: Layer, shape: Any = None, *arguments: Any, **options: Any) -> Any:
+        nonlocal built
+        built += math.prod(shape or ())
+        if built > most + _MORE_WEIGHTS:
+            raise ModelFileError(f"the layer {layer.name} is larger than what {path.name} holds")
+        return add_weight(layer, shape, *arguments, **options)
+
+    Layer.add_weight = counted
+    try:
+        yield
+    finally:
+        Layer.add_weight = add_weight
+
+
+def _in_archive(path: Path, file: BinaryIO) -> tuple[Any, int]:
+    """The configuration, and how many weights there are."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         names = [member.filename for member in members]
@@ -89,20 +125,20 @@ def _archive_config(path: Path, file: BinaryIO) -> Any:
         if unpacked > min(_MAX_BYTES, _MAX_RATIO * packed):
             raise _refused(path, f"{unpacked / 1e6:.0f} MB packed into {packed / 1e6:.3f} MB")
         with archive.open("model.weights.h5") as weights:
-            _check_hdf5(path, weights, archive.getinfo("model.weights.h5").file_size)
-        return _json(path, archive.read("config.json"))
+            count = _check_hdf5(path, weights, archive.getinfo("model.weights.h5").file_size)
+        return _json(path, archive.read("config.json")), count
 
 
-def _hdf5_config(path: Path, file: BinaryIO) -> Any:
+def _in_hdf5(path: Path, file: BinaryIO) -> tuple[Any, int]:
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise _refused(path, f"{size / 1e6:.0f} MB")
-    _check_hdf5(path, file, size)
+    count = _check_hdf5(path, file, size)
     with h5py.File(file, "r") as opened:
         config = opened.attrs.get("model_config")
     if config is None:
         raise ModelFileError(f"{path}: holds weights without a network; give the .keras file of the run")
-    return _json(path, config)
+    return _json(path, config), count
 
 
 def _json(path: Path, text: str | bytes) -> Any:
@@ -114,10 +150,10 @@ def _json(path: Path, text: str | bytes) -> Any:
         raise _damaged(path, error) from None
 
 
-def _check_hdf5(path: Path, file: BinaryIO, size: int) -> None:
-    """Refuses links to elsewhere, arrays of objects, and arrays that are far larger than the file."""
+def _check_hdf5(path: Path, file: BinaryIO, size: int) -> int:
+    """Refuses links to elsewhere, arrays of objects, and arrays that are far larger than the file; counts numbers."""
     seen: set[Any] = set()
-    total = 0
+    total = count = 0
     with h5py.File(file, "r") as opened:
         waiting: list[h5py.Group] = [opened]
         while waiting:
@@ -133,20 +169,22 @@ def _check_hdf5(path: Path, file: BinaryIO, size: int) -> None:
                 if isinstance(item, h5py.Group):
                     waiting.append(item)
                 else:
-                    total += _bytes_of(path, item)
+                    numbers = _numbers_in(path, item)
+                    count, total = count + numbers, total + numbers * item.dtype.itemsize
                 if len(seen) > _MAX_OBJECTS or total > min(_MAX_BYTES, _MAX_RATIO * size):
-                    raise _refused(path, f"more than {total / 1e6:.0f} MB of arrays in {size / 1e6:.3f} MB")
+                    raise _refused(path, f"{total / 1e6:.0f} MB of arrays in {size / 1e6:.3f} MB")
+    return count
 
 
-def _bytes_of(path: Path, item: Any) -> int:
-    """The size of an array once it is read."""
+def _numbers_in(path: Path, item: Any) -> int:
+    """How many an array has once it is read."""
     if not isinstance(item, h5py.Dataset):
         raise _refused(path, f"the HDF5 type {item.name}")
     if item.dtype.kind not in "fiubSV" or item.dtype.hasobject or (item.dtype.kind == "V" and item.dtype.itemsize > 2):
         raise _refused(path, f"the array {item.name} of {item.dtype}")
     if item.is_virtual or item.external:
         raise _refused(path, f"the array {item.name} that lies in another file")
-    return int(np.prod(item.shape or (1,), dtype=object)) * item.dtype.itemsize
+    return math.prod(item.shape or ())
 
 
 def _check_config(path: Path, config: Any) -> None:

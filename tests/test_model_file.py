@@ -132,6 +132,16 @@ class TestSizesAndLinks:
             fill(file)
         self.refused(tmp_path / "x.h5", said)
 
+    def test_a_layer_of_terabytes(self, saved, tmp_path):
+        members = members_of(saved)
+        config = json.loads(members["config.json"])
+        for layer in config["config"]["layers"]:
+            if layer["class_name"] == "Conv2D":
+                layer["config"]["filters"] = 10**6
+        path = write(tmp_path / "x.keras", {**members, "config.json": json.dumps(config)})
+        with pytest.raises(ModelFileError, match=r"x\.keras: cannot be opened"):
+            open_model(path)
+
     def test_pickles_and_weights_alone(self, tmp_path):
         (tmp_path / "x.keras").write_bytes(b"\x80\x04\x95")
         self.refused(tmp_path / "x.keras", "neither an archive nor HDF5")

@@ -120,15 +120,16 @@ def open_model(path: Path, gives: str = "logits") -> "keras.Model":
     Raises:
         ModelFileError: The file is no model from photos to logits of the same size, or could do harm.
     """
-    from semseg.model_file import check_model_file
+    from semseg.model_file import check_model_file, weights_limited
 
-    check_model_file(path)
+    weights = check_model_file(path)
     import keras
 
     from semseg.segmentation_model import gives_probabilities
 
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with weights_limited(path, weights):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the file makes it meet
         raise ModelFileError(
             f"{path}: cannot be opened ({first_line(error)}); expected a model that Keras saved"
