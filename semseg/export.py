@@ -63,7 +63,7 @@ def export_model(model: keras.Model, path: Path, description: Description, photo
     try:
         with _quiet():
             FORMATS[description.format].write(model, path, description, photos)
-    except SemsegError:
+    except (SemsegError, OSError, MemoryError):
         raise
     except Exception as error:  # each converter has errors of its own
         raise SemsegError(
