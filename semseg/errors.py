@@ -11,6 +11,12 @@ class SemsegError(ValueError):
     exit_code = 2
 
 
+class ExportError(SemsegError):
+    """An exported file that does not compute what its model computes (exit code 1)."""
+
+    exit_code = 1
+
+
 class DataError(SemsegError):
     """Photos or masks that cannot be trained on (exit code 3)."""
 

@@ -37,6 +37,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def move_into_place(source: Path, target: Path) -> None:
+    """Gives a whole file or folder, written elsewhere on the same disk, its final name; what had it goes."""
+    if source.is_file():
+        with replacing(target) as temporary:
+            source.replace(temporary)
+        return
+    before = target.with_name(f".{target.name}.{os.getpid()}.before")
+    if target.exists():
+        target.replace(before)
+    source.replace(target)
+    _sync(target.parent)
+    shutil.rmtree(before, ignore_errors=True)
+
+
 _KEPT_FREE = 500_000_000  # bytes of a disk left to others
 
 

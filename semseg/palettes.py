@@ -77,6 +77,11 @@ class Palette:
         classes = [Label(name, i, tuple(color)) for i, (name, color) in enumerate(zip(names, colors, strict=True))]
         return cls((*classes, *(Label(name, IGNORE, tuple(color)) for name, color in ignored)), **options)
 
+    @classmethod
+    def numbered(cls, count: int) -> "Palette":
+        """A palette of `count` classes that nobody named."""
+        return cls(tuple(Label(f"class {i}", i, distinct_color(i), i) for i in range(count)), "values")
+
     @cached_property
     def _first(self) -> list[Label]:
         firsts: dict[int, Label] = {}

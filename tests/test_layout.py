@@ -39,6 +39,11 @@ MAY_IMPORT = {
     "architectures": {"segmentation_model"},
     "cost": {"predict", "distribute"},
     "compare": {"config"},
+    "model_file": set(),
+    "exported_safety": set(),
+    "exported": {"exported_safety", "palettes", "predict"},
+    "export": {"exported"},
+    "gate": {"metrics", "predict", "utils_func"},
     "evaluate": {"metrics", "boundaries", "predict", "data"},
     "muon": {"kernels"},
     "recipe": {"muon", "config", "segmentation_model"},
@@ -50,8 +55,8 @@ OWNERS = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "argparse": {"cli"},
-    "torch": {"distribute", "kernels"},
-    "tensorflow": {"distribute", "kernels"},
+    "torch": {"distribute", "kernels", "export", "exported"},
+    "tensorflow": {"distribute", "kernels", "exported", "exported_safety"},
     "jax": {"distribute", "kernels"},
 }
 

@@ -12,6 +12,7 @@ from semseg.cli.checking import check
 from semseg.cli.comparing import SEEDS, compare
 from semseg.cli.console import printable
 from semseg.cli.evaluating import evaluate
+from semseg.cli.exporting import export
 from semseg.cli.output import DISK_FULL
 from semseg.cli.reporting import REPORT_FILE, SEVERAL, report
 from semseg.cli.training import train
@@ -50,6 +51,9 @@ def commands(argv: Sequence[str] | None = None) -> int:
     reporting.add_argument("--output", metavar="FILE", help=f"the page (default: RUN/{REPORT_FILE}; for several runs "
                            f"{SEVERAL})")  # fmt: skip
     reporting.set_defaults(function=report)
+    exporting = subparsers.add_parser("export", help="a file that runs without Keras", description=_EXPORTS)
+    _add_export_flags(exporting)
+    exporting.set_defaults(function=export)
     return _guarded(lambda arguments: arguments.function(arguments), parser, argv)
 
 
@@ -59,8 +63,8 @@ _CHECKS = """Looks at every file of a data set; says what is in there and what i
 a classes.json that can be edited and given to --classes."""
 _EVALUATES = """Judges a trained network on the masks of a data set: every score with its interval, per class and per
 photo, the worst and the best photos, and how sure it may be believed. Writes to evaluation/ beside the model."""
-
-
+_EXPORTS = """Writes a trained network as a file that other runtimes run without Keras: photos in, scaling inside. The
+file and the network are shown the same photos, and it appears only if it gives the same answers."""
 _COMPARES = """Trains several networks with several seeds under equal conditions, or takes the folders of finished runs,
 and says which is better and whether that is more than chance. The same command goes on after it was stopped."""
 
@@ -142,6 +146,21 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     flag("--flips", "HOW", "horizontal, or both: average over mirrored photos, too (default: as they are)")
     flag("--image-size", "SIZE", "pixels that the network sees, if it takes any size", type=_image_size)
     flag("--batch-size", "N", "photos per step (default: as in its run)", type=int)
+    flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")
+
+
+def _add_export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a .keras file, or the folder of a run")
+    flag = functools.partial(_flag, parser, default=None)
+    flag("--format", "NAME", "onnx, openvino, litert, tf_saved_model, torch, keras or h5", required=True)
+    parser.add_argument(
+        "--gives", choices=("logits", "probabilities", "ids"), default="logits",
+        help="what comes out of the file: the network's own logits, probabilities, or ids (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--int8", action="store_true", help="8-bit arithmetic, calibrated on training photos")
+    flag("--data", "DIR", "photos with masks to compare on (default: those of the model's run)")
+    flag("--image-size", "SIZE", "pixels that the network sees, if it takes any size", type=_image_size)
+    flag("--output", "FILE", "where the file goes (default: beside the model)")
     flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")
 
 

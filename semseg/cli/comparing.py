@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semseg.cli.console import Progress, say, say_about, size_text, write_json
-from semseg.cli.opening import choose_backend, open_data, open_model
+from semseg.cli.opening import choose_backend, model_path, open_data, open_model
 from semseg.cli.output import check_output
 from semseg.cli.splits import photo_name
 from semseg.cli.training import new_model
@@ -331,7 +331,7 @@ def _open_models(networks: Sequence["Network"]) -> dict[str, "keras.Model"]:
     models = {}
     for network in networks:
         try:
-            models[network.name] = open_model(network.runs[0].folder)[1]
+            models[network.name] = open_model(model_path(network.runs[0].folder))
         except SemsegError as error:
             say_about("note", f"{network.name}: its costs are unknown, and it is not in side_by_side.png; {error}")
     return models

@@ -91,72 +91,119 @@ def _read_classes(path: Path) -> "Palette":
         raise SemsegError(f"{path}: {error}") from None
 
 
-def open_model(path: Path) -> tuple[Path, "keras.Model"]:
-    """The model in a file, or in the folder of a run, and where it lies.
+def model_path(path: Path) -> Path:
+    """The model's file that is meant by itself, or by the folder of its run.
 
     Raises:
         RunFolderError: Nothing is there.
-        ModelFileError: The file is no model from photos to logits of the same size.
     """
-    import keras
+    from semseg.exported import runtime_of
 
-    from semseg.segmentation_model import gives_probabilities
-
-    if path.is_dir():
+    if path.is_dir() and not runtime_of(path):
         models = sorted(path.glob("*_model.keras"))
         if len(models) != 1:
             held = ", ".join(model.name for model in models) or "no *_model.keras"
             raise RunFolderError(f"{path}: holds {held}; give the model's file, or the folder of one finished run")
         path = models[0]
-    if not path.is_file():
-        raise RunFolderError(f"{path}: no such file; give a .keras file, or the folder of a finished run")
+    if not path.exists():
+        raise RunFolderError(f"{path}: no such file; give a model's file, or the folder of a finished run")
+    return path
+
+
+def open_model(path: Path, gives: str = "logits") -> "keras.Model":
+    """The model in a `.keras` or `.h5` file, which is looked through before Keras loads it.
+
+    Args:
+        path: From `model_path`.
+        gives: What is known of its output: logits, probabilities or ids.
+
+    Raises:
+        ModelFileError: The file is no model from photos to logits of the same size, or could do harm.
+    """
+    from semseg.model_file import check_model_file, weights_limited
+
+    weights = check_model_file(path)
+    import keras
+
+    from semseg.segmentation_model import gives_probabilities
+
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with weights_limited(path, weights):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the file makes it meet
         raise ModelFileError(
             f"{path}: cannot be opened ({first_line(error)}); expected a model that Keras saved"
         ) from error
     tensors = (*(getattr(model, "inputs", None) or ()), *(getattr(model, "outputs", None) or ()))
     shapes = [tuple(tensor.shape) for tensor in tensors]
-    if [len(shape) for shape in shapes] != [4, 4] or shapes[0][1:3] != shapes[1][1:3] or shapes[0][3] != 3:
+    ranks = [4, 3 if gives == "ids" else 4]
+    if [len(shape) for shape in shapes] != ranks or shapes[0][1:3] != shapes[1][1:3] or shapes[0][3] != 3:
         listed = " to ".join(map(str, shapes))
         raise ModelFileError(f"{path}: goes from {listed}; expected photos (N, H, W, 3) to logits (N, H, W, K)")
-    if gives_probabilities(model):
+    if gives == "logits" and gives_probabilities(model):
         raise ModelFileError(f"{path}: ends in a softmax or sigmoid; expected logits, as the networks here give them")
-    return path, model
+    return model
 
 
 def open_segmenter(
-    path: Path, *, image_size: tuple[int, int] | None = None, batch_size: int = 8
+    path: Path, *, image_size: tuple[int, int] | None = None, batch_size: int = 8, backend: str | None = None
 ) -> tuple[Path, "Segmenter"]:
     """A trained network ready for photos, and where it lies.
 
-    Names and colours of its classes are those of the classes.json beside it; without one they are numbered.
+    Names and colours of its classes are those that an exported file holds, else those of the classes.json beside it;
+    without one they are numbered. A backend of Keras is chosen and loaded only for `.keras` and `.h5` files.
 
     Args:
-        path: A model's file, or the folder of a run.
+        path: A model's file, an exported one, too, or the folder of a run.
         image_size: (height, width) that it should see, where it takes any.
         batch_size: Photos that it sees at once.
+        backend: For Keras; None for KERAS_BACKEND, else what is installed.
 
     Raises:
         RunFolderError: Nothing is there.
-        ModelFileError: The file is no model from photos to logits of the same size, or has other classes than the
-            classes.json beside it.
+        ModelFileError: The file is no model from photos to logits of the same size, has other classes than the
+            classes.json beside it, or could do harm.
     """
-    from semseg.palettes import Label, Palette, distinct_color
+    from semseg.exported import as_logits, described_beside, open_exported, runtime_of
+    from semseg.palettes import Palette
     from semseg.predict import Segmenter, predictor
 
-    path, model = open_model(path)
-    learnt, described = max(2, model.output_shape[-1]), path.parent / "classes.json"
-    if described.is_file():
-        palette = _read_classes(described)
-    else:
-        palette = Palette(tuple(Label(f"class {i}", i, distinct_color(i), i) for i in range(learnt)), "values")
-    if palette.num_classes != learnt:
+    path = model_path(path)
+    if runtime_of(path):
+        beside = path.parent / "classes.json"
+        palette = _read_classes(beside) if beside.is_file() else None
+        return path, open_exported(path, palette=palette, image_size=image_size)
+    choose_backend(backend)
+    described = described_beside(path)
+    if described is None:
+        model = open_model(path)
+        palette = palette_beside(path, max(2, model.output_shape[-1]))
+        return path, Segmenter(predictor(model, batch_size), seen_size(path, model, image_size), palette)
+    model, palette = open_model(path, described.gives), Palette.from_dict(described.classes)
+    compute = predictor(model, batch_size)
+    return path, Segmenter(
+        lambda photos: as_logits(compute(photos), described.gives, palette.num_classes),
+        seen_size(path, model, image_size),
+        palette,
+    )
+
+
+def palette_beside(path: Path, num_classes: int) -> "Palette":
+    """Names and colours in the classes.json beside a model; without one the classes are numbered.
+
+    Raises:
+        ModelFileError: It describes another number of classes.
+    """
+    from semseg.palettes import Palette
+
+    described = path.parent / "classes.json"
+    palette = _read_classes(described) if described.is_file() else Palette.numbered(num_classes)
+    if palette.num_classes != num_classes:
         raise ModelFileError(
-            f"{path}: tells {learnt} classes apart, and {described} describes {palette.num_classes}; put its own there"
+            f"{path}: tells {num_classes} classes apart, and {described} describes {palette.num_classes}; put its own "
+            "there"
         )
-    return path, Segmenter(predictor(model, batch_size), seen_size(path, model, image_size), palette)
+    return palette
 
 
 def seen_size(path: Path, model: "keras.Model", wanted: tuple[int, int] | None) -> tuple[int, int]:

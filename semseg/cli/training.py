@@ -49,8 +49,9 @@ if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported wh
 RUN_FILES = (  # beside the model's own file
     *JUDGED_FILES, CITYSCAPES_FILE, "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png",
     "model_arch_layers.png", "results.csv", "classes.json", "config.json", SPLITS_FILE, REPORT_FILE,
-    f"{ALBUM}/*", f"{EVENTS}/*", "evaluation/*",
+    f"{ALBUM}/*", f"{EVENTS}/*", "evaluation/*", "export.json",
 )  # fmt: skip
+_EXPORTED = ("*.onnx", "*.xml", "*.bin", "*.tflite", "*.pt2", "*.h5", "_*.keras", "*_saved_model/**/*")  # of its name
 LOGGED = 3  # predictions among the pictures for TensorBoard
 
 
@@ -348,7 +349,7 @@ def _run_files(config: RunConfig) -> list[str]:
     models = {*ARCHITECTURES, model_name(config.model)}
     with suppress(RunFolderError):
         models.add(model_name(RunConfig.read(Path(config.output) / "config.json").model))
-    return [*RUN_FILES, *(f"{name}_model.keras" for name in sorted(models))]
+    return [*RUN_FILES, *(f"{name}_model{ending}" for name in sorted(models) for ending in (".keras", *_EXPORTED))]
 
 
 def _progress_callback(epochs: int, size: str, asked_to_stop: Callable[[], bool]) -> "keras.callbacks.Callback":
