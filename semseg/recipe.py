@@ -16,7 +16,7 @@ from semseg.muon import Muon
 from semseg.segmentation_model import BATCH_NORM_MOMENTUM
 
 WARM_UP = 0.1  # share of all steps in which the learning rate rises
-WEIGHT_DECAY = 1e-4
+WEIGHT_DECAY = 0.1
 FORGOTTEN = 0.01  # share of their first values that moving averages may still hold after an epoch
 RAREST = 1e-4  # share of the pixels below which a class starts no less likely
 
