@@ -13,6 +13,7 @@ from semseg.cli.comparing import SEEDS, compare
 from semseg.cli.console import printable
 from semseg.cli.evaluating import evaluate
 from semseg.cli.output import DISK_FULL
+from semseg.cli.predicting import predict
 from semseg.cli.training import train
 from semseg.config import RunConfig
 from semseg.errors import ResourceError, RunFolderError, SemsegError
@@ -44,6 +45,9 @@ def commands(argv: Sequence[str] | None = None) -> int:
     comparing = subparsers.add_parser("compare", help="which network is better", description=_COMPARES)
     _add_comparison_flags(comparing)
     comparing.set_defaults(function=compare, output=f"{RunConfig.output}/compare")
+    predicting = subparsers.add_parser("predict", help="masks for photos and videos", description=_PREDICTS)
+    _add_prediction_flags(predicting)
+    predicting.set_defaults(function=predict)
     return _guarded(lambda arguments: arguments.function(arguments), parser, argv)
 
 
@@ -57,6 +61,8 @@ photo, the worst and the best photos, and how sure it may be believed. Writes to
 
 _COMPARES = """Trains several networks with several seeds under equal conditions, or takes the folders of finished runs,
 and says which is better and whether that is more than chance. The same command goes on after it was stopped."""
+_PREDICTS = """Gives every pixel of photos, of a video or of a camera its class: masks of ids, overlays with a legend, and
+a table of the classes' shares. The same command goes on where it was stopped."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -131,6 +137,27 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     flag("--flips", "HOW", "horizontal, or both: average over mirrored photos, too (default: as they are)")
     flag("--image-size", "SIZE", "pixels that the network sees, if it takes any size", type=_image_size)
     flag("--batch-size", "N", "photos per step (default: as in its run)", type=int)
+    flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")
+
+
+def _add_prediction_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a .keras file, or the folder of a run")
+    parser.add_argument("what", metavar="WHAT", help="a photo, a folder, a pattern such as 'photos/*.jpg', a video, "
+                        "or a camera's number")  # fmt: skip
+    flag = functools.partial(_flag, parser, default=None)
+    flag("--output", "DIR", "where the results go (default: %(default)s)", default=f"{RunConfig.output}/predictions")
+    flag("--tile", "SIZE", "see photos in overlapping tiles of so many of their pixels, such as 512 or 384x512, in "
+         "place of whole", type=_image_size)  # fmt: skip
+    flag("--flips", "HOW", "horizontal, or both: average over mirrored photos, too (default: as they are)")
+    flag("--scales", "A,B", "average over photos at several sizes, such as 0.75,1,1.25 (default: as they are)")
+    parser.add_argument("--values", action="store_true", help="also masks of the numbers that your own masks hold")
+    parser.add_argument("--colors", action="store_true", help="also masks in the classes' colours")
+    parser.add_argument("--probabilities", action="store_true", help="also the probability of every class (.npy)")
+    parser.add_argument("--no-overlays", action="store_true", help="no pictures of the classes over the photo")
+    flag("--image-size", "SIZE", "pixels that the network sees, if it takes any size", type=_image_size)
+    flag("--batch-size", "N", "photos or tiles per step (default: by what the network sees)", type=int)
+    flag("--workers", "N", "threads that load photos, and as many that write (default: %(default)s)", type=int,
+         default=RunConfig.workers)  # fmt: skip
     flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")
 
 

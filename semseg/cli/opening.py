@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs t
     from semseg.predict import Segmenter
 
 BACKENDS = ("torch", "tensorflow", "jax")
+_PIXELS_AT_ONCE = 1 << 19  # larger batches are no faster, and take memory
 
 
 def choose_backend(name: str | None) -> str:
@@ -127,7 +128,7 @@ def open_model(path: Path) -> tuple[Path, "keras.Model"]:
 
 
 def open_segmenter(
-    path: Path, *, image_size: tuple[int, int] | None = None, batch_size: int = 8
+    path: Path, *, image_size: tuple[int, int] | None = None, batch_size: int | None = None
 ) -> tuple[Path, "Segmenter"]:
     """A trained network ready for photos, and where it lies.
 
@@ -136,9 +137,10 @@ def open_segmenter(
     Args:
         path: A model's file, or the folder of a run.
         image_size: (height, width) that it should see, where it takes any.
-        batch_size: Photos that it sees at once.
+        batch_size: Photos that it sees at once; None for as many as make half a million pixels.
 
     Raises:
+        SemsegError: `image_size` is missing, or is none that it takes.
         RunFolderError: Nothing is there.
         ModelFileError: The file is no model from photos to logits of the same size, or has other classes than the
             classes.json beside it.
@@ -156,7 +158,9 @@ def open_segmenter(
         raise ModelFileError(
             f"{path}: tells {learnt} classes apart, and {described} describes {palette.num_classes}; put its own there"
         )
-    return path, Segmenter(predictor(model, batch_size), seen_size(path, model, image_size), palette)
+    size = seen_size(path, model, image_size)
+    batch_size = batch_size or max(1, min(16, _PIXELS_AT_ONCE // (size[0] * size[1])))
+    return path, Segmenter(predictor(model, batch_size), size, palette, batch_size)
 
 
 def seen_size(path: Path, model: "keras.Model", wanted: tuple[int, int] | None) -> tuple[int, int]:
