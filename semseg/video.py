@@ -39,7 +39,7 @@ class Video:
     """
 
     def __init__(self, source: Path | int):
-        cv2.setLogLevel(0)  # what is wrong is said in our own words
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said in our own words
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if not self._capture.isOpened():
             where = f"camera {source}" if isinstance(source, int) else f"{source}"

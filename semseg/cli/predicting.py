@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # rooms that load Keras or OpenCV are imported where a comman
     from semseg.palettes import Palette
     from semseg.predict import Segmenter
     from semseg.predict_files import Job, Result
+    from semseg.video import Video
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
 _PHOTO_COLUMNS, _FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "seconds")
@@ -33,14 +34,16 @@ _PHOTO_COLUMNS, _FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "second
 
 def predict(arguments: argparse.Namespace) -> None:
     """Predicts what the flags name, and writes it to the output folder."""
-    from semseg.video import SUFFIXES
+    from semseg.video import SUFFIXES, Video
 
     choose_backend(arguments.backend)
     _check_flags(arguments)
     what, output = arguments.what, Path(arguments.output)
     camera = what.isdecimal() and not Path(what).exists()
     video = Path(what).suffix.lower() in SUFFIXES and not glob.has_magic(what)
-    photos = {} if camera or video else _photos(what, output)
+    source = int(what) if camera else Path(what)
+    frames = Video(source) if camera or video else None
+    photos = {} if frames else _photos(what, output)
     check_output(output)
     path, segmenter = open_segmenter(
         Path(arguments.model), image_size=arguments.image_size, batch_size=arguments.batch_size
@@ -52,8 +55,8 @@ def predict(arguments: argparse.Namespace) -> None:
     )
     segmenter = _with_views(segmenter, arguments)
     _go_on(output, settings)
-    if camera or video:
-        _predict_frames(segmenter, int(what) if camera else Path(what), output, kinds, arguments.workers)
+    if frames:
+        _predict_frames(segmenter, frames, source, output, kinds, workers=arguments.workers)
     else:
         _predict_photos(segmenter, photos, output, kinds, arguments)
 
@@ -323,15 +326,16 @@ def _shares_text(table: _Table, palette: "Palette") -> str:
 # ------------------------------------------------------------------------------------------------------- videos
 
 
-def _predict_frames(segmenter: "Segmenter", source: Path | int, output: Path, kinds: list[str], workers: int) -> None:
+def _predict_frames(
+    segmenter: "Segmenter", video: "Video", source: Path | int, output: Path, kinds: list[str], *, workers: int
+) -> None:
     from semseg.predict_files import KINDS
-    from semseg.video import Video, predict_video
+    from semseg.video import predict_video
 
     camera = isinstance(source, int)
     name = f"camera {source}" if camera else source.stem
     film = output / "overlays" / f"{name}.mp4" if "overlays" in kinds else None
     file = output / SHARES_FILE
-    video = Video(source)
     if camera:
         segmenter = replace(segmenter, batch_size=1)
 
