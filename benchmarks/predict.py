@@ -1,9 +1,9 @@
 """`python -m semseg predict` on a folder against a plain loop, and the memory that a photo of 20,000 x 20,000 takes.
 
-The plain loop is what one writes first: imread, `model.predict`, argmax, imwrite, a photo at a time. Both write masks of
-ids only, with networks of 16 filters and 19 classes that see the photos at their own size. They take turns, three times;
-the fastest of each counts, without start and loading of the model. Memory is the peak of the whole process tree (/proc),
-for a U-Net that sees 256 x 256 pixels, overlay included.
+The plain loop is what one writes first: imread, `model.predict`, argmax, imwrite, a photo at a time. Both write masks
+of ids only, with networks of 16 filters and 19 classes that see the photos at their own size. They take turns, three
+times; the fastest of each counts, without start and loading of the model. Memory is the peak of the whole process tree
+(/proc), for a U-Net that sees 256 x 256 pixels, overlay included.
 
     KERAS_BACKEND=torch python benchmarks/predict.py
 
@@ -27,6 +27,7 @@ sys.path.insert(0, os.environ["PYTHONPATH"])
 import cv2
 import keras
 import numpy as np
+from PIL import Image
 
 from semseg.cli.opening import open_segmenter
 from semseg.distribute import device_name, leave_tensorflow_out
@@ -77,18 +78,15 @@ def compare(folder: Path, side: int, count: int) -> float:
     seconds = [(_seconds(plain), _seconds(fast)) for _ in range(ROUNDS)]
     slow, quick = (min(times) for times in zip(*seconds, strict=True))
     same = np.mean(
-        [(cv2.imread(str(folder / "plain" / f"{path.stem}.png"), 0) == _ids(folder / "ours" / f"{path.stem}.png")).mean()
-         for path in photos]
-    )  # fmt: skip
+        [_same(folder / "plain" / f"{path.stem}.png", folder / "ours" / f"{path.stem}.png") for path in photos]
+    )
     print(f"{side:5} pixels: plain {count / slow:7.2f}, predict {count / quick:7.2f} photos per second, "
           f"{slow / quick:.2f} times; {same:.4%} of the pixels the same", flush=True)  # fmt: skip
     return slow / quick
 
 
-def _ids(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.open(path))
+def _same(one: Path, other: Path) -> float:
+    return (np.asarray(Image.open(one)) == np.asarray(Image.open(other))).mean()
 
 
 def _seconds(function: Callable[[], None]) -> float:
