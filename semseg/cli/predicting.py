@@ -4,6 +4,7 @@ import argparse
 import csv
 import glob
 import hashlib
+import io
 import json
 import os
 import time
@@ -196,7 +197,7 @@ class _Table:
         if not self._path.exists():
             return {}
         text = self._path.read_text(**_ANY_NAME)
-        rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines(keepends=True)))
+        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
         return {row[0]: row for row in rows[1:] if len(row) == len(self._header)}
 
     def add(self, row: Sequence[Any], counts: "np.ndarray") -> None:
