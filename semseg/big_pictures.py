@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from semseg.errors import DataError, ResourceError, first_line
 
@@ -57,7 +57,7 @@ class BigPicture:
         with self._opened() as source:
             size = source.height, source.width
         with header(path) as image:
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)  # that of PNG would read all of the file
         self._orientation = orientation if orientation in range(1, 9) else 1
         self.size = size if self._orientation < 5 else size[::-1]
 

@@ -48,7 +48,7 @@ def test_upright(tmp_path, form, orientation):
     image, path = photo(), tmp_path / f"x.{form}"
     exif = image.getexif()
     exif[0x0112] = orientation
-    image.save(path, exif=exif, **({"quality": 95} if form == "jpg" else {}))
+    image.save(path, exif=exif, **({"quality": 95, "subsampling": 0} if form == "jpg" else {}))
     with Image.open(path) as stored:
         expected = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"), np.int16)
     np.testing.assert_allclose(read(path), expected, atol=3 if form == "jpg" else 0)
