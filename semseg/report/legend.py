@@ -69,8 +69,10 @@ def below(picture: np.ndarray, strip: np.ndarray) -> np.ndarray:
 
 
 def over(picture: np.ndarray, strip: np.ndarray, opacity: float = 0.8) -> np.ndarray:
-    """A picture whose lower left shows a strip, as much of it as there is room for: uint8 RGB of the picture's size."""
-    height, width = (min(sides) for sides in zip(picture.shape[:2], strip.shape[:2], strict=True))
+    """A picture whose lower left shows a strip, on a third of its height at most: uint8 RGB of the picture's size."""
+    height, width = min(picture.shape[0] // 3, strip.shape[0]), min(picture.shape[1], strip.shape[1])
+    if not height:
+        return picture
     result = picture.copy()
     corner = result[-height:, :width]
     corner[:] = (1 - opacity) * corner + opacity * strip[:height, :width]
