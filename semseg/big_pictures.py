@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from semseg.errors import DataError, ResourceError, first_line
+from semseg.errors import DataError, first_line
 
 _BAND = 1 << 24  # bytes that are read at once
 _CACHE = 64  # MB that GDAL may keep
@@ -42,8 +42,7 @@ class BigPicture:
         size: (H, W), upright.
 
     Raises:
-        DataError: The file cannot be read as a photo of 8 bits per channel.
-        ResourceError: Rasterio is not installed.
+        DataError: The file cannot be read as a photo of 8 bits per channel, or rasterio is not installed.
     """
 
     def __init__(self, path: Path, scratch: Path):
@@ -107,7 +106,7 @@ class BigPicture:
         try:
             import rasterio
         except ImportError:
-            raise ResourceError(
+            raise DataError(
                 f"{self.path}: larger than 89 million pixels; run 'pip install rasterio', which reads it piece by piece"
             ) from None
         options = {"GDAL_CACHEMAX": _CACHE, "GDAL_ERROR_ON_LIBJPEG_WARNING": True}

@@ -77,8 +77,8 @@ def test_a_folder_gives_masks_overlays_and_shares(model, tmp_path, capsys):
     assert [row["photo"] for row in rows] == ["a.png", "deep/b.png"]
     shares = {"c0": "0.375000", "c1": "0.312500", "c2": "0.312500"}
     assert rows[0] == {"photo": "a.png", "width": "16", "height": "30", **shares}
-    text = capsys.readouterr().out
-    assert "photos per second" in text and "shares    c0 3" in text
+    text = " ".join(capsys.readouterr().out.split())
+    assert "photos per second" in text and "shares c0 3" in text
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (15, 17), (65, 64), (1280, 1918)], ids=str)
