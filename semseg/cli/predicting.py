@@ -35,18 +35,11 @@ _PHOTO_COLUMNS, _FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "second
 
 def predict(arguments: argparse.Namespace) -> None:
     """Predicts what the flags name, and writes it to the output folder."""
-    from semseg.video import SUFFIXES, Video
-
     choose_backend(arguments.backend)
     _check_flags(arguments)
-    what, output = arguments.what, Path(arguments.output)
-    camera = what.isdecimal() and not Path(what).exists()
-    video = Path(what).suffix.lower() in SUFFIXES and not glob.has_magic(what)
-    source = int(what) if camera else Path(what)
-    frames = Video(source) if camera or video else None
-    if frames and arguments.tile:
-        raise SemsegError("--tile: the frames of a video are seen whole; leave it out")
-    photos = {} if frames else _photos(what, output)
+    output = Path(arguments.output)
+    source, frames = _video(arguments)
+    photos = {} if frames else _photos(arguments.what, output)
     check_output(output)
     path, segmenter = open_segmenter(
         Path(arguments.model), image_size=arguments.image_size, batch_size=arguments.batch_size
@@ -62,6 +55,21 @@ def predict(arguments: argparse.Namespace) -> None:
         _predict_frames(segmenter, frames, source, output, kinds, workers=arguments.workers)
     else:
         _predict_photos(segmenter, photos, output, kinds, arguments)
+
+
+def _video(arguments: argparse.Namespace) -> tuple[Path | int, "Video | None"]:
+    """What is named, a path or a camera's number, and its frames if it has some."""
+    from semseg.video import SUFFIXES, Video
+
+    what = arguments.what
+    path = Path(what)
+    camera = what.isdecimal() and not path.exists()
+    if not camera and (path.suffix.lower() not in SUFFIXES or glob.has_magic(what) or path.is_dir()):
+        return path, None
+    if arguments.tile:
+        raise SemsegError("--tile: the frames of a video are seen whole; leave it out")
+    source = int(what) if camera else path
+    return source, Video(source)
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:
