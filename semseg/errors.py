@@ -23,6 +23,10 @@ class DataError(SemsegError):
     exit_code = 3
 
 
+class TooManyPixelsError(DataError):
+    """A picture too large to be held in memory (exit code 3)."""
+
+
 class RunFolderError(SemsegError):
     """A checkpoint or run folder that cannot be used (exit code 4)."""
 

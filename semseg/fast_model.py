@@ -87,6 +87,14 @@ class FastModel(keras.Model):
         return self._standardize_inputs(tree.map_structure(ops.convert_to_tensor, inputs))
 
 
+def fastest(model: keras.Model) -> keras.Model:
+    """A `FastModel` of the same layers where the model is a graph with one input and one output, else the model."""
+    graph = _graph(model)
+    if graph is None or len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        return model
+    return FastModel(graph.inputs[0], graph.outputs[0])
+
+
 @dataclass
 class _Step:
     """Takes the values of some slots and puts its results into others; those of `frees` are not needed after it."""

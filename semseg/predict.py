@@ -26,28 +26,35 @@ class Segmenter:
             classes, `(N, h, w, 1)`.
         image_size: (h, w) that it sees; photos of other sizes are resized to it, see `predict_logits`.
         palette: Names and colours of the classes.
+        batch_size: Photos per call, at most.
     """
 
     predict_batch: PredictBatch
     image_size: tuple[int, int]
     palette: Palette
+    batch_size: int = 8
 
 
 def predictor(model, batch_size: int = 8) -> PredictBatch:
-    """The `predict_batch` of a Keras model.
+    """The `predict_batch` of a Keras model, on the fastest kernels of the backend.
 
     Args:
         model: A Keras model from photos `(N, H, W, 3)` to logits `(N, H, W, K)`.
-        batch_size: Smaller batches are filled up, so that compiled backends see one shape only.
+        batch_size: Smaller batches are filled up on backends that compile, so that they see one shape only.
 
     Returns:
         A function from photos uint8 `(N, H, W, 3)`, N at most `batch_size`, to logits float32 `(N, H, W, K)`.
     """
+    import keras  # here, because other runtimes do without
+
+    from semseg.fast_model import fastest
+
+    fast, compiles = fastest(model), keras.backend.backend() != "torch"
 
     def predict_batch(photos: np.ndarray) -> np.ndarray:
-        missing = batch_size - len(photos)
+        missing = batch_size - len(photos) if compiles else 0
         filled = np.concatenate([photos, np.repeat(photos[-1:], missing, axis=0)]) if missing > 0 else photos
-        return np.asarray(model.predict_on_batch(filled))[: len(photos)]
+        return np.asarray(fast.predict_on_batch(filled))[: len(photos)]
 
     return predict_batch
 
@@ -70,10 +77,25 @@ def with_flips(predict_batch: PredictBatch, flips: str) -> PredictBatch:
 
     def predict_all(photos: np.ndarray) -> np.ndarray:
         views = [np.flip(predict_batch(np.ascontiguousarray(np.flip(photos, axes))), axes) for axes in FLIPS[flips]]
-        mean = np.logaddexp.reduce([_log_probabilities(logits) for logits in views]) - np.log(len(views))
-        return mean if views[0].shape[-1] > 1 else mean[..., 1:] - mean[..., :1]
+        return mean_of_views(views)
 
     return predict_all
+
+
+def mean_of_views(views: Sequence[np.ndarray]) -> np.ndarray:
+    """Logits whose softmax, or sigmoid, is the mean over several logits of one shape, `(..., K)` or `(..., 1)`.
+
+    Example:
+        >>> mean_of_views([np.array([[2.0]]), np.array([[-2.0]])])
+        array([[0.]])
+    """
+    mean = np.logaddexp.reduce([_log_probabilities(logits) for logits in views]) - np.log(len(views))
+    return mean if views[0].shape[-1] > 1 else mean[..., 1:] - mean[..., :1]
+
+
+def probabilities_of_logits(logits: np.ndarray) -> np.ndarray:
+    """`(..., K)`, or `(..., 1)` of two classes, to the probabilities of all classes, float32 `(..., K)`."""
+    return np.exp(_log_probabilities(logits)).astype(np.float32)
 
 
 def _log_probabilities(logits: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from semseg import IGNORE
-from semseg.errors import DataError, SemsegError
+from semseg.errors import DataError, SemsegError, TooManyPixelsError
 from semseg.palettes import Color, Palette, color_codes, colors_of_codes, squared_distances
 from semseg.repair import repair_mask
 
@@ -133,7 +133,7 @@ def _opened(path: str | Path, numbers: bool = False) -> Iterator[Image.Image]:
     except SemsegError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(f"{path}: {_TOO_LARGE}") from None
+        raise TooManyPixelsError(f"{path}: {_TOO_LARGE}") from None
     except Image.UnidentifiedImageError:
         what = "an empty file" if path.stat().st_size == 0 else "not a picture that can be read"
         raise DataError(f"{path}: {what}; replace or remove it") from None
@@ -152,7 +152,7 @@ def _what_it_is(path: Path) -> str:
 def _refuse_unsuitable(path: Path, image: Image.Image, numbers: bool) -> None:
     """Raises a `DataError` for what the header shows to be too large, too deep or more than one picture."""
     if image.width * image.height > _MAX_PIXELS:
-        raise DataError(f"{path}: {_TOO_LARGE}")
+        raise TooManyPixelsError(f"{path}: {_TOO_LARGE}")
     deep = image.mode.startswith("I")
     if image.mode.startswith("F") or (deep and not numbers) or (not deep and _bits_per_channel(path, image) > 8):
         raise DataError(f"{path}: holds 16-bit, 32-bit or float pixels; save it with 8 bits per channel")

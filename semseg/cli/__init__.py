@@ -14,6 +14,7 @@ from semseg.cli.console import printable
 from semseg.cli.evaluating import evaluate
 from semseg.cli.exporting import export
 from semseg.cli.output import DISK_FULL
+from semseg.cli.predicting import predict
 from semseg.cli.reporting import REPORT_FILE, SEVERAL, report
 from semseg.cli.training import train
 from semseg.config import RunConfig
@@ -54,6 +55,9 @@ def commands(argv: Sequence[str] | None = None) -> int:
     exporting = subparsers.add_parser("export", help="a file that runs without Keras", description=_EXPORTS)
     _add_export_flags(exporting)
     exporting.set_defaults(function=export)
+    predicting = subparsers.add_parser("predict", help="masks for photos and videos", description=_PREDICTS)
+    _add_prediction_flags(predicting)
+    predicting.set_defaults(function=predict)
     return _guarded(lambda arguments: arguments.function(arguments), parser, argv)
 
 
@@ -67,6 +71,8 @@ _EXPORTS = """Writes a trained network as a file that other runtimes run without
 file and the network are shown the same photos, and it appears only if it gives the same answers."""
 _COMPARES = """Trains several networks with several seeds under equal conditions, or takes the folders of finished runs,
 and says which is better and whether that is more than chance. The same command goes on after it was stopped."""
+_PREDICTS = """Gives every pixel of photos, of a video or of a camera its class: masks of ids, overlays with a legend,
+and a table of the classes' shares. The same command goes on where it was stopped."""
 
 
 _REPORTS = """Writes one HTML file that opens offline in any browser: scores, curves, classes, confusion matrix, photos
@@ -161,6 +167,27 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
     flag("--data", "DIR", "photos with masks to compare on (default: those of the model's run)")
     flag("--image-size", "SIZE", "pixels that the network sees, if it takes any size", type=_image_size)
     flag("--output", "FILE", "where the file goes (default: beside the model)")
+    flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")
+
+
+def _add_prediction_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a .keras file, or the folder of a run")
+    parser.add_argument("what", metavar="WHAT", help="a photo, a folder, a pattern such as 'photos/*.jpg', a video, "
+                        "or a camera's number")  # fmt: skip
+    flag = functools.partial(_flag, parser, default=None)
+    flag("--output", "DIR", "where the results go (default: %(default)s)", default=f"{RunConfig.output}/predictions")
+    flag("--tile", "SIZE", "see photos in overlapping tiles of so many of their pixels, such as 512 or 384x512, in "
+         "place of whole", type=_image_size)  # fmt: skip
+    flag("--flips", "HOW", "horizontal, or both: average over mirrored photos, too (default: as they are)")
+    flag("--scales", "A,B", "average over photos at several sizes, such as 0.75,1,1.25 (default: as they are)")
+    parser.add_argument("--values", action="store_true", help="also masks of the numbers that your own masks hold")
+    parser.add_argument("--colors", action="store_true", help="also masks in the classes' colours")
+    parser.add_argument("--probabilities", action="store_true", help="also the probability of every class (.npy)")
+    parser.add_argument("--no-overlays", action="store_true", help="no pictures of the classes over the photo")
+    flag("--image-size", "SIZE", "pixels that the network sees, if it takes any size", type=_image_size)
+    flag("--batch-size", "N", "photos or tiles per step (default: by what the network sees)", type=int)
+    flag("--workers", "N", "threads that load photos, and as many that write (default: %(default)s)", type=int,
+         default=RunConfig.workers)  # fmt: skip
     flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")
 
 

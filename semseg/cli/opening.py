@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs t
     from semseg.predict import Segmenter
 
 BACKENDS = ("torch", "tensorflow", "jax")
+_PIXELS_AT_ONCE = 1 << 19  # larger batches are no faster, and take memory
 
 
 def choose_backend(name: str | None) -> str:
@@ -146,7 +148,11 @@ def open_model(path: Path, gives: str = "logits") -> "keras.Model":
 
 
 def open_segmenter(
-    path: Path, *, image_size: tuple[int, int] | None = None, batch_size: int = 8, backend: str | None = None
+    path: Path,
+    *,
+    image_size: tuple[int, int] | None = None,
+    batch_size: int | None = None,
+    backend: str | None = None,
 ) -> tuple[Path, "Segmenter"]:
     """A trained network ready for photos, and where it lies.
 
@@ -156,36 +162,51 @@ def open_segmenter(
     Args:
         path: A model's file, an exported one, too, or the folder of a run.
         image_size: (height, width) that it should see, where it takes any.
-        batch_size: Photos that it sees at once.
+        batch_size: Photos that it sees at once; None for as many as make half a million pixels.
         backend: For Keras; None for KERAS_BACKEND, else what is installed.
 
     Raises:
+        SemsegError: `image_size` is missing, or is none that it takes.
         RunFolderError: Nothing is there.
         ModelFileError: The file is no model from photos to logits of the same size, has other classes than the
             classes.json beside it, or could do harm.
     """
-    from semseg.exported import as_logits, described_beside, open_exported, runtime_of
-    from semseg.palettes import Palette
-    from semseg.predict import Segmenter, predictor
+    from semseg.exported import open_exported, runtime_of
 
     path = model_path(path)
     if runtime_of(path):
         beside = path.parent / "classes.json"
         palette = _read_classes(beside) if beside.is_file() else None
-        return path, open_exported(path, palette=palette, image_size=image_size)
+        segmenter = open_exported(path, palette=palette, image_size=image_size)
+        return path, replace(segmenter, batch_size=batch_size or _batch_size(segmenter.image_size))
     choose_backend(backend)
+    return path, _keras_segmenter(path, image_size, batch_size)
+
+
+def _keras_segmenter(path: Path, image_size: tuple[int, int] | None, batch_size: int | None) -> "Segmenter":
+    from semseg.exported import as_logits, described_beside
+    from semseg.palettes import Palette
+    from semseg.predict import Segmenter, predictor
+
     described = described_beside(path)
-    if described is None:
-        model = open_model(path)
-        palette = palette_beside(path, max(2, model.output_shape[-1]))
-        return path, Segmenter(predictor(model, batch_size), seen_size(path, model, image_size), palette)
-    model, palette = open_model(path, described.gives), Palette.from_dict(described.classes)
+    gives = described.gives if described else "logits"
+    model = open_model(path, gives)
+    size = seen_size(path, model, image_size)
+    batch_size = batch_size or _batch_size(size)
     compute = predictor(model, batch_size)
-    return path, Segmenter(
-        lambda photos: as_logits(compute(photos), described.gives, palette.num_classes),
-        seen_size(path, model, image_size),
-        palette,
-    )
+    if described:
+        palette = Palette.from_dict(described.classes)
+    else:
+        palette = palette_beside(path, max(2, model.output_shape[-1]))
+
+    def predict_batch(photos: "np.ndarray") -> "np.ndarray":
+        return as_logits(compute(photos), gives, palette.num_classes)
+
+    return Segmenter(predict_batch, size, palette, batch_size)
+
+
+def _batch_size(image_size: tuple[int, int]) -> int:
+    return max(1, min(16, _PIXELS_AT_ONCE // (image_size[0] * image_size[1])))
 
 
 def palette_beside(path: Path, num_classes: int) -> "Palette":
