@@ -45,11 +45,14 @@ MAY_IMPORT = {
     "evaluate": {"metrics", "boundaries", "predict", "data"},
     "muon": {"kernels"},
     "recipe": {"muon", "config", "segmentation_model"},
+    "serve": {"predict", "predict_files", "tiling", "utils_func", "palettes"},
     "train": {"architectures", "losses", "metrics", "data", "distribute", "config", "cost", "fast_model", "recipe"},
     "cli": {"*"},
     "__main__": {"cli"},
 }
 OWNERS = {
+    "starlette": {"serve"},
+    "uvicorn": {"cli"},
     "matplotlib": {"report"},
     "argparse": {"cli"},
     "torch": {"distribute", "kernels"},
