@@ -1,6 +1,8 @@
 """Small, exact data for all tests. The backend is the one in KERAS_BACKEND, torch when it is unset."""
 
 import os
+import re
+import shutil
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -38,3 +40,44 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("SEMSEG_DATA is not set: no real data here")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium; tests that need it are skipped, saying so, where there is none."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser to look with")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    with driver.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=120_000)
+        yield started
+        started.close()
+
+
+@pytest.fixture()
+def browser_page(browser):
+    """An empty page that may load files and from this machine; at the end nothing may have gone wrong in it.
+
+    Its `problems` hold errors, warnings on the console, and addresses elsewhere that it asked for; none was answered.
+    """
+    context = browser.new_context()
+    context.set_default_timeout(120_000)
+    page = context.new_page()
+    page.problems = []
+
+    def refuse(route):
+        page.problems.append(f"asked for {route.request.url}")
+        route.abort()
+
+    def note(message):
+        if message.type in ("error", "warning"):
+            page.problems.append(f"console: {message.text}")
+
+    page.route(re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1|localhost|\[::1\])"), refuse)
+    page.on("console", note)
+    page.on("pageerror", lambda error: page.problems.append(f"error: {error}"))
+    yield page
+    problems = page.problems
+    context.close()
+    assert problems == []

@@ -67,8 +67,8 @@ _COMPARES = """Trains several networks with several seeds under equal conditions
 and says which is better and whether that is more than chance. The same command goes on after it was stopped."""
 _PREDICTS = """Gives every pixel of photos, of a video or of a camera its class: masks of ids, overlays with a legend, and
 a table of the classes' shares. The same command goes on where it was stopped."""
-_SERVES = """Opens a page, on this computer and for it alone, where one drops photos and sees what the network makes of
-them. Scripts can POST an image file to /segment (JSON) or /mask (PNG). Ctrl-C ends it."""
+_SERVES = """Opens a page, on this computer and for it alone, where one drops photos and sees what the network makes
+of them. Scripts can POST an image file to /segment (JSON) or /mask (PNG). Ctrl-C ends it."""
 
 
 class _Parser(argparse.ArgumentParser):

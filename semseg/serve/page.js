@@ -222,7 +222,7 @@
         known++;
         if (seen.truth[i] === seen.prediction[i]) right++;
       }
-      text += `, ${percent(right / Math.max(1, known))} of them right`;
+      text += `, ${percent(right / Math.max(1, known))} right`;
     }
     $("facts").textContent = text;
     $("right-tag").textContent = truthShown() ? "truth" : "prediction";
