@@ -52,7 +52,7 @@ MAY_IMPORT = {
 }
 OWNERS = {
     "starlette": {"serve"},
-    "uvicorn": {"cli"},
+    "uvicorn": {"serve"},
     "matplotlib": {"report"},
     "argparse": {"cli"},
     "torch": {"distribute", "kernels"},

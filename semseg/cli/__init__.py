@@ -14,7 +14,7 @@ from semseg.cli.console import printable
 from semseg.cli.evaluating import evaluate
 from semseg.cli.output import DISK_FULL
 from semseg.cli.predicting import predict
-from semseg.cli.serving import PORT, serve
+from semseg.cli.serving import serve
 from semseg.cli.training import train
 from semseg.config import RunConfig
 from semseg.errors import ResourceError, RunFolderError, SemsegError
@@ -170,7 +170,7 @@ def _add_prediction_flags(parser: argparse.ArgumentParser) -> None:
 def _add_serving_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a .keras file, or the folder of a run")
     flag = functools.partial(_flag, parser, default=None)
-    flag("--port", "N", "of the page's address; 0 for any that is free (default: %(default)s)", type=int, default=PORT)
+    flag("--port", "N", "of the page's address; 0 for any that is free (default: %(default)s)", type=int, default=8000)
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     flag("--image-size", "SIZE", "pixels that the network sees, if it takes any size", type=_image_size)
     flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")

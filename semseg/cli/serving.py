@@ -1,14 +1,12 @@
 """`python -m semseg serve`: a trained network on a page in the browser."""
 
 import argparse
-import errno
 import functools
 import importlib.util
-import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,26 +16,33 @@ from semseg.cli.console import say, say_about, size_text
 from semseg.cli.opening import choose_backend, open_data, open_segmenter
 from semseg.cli.splits import SPLITS_FILE, read_splits, restore_splits
 from semseg.config import RunConfig
-from semseg.errors import ResourceError, SemsegError
+from semseg.errors import SemsegError
 
 if TYPE_CHECKING:  # loads OpenCV
+    from starlette.applications import Starlette
+
+    from semseg.data.base import Sample
+    from semseg.predict import Segmenter
     from semseg.serve.app import Example
 
-ADDRESS, PORT = "127.0.0.1", 8000  # nobody else's computer may ask
 EXAMPLES = 8
 _PACKAGES = ("starlette", "uvicorn")
-_MOST_CONNECTIONS = 100
-_LAST_SECONDS = 5  # for what is under way when the server ends
 
 
 def serve(arguments: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C."""
     _check_packages()
     choose_backend(arguments.backend)
-    with _bound(arguments.port) as listener:
+    from semseg.serve.running import listen, run
+
+    with listen(arguments.port) as listener:  # before anything takes time
         path, segmenter = open_segmenter(Path(arguments.model), image_size=arguments.image_size, batch_size=1)
-        examples, note = _examples(path)
-        _run(path, segmenter, examples, note, listener, browser=not arguments.no_browser and sys.stdout.isatty())
+        app = _app(path, segmenter)
+        url = "http://{}:{}/".format(*listener.getsockname())
+        say_about("page", f"{url} (only on this computer; Ctrl-C ends it)")
+        if sys.stdout.isatty() and not arguments.no_browser:
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        run(app, listener)
 
 
 def _check_packages() -> None:
@@ -46,16 +51,16 @@ def _check_packages() -> None:
         raise SemsegError(f"serve: needs {' and '.join(missing)}; run 'pip install {' '.join(missing)}'")
 
 
-def _bound(port: int) -> socket.socket:
-    """A socket at the port, taken before anything takes time."""
-    if not 0 <= port < 65536:
-        raise SemsegError(f"--port: got {port}; expected 0 to 65535, such as {PORT}")
-    try:
-        return socket.create_server((ADDRESS, port))
-    except OSError as error:
-        reasons = {errno.EADDRINUSE: "is in use by another program", errno.EACCES: "is not for everybody"}
-        what = reasons.get(error.errno, f"cannot be used ({error.strerror})")
-        raise ResourceError(f"--port: {port} {what}; give another, or --port 0 for any that is free") from None
+def _app(path: Path, segmenter: "Segmenter") -> "Starlette":
+    """The page of a network, and what is said of it."""
+    from semseg.distribute import device_name
+    from semseg.serve.app import make_app
+
+    examples, note = _examples(path)
+    say(f"semseg {__version__}: {path} on {device_name()}")
+    say_about("classes", f"{segmenter.palette.num_classes}, sees {size_text(segmenter.image_size)} pixels")
+    say_about("examples", note or f"{len(examples)} photos of the validation split")
+    return make_app(segmenter, title=str(path), examples=examples, note=note)
 
 
 def _examples(path: Path) -> tuple[list["Example"], str]:
@@ -75,8 +80,8 @@ def _examples(path: Path) -> tuple[list["Example"], str]:
     return [functools.partial(load, sample) for sample in spread(samples, EXAMPLES)], note
 
 
-def _validation(config: RunConfig, folder: Path) -> tuple[Sequence, "functools.partial"]:
-    """The samples of the split that the run validated on, and what loads them."""
+def _validation(config: RunConfig, folder: Path) -> tuple[Sequence["Sample"], Callable]:
+    """The samples of the split that the run validated on, and what loads one."""
     classes = folder / "classes.json"
     if classes.is_file():
         config = replace(config, classes=str(classes), categories=False)
@@ -85,25 +90,3 @@ def _validation(config: RunConfig, folder: Path) -> tuple[Sequence, "functools.p
     if known:
         restore_splits(dataset, known)
     return dataset.splits.get("val", []), dataset.load
-
-
-def _run(path, segmenter, examples: list["Example"], note: str, listener: socket.socket, *, browser: bool) -> None:
-    import uvicorn
-
-    from semseg.distribute import device_name
-    from semseg.serve.app import make_app
-
-    app = make_app(segmenter, title=str(path), examples=examples, note=note)
-    url = f"http://{ADDRESS}:{listener.getsockname()[1]}/"
-    say(f"semseg {__version__}: {path} on {device_name()}")
-    say_about("classes", f"{segmenter.palette.num_classes}, sees {size_text(segmenter.image_size)} pixels")
-    say_about("examples", note or f"{len(examples)} photos of the validation split")
-    say_about("page", f"{url} (only on this computer; Ctrl-C ends it)")
-    if browser:
-        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-    config = uvicorn.Config(
-        app, loop="asyncio", http="h11", ws="none", log_config=None, log_level="error", access_log=False,
-        server_header=False, proxy_headers=False, limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=_LAST_SECONDS,
-    )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener])

@@ -51,7 +51,8 @@ class Decoder:
         Raises:
             DataError: It is no picture that can be used, or takes too long, or crashes the decoder.
         """
-        if self._process is None:
+        if self._process is None or not self._process.is_alive():  # it may have been killed while nobody asked
+            self.close()
             self._start()
         try:
             self._receive(_START_SECONDS)  # the process is ready
@@ -67,7 +68,7 @@ class Decoder:
             raise DataError(found)
         return found
 
-    def _receive(self, seconds: float) -> "Decoded | str | None":
+    def _receive(self, seconds: float) -> Decoded | str | None:
         if not self._connection.poll(seconds):
             raise TimeoutError
         return self._connection.recv()
