@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "evaluate": {"metrics", "boundaries", "predict", "data"},
     "muon": {"kernels"},
     "recipe": {"muon", "config", "segmentation_model"},
-    "serve": {"predict", "predict_files", "tiling", "utils_func", "palettes"},
+    "serve": {"predict", "predict_files", "tiling", "utils_func", "palettes", "data"},
     "train": {"architectures", "losses", "metrics", "data", "distribute", "config", "cost", "fast_model", "recipe"},
     "cli": {"*"},
     "__main__": {"cli"},

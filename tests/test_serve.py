@@ -302,6 +302,8 @@ def received(client):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with an untrained network, as far as `serve` and `predict` read it."""
+    import keras
+
     from semseg.cli.splits import splits_of, write_splits
     from semseg.config import RunConfig
     from semseg.data import open_dataset
@@ -311,6 +313,7 @@ def run(tmp_path_factory):
     dataset = open_dataset(make_pairs(folder / "data", train=2, val=3))
     out = folder / "out"
     out.mkdir()
+    keras.utils.set_random_seed(0)
     Unet((32, 32, 3), dataset.num_logits, filters=2, depth=1).save(out / "unet_model.keras")
     (out / "classes.json").write_text(json.dumps(dataset.palette.to_dict()))
     write_splits(out / "splits.csv", splits_of(dataset))

@@ -69,10 +69,10 @@ def _examples(path: Path) -> tuple[list["Example"], str]:
 
     if not (path.parent / "config.json").is_file():
         return [], "No examples: no config.json beside the model tells of its data."
-    config = RunConfig.read(path.parent / "config.json")
-    if not Path(config.data).exists():
-        return [], f"No examples: the data of its run are not at {config.data} any more."
     try:
+        config = RunConfig.read(path.parent / "config.json")
+        if not Path(config.data).exists():
+            return [], f"No examples: the data of its run are not at {config.data} any more."
         samples, load = _validation(config, path.parent)
     except SemsegError as error:
         return [], f"No examples: {error}"

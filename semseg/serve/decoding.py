@@ -37,11 +37,12 @@ class Decoder:
 
     Args:
         image_size: (h, w) that the network sees.
+        enough: (height, width) that are decoded at least, see `read_photo`.
         shown: Pixels of the longer side of what people see, at most.
     """
 
-    def __init__(self, image_size: tuple[int, int], shown: int):
-        self._arguments = image_size, shown
+    def __init__(self, image_size: tuple[int, int], enough: tuple[int, int], shown: int):
+        self._arguments = image_size, enough, shown
         self._process, self._connection = None, None
         self._start()
 
@@ -89,7 +90,7 @@ class Decoder:
         theirs.close()
 
 
-def _work(connection: Connection, image_size: tuple[int, int], shown: int) -> None:
+def _work(connection: Connection, *arguments: tuple[int, int] | int) -> None:
     """Says when it is ready before each file; ends with the server."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to answer
     while True:
@@ -98,13 +99,13 @@ def _work(connection: Connection, image_size: tuple[int, int], shown: int) -> No
             path = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(_decode(path, image_size, shown))
+        connection.send(_decode(path, *arguments))
 
 
-def _decode(path: Path, image_size: tuple[int, int], shown: int) -> Decoded | str:
+def _decode(path: Path, image_size: tuple[int, int], enough: tuple[int, int], shown: int) -> Decoded | str:
     """The photo, or what is wrong with it."""
     try:
-        photo = read_photo(path, (shown, shown))  # as `predict` reads it, so that the masks are equal
+        photo = read_photo(path, enough)
     except SemsegError as error:
         return str(error).removeprefix(f"{path}: ")
     except MemoryError:

@@ -5,10 +5,10 @@
   const NO_CLASS = 255;
   const CURSOR_STEPS = 50; // arrow keys cross the picture in so many
 
-  const photos = []; // {name, blob, example, state, error, answer, off, button}
+  const photos = []; // {name, blob, example, state, error, mask, picture, truth, off, button}
   let model = { classes: [], examples: 0 };
   let current = null; // the photo in the large view
-  let seen = null; // its {width, height, prediction, truth, picture}, decoded
+  let seen = null; // its {photo, width, height, prediction, truth, picture}, decoded
   let cursor = null; // [column, row] of the keyboard's cursor
   let working = false;
   let photosTaken = 0;
@@ -108,10 +108,8 @@
       );
     }
     const values = await ask(photo.blob);
-    photo.answer = { width: values.width, height: values.height, classes: values.classes };
     photo.mask = blobOf(values.mask, "image/png");
-    photo.picture = blobOf(values.photo, "image/jpeg");
-    photo.blob = null; // what is shown is what the network saw
+    photo.picture = blobOf(values.photo, "image/jpeg"); // what is shown is what the network saw
   };
 
   const workAll = async () => {
@@ -125,6 +123,7 @@
         photo.state = "failed";
         photo.error = `${photo.name}: ${error.message}`;
       }
+      photo.blob = null;
       drawThumbnail(photo);
       if (photo === current) await show(photo);
     }
@@ -175,7 +174,6 @@
   const idsShown = () => (truthShown() ? seen.truth : seen.prediction);
 
   const show = async (photo) => {
-    const before = current;
     current = photo;
     for (const one of photos) one.button.setAttribute("aria-current", String(one === photo));
     photo.button.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -188,8 +186,8 @@
       createImageBitmap(photo.picture), numbersOfPng(photo.mask), photo.truth ? numbersOfPng(photo.truth) : null,
     ]);
     if (current !== photo) return;
-    seen = { width: mask.width, height: mask.height, prediction: mask.ids, truth: truth && truth.ids, picture };
-    if (before !== photo || cursor === null) cursor = [mask.width >> 1, mask.height >> 1];
+    if (seen?.photo !== photo) cursor = [mask.width >> 1, mask.height >> 1];
+    seen = { photo, width: mask.width, height: mask.height, prediction: mask.ids, truth: truth && truth.ids, picture };
     drawView();
   };
 
