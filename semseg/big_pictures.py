@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from semseg.errors import DataError, ResourceError, first_line
 
@@ -16,13 +16,16 @@ _BAND = 1 << 24  # bytes that are read at once
 _CACHE = 64  # MB that GDAL may keep
 _PIXELS_PER_BYTE = 1000  # of a file; photos have less than 100, and more is a picture of nothing, or an attack
 _ORIENTATION = 0x0112  # the EXIF tag
-_HEADERS = {  # Pillow's readers by GDAL's names, without Pillow's limit on the number of pixels
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "GTiff": TiffImagePlugin.TiffImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-}
+_FORMS = (  # how a file starts, GDAL's name for it, and Pillow's reader without Pillow's limit on the number of pixels
+    (b"\xff\xd8", "JPEG", JpegImagePlugin.JpegImageFile),
+    (b"\x89PNG", "PNG", PngImagePlugin.PngImageFile),
+    (b"II*\0", "GTiff", TiffImagePlugin.TiffImageFile),
+    (b"MM\0*", "GTiff", TiffImagePlugin.TiffImageFile),
+    (b"II+\0", "GTiff", TiffImagePlugin.TiffImageFile),
+    (b"MM\0+", "GTiff", TiffImagePlugin.TiffImageFile),
+    (b"RIFF", "WEBP", WebPImagePlugin.WebPImageFile),
+    (b"BM", "BMP", BmpImagePlugin.BmpImageFile),
+)
 
 
 class BigPicture:
@@ -45,9 +48,17 @@ class BigPicture:
 
     def __init__(self, path: Path, scratch: Path):
         self.path, self._scratch = path, scratch
+        with path.open("rb") as file:
+            start = file.read(4)
+        known = [form for form in _FORMS if start.startswith(form[0])]
+        if not known:
+            raise DataError(f"{path}: neither JPEG, PNG, TIFF, WebP nor BMP; save it as one of these")
+        _, self._driver, header = known[0]
         with self._opened() as source:
-            self._orientation = _orientation(path, source.driver)
             size = source.height, source.width
+        with header(path) as image:
+            orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)  # that of PNG would read all of the file
+        self._orientation = orientation if orientation in range(1, 9) else 1
         self.size = size if self._orientation < 5 else size[::-1]
 
     def bands(self) -> Iterator[np.ndarray]:
@@ -103,7 +114,7 @@ class BigPicture:
         try:
             with warnings.catch_warnings(), rasterio.Env(**options):
                 warnings.simplefilter("ignore")  # that it is no map
-                with rasterio.open(self.path, driver=list(_HEADERS)) as source:
+                with rasterio.open(self.path, driver=self._driver) as source:
                     self._refuse_unsuitable(source)
                     yield source
         except rasterio.errors.RasterioError as error:
@@ -119,13 +130,6 @@ class BigPicture:
                 f"{self.path}: {source.width}x{source.height} pixels in {stored} bytes, which is no photo; replace or "
                 "remove it"
             )
-
-
-def _orientation(path: Path, driver: str) -> int:
-    """The EXIF orientation, 1 to 8; 1 where it is missing or makes no sense."""
-    with _HEADERS[driver](path) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    return orientation if orientation in range(1, 9) else 1
 
 
 def _rgb(source: Any, window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:

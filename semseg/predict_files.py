@@ -19,7 +19,7 @@ from semseg.errors import DataError, SemsegError, TooManyPixelsError
 from semseg.files import replacing
 from semseg.palettes import Palette
 from semseg.png import PngWriter
-from semseg.predict import Segmenter, ids_of_logits, probabilities_of_logits
+from semseg.predict import PredictBatch, Segmenter, ids_of_logits, probabilities_of_logits
 from semseg.report import overlay
 from semseg.report.legend import below, legend, visible_classes
 from semseg.tiling import enlarged, tiled_logits
@@ -89,13 +89,7 @@ def predict_files(
     """
     most = workers if tile else segmenter.batch_size + workers  # photos in memory, large where they are seen in tiles
     stopped, alone = threading.Event(), threading.Lock()
-    computing = threading.Lock()  # tiled photos call the network where they are written
-
-    def predict_batch(photos: np.ndarray) -> np.ndarray:
-        with computing:
-            return segmenter.predict_batch(photos)
-
-    segmenter = replace(segmenter, predict_batch=predict_batch)
+    in_turn = replace(segmenter, predict_batch=_one_at_a_time(segmenter.predict_batch))
 
     def load(job: Job) -> _Loaded | DataError:
         try:
@@ -111,7 +105,7 @@ def predict_files(
             if logits is None:
                 stack.enter_context(alone)  # one large photo at a time
             try:
-                bands = _until(stopped, _bands(segmenter, loaded, logits))
+                bands = _until(stopped, _bands(in_turn, loaded, logits))
                 return _write(job, loaded, bands, segmenter.palette)
             except DataError as error:  # a large photo that is cut shows it late
                 return error
@@ -119,12 +113,23 @@ def predict_files(
     loaders, writers = ThreadPoolExecutor(workers), ThreadPoolExecutor(workers)
     try:
         loaded = ahead(loaders, load, jobs, most)
-        for (job, _, _), result in ahead(writers, write, _computed(segmenter, loaded), most):
+        for (job, _, _), result in ahead(writers, write, _computed(in_turn, loaded), most):
             yield job, result
     finally:
         stopped.set()
         for pool in (loaders, writers):
             pool.shutdown(cancel_futures=True)
+
+
+def _one_at_a_time(predict_batch: PredictBatch) -> PredictBatch:
+    """The network is called by the main thread and, for photos in tiles, by one that writes."""
+    lock = threading.Lock()
+
+    def predict_in_turn(photos: np.ndarray) -> np.ndarray:
+        with lock:
+            return predict_batch(photos)
+
+    return predict_in_turn
 
 
 def ahead(
@@ -156,8 +161,8 @@ def automatic_tile(image_size: tuple[int, int]) -> tuple[int, int]:
 def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None) -> _Loaded:
     with_overlay = "overlays" in job.files
     try:
-        enough = None if tile else (SHOWN, SHOWN) if with_overlay else enough_for(image_size)
-        photo = read_photo(job.photo, enough)
+        enough = tuple(max(side, SHOWN if with_overlay else 0) for side in enough_for(image_size))
+        photo = read_photo(job.photo, None if tile else enough)
     except TooManyPixelsError:
         folder = next(iter(job.files.values())).parent
         folder.mkdir(parents=True, exist_ok=True)

@@ -139,7 +139,8 @@ def _blended(
         start = row * rows.stride - rows.margin
         done = rows.seen if row == rows.count - 1 else rows.stride
         finished = slice(max(0, -start), max(0, min(done, rows.reach - start)))
-        yield sums[finished, columns.margin : columns.margin + columns.reach].copy()
+        for part in _parts(sums[finished, columns.margin : columns.margin + columns.reach]):
+            yield part.copy()
         sums[: -rows.stride or None] = sums[rows.stride :] if rows.stride < rows.seen else 0
         sums[-rows.stride :] = 0
 
@@ -199,18 +200,20 @@ def enlarged(
     """
     scales = scales or (size[0] / seen[0], size[1] / seen[1])
     if scales == (1, 1):
-        yield from blocks
+        for block in blocks:
+            yield from _parts(block)
         return
     above, below, shares = _neighbours(size[0], seen[0], scales[0])
     left, right, across = _neighbours(size[1], seen[1], scales[1])
     across = across[:, None]
     held, first, row = None, 0, 0
-    for block in blocks:
-        wide = block[:, left]
-        wide += across * (block[:, right] - wide)
+    width = size[1] / seen[1]
+    for thin in (part for block in blocks for part in _parts(block, width)):
+        wide = thin[:, left]
+        wide += across * (thin[:, right] - wide)
         held = wide if held is None else np.concatenate([held, wide])
         end = np.searchsorted(below, first + len(held))
-        step = max(1, _BAND_BYTES // max(1, held[0].nbytes))
+        step = max(1, _BAND_BYTES // wide[0].nbytes)
         for start in range(row, end, step):
             part = slice(start, min(end, start + step))
             band = held[below[part] - first]
@@ -221,6 +224,13 @@ def enlarged(
         row = max(row, end)
         forgotten = min(len(held), above[row] - first) if row < size[0] else len(held)
         held, first = held[forgotten:], first + forgotten
+
+
+def _parts(block: np.ndarray, times: float = 1) -> Iterator[np.ndarray]:
+    """The rows of a block, few at a time: so many that they take 16 MB when they are `times` as wide."""
+    step = max(1, int(_BAND_BYTES / (times * block[:1].nbytes))) if len(block) else 1
+    for start in range(0, len(block), step):
+        yield block[start : start + step]
 
 
 def _neighbours(length: int, seen: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

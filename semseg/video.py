@@ -33,20 +33,22 @@ class Video:
     Attributes:
         rate: Frames per second.
         frames: How many there should be; 0 if that is not known.
+        live: Whether it is a camera, which ends when somebody ends it.
 
     Raises:
         DataError: It cannot be opened.
     """
 
     def __init__(self, source: Path | int):
-        cv2.setLogLevel(0)  # what is wrong is said in our own words
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said in our own words
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if not self._capture.isOpened():
             where = f"camera {source}" if isinstance(source, int) else f"{source}"
             raise DataError(f"{where}: cannot be opened; expected a video that OpenCV reads, or a camera's number")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate < 1000 else _USUAL_RATE
-        self.frames = 0 if isinstance(source, int) else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self.live = isinstance(source, int)
+        self.frames = 0 if self.live else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def read(self) -> np.ndarray | None:
         """The next frame, uint8 RGB `(H, W, 3)`; None after the last."""
@@ -80,7 +82,7 @@ def predict_video(
         workers: Threads that write masks.
 
     Yields:
-        The frames, in order. The video is written when the iterator ends or is closed.
+        The frames, in order. The video is there when the iterator has ended; of a camera also when it was closed.
 
     Raises:
         DataError: There are no frames.
@@ -88,7 +90,7 @@ def predict_video(
     with ExitStack() as stack:
         reader, writers = (stack.enter_context(ThreadPoolExecutor(n)) for n in (1, workers))
         frames = _frames(video, reader, 2 * segmenter.batch_size)
-        writer = stack.enter_context(_Writer(overlays, video.rate, segmenter.palette)) if overlays else None
+        writer = stack.enter_context(_Writer(overlays, video, segmenter.palette)) if overlays else None
 
         def write(item: tuple[int, np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
             number, photo, logits = item
@@ -136,8 +138,8 @@ def _with_logits(
 class _Writer:
     """The frames with their classes over them, as MPEG-4; the legend grows with the classes that were seen."""
 
-    def __init__(self, path: Path, rate: float, palette: Palette):
-        self._path, self._rate, self._palette = path, rate, palette
+    def __init__(self, path: Path, source: Video, palette: Palette):
+        self._path, self._source, self._palette = path, source, palette
         self._files, self._video, self._seen = ExitStack(), None, set()
 
     def __enter__(self) -> "_Writer":
@@ -155,14 +157,14 @@ class _Writer:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._files.enter_context(replacing(self._path))
         code = cv2.VideoWriter_fourcc(*"mp4v")
-        self._video = cv2.VideoWriter(str(temporary), code, self._rate, size[::-1])
+        self._video = cv2.VideoWriter(str(temporary), code, self._source.rate, size[::-1])
         if not self._video.isOpened():
             raise ResourceError(f"{self._path}: OpenCV cannot write a video there; use --no-overlays")
 
     def __exit__(self, *exception: object) -> None:
-        """Ends the file, also where nobody asked for the rest; after an error it is removed."""
+        """Ends the file; after an error, or where somebody stopped what has an end, it is removed."""
         if self._video is not None:
             self._video.release()
-        if exception[0] is GeneratorExit:
+        if self._source.live and exception[0] in (GeneratorExit, KeyboardInterrupt):
             exception = (None, None, None)
         self._files.__exit__(*exception)

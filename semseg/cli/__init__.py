@@ -65,8 +65,8 @@ photo, the worst and the best photos, and how sure it may be believed. Writes to
 
 _COMPARES = """Trains several networks with several seeds under equal conditions, or takes the folders of finished runs,
 and says which is better and whether that is more than chance. The same command goes on after it was stopped."""
-_PREDICTS = """Gives every pixel of photos, of a video or of a camera its class: masks of ids, overlays with a legend, and
-a table of the classes' shares. The same command goes on where it was stopped."""
+_PREDICTS = """Gives every pixel of photos, of a video or of a camera its class: masks of ids, overlays with a legend,
+and a table of the classes' shares. The same command goes on where it was stopped."""
 _SERVES = """Opens a page, on this computer and for it alone, where one drops photos and sees what the network makes
 of them. Scripts can POST an image file to /segment (JSON) or /mask (PNG). Ctrl-C ends it."""
 

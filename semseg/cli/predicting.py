@@ -4,11 +4,12 @@ import argparse
 import csv
 import glob
 import hashlib
+import io
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # rooms that load Keras or OpenCV are imported where a comman
     from semseg.palettes import Palette
     from semseg.predict import Segmenter
     from semseg.predict_files import Job, Result
+    from semseg.video import Frame, Video
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
 _PHOTO_COLUMNS, _FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "seconds")
@@ -33,14 +35,18 @@ _PHOTO_COLUMNS, _FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "second
 
 def predict(arguments: argparse.Namespace) -> None:
     """Predicts what the flags name, and writes it to the output folder."""
-    from semseg.video import SUFFIXES
+    from semseg.video import SUFFIXES, Video
 
     choose_backend(arguments.backend)
     _check_flags(arguments)
     what, output = arguments.what, Path(arguments.output)
     camera = what.isdecimal() and not Path(what).exists()
     video = Path(what).suffix.lower() in SUFFIXES and not glob.has_magic(what)
-    photos = {} if camera or video else _photos(what, output)
+    source = int(what) if camera else Path(what)
+    frames = Video(source) if camera or video else None
+    if frames and arguments.tile:
+        raise SemsegError("--tile: the frames of a video are seen whole; leave it out")
+    photos = {} if frames else _photos(what, output)
     check_output(output)
     path, segmenter = open_segmenter(
         Path(arguments.model), image_size=arguments.image_size, batch_size=arguments.batch_size
@@ -52,8 +58,8 @@ def predict(arguments: argparse.Namespace) -> None:
     )
     segmenter = _with_views(segmenter, arguments)
     _go_on(output, settings)
-    if camera or video:
-        _predict_frames(segmenter, int(what) if camera else Path(what), output, kinds, arguments.workers)
+    if frames:
+        _predict_frames(segmenter, frames, source, output, kinds, workers=arguments.workers)
     else:
         _predict_photos(segmenter, photos, output, kinds, arguments)
 
@@ -191,7 +197,7 @@ class _Table:
         if not self._path.exists():
             return {}
         text = self._path.read_text(**_ANY_NAME)
-        rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines(keepends=True)))
+        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
         return {row[0]: row for row in rows[1:] if len(row) == len(self._header)}
 
     def add(self, row: Sequence[Any], counts: "np.ndarray") -> None:
@@ -323,39 +329,49 @@ def _shares_text(table: _Table, palette: "Palette") -> str:
 # ------------------------------------------------------------------------------------------------------- videos
 
 
-def _predict_frames(segmenter: "Segmenter", source: Path | int, output: Path, kinds: list[str], workers: int) -> None:
+def _predict_frames(
+    segmenter: "Segmenter", video: "Video", source: Path | int, output: Path, kinds: list[str], *, workers: int
+) -> None:
     from semseg.predict_files import KINDS
-    from semseg.video import Video, predict_video
+    from semseg.video import predict_video
 
-    camera = isinstance(source, int)
-    name = f"camera {source}" if camera else source.stem
-    film = output / "overlays" / f"{name}.mp4" if "overlays" in kinds else None
-    file = output / SHARES_FILE
-    video = Video(source)
-    if camera:
-        segmenter = replace(segmenter, batch_size=1)
+    shares, name = output / SHARES_FILE, f"camera {source}" if video.live else source.stem
+    if shares.exists() and video.live:
+        raise RunFolderError(f"{output}: holds what a camera showed before; choose another --output")
+    if shares.exists():
+        say_about("video", f"{source}: is done, see {output}{os.sep}")
+        return
 
     def files(number: int) -> dict[str, Path]:
         return {kind: output / kind / name / f"{number:06}{KINDS[kind]}" for kind in kinds if kind != "overlays"}
 
-    file.unlink(missing_ok=True)
-    table = _Table(file, _FRAME_COLUMNS, segmenter.palette.names)
-    say_about("video", f"{source}: {video.rate:g} frames per second" + (", until Ctrl-C" if camera else ""))
+    say_about("video", f"{source}: {video.rate:g} frames per second" + (", until Ctrl-C" if video.live else ""))
+    film = output / "overlays" / f"{name}.mp4" if "overlays" in kinds else None
+    segmenter = replace(segmenter, batch_size=1) if video.live else segmenter
     frames = predict_video(segmenter, video, files=files, overlays=film, workers=workers)
-    number, start = -1, time.monotonic()
-    try:
-        with Progress("predicting") as progress, closing(frames), closing(table):
-            for frame in frames:
-                number = frame.number
-                seconds = time.monotonic() - start
-                table.add((number, f"{seconds if camera else number / video.rate:.3f}"), frame.counts)
-                speed = f"{(number + 1) / seconds:.1f} frames per second"
-                progress.show(number + 1, max(number + 1, video.frames), speed)
-    except KeyboardInterrupt:
-        if not camera:
-            raise
-    if number + 1 < video.frames:
-        say_about("note", f"{source}: {video.frames} frames announced, {number + 1} could be read")
-    speed = (number + 1) / (time.monotonic() - start)
-    say_about("wrote", f"in {output}{os.sep}: {number + 1} frames, {', '.join(f'{kind}{os.sep}' for kind in kinds)}, "
-              f"{SHARES_FILE}, {speed:.1f} frames per second")  # fmt: skip
+    start = time.monotonic()
+    count = _write_frames(frames, video, shares, segmenter.palette.names)
+    if count < video.frames:
+        say_about("note", f"{source}: {video.frames} frames announced, {count} could be read")
+    say_about("wrote", f"in {output}{os.sep}: {count} frames, {', '.join(f'{kind}{os.sep}' for kind in kinds)}, "
+              f"{SHARES_FILE}, {count / (time.monotonic() - start):.1f} frames per second")  # fmt: skip
+
+
+def _write_frames(frames: Iterator["Frame"], video: "Video", shares: Path, names: Sequence[str]) -> int:
+    """Goes through the frames, writes shares.csv, which is there when all else is, and counts them."""
+    count, start = 0, time.monotonic()
+    ended_by_hand = (KeyboardInterrupt,) if video.live else ()
+    with (
+        replacing(shares) as unfinished,
+        closing(_Table(unfinished, _FRAME_COLUMNS, names)) as table,
+        suppress(*ended_by_hand),
+        Progress("predicting") as progress,
+        closing(frames),
+    ):
+        for frame in frames:
+            seconds = time.monotonic() - start
+            when = seconds if video.live else frame.number / video.rate
+            table.add((frame.number, f"{when:.3f}"), frame.counts)
+            count += 1
+            progress.show(count, max(count, video.frames), f"{count / seconds:.1f} frames per second")
+    return count

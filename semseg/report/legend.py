@@ -40,7 +40,7 @@ def legend(classes: Sequence[int], palette: Palette, width: int, shares: np.ndar
     """
     text = min(28, max(11, width // 56))
     font, pad = _font(text), text // 2
-    names = [shortened(palette.names[i], 28) + ("" if shares is None else f" {shares[i]:.1%}") for i in classes]
+    names = [shortened(palette.names[i], 28) + ("" if shares is None else f" {_percent(shares[i])}") for i in classes]
     widths = [round(font.getlength(name)) + text + 3 * pad for name in names]
     width = max([width, *(pad + length for length in widths)])
     places, left, row = [], pad, 0
@@ -75,6 +75,10 @@ def over(picture: np.ndarray, strip: np.ndarray, opacity: float = 0.8) -> np.nda
     corner = result[-height:, :width]
     corner[:] = (1 - opacity) * corner + opacity * strip[:height, :width]
     return result
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "<0.1%"
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,158 @@
+"""`python -m semseg predict` on a folder against a plain loop, and the memory that a photo of 20,000 x 20,000 takes.
+
+The plain loop is what one writes first: imread, `model.predict`, argmax, imwrite, a photo at a time. Both write masks
+of ids only, with networks of 16 filters and 19 classes that see the photos at their own size. They take turns, three
+times; the fastest of each counts, without start and loading of the model. Memory is the peak of the whole process tree
+(/proc), for a U-Net that sees 256 x 256 pixels, overlay included.
+
+    KERAS_BACKEND=torch python benchmarks/predict.py
+
+RESULT: folder is our photos per second over the plain loop's at each size; tiled_mb the peak in 10^6 bytes.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+sys.path.insert(0, os.environ["PYTHONPATH"])
+
+import cv2
+import keras
+import numpy as np
+from PIL import Image
+
+from semseg.cli.opening import open_segmenter
+from semseg.distribute import device_name, leave_tensorflow_out
+from semseg.predict_files import Job, predict_files
+from semseg.segmentation_model import Unet
+
+CLASSES, FILTERS, ROUNDS = 19, 16, 3
+SIDE = 20_000
+
+
+def draw(side: int, seed: int) -> np.ndarray:
+    """Smooth colours with some noise, which JPEG treats as it treats a photo: uint8 `(side, side, 3)`."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (max(4, side // 100), max(4, side // 100), 3)).astype(np.uint8)
+    return cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def plain_loop(model: keras.Model, photos: list[Path], output: Path) -> None:
+    output.mkdir(exist_ok=True)
+    for path in photos:
+        photo = cv2.imread(str(path))[..., ::-1]
+        logits = model.predict(photo[None], verbose=0)
+        cv2.imwrite(str(output / f"{path.stem}.png"), logits[0].argmax(axis=-1).astype(np.uint8))
+
+
+def ours(model: Path, photos: list[Path], output: Path) -> Callable[[], None]:
+    _, segmenter = open_segmenter(model)
+    jobs = [Job(path, {"masks": output / f"{path.stem}.png"}) for path in photos]
+
+    def run() -> None:
+        for _, result in predict_files(segmenter, jobs):
+            if isinstance(result, Exception):
+                raise result
+
+    return run
+
+
+def compare(folder: Path, side: int, count: int) -> float:
+    """Our speed over the plain loop's; the masks must be the same."""
+    photos = [folder / f"{side}_{i}.jpg" for i in range(count)]
+    for i, path in enumerate(photos):
+        cv2.imwrite(str(path), draw(side, i))
+    model = Unet((side, side, 3), CLASSES, filters=FILTERS)
+    model.save(folder / f"{side}_model.keras")
+    plain = lambda: plain_loop(model, photos, folder / "plain")  # noqa: E731
+    fast = ours(folder / f"{side}_model.keras", photos, folder / "ours")
+    model.predict(np.zeros((1, side, side, 3), np.uint8), verbose=0)
+    seconds = [(_seconds(plain), _seconds(fast)) for _ in range(ROUNDS)]
+    slow, quick = (min(times) for times in zip(*seconds, strict=True))
+    same = np.mean(
+        [_same(folder / "plain" / f"{path.stem}.png", folder / "ours" / f"{path.stem}.png") for path in photos]
+    )
+    print(f"{side:5} pixels: plain {count / slow:7.2f}, predict {count / quick:7.2f} photos per second, "
+          f"{slow / quick:.2f} times; {same:.4%} of the pixels the same", flush=True)  # fmt: skip
+    return slow / quick
+
+
+def _same(one: Path, other: Path) -> float:
+    return (np.asarray(Image.open(one)) == np.asarray(Image.open(other))).mean()
+
+
+def _seconds(function: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def tiled_mb(folder: Path) -> float:
+    """Peak memory of the command on a photo of `SIDE` x `SIDE`."""
+    photo, model = folder / "large.jpg", folder / "large_model.keras"
+    drawing = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import cv2, predict; "
+    drawing += f"cv2.imwrite({str(photo)!r}, predict.draw({SIDE}, 0))"
+    subprocess.run([sys.executable, "-c", drawing], check=True)  # in a process of its own, which needs more
+    Unet((256, 256, 3), CLASSES, filters=FILTERS).save(model)
+    command = ["-m", "semseg", "predict", str(model), str(photo), "--output", str(folder / "tiled")]
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *command])
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, sum(map(_resident, _tree(process.pid))))
+        time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"predict ended with {process.returncode}")
+    minutes = (time.perf_counter() - start) / 60
+    print(f"{SIDE} x {SIDE}: {peak / 1e6:.0f} MB at most, {minutes:.1f} minutes", flush=True)
+    return peak / 1e6
+
+
+def _tree(root: int) -> list[int]:
+    """A process and all below it."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = [root]
+    for process in found:
+        found += [child for child, parent in parents.items() if parent == process]
+    return found
+
+
+def _resident(process: int) -> int:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="fewer photos, and none of 20,000 x 20,000")
+    quick = parser.parse_args().quick
+    leave_tensorflow_out()
+    print(f"Keras on {keras.backend.backend()}, {device_name()}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        speeds = {
+            side: compare(folder, side, count) for side, count in ((256, 8 if quick else 64), (1024, 2 if quick else 8))
+        }
+        memory = None if quick else tiled_mb(folder)
+    shown = ",".join(f"{side}:{speed:.2f}" for side, speed in speeds.items())
+    print(f"RESULT folder={shown} tiled_mb={'-' if memory is None else f'{memory:.0f}'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Photos read piece by piece, against Pillow."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from semseg import big_pictures
+from semseg.big_pictures import BigPicture
+from semseg.errors import DataError, ResourceError
+
+pytestmark = pytest.mark.plain
+
+
+@pytest.fixture(autouse=True)
+def _small_bands(monkeypatch):
+    monkeypatch.setattr(big_pictures, "_BAND", 3 * 40 * 7)
+
+
+def photo(height=50, width=40):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8))
+
+
+def read(path):
+    picture = BigPicture(path, path.parent)
+    bands = list(picture.bands())
+    assert len(bands) > 1
+    pixels = np.concatenate(bands)
+    assert pixels.dtype == np.uint8 and pixels.shape == (*picture.size, 3)
+    return pixels
+
+
+@pytest.mark.parametrize("form", ["png", "tif", "bmp", "webp"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_all_forms_are_rgb(tmp_path, form, mode):
+    if (form, mode) in (("bmp", "RGBA"), ("webp", "P"), ("webp", "L")):
+        pytest.skip("Pillow writes no such file")
+    path = tmp_path / f"x.{form}"
+    photo().convert(mode).save(path, **({"lossless": True} if form == "webp" else {}))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(read(path), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["png", "jpg", "tif"])
+def test_upright(tmp_path, form, orientation):
+    image, path = photo(), tmp_path / f"x.{form}"
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif, **({"quality": 95, "subsampling": 0} if form == "jpg" else {}))
+    with Image.open(path) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"), np.int16)
+    np.testing.assert_allclose(read(path), expected, atol=3 if form == "jpg" else 0)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def fails(path, kind, text):
+    with pytest.raises(kind, match=text):
+        read(path)
+
+
+@pytest.mark.parametrize("form", ["png", "jpg", "tif"])
+def test_a_file_that_was_cut(tmp_path, form):
+    path = tmp_path / f"x.{form}"
+    photo(400, 300).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    fails(path, DataError, rf"x.{form}: cannot be read \(")
+
+
+def test_what_is_no_photo(tmp_path):
+    Image.fromarray(np.zeros((30, 30), np.uint16)).save(tmp_path / "deep.png")
+    fails(tmp_path / "deep.png", DataError, "deep.png: holds uint16 pixels")
+    (tmp_path / "text.jpg").write_text("text")
+    fails(tmp_path / "text.jpg", DataError, "text.jpg: neither JPEG, PNG")
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path):
+    path = tmp_path / "bomb.png"
+    Image.new("1", (9000, 9000)).save(path, compress_level=9)
+    fails(path, DataError, "9000x9000 pixels in [0-9]+ bytes, which is no photo")
+
+
+def test_without_rasterio_its_pip_command_is_named(tmp_path, monkeypatch):
+    photo().save(tmp_path / "x.png")
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    fails(tmp_path / "x.png", ResourceError, "x.png: larger than 89 million pixels; run 'pip install rasterio'")

@@ -1,0 +1,302 @@
+"""`python -m semseg predict`, with a network whose answer is known: the strongest of red, green and blue."""
+
+import csv
+import errno
+import json
+import os
+import shutil
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from semseg import predict_files, utils_func
+from semseg.cli import commands
+from semseg.palettes import Label, Palette
+from semseg.png import PngWriter
+
+COLORS = np.uint8([(200, 40, 30), (20, 210, 40), (30, 60, 220)])
+VALUES = (7, 300, 12)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The file of a network that sees 16x16 pixels, and its classes."""
+    folder = tmp_path_factory.mktemp("run")
+    network = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 16), keras.layers.Conv2D(3, 1, use_bias=False)]
+    )
+    network.layers[-1].set_weights([np.eye(3, dtype=np.float32)[None, None]])
+    network.save(folder / "rgb_model.keras")
+    labels = [Label(f"c{i}", i, tuple(map(int, COLORS[i])), VALUES[i]) for i in range(3)]
+    (folder / "classes.json").write_text(json.dumps(Palette(tuple(labels), "values").to_dict()))
+    return folder
+
+
+def draw(height=16, width=16):
+    """Ids in three stripes, and a photo of them that survives JPEG and scaling."""
+    ids = (np.arange(width) * 3 // width).astype(np.uint8)[None].repeat(height, axis=0)
+    return ids, COLORS[ids]
+
+
+def save(path, height=16, width=16, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids, photo = draw(height, width)
+    Image.fromarray(photo).save(path, **options)
+    return ids
+
+
+def predict(model, what, output, *flags):
+    return commands(["predict", str(model), str(what), "--output", str(output), *map(str, flags)])
+
+
+def table(output):
+    with (output / "shares.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_a_folder_gives_masks_overlays_and_shares(model, tmp_path, capsys):
+    ids = save(tmp_path / "photos" / "a.png", 30, 48)
+    save(tmp_path / "photos" / "deep" / "b.png", 48, 60)
+    assert predict(model, tmp_path / "photos", tmp_path / "out") == 0
+    np.testing.assert_array_equal(read(tmp_path / "out" / "masks" / "a.png"), ids)
+    with Image.open(tmp_path / "out" / "masks" / "deep" / "b.png") as image:
+        assert image.mode == "P" and image.size == (60, 48)
+        assert image.convert("RGB").getpixel((0, 0)) == tuple(COLORS[0])
+    shown = read(tmp_path / "out" / "overlays" / "a.jpg")
+    assert shown.shape[0] > 30 and shown.shape[1] >= 48  # with its legend below
+    np.testing.assert_allclose(shown[15, 8], COLORS[0], atol=12)
+    rows = table(tmp_path / "out")
+    assert [row["photo"] for row in rows] == ["a.png", "deep/b.png"]
+    assert rows[0] == {"photo": "a.png", "width": "48", "height": "30"} | dict.fromkeys(("c0", "c1", "c2"), "0.333333")
+    text = capsys.readouterr().out
+    assert "photos per second" in text and "c0 33.3%" in text
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (15, 17), (65, 64), (1280, 1918)], ids=str)
+@pytest.mark.parametrize("flags", [(), ("--tile", "24x40")], ids=["whole", "tiles"])
+def test_a_mask_of_the_photos_own_size(model, tmp_path, size, flags):
+    ids = save(tmp_path / "a.png", *size)
+    assert predict(model, tmp_path / "a.png", tmp_path / "out", "--no-overlays", *flags) == 0
+    found = read(tmp_path / "out" / "masks" / "a.png")
+    assert found.shape == size and found.max() <= 2
+    assert (found == ids).mean() > 0.75
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"masks", "shares.csv", "predictions.json"}
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("flags", [(), ("--tile", "16")], ids=["whole", "tiles"])
+def test_a_photo_turned_by_exif_is_predicted_upright(model, tmp_path, orientation, flags):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    ids = save(tmp_path / "a.jpg", 48, 96, exif=exif, quality=95)
+    upright = {3: np.rot90(ids, 2), 6: np.rot90(ids, -1)}[orientation]
+    assert predict(model, tmp_path / "a.jpg", tmp_path / "out", *flags) == 0
+    found = read(tmp_path / "out" / "masks" / "a.png")
+    assert found.shape == upright.shape and (found == upright).mean() > 0.95
+
+
+def test_values_colours_and_probabilities_by_flag(model, tmp_path):
+    ids = save(tmp_path / "a.png", 16, 16)
+    assert predict(model, tmp_path / "a.png", tmp_path / "out", "--values", "--colors", "--probabilities") == 0
+    np.testing.assert_array_equal(read(tmp_path / "out" / "values" / "a.png"), np.array(VALUES)[ids])
+    np.testing.assert_array_equal(read(tmp_path / "out" / "colors" / "a.png"), COLORS[ids])
+    found = np.load(tmp_path / "out" / "probabilities" / "a.npy")
+    logits = COLORS[ids].astype(float) / 16
+    expected = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_flips_and_scales_agree_where_the_network_does(model, tmp_path):
+    ids = save(tmp_path / "a.png", 48, 48)
+    flags = ("--flips", "both", "--scales", "0.5,1,1.5")
+    assert predict(model, tmp_path / "a.png", tmp_path / "out", *flags) == 0
+    assert (read(tmp_path / "out" / "masks" / "a.png") == ids).mean() > 0.9
+
+
+def test_photos_of_one_stem_keep_their_own_files(model, tmp_path):
+    save(tmp_path / "photos" / "a.jpg", 16, 20)
+    save(tmp_path / "photos" / "a.png", 16, 30)
+    save(tmp_path / "photos" / "b.png", 16, 40)
+    assert predict(model, tmp_path / "photos", tmp_path / "out", "--no-overlays") == 0
+    found = {path.name: read(path).shape[1] for path in (tmp_path / "out" / "masks").iterdir()}
+    assert found == {"a.jpg.png": 20, "a.png.png": 30, "b.png": 40}
+
+
+def test_a_pattern_and_an_output_folder_among_the_photos(model, tmp_path):
+    for name in ("a1.png", "a2.png", "b.png"):
+        save(tmp_path / name)
+    for _ in range(2):
+        assert predict(model, tmp_path / "a*.png", tmp_path / "out") == 0
+        assert predict(model, tmp_path, tmp_path / "all") == (0 if _ == 0 else 4)
+    assert len(table(tmp_path / "out")) == 2
+
+
+def test_bad_files_are_named_and_skipped_and_the_end_is_3(model, tmp_path, capsys):
+    for name in ("a.png", "c.png"):
+        save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "b.png").write_bytes((tmp_path / "photos" / "a.png").read_bytes()[:60])
+    (tmp_path / "photos" / "d.jpg").write_text("")
+    assert predict(model, tmp_path / "photos", tmp_path / "out") == 3
+    printed = capsys.readouterr()
+    assert "b.png: cannot be read" in printed.out and "d.jpg: an empty file" in printed.out
+    assert printed.err.startswith("error: ") and "2 of 4 photos cannot be used" in printed.err
+    assert [row["photo"] for row in table(tmp_path / "out")] == ["a.png", "c.png"]
+
+
+class TestGoingOn:
+    @pytest.fixture()
+    def photos(self, tmp_path):
+        for i in range(6):
+            save(tmp_path / "photos" / f"{i}.png")
+        return tmp_path / "photos"
+
+    def written(self, output):
+        return {path.name: path.stat().st_mtime_ns for path in (output / "masks").iterdir()}
+
+    def test_what_is_done_is_not_done_again(self, model, photos, tmp_path, capsys):
+        output = tmp_path / "out"
+        assert predict(model, photos, output) == 0
+        before = self.written(output)
+        (output / "masks" / "2.png").unlink()
+        os.utime(photos / "4.png", (2e9, 2e9))
+        text = (output / "shares.csv").read_text()
+        (output / "shares.csv").write_text(text[: text.rindex("5.png") + 9])  # a row that was not finished
+        assert predict(model, photos, output) == 0
+        after = self.written(output)
+        assert {name for name in after if before[name] != after[name]} == {"2.png", "4.png", "5.png"}
+        assert "3 of them are done" in capsys.readouterr().out
+        assert (output / "shares.csv").read_text() == text
+
+    def test_other_settings_need_another_folder(self, model, photos, tmp_path, capsys):
+        assert predict(model, photos, tmp_path / "out") == 0
+        assert predict(model, photos, tmp_path / "out", "--flips", "both") == 4
+        assert "holds predictions with another setting (flips); choose another --output" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(("error", "code"), [(OSError(errno.ENOSPC, "full"), 6), (KeyboardInterrupt(), 130)])
+    def test_a_full_disk_or_ctrl_c_leaves_whole_files_and_the_rest_for_later(
+        self, model, photos, tmp_path, monkeypatch, capsys, error, code
+    ):
+        write, calls = PngWriter.write, []
+
+        def failing(self, rows):
+            calls.append(1)
+            if len(calls) > 3:
+                raise error
+            write(self, rows)
+
+        monkeypatch.setattr(PngWriter, "write", failing)
+        assert predict(model, photos, tmp_path / "out", "--batch-size", "1", "--workers", "1") == code
+        assert capsys.readouterr().err.count("\n") == 1
+        masks = list((tmp_path / "out" / "masks").iterdir())
+        assert 0 < len(masks) <= 3 and all(read(path).shape == (16, 16) for path in masks)
+        monkeypatch.setattr(PngWriter, "write", write)
+        assert predict(model, photos, tmp_path / "out", "--batch-size", "1", "--workers", "1") == 0
+        assert len(table(tmp_path / "out")) == 6
+
+
+def test_a_photo_beyond_the_limit_is_seen_in_tiles_and_that_is_said(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(utils_func, "_MAX_PIXELS", 5000)
+    monkeypatch.setattr(predict_files, "_LEAST_TILE", 32)
+    monkeypatch.setattr(predict_files, "SHOWN", 50)
+    ids = save(tmp_path / "photos" / "a.png", 90, 120, compress_level=0)
+    save(tmp_path / "photos" / "b.png", 16, 16)
+    assert predict(model, tmp_path / "photos", tmp_path / "out") == 0
+    assert (read(tmp_path / "out" / "masks" / "a.png") == ids).mean() > 0.95
+    assert read(tmp_path / "out" / "overlays" / "a.jpg").shape[0] > 30
+    assert "a.png: 120x90 pixels, too many to be seen whole; seen in tiles of 32x32" in capsys.readouterr().out
+
+
+class TestVideo:
+    @pytest.fixture()
+    def video(self, tmp_path):
+        writer = cv2.VideoWriter(str(tmp_path / "v.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 12.5, (64, 48))
+        for shift in range(9):
+            writer.write(np.ascontiguousarray(np.roll(draw(48, 64)[1], shift, axis=1)[..., ::-1]))
+        writer.release()
+        return tmp_path / "v.mp4"
+
+    def test_it_comes_out_with_the_same_number_of_frames_and_rate(self, model, video, tmp_path):
+        assert predict(model, video, tmp_path / "out", "--batch-size", 4) == 0
+        shown = cv2.VideoCapture(str(tmp_path / "out" / "overlays" / "v.mp4"))
+        assert shown.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+        frames = []
+        while (read_frame := shown.read())[0]:
+            frames.append(read_frame[1])
+        assert len(frames) == 9 and frames[0].shape == (48, 64, 3)
+        np.testing.assert_allclose(frames[0][4, 10, ::-1], COLORS[0], atol=40)
+        masks = sorted((tmp_path / "out" / "masks" / "v").iterdir())
+        assert [path.name for path in masks] == [f"{i:06}.png" for i in range(9)]
+        assert (read(masks[0]) == draw(48, 64)[0]).mean() > 0.9
+        rows = table(tmp_path / "out")
+        assert [row["seconds"] for row in rows[:3]] == ["0.000", "0.080", "0.160"] and len(rows) == 9
+
+    def test_a_file_that_is_no_video(self, model, tmp_path, capsys):
+        (tmp_path / "x.mp4").write_text("x")
+        assert predict(model, tmp_path / "x.mp4", tmp_path / "out") == 3
+        assert "x.mp4: cannot be opened; expected a video" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+class TestBadInput:
+    @pytest.fixture()
+    def fails(self, model, tmp_path, capsys):
+        def check(code, *parts, what, run=model, flags=()):
+            assert predict(run, what, tmp_path / "out", *flags) == code
+            error = capsys.readouterr().err
+            assert error.startswith("error: ") and error.count("\n") == 1, error
+            for part in parts:
+                assert part in error, error
+            assert not (tmp_path / "out").exists()
+
+        save(tmp_path / "a.png")
+        return check
+
+    def test_nothing_there(self, fails, tmp_path):
+        (tmp_path / "empty").mkdir()
+        fails(3, "empty: holds no photos", what=tmp_path / "empty")
+        fails(3, "*.tif: holds no photos", what=tmp_path / "*.tif")
+        fails(3, "nowhere: no such file", what=tmp_path / "nowhere")
+        fails(3, "camera 93: cannot be opened", what="93")
+
+    def test_no_model(self, fails, tmp_path):
+        (tmp_path / "x.keras").write_text("x")
+        fails(5, "x.keras: cannot be opened", what=tmp_path / "a.png", run=tmp_path / "x.keras")
+        fails(4, "holds no *_model.keras", what=tmp_path / "a.png", run=tmp_path)
+
+    @pytest.mark.parametrize(
+        ("flags", "part"),
+        [
+            (("--flips", "up"), "--flips: got 'up'"),
+            (("--scales", "x"), "--scales: got 'x'"),
+            (("--scales", "90"), "--scales: got 90.0"),
+            (("--tile", "0"), "--tile: got 0x0"),
+            (("--batch-size", "0"), "--batch-size: got 0"),
+            (("--workers", "0"), "--workers: got 0"),
+        ],
+    )
+    def test_flags_that_make_no_sense(self, fails, tmp_path, flags, part):
+        fails(2, part, what=tmp_path / "a.png", flags=flags)
+
+    def test_values_of_masks_that_held_colours(self, fails, model, tmp_path):
+        (tmp_path / "run").mkdir()
+        shutil.copy(model / "rgb_model.keras", tmp_path / "run")
+        palette = Palette.of(("x", "y", "z"), [tuple(map(int, color)) for color in COLORS])
+        (tmp_path / "run" / "classes.json").write_text(json.dumps(palette.to_dict()))
+        fails(
+            2, "--values: the masks", "use --colors", what=tmp_path / "a.png", run=tmp_path / "run", flags=["--values"]
+        )
+
+    def test_masks_of_somebody_else(self, model, tmp_path, capsys):
+        save(tmp_path / "a.png")
+        save(tmp_path / "out" / "masks" / "mine.png")
+        assert predict(model, tmp_path / "a.png", tmp_path / "out") == 4
+        assert "holds masks that no prediction wrote" in capsys.readouterr().err
