@@ -362,7 +362,7 @@ def test_the_mask_is_the_file_that_predict_writes(run, command):
 
 @pytest.mark.plain
 class TestPage:
-    """In a real browser, with a pointer, a keyboard and a finger."""
+    """In a real browser, with a pointer and a keyboard."""
 
     @pytest.fixture()
     def page(self, browser_page, command):
