@@ -22,6 +22,7 @@ from helpers import draw_pair, make_pairs
 from PIL import Image
 
 from semseg.cli import commands, serving
+from semseg.config import RunConfig
 from semseg.palettes import Palette
 from semseg.predict import Segmenter
 from semseg.serve import app as serve_app
@@ -306,7 +307,6 @@ def run(tmp_path_factory):
     import keras
 
     from semseg.cli.splits import splits_of, write_splits
-    from semseg.config import RunConfig
     from semseg.data import open_dataset
     from semseg.segmentation_model import Unet
 
@@ -466,7 +466,7 @@ class TestBadInput:
         monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
         self.fails(capsys, 2, "needs uvicorn; run 'pip install uvicorn'", arguments=[tmp_path])
 
-    def test_data_that_are_gone_are_told_on_the_page(self, run, tmp_path):
-        (tmp_path / "config.json").write_text((run / "out" / "config.json").read_text().replace("data", "gone"))
+    def test_data_that_are_gone_are_told_on_the_page(self, tmp_path):
+        RunConfig(data=str(tmp_path / "gone")).save(tmp_path / "config.json")
         examples, note = serving._examples(tmp_path / "unet_model.keras")
         assert examples == [] and note.startswith("No examples: the data of its run are not at ")
