@@ -19,8 +19,6 @@ from semseg.config import RunConfig
 from semseg.errors import SemsegError
 
 if TYPE_CHECKING:  # loads OpenCV
-    from starlette.applications import Starlette
-
     from semseg.data.base import Sample
     from semseg.predict import Segmenter
     from semseg.serve.app import Example
@@ -51,8 +49,8 @@ def _check_packages() -> None:
         raise SemsegError(f"serve: needs {' and '.join(missing)}; run 'pip install {' '.join(missing)}'")
 
 
-def _app(path: Path, segmenter: "Segmenter") -> "Starlette":
-    """The page of a network, and what is said of it."""
+def _app(path: Path, segmenter: "Segmenter") -> Callable:
+    """The application around a network; says what it is."""
     from semseg.distribute import device_name
     from semseg.serve.app import make_app
 

@@ -176,7 +176,7 @@
   const show = async (photo) => {
     current = photo;
     for (const one of photos) one.button.setAttribute("aria-current", String(one === photo));
-    photo.button.scrollIntoView({ block: "nearest", inline: "nearest" });
+    photo.button.scrollIntoView({ block: "nearest", inline: "nearest" }); // on a phone, examples lie far below it
     $("view").hidden = false;
     say("state", photo.state === "waiting" ? `${photo.name}: is being computed …` : "");
     say("view-error", photo.error || "");
