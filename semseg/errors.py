@@ -40,7 +40,7 @@ class ModelFileError(SemsegError):
 
 
 class ResourceError(SemsegError):
-    """No disk or memory left (exit code 6)."""
+    """No disk or memory left, or a port that is taken (exit code 6)."""
 
     exit_code = 6
 

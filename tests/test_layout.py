@@ -52,11 +52,14 @@ MAY_IMPORT = {
     "evaluate": {"metrics", "boundaries", "predict", "data"},
     "muon": {"kernels"},
     "recipe": {"muon", "config", "segmentation_model"},
+    "serve": {"predict", "predict_files", "tiling", "utils_func", "palettes", "data"},
     "train": {"architectures", "losses", "metrics", "data", "distribute", "config", "cost", "fast_model", "recipe"},
     "cli": {"*"},
     "__main__": {"cli"},
 }
 OWNERS = {
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "argparse": {"cli"},

@@ -16,6 +16,7 @@ from semseg.cli.exporting import export
 from semseg.cli.output import DISK_FULL
 from semseg.cli.predicting import predict
 from semseg.cli.reporting import REPORT_FILE, SEVERAL, report
+from semseg.cli.serving import serve
 from semseg.cli.training import train
 from semseg.config import RunConfig
 from semseg.errors import ResourceError, RunFolderError, SemsegError
@@ -58,6 +59,9 @@ def commands(argv: Sequence[str] | None = None) -> int:
     predicting = subparsers.add_parser("predict", help="masks for photos and videos", description=_PREDICTS)
     _add_prediction_flags(predicting)
     predicting.set_defaults(function=predict)
+    serving = subparsers.add_parser("serve", help="try a network in the browser", description=_SERVES)
+    _add_serving_flags(serving)
+    serving.set_defaults(function=serve)
     return _guarded(lambda arguments: arguments.function(arguments), parser, argv)
 
 
@@ -73,6 +77,8 @@ _COMPARES = """Trains several networks with several seeds under equal conditions
 and says which is better and whether that is more than chance. The same command goes on after it was stopped."""
 _PREDICTS = """Gives every pixel of photos, of a video or of a camera its class: masks of ids, overlays with a legend,
 and a table of the classes' shares. The same command goes on where it was stopped."""
+_SERVES = """Opens a page, on this computer and for it alone, where one drops photos and sees what the network makes
+of them. Scripts can POST an image file to /segment (JSON) or /mask (PNG). Ctrl-C ends it."""
 
 
 _REPORTS = """Writes one HTML file that opens offline in any browser: scores, curves, classes, confusion matrix, photos
@@ -188,6 +194,15 @@ def _add_prediction_flags(parser: argparse.ArgumentParser) -> None:
     flag("--batch-size", "N", "photos or tiles per step (default: by what the network sees)", type=int)
     flag("--workers", "N", "threads that load photos, and as many that write (default: %(default)s)", type=int,
          default=RunConfig.workers)  # fmt: skip
+    flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")
+
+
+def _add_serving_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a .keras file, or the folder of a run")
+    flag = functools.partial(_flag, parser, default=None)
+    flag("--port", "N", "of the page's address; 0 for any that is free (default: %(default)s)", type=int, default=8000)
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    flag("--image-size", "SIZE", "pixels that the network sees, if it takes any size", type=_image_size)
     flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")
 
 

@@ -14,6 +14,7 @@ from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_lin
 
 if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs them
     import keras
+    import numpy as np
 
     from semseg.data.base import Dataset
     from semseg.data.cache import Cache

@@ -1,0 +1,1 @@
+"""The page in the browser: see `semseg.serve.app.make_app`."""

@@ -1,0 +1,56 @@
+"""From the file of a photo to what is known of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from semseg.data.base import enough_for
+from semseg.predict import Segmenter
+from semseg.predict_files import SHOWN, write_masks
+from semseg.serve.decoding import Decoder
+from semseg.tiling import enlarged
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known of a photo.
+
+    Attributes:
+        size: (H, W) of the photo, upright.
+        counts: int64 `(K,)`: pixels of each class.
+        mask: The PNG file of the ids `(H, W)`, the same bytes that `predict` writes.
+        shown: The photo as a JPEG file, see `Decoded`.
+    """
+
+    size: tuple[int, int]
+    counts: np.ndarray
+    mask: bytes
+    shown: bytes
+
+
+class Answerer:
+    """Asks the network, one photo at a time."""
+
+    def __init__(self, segmenter: Segmenter):
+        self._segmenter = segmenter
+        height, width = enough_for(segmenter.image_size)
+        enough = max(height, SHOWN), max(width, SHOWN)  # as `predict` has it, so that the masks are equal
+        self._decoder = Decoder(segmenter.image_size, enough, SHOWN)
+
+    def answer(self, path: Path) -> Answer:
+        """The answer for a photo's file; its folder is used for temporary files.
+
+        Raises:
+            DataError: It is no picture that can be used.
+        """
+        decoded = self._decoder.decode(path)
+        logits = self._segmenter.predict_batch(decoded.seen[None])[0]
+        bands = enlarged([logits], decoded.size, logits.shape[:2])
+        mask = path.with_name("mask.png")
+        counts, _ = write_masks(bands, decoded.size, {"masks": mask}, self._segmenter.palette)
+        return Answer(decoded.size, counts, mask.read_bytes(), decoded.shown)
+
+    def close(self) -> None:
+        """Ends the process that decodes."""
+        self._decoder.close()

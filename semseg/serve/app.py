@@ -1,0 +1,200 @@
+"""The web application: the page, what it asks for, and the same for scripts."""
+
+import asyncio
+import base64
+import errno
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from semseg.errors import SemsegError
+from semseg.palettes import Palette
+from semseg.predict import Segmenter
+from semseg.serve.answering import Answer, Answerer
+from semseg.serve.decoding import jpeg
+from semseg.serve.guarding import MOST_BYTES, Guard, receive_body, refusal
+
+Example = Callable[[], tuple[np.ndarray, np.ndarray]]
+
+WAITING = 8  # photos that wait while one is computed
+_RETRY_SECONDS = "2"
+_THUMBNAIL = 320
+_FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+
+
+def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Example] = (), note: str = "") -> Starlette:
+    """The application around a network.
+
+    Args:
+        segmenter: The network.
+        title: What it is called on the page.
+        examples: Each gives a photo, uint8 RGB `(H, W, 3)`, and its true ids, uint8 `(H, W)`, 255 for what is no class.
+        note: A line about the examples.
+
+    Returns:
+        An ASGI application. `POST /segment` takes an image file as its body and gives JSON; `POST /mask` the same and
+        gives the PNG file of the ids.
+    """
+    desk = _Desk(segmenter)
+    about = {
+        "title": title,
+        "image_size": list(segmenter.image_size),
+        "classes": [_described(segmenter.palette, i) for i in range(segmenter.palette.num_classes)],
+        "examples": len(examples),
+        "note": note,
+    }
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        desk.close()
+
+    async def model(_: Request) -> Response:
+        return JSONResponse(about)
+
+    async def segment(request: Request) -> Response:
+        answer = await desk.answer(request)
+        return JSONResponse(_as_json(answer, segmenter.palette, with_photo="photo" in request.query_params))
+
+    async def mask(request: Request) -> Response:
+        return Response((await desk.answer(request)).mask, media_type="image/png")
+
+    routes = [
+        *(Route(path, _file(name)) for path, name in _FILES.items()),
+        Route("/model", model),
+        Route("/segment", segment, methods=["POST"]),
+        Route("/mask", mask, methods=["POST"]),
+        Route("/examples/{number}/{form}", _example_route(examples)),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard)],
+        exception_handlers={
+            HTTPException: _refuse,
+            SemsegError: _refuse_photo,
+            ClientDisconnect: _nobody_there,
+            OSError: _refuse_full_disk,
+        },
+        lifespan=lifespan,
+    )
+
+
+class _Desk:
+    """Answers one photo at a time, lets some wait, and sends the others away."""
+
+    def __init__(self, segmenter: Segmenter):
+        self._answerer, self._pool, self._present = Answerer(segmenter), ThreadPoolExecutor(1), 0
+
+    async def answer(self, request: Request) -> Answer:
+        """The answer for the photo that is the request's body.
+
+        Raises:
+            HTTPException: Too many are waiting, or the body is too large or too slow.
+            SemsegError: It is no photo that can be used.
+        """
+        if self._present > WAITING:
+            raise HTTPException(503, "too many photos are waiting; try again soon", {"retry-after": _RETRY_SECONDS})
+        self._present += 1
+        try:
+            with tempfile.TemporaryDirectory(prefix="semseg-") as folder:
+                path = Path(folder) / "photo"
+                await receive_body(request, path)
+                return await asyncio.get_running_loop().run_in_executor(self._pool, self._answerer.answer, path)
+        finally:
+            self._present -= 1
+
+    def close(self) -> None:
+        self._answerer.close()
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _as_json(answer: Answer, palette: Palette, with_photo: bool) -> dict[str, Any]:
+    total = int(answer.counts.sum())
+    order = [int(i) for i in np.argsort(-answer.counts, kind="stable") if answer.counts[i]]
+    seen = [
+        {**_described(palette, i), "pixels": int(answer.counts[i]), "share": int(answer.counts[i]) / total}
+        for i in order
+    ]
+    values = {"width": answer.size[1], "height": answer.size[0], "classes": seen, "mask": _in_base64(answer.mask)}
+    return {**values, "photo": _in_base64(answer.shown)} if with_photo else values
+
+
+def _in_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _described(palette: Palette, class_id: int) -> dict[str, Any]:
+    red, green, blue = palette.colors[class_id]
+    return {"id": class_id, "name": palette.names[class_id], "color": f"#{red:02x}{green:02x}{blue:02x}"}
+
+
+def _file(name: str) -> Callable:
+    path = Path(__file__).with_name(name)
+    data = path.read_bytes()
+
+    async def give(_: Request) -> Response:
+        return Response(data, media_type=_KINDS[path.suffix])
+
+    return give
+
+
+_FORMS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], bytes]]] = {
+    "photo.png": ("image/png", lambda photo, _: _png(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))),
+    "truth.png": ("image/png", lambda _, truth: _png(truth)),
+    "small.jpg": ("image/jpeg", lambda photo, _: jpeg(photo, _THUMBNAIL)),
+}
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def _example_route(examples: Sequence[Example]) -> Callable:
+    by_number = {str(i): example for i, example in enumerate(examples)}
+
+    async def give(request: Request) -> Response:
+        number, form = request.path_params["number"], request.path_params["form"]
+        if number not in by_number or form not in _FORMS:
+            raise HTTPException(404, "there is no such example")
+        kind, encode = _FORMS[form]
+        data = await run_in_threadpool(lambda: encode(*by_number[number]()))
+        return Response(data, media_type=kind)
+
+    return give
+
+
+async def _refuse(request: Request, error: HTTPException) -> Response:
+    """Closes the connection, unless what is still to come is little: a browser shows an answer only after sending."""
+    response = refusal(error.status_code, str(error.detail), **(error.headers or {}))
+    length = request.headers.get("content-length")
+    if error.status_code == 503 and length is not None and int(length) <= MOST_BYTES:
+        del response.headers["connection"]
+    return response
+
+
+async def _refuse_photo(_: Request, error: SemsegError) -> Response:
+    return JSONResponse({"error": " ".join(str(error).split())}, 422)
+
+
+async def _refuse_full_disk(_: Request, error: OSError) -> Response:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    return refusal(507, "no space left for temporary files; free some")
+
+
+async def _nobody_there(_: Request, __: ClientDisconnect) -> Response:
+    return Response(status_code=400)

@@ -1,0 +1,90 @@
+"""Who may ask, and how much: only pages of this server and programs of this computer, and no endless bodies."""
+
+import asyncio
+from pathlib import Path
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MOST_BYTES = 64 * 2**20  # of a photo's file
+PATIENCE = 20  # seconds that a body may take, and more by its length:
+SLOWEST = 100_000  # bytes in a second
+
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """Refuses requests under foreign names and from foreign pages.
+
+    A page of another site can make the browser ask this server, and can give its own name this computer's address: the
+    first shows in Origin, the second in Host.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, and adds to its answer what browsers should refuse."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        error = _foreign(scope)
+        app = self._app if error is None else refusal(403, error)
+        await app(scope, receive, send_guarded)
+
+
+def _foreign(scope: Scope) -> str | None:
+    """What is wrong with who asks."""
+    headers, port = Headers(scope=scope), scope["server"][1]
+    names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
+    if headers.get("host") not in names:
+        return f"Host: this server answers only as {' or '.join(names)}; open http://{names[0]}/"
+    if headers.get("origin", f"http://{names[0]}") not in [f"http://{name}" for name in names]:
+        return f"Origin: pages of other sites may not ask this server; open http://{names[0]}/"
+    return None
+
+
+def refusal(status: int, error: str, **headers: str) -> JSONResponse:
+    """An error in one line; the connection is closed, because the request may be under way."""
+    return JSONResponse({"error": error}, status, {"connection": "close", **headers})
+
+
+async def receive_body(request: Request, path: Path) -> None:
+    """Writes a request's body to a file while it comes.
+
+    Raises:
+        HTTPException: It is too large, or comes too slowly.
+        starlette.requests.ClientDisconnect: It ends too early.
+    """
+    too_large = HTTPException(413, f"the photo's file is larger than {MOST_BYTES >> 20} MB; save it smaller")
+    if int(request.headers.get("content-length", 0)) > MOST_BYTES:
+        raise too_large
+    start, received = asyncio.get_running_loop().time(), 0
+    try:
+        async with asyncio.timeout(PATIENCE) as limit:
+            with path.open("wb") as file:
+                async for chunk in request.stream():
+                    received += len(chunk)
+                    if received > MOST_BYTES:
+                        raise too_large
+                    file.write(chunk)
+                    limit.reschedule(start + PATIENCE + received / SLOWEST)
+    except TimeoutError:
+        raise HTTPException(408, f"the photo came too slowly: {received} bytes; send it again") from None
