@@ -35,6 +35,7 @@ from semseg.files import archive
 if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported where a command needs them
     import keras
     import numpy as np
+    from tensorboardX import SummaryWriter
 
     from semseg.album import Picture
     from semseg.data.base import Dataset
@@ -44,7 +45,6 @@ if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported wh
     from semseg.evaluate import Evaluation
     from semseg.palettes import Palette
     from semseg.recipe import Recipe
-    from semseg.tensorboard import EventLog
 
 RUN_FILES = (  # beside the model's own file
     *JUDGED_FILES, CITYSCAPES_FILE, "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png",
@@ -63,10 +63,11 @@ def train(arguments: argparse.Namespace) -> None:
     check_output(output)
 
     import keras
+    from tensorboardX import SummaryWriter
 
     from semseg.distribute import leave_tensorflow_out
     from semseg.recipe import Recipe, prepare
-    from semseg.tensorboard import EventLog, LogEpochs
+    from semseg.tensorboard import LogEpochs
     from semseg.train import make_batches, plain_model, train_model
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
@@ -87,7 +88,7 @@ def train(arguments: argparse.Namespace) -> None:
     how = {"recipe": asdict(recipe), "augmentation": asdict(batches[0].augmentation)}
     _write_descriptions(output, config, dataset, findings, model, how)
     _draw_before(output, dataset, batches[0], model)
-    with EventLog(output / EVENTS) as log:
+    with SummaryWriter(str(output / EVENTS), flush_secs=10) as log:
         _log_batch(log, *batches[0][0], dataset.palette)
         start = time.perf_counter()
         with _ctrl_c_noted() as asked_to_stop:
@@ -243,7 +244,7 @@ def _finish(
     model: "keras.Model",
     history: list[dict[str, float]],
     seconds: float,
-    log: "EventLog",
+    log: "SummaryWriter",
 ) -> None:
     """Judges the best weights at the masks' own size, on a split of its own if there is one."""
     from semseg.cost import peak_memory_mb
@@ -308,7 +309,7 @@ def _keep_pictures(output: Path, pictures: Sequence["Picture"], palette: "Palett
     show_predictions(samples, palette, output, [(of.scores["accuracy"], of.scores["iou"]) for of in chosen])
 
 
-def _log_batch(log: "EventLog", photos: "np.ndarray", masks: "np.ndarray", palette: "Palette") -> None:
+def _log_batch(log: "SummaryWriter", photos: "np.ndarray", masks: "np.ndarray", palette: "Palette") -> None:
     """What the network sees first, for TensorBoard: photos, and below them the same with their masks."""
     import numpy as np
 
@@ -316,11 +317,12 @@ def _log_batch(log: "EventLog", photos: "np.ndarray", masks: "np.ndarray", palet
 
     shown = list(zip(photos[:4], masks, strict=False))
     rows = [[photo for photo, _ in shown], [overlay(photo, mask, palette) for photo, mask in shown]]
-    log.image("first batch", np.concatenate([np.concatenate(row, axis=1) for row in rows]), step=0)
+    picture = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    log.add_image("first batch", picture, 0, dataformats="HWC")
 
 
 def _log_scores(
-    log: "EventLog", evaluation: "Evaluation", pictures: Sequence["Picture"], palette: "Palette", epoch: int
+    log: "SummaryWriter", evaluation: "Evaluation", pictures: Sequence["Picture"], palette: "Palette", epoch: int
 ) -> None:
     """IoU of every class, and some predictions: photo, truth, prediction, errors."""
     import numpy as np
@@ -329,11 +331,13 @@ def _log_scores(
     from semseg.report import paint, paint_errors
 
     ious = dict(zip(palette.names, evaluation.scores["iou"], strict=True))
-    log.scalars({f"iou/{name}": float(iou) for name, iou in ious.items() if not math.isnan(iou)}, epoch)
+    for name, iou in ious.items():
+        if not math.isnan(iou):
+            log.add_scalar(f"iou/{name}", float(iou), epoch)
     for of in [picture for picture in pictures if SPREAD in picture.ranks][:LOGGED]:
         masks = (paint(of.truth, palette), paint(of.prediction, palette))
         row = (of.photo, *masks, paint_errors(of.photo, of.truth, of.prediction))
-        log.image(f"prediction/{of.name}", np.concatenate(row, axis=1), epoch)
+        log.add_image(f"prediction/{of.name}", np.concatenate(row, axis=1), epoch, dataformats="HWC")
 
 
 def _model_path(config: RunConfig) -> Path:
