@@ -194,6 +194,9 @@ def _commands(run: "Run", folder: Path) -> list[tuple[str, str]]:
     return [
         ("Judge it again: the worst and the best photos, and how sure it may be believed", _command("evaluate", place)),
         ("Judge it on other photos with masks", _command("evaluate", place, "--data", "DIR")),
+        ("Masks for new photos: a folder, a photo or a video", _command("predict", place, "WHAT")),
+        ("Try it in the browser", _command("serve", place)),
+        ("A file that runs without Keras, on phones and servers", _command("export", place, "--format", "onnx")),
         ("Compare it with another run", _command("compare", place, "OTHER_RUN")),
         ("See its curves and pictures in TensorBoard (pip install tensorboard)", logs),
         ("Train it again, just so", _command("train", *asked)),
