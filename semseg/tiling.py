@@ -85,7 +85,7 @@ def tile_count(size: tuple[int, int], image_size: tuple[int, int], tile: tuple[i
 
     Example:
         >>> tile_count((256, 256), (64, 64), (64, 64)), tile_count((60, 1), (64, 64), (64, 64))
-        (49, 1)
+        (64, 1)
     """
     return math.prod(_Axis(*sides).count for sides in zip(size, tile, image_size, strict=True))
 
@@ -156,11 +156,9 @@ class _Rows:
         while self._first + held < end:
             self._held.append(next(self._bands))
             held += len(self._held[-1])
-        while self._first + len(self._held[0]) <= start:
-            self._first += len(self._held.pop(0))
         rows = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
-        self._held = [rows]
-        return rows[start - self._first : end - self._first]
+        self._held, self._first = [rows[start - self._first :]], start
+        return self._held[0][: end - start]
 
 
 def _tiles(photo: _Rows, row: int, rows: _Axis, columns: _Axis) -> Iterator[np.ndarray]:

@@ -453,7 +453,8 @@ class TestWhatFails:
         code, trained = self.compare(monkeypatch, tmp_path, ["unet-seed1"])
         assert code == 7 and trained == ["unet-seed0", "resunet-seed0", "unet-seed1", "resunet-seed1"]
         told = capsys.readouterr()
-        assert "run 3/4   unet, seed 1: failed; " in told.out and "failed    " in told.out
+        lines = " ".join(told.out.split())
+        assert "run 3/4 unet, seed 1: failed; " in lines and f"failed {tmp_path}" in lines
         assert told.err.startswith("error: 1 of the runs failed, the others were compared; ")
         summary = json.loads((tmp_path / "comparison.json").read_text())
         assert {row["name"]: row["seeds"] for row in summary["networks"]} == {"unet": [0], "resunet": [0, 1]}

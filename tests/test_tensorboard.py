@@ -36,5 +36,5 @@ def test_a_run_logs_what_its_results_hold(tmp_path, pairs, read):
     scored = json.loads((tmp_path / "metrics.json").read_text())["per_class"]
     for name, scores in scored.items():
         if scores["iou"] is not None:
-            assert found.Scalars(f"iou/{name}")[0].value == pytest.approx(scores["iou"], abs=1e-6)
-    assert found.Tags()["images"][0] == "first batch" and len(found.Tags()["images"]) == 4
+            assert found.Scalars(f"iou/{name.replace(' ', '_')}")[0].value == pytest.approx(scores["iou"], abs=1e-6)
+    assert found.Tags()["images"][0] == "first_batch" and len(found.Tags()["images"]) == 4

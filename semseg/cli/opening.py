@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs t
     from semseg.predict import Segmenter
 
 BACKENDS = ("torch", "tensorflow", "jax")
-_PIXELS_AT_ONCE = 1 << 19  # larger batches are no faster, and take memory
+_PIXELS_AT_ONCE = 1 << 18  # twice as many are slower on a CPU by a fifth, and take memory
 
 
 def choose_backend(name: str | None) -> str:
@@ -163,7 +163,7 @@ def open_segmenter(
     Args:
         path: A model's file, an exported one, too, or the folder of a run.
         image_size: (height, width) that it should see, where it takes any.
-        batch_size: Photos that it sees at once; None for as many as make half a million pixels.
+        batch_size: Photos that it sees at once; None for as many as make a quarter of a million pixels.
         backend: For Keras; None for KERAS_BACKEND, else what is installed.
 
     Raises:

@@ -36,11 +36,14 @@ _PHOTO_COLUMNS, _FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "second
 def predict(arguments: argparse.Namespace) -> None:
     """Predicts what the flags name, and writes it to the output folder."""
     choose_backend(arguments.backend)
+    from semseg.distribute import leave_tensorflow_out
+
     _check_flags(arguments)
     output = Path(arguments.output)
     source, frames = _video(arguments)
     photos = {} if frames else _photos(arguments.what, output)
     check_output(output)
+    leave_tensorflow_out()
     path, segmenter = open_segmenter(
         Path(arguments.model), image_size=arguments.image_size, batch_size=arguments.batch_size
     )

@@ -318,7 +318,7 @@ def _log_batch(log: "SummaryWriter", photos: "np.ndarray", masks: "np.ndarray", 
     shown = list(zip(photos[:4], masks, strict=False))
     rows = [[photo for photo, _ in shown], [overlay(photo, mask, palette) for photo, mask in shown]]
     picture = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-    log.add_image("first batch", picture, 0, dataformats="HWC")
+    log.add_image("first_batch", picture, 0, dataformats="HWC")
 
 
 def _log_scores(
