@@ -6,6 +6,7 @@ import shutil
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are small: more threads only wait for each other
 
 from pathlib import Path
 
