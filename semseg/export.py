@@ -106,8 +106,11 @@ def _with_tail(logits: Any, gives: str) -> Any:
         activation = "softmax" if logits.shape[-1] > 1 else "sigmoid"
         return keras.layers.Activation(activation, dtype="float32", name=gives)(logits)
     if gives == "ids":
-        ids = keras.ops.argmax(logits, axis=-1) if logits.shape[-1] > 1 else logits[..., 0] > 0
-        return keras.ops.cast(ids, "uint8")
+        if logits.shape[-1] == 1:
+            return keras.ops.cast(logits[..., 0] > 0, "uint8")
+        largest = keras.ops.max(logits, axis=-1, keepdims=True)
+        hits = keras.ops.cast(logits >= largest, "int32")  # of floats, TensorFlow's argmax here is none that ONNX knows
+        return keras.ops.cast(keras.ops.argmax(hits, axis=-1), "uint8")
     return logits
 
 

@@ -55,7 +55,7 @@ def test_there_are_blocks_and_the_two_commands_stand_first():
     assert len(BLOCKS) == 5
     commands = re.findall(r"```bash\n(.*?)\n```", README, re.DOTALL)
     assert commands[0] == "pip install -r requirements.txt && KERAS_BACKEND=torch python main.py --epochs 10"
-    assert commands[1] == "pip install -r tests/requirements.txt && python -m pytest"
+    assert commands[1] == "pip install -r tests/requirements.txt && python -m pytest -n auto --dist loadfile"
 
 
 def test_the_table_of_flags_names_every_flag_with_its_default():
