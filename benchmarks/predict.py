@@ -1,16 +1,21 @@
-"""`python -m semseg predict` on a folder against a plain loop, and the memory that a photo of 20,000 x 20,000 takes.
+"""Prediction: a folder against a plain loop, exported files against their model, the memory of a large photo.
 
 The plain loop is what one writes first: imread, `model.predict`, argmax, imwrite, a photo at a time. Both write masks
 of ids only, with networks of 16 filters and 19 classes that see the photos at their own size. They take turns, three
 times; the fastest of each counts, without start and loading of the model. Memory is the peak of the whole process tree
 (/proc), for a U-Net that sees 256 x 256 pixels, overlay included.
 
-    KERAS_BACKEND=torch python benchmarks/predict.py
+A run is exported as ONNX and OpenVINO, in float32 and in int8, and `export` itself compares each file with the model on
+the same photos, one at a time, with as many threads. Without `--run` a small network is trained on drawn scenes first.
 
-RESULT: folder is our photos per second over the plain loop's at each size; tiled_mb the peak in 10^6 bytes.
+    KERAS_BACKEND=torch python benchmarks/predict.py --run outputs
+
+RESULT: folder is our photos per second over the plain loop's at each size; export the fastest file's speed over the
+model's; int8_miou_loss what the fastest file of 8 bits loses; tiled_mb the peak in 10^6 bytes.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -29,13 +34,16 @@ import keras
 import numpy as np
 from PIL import Image
 
+from semseg.cli import commands
 from semseg.cli.opening import open_segmenter
+from semseg.data.demo import make_demo
 from semseg.distribute import device_name, leave_tensorflow_out
 from semseg.predict_files import Job, predict_files
 from semseg.segmentation_model import Unet
 
 CLASSES, FILTERS, ROUNDS = 19, 16, 3
 SIDE = 20_000
+EXPORTS = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def draw(side: int, seed: int) -> np.ndarray:
@@ -95,6 +103,39 @@ def _seconds(function: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
+def train(folder: Path, quick: bool) -> Path:
+    """A small run on drawn scenes."""
+    make_demo(folder / "scenes", num_train=24 if quick else 200, num_val=8 if quick else 50)
+    size = ["--image-size", "64", "--filters", "4", "--epochs", "1"] if quick else ["--epochs", "10"]
+    output = folder / "run"
+    if commands(["train", "--data", str(folder / "scenes"), "--cache", "none", "--output", str(output), *size]):
+        raise RuntimeError("the training failed")
+    return output
+
+
+def exports(run: Path, folder: Path) -> tuple[float, float]:
+    """Prints a table; returns the best factor in speed, and the loss of mean IoU of the fastest int8 file."""
+    failed = []
+    for name, suffix in EXPORTS.items():
+        for flags in ((), ("--int8",)):
+            target = folder / f"{name}{'_int8' * bool(flags)}{suffix}"
+            if commands(["export", str(run), "--format", name, "--output", str(target), *flags]):
+                failed.append(target.name)
+    rows = []
+    for name, entry in json.loads((folder / "export.json").read_text()).items():
+        found = entry["compared"]
+        before, after = found["milliseconds"]
+        lost = found["iou"][0] - found["iou"][1]
+        rows.append((entry["precision"], before / after, lost, name, before, after, found["equal_ids"]))
+    print(f"{'file':20} {'torch ms':>9} {'file ms':>9} {'times':>6} {'equal ids':>10} {'IoU lost':>9}")
+    for _, times, lost, name, before, after, equal in rows:
+        print(f"{name:20} {before:9.1f} {after:9.1f} {times:6.1f} {equal:10.3%} {lost:9.4f}")
+    for name in failed:
+        print(f"{name:20} did not pass")
+    int8 = [row[:3] for row in rows if row[0] == "int8"]
+    return max(row[1] for row in rows), max(int8)[2] if int8 else float("nan")
+
+
 def tiled_mb(folder: Path) -> float:
     """Peak memory of the command on a photo of `SIDE` x `SIDE`."""
     photo, model = folder / "large.jpg", folder / "large_model.keras"
@@ -141,7 +182,9 @@ def _resident(process: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="fewer photos, and none of 20,000 x 20,000")
-    quick = parser.parse_args().quick
+    parser.add_argument("--run", type=Path, help="a finished run to export, whose data are still there")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     leave_tensorflow_out()
     print(f"Keras on {keras.backend.backend()}, {device_name()}")
     with tempfile.TemporaryDirectory() as name:
@@ -149,9 +192,11 @@ def main() -> None:
         speeds = {
             side: compare(folder, side, count) for side, count in ((256, 8 if quick else 64), (1024, 2 if quick else 8))
         }
+        factor, loss = exports(arguments.run or train(folder, quick), folder)
         memory = None if quick else tiled_mb(folder)
     shown = ",".join(f"{side}:{speed:.2f}" for side, speed in speeds.items())
-    print(f"RESULT folder={shown} tiled_mb={'-' if memory is None else f'{memory:.0f}'}")
+    peak = "-" if memory is None else f"{memory:.0f}"
+    print(f"RESULT folder={shown} export={factor:.2f} int8_miou_loss={loss:.4f} tiled_mb={peak}")
 
 
 if __name__ == "__main__":
