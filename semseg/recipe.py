@@ -155,5 +155,5 @@ def _start_from(layer: keras.layers.Layer, log_shares: np.ndarray) -> None:
     """Sets the bias of a layer that gives logits, if it is still 0; what is no such layer is left as it is."""
     bias = getattr(layer, "bias", None)
     logits = log_shares[1:] - log_shares[:1] if len(log_shares) == 2 else log_shares - log_shares.mean()
-    if bias is not None and tuple(bias.shape) == logits.shape and not ops.any(bias):
+    if bias is not None and tuple(bias.shape) == logits.shape and not ops.convert_to_numpy(bias).any():
         bias.assign(logits)

@@ -239,6 +239,7 @@ class TestBadInput:
         arguments = [tmp_path / "alone.keras", "--format", "onnx", "--int8"]
         fails(2, "--int8: needs training photos", arguments=arguments)
 
+    @pytest.mark.plain
     def test_files_that_are_no_exports(self, tmp_path):
         for suffix, module in ((".onnx", "onnxruntime"), (".xml", "openvino"), (".pt2", "torch")):
             pytest.importorskip(module)

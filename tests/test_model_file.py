@@ -15,6 +15,8 @@ from semseg.errors import ModelFileError
 from semseg.model_file import _check_config, check_model_file
 from semseg.segmentation_model import Unet
 
+pytestmark = pytest.mark.plain  # files are looked at before any backend
+
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
