@@ -16,7 +16,7 @@ from semseg.data.base import spread
 from semseg.errors import RunFolderError
 from semseg.files import replacing
 from semseg.palettes import Palette
-from semseg.utils_func import resize_mask, resize_photo
+from semseg.utils_func import resize_mask, resize_photo, size_within
 
 LONGEST = 512  # pixels of a side: as wide as a page shows them
 SPREAD, WORST, BEST, UNSURE = "spread", "worst", "best", "unsure"
@@ -63,7 +63,7 @@ class Album:
         number, self._seen = self._seen, self._seen + 1
         ranks = self._ranks({**{i: picture.scores for i, picture in self._kept.items()}, number: scores})
         if number in ranks:
-            size = _shown_size(truth.shape)
+            size = size_within(truth.shape, LONGEST)
             images = (resize_photo(photo, size), resize_mask(truth, size), resize_mask(prediction, size))
             self._kept[number] = Picture(name, dict(scores), {}, *images)
         self._kept = {i: picture for i, picture in self._kept.items() if i in ranks}
@@ -96,11 +96,6 @@ class Album:
 def _ordered(scores: Mapping[int, Mapping[str, float]], name: str) -> list[int]:
     """Numbers by rising score, those without one left out."""
     return sorted((i for i in scores if not np.isnan(scores[i][name])), key=lambda i: (scores[i][name], i))
-
-
-def _shown_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    scale = min(1.0, LONGEST / max(shape[:2]))
-    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
 def write_album(folder: Path, pictures: Iterable[Picture], palette: Palette) -> None:

@@ -23,7 +23,7 @@ from semseg.predict import PredictBatch, Segmenter, ids_of_logits, probabilities
 from semseg.report import overlay
 from semseg.report.legend import below, legend, visible_classes
 from semseg.tiling import enlarged, tiled_logits
-from semseg.utils_func import read_photo, resize_photo
+from semseg.utils_func import read_photo, resize_photo, size_within
 
 KINDS = {"masks": ".png", "values": ".png", "colors": ".png", "overlays": ".jpg", "probabilities": ".npy"}
 SHOWN = 2048  # pixels of an overlay's longer side, at most
@@ -169,15 +169,10 @@ def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None) -
         big = BigPicture(job.photo, folder)
         picture = _Shrunk(big.size) if with_overlay else None
         return _Loaded(big.size, bands=big.bands, tile=tile or automatic_tile(image_size), picture=picture)
-    picture = resize_photo(photo.pixels, _shown_size(photo.size)) if with_overlay else None
+    picture = resize_photo(photo.pixels, size_within(photo.size, SHOWN)) if with_overlay else None
     if tile:
         return _Loaded(photo.size, bands=lambda: [photo.pixels], tile=tile, picture=picture)
     return _Loaded(photo.size, seen=resize_photo(photo.pixels, image_size), picture=picture)
-
-
-def _shown_size(size: tuple[int, int]) -> tuple[int, int]:
-    factor = min(1, SHOWN / max(size))
-    return max(1, round(factor * size[0])), max(1, round(factor * size[1]))
 
 
 def _computed(

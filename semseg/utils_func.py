@@ -364,6 +364,17 @@ def resize_photo(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
+def size_within(size: tuple[int, ...], longest: int) -> tuple[int, int]:
+    """(height, width) of a picture as it is, or shrunk until no side is longer than that; at least 1x1.
+
+    Example:
+        >>> size_within((300, 600), 512), size_within((30, 60), 512)
+        ((256, 512), (30, 60))
+    """
+    factor = min(1.0, longest / max(size[:2]))
+    return max(1, round(factor * size[0])), max(1, round(factor * size[1]))
+
+
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes uint8 ids `(H, W)` to (height, width) by nearest neighbour, so that no class is invented."""
     if mask.shape == tuple(size):

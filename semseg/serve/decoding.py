@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from semseg.errors import DataError, SemsegError
-from semseg.utils_func import read_photo, resize_photo
+from semseg.utils_func import read_photo, resize_photo, size_within
 
 SECONDS = 20  # that a picture may take
 _START_SECONDS = 120  # that the process may take to start on a busy machine
@@ -121,8 +121,6 @@ def jpeg(photo: np.ndarray, most: int, size: tuple[int, int] | None = None) -> b
         most: Pixels of the longer side; larger photos are shrunk.
         size: (H, W) of the photo where `photo` was decoded at a reduced size.
     """
-    height, width = size or photo.shape[:2]
-    factor = min(1, most / max(height, width))
-    small = resize_photo(photo, (max(1, round(factor * height)), max(1, round(factor * width))))
+    small = resize_photo(photo, size_within(size or photo.shape, most))
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     return cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), options)[1].tobytes()
