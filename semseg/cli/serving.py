@@ -6,20 +6,17 @@ import importlib.util
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semseg import __version__
 from semseg.cli.console import say, say_about, size_text
-from semseg.cli.opening import choose_backend, open_data, open_segmenter
-from semseg.cli.splits import SPLITS_FILE, read_splits, restore_splits
-from semseg.config import RunConfig
+from semseg.cli.opening import choose_backend, open_segmenter
+from semseg.cli.runs import Run, configuration_for, open_as_run
 from semseg.errors import SemsegError
 
 if TYPE_CHECKING:  # loads OpenCV
-    from semseg.data.base import Sample
     from semseg.predict import Segmenter
     from semseg.serve.app import Example
 
@@ -65,26 +62,15 @@ def _examples(path: Path) -> tuple[list["Example"], str]:
     """Photos of the validation split of the model's run, or a line that says why there are none."""
     from semseg.data.base import spread
 
-    if not (path.parent / "config.json").is_file():
-        return [], "No examples: no config.json beside the model tells of its data."
     try:
-        config = RunConfig.read(path.parent / "config.json")
-        if not Path(config.data).exists():
-            return [], f"No examples: the data of its run are not at {config.data} any more."
-        samples, load = _validation(config, path.parent)
+        run = Run.beside(path)
+        if run.config is None:
+            return [], "No examples: no config.json beside the model tells of its data."
+        if not Path(run.config.data).exists():
+            return [], f"No examples: the data of its run are not at {run.config.data} any more."
+        dataset = open_as_run(configuration_for(run, argparse.Namespace(data=None)), run, by_run=False)
     except SemsegError as error:
         return [], f"No examples: {error}"
+    samples = dataset.splits.get("val", [])
     note = "" if samples else "No examples: its run had no validation split."
-    return [functools.partial(load, sample) for sample in spread(samples, EXAMPLES)], note
-
-
-def _validation(config: RunConfig, folder: Path) -> tuple[Sequence["Sample"], Callable]:
-    """The samples of the split that the run validated on, and what loads one."""
-    classes = folder / "classes.json"
-    if classes.is_file():
-        config = replace(config, classes=str(classes), categories=False)
-    known = read_splits(folder / SPLITS_FILE)
-    dataset = open_data(replace(config, limit=None) if known else config, whole=bool(known))
-    if known:
-        restore_splits(dataset, known)
-    return dataset.splits.get("val", []), dataset.load
+    return [functools.partial(dataset.load, sample) for sample in spread(samples, EXAMPLES)], note
