@@ -28,6 +28,8 @@ from semseg.recipe import Recipe
 
 BEST_BY = "val_mean_iou"
 LONG = 30  # epochs from which photos are also turned and recoloured; sooner, none is known by heart
+FEW = 200  # photos below which they are turned, zoomed and recoloured much more, in runs of any length
+STRONG = {"rotation": 3.0, "brightness": 0.4, "contrast": 0.4, "saturation": 0.6, "scale": (0.7, 1.4)}
 NAMED = 8  # photos that a message lists
 
 
@@ -191,14 +193,14 @@ def make_batches(
         "cache": cache,
     }
     weights = rare_class_weights(findings.counts("train")[:, :-1]) if config.sample_rare else None
-    augmentation = _augmentation(config, findings)
+    augmentation = _augmentation(config, findings, len(dataset.splits["train"]))
     return (
         data_generator(dataset, "train", augmentation=augmentation, sample_weights=weights, **common),
         data_generator(dataset, "val", **common),
     )
 
 
-def _augmentation(config: RunConfig, findings: Findings | None) -> Augmentation:
+def _augmentation(config: RunConfig, findings: Findings | None, photos: int) -> Augmentation:
     """What suits data and run, with the changes that were asked for; quarter turns need a square to turn in."""
     default = Augmentation()
     if findings is not None:
@@ -206,7 +208,9 @@ def _augmentation(config: RunConfig, findings: Findings | None) -> Augmentation:
         default = suited_augmentation(tops, findings.counts("train")[:, :-1] - tops)
         if config.image_size[0] != config.image_size[1]:
             default = replace(default, quarter_turns=False)
-    if config.epochs < LONG:
+    if photos < FEW:
+        default = replace(default, **STRONG)
+    elif config.epochs < LONG:
         default = replace(default, rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
     return parse_augmentation(config.augment, default) if config.augment else default
 

@@ -331,15 +331,24 @@ def test_the_short_name_of_a_loss_for_two_classes_is_refused_too(dataset):
 
 @pytest.mark.plain
 @pytest.mark.parametrize(
-    ("epochs", "augment", "flips", "rotation", "brightness"),
-    [(1, None, 0.5, 0, 0), (29, None, 0.5, 0, 0), (30, None, 0.5, 3, 0.1), (200, None, 0.5, 3, 0.1),
-     (10, "rotation=7", 0.5, 7, 0), (200, "none", 0, 0, 0)],
-)  # fmt: skip
-def test_long_runs_are_augmented_more(dataset, epochs, augment, flips, rotation, brightness):
-    batches = make_batches(dataset, replace(CONFIG, epochs=epochs, augment=augment, workers=0))
-    found = batches[0].augmentation
-    assert (found.horizontal_flip, found.rotation, found.brightness) == (flips, rotation, brightness)
-    assert batches[1].augmentation is None
+    ("photos", "epochs", "augment", "expected"),
+    [
+        (200, 29, None, (0.5, 0, 0, (1, 1))),
+        (200, 30, None, (0.5, 3, 0.1, (1, 1))),
+        (199, 1, None, (0.5, 3, 0.4, (0.7, 1.4))),
+        (199, 200, None, (0.5, 3, 0.4, (0.7, 1.4))),
+        (200, 10, "rotation=7", (0.5, 7, 0, (1, 1))),
+        (199, 10, "rotation=7", (0.5, 7, 0.4, (0.7, 1.4))),
+        (199, 200, "none", (0, 0, 0, (1, 1))),
+    ],
+)
+def test_long_runs_are_augmented_more_and_few_photos_most(dataset, photos, epochs, augment, expected, monkeypatch):
+    many = (dataset.splits["train"] * photos)[:photos]
+    monkeypatch.setattr(dataset, "splits", {**dataset.splits, "train": many})
+    train, val = make_batches(dataset, replace(CONFIG, epochs=epochs, augment=augment, workers=0))
+    found = train.augmentation
+    assert (found.horizontal_flip, found.rotation, found.brightness, found.scale) == expected
+    assert val.augmentation is None
 
 
 class TestClassWeights:

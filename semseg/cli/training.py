@@ -219,13 +219,17 @@ def _write_descriptions(
 
 def _say_what_is_trained(config: RunConfig, model: "keras.Model", batches: "Batches", recipe: "Recipe") -> None:
     from semseg.distribute import device_name
-    from semseg.train import LONG
+    from semseg.train import FEW, LONG
 
     size, parameters = size_text(config.image_size), f"{model.count_params():,}"
     say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
     say_about("recipe", str(recipe))
-    flips_alone = config.epochs < LONG and not config.augment
-    say_about("augment", f"{batches.augmentation}{f'; no more below {LONG} epochs' * flips_alone}")
+    why = ""
+    if not config.augment and len(batches.samples) < FEW:
+        why = f"; so much because there are fewer than {FEW} photos"
+    elif not config.augment and config.epochs < LONG:
+        why = f"; no more below {LONG} epochs"
+    say_about("augment", f"{batches.augmentation}{why}")
     say_about("device", device_name())
 
 
