@@ -27,6 +27,8 @@ _ROOM_OF_NAME = {
     "FastModel": "fast_model",
     "Muon": "muon",
     "OneCycle": "recipe",
+    "Recipe": "recipe",
+    "prepare": "recipe",
     "get_model_arch": "model_arch",
     "Label": "palettes",
     "Palette": "palettes",

@@ -71,7 +71,7 @@ def test_every_cell_that_shows_a_picture_shows_one_with_something_in_it(name, ex
         (shown,) = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
         pixels = np.asarray(Image.open(BytesIO(base64.b64decode(shown))).convert("RGB"))
         assert min(pixels.shape[:2]) > 200
-        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20, cell.source
+        assert len(np.unique(pixels[::8, ::8].reshape(-1, 3), axis=0)) > 20, cell.source
 
 
 def text_of(notebook):
