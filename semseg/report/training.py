@@ -90,7 +90,7 @@ def save_batch(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(8, columns * 2.7), rows * 2.7 * height / width + 1.2), layout="constrained")
         title = title or f"What the network sees in its first step: {width}x{height} pixels, augmented"
-        figure.suptitle("\n".join(wrap(title, int(figure.get_figwidth() / 0.095))), x=0.01, ha="left", fontsize=12)
+        figure.suptitle("\n".join(wrap(title, int(figure.get_figwidth() / 0.11))), x=0.01, ha="left", fontsize=12)
         axes = figure.subplots(rows, columns, squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
