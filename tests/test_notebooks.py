@@ -1,7 +1,6 @@
 """The notebooks run from top to bottom on a few scenes, draw what they promise, and are kept without outputs."""
 
 import base64
-import os
 from io import BytesIO
 
 import nbformat
@@ -10,6 +9,8 @@ import pytest
 from helpers import REPOSITORY
 from nbclient import NotebookClient
 from PIL import Image
+
+pytestmark = pytest.mark.plain  # what the notebooks call is tested on every backend, each in its room
 
 FOLDER = REPOSITORY / "notebooks"
 NAMES = [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]
@@ -46,22 +47,21 @@ def executed(tmp_path_factory):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("PYTHONPATH", str(REPOSITORY))
                 patch.setenv("IPYTHONDIR", str(root / "ipython"))
-                NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(root)}}).execute()
-            done[name] = notebook
+                done[name] = notebook  # as far as it gets
+                NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(root)}}).execute()
         return done[name], root
 
     return run
 
 
-EACH = pytest.mark.parametrize("name", [pytest.param("data", marks=pytest.mark.plain), "model"])
+EACH = pytest.mark.parametrize("name", NAMES)
 
 
 @EACH
 def test_a_notebook_runs_from_top_to_bottom_without_a_warning(name, executed):
     outputs = [output for cell in code_of(executed(name)[0]) for output in cell.outputs]
     assert {output.output_type for output in outputs} <= {"stream", "display_data", "execute_result"}
-    if os.environ["KERAS_BACKEND"] != "tensorflow":  # whose notes at its start cannot be switched off
-        assert "".join(output.text for output in outputs if output.get("name") == "stderr") == ""
+    assert "".join(output.text for output in outputs if output.get("name") == "stderr") == ""
 
 
 @EACH
@@ -80,7 +80,6 @@ def text_of(notebook):
     return "".join(output.get("text", "") for cell in code_of(notebook) for output in cell.outputs)
 
 
-@pytest.mark.plain
 def test_the_data_notebook_says_what_the_masks_mean_and_finds_the_damage_it_did(executed):
     notebook, root = executed("data")
     text = text_of(notebook)
@@ -102,7 +101,6 @@ def test_the_model_notebook_trains_a_run_where_there_is_none_and_a_network_of_it
     assert {"down1_conv1", "bottom_conv1", "up1_conv1"} <= {layer.name for layer in own.layers}
 
 
-@pytest.mark.plain
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_is_kept_small_and_without_outputs(name):
     notebook = read(name)
@@ -115,7 +113,6 @@ def test_a_notebook_is_kept_small_and_without_outputs(name):
     assert notebook.metadata.keys() == {"kernelspec", "language_info"}
 
 
-@pytest.mark.plain
 def test_every_notebook_is_run_and_stands_in_the_readme():
     assert NAMES == ["data", "model"]
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
