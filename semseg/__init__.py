@@ -70,7 +70,6 @@ _ROOM_OF_NAME = {
     "predict_ids": "predict",
     "predictor": "predict",
     "get_acc": "report",
-    "overlay": "report",
     "paint_errors": "report",
     "save_batch": "report",
     "save_confusion_matrix": "report",
