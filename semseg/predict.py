@@ -34,6 +34,19 @@ class Segmenter:
     palette: Palette
     batch_size: int = 8
 
+    def probabilities(self, photo: np.ndarray) -> np.ndarray:
+        """Of every class at each pixel of one photo.
+
+        Args:
+            photo: uint8 RGB `(H, W, 3)` of any size.
+
+        Returns:
+            float32 `(H, W, K)`, also for two classes; the sum over K is 1. The argmax is the prediction, the largest
+            value how certain it is.
+        """
+        (logits,) = predict_logits(self.predict_batch, [photo], image_size=self.image_size)
+        return probabilities_of_logits(logits)
+
 
 def predictor(model, batch_size: int = 8) -> PredictBatch:
     """The `predict_batch` of a Keras model, on the fastest kernels of the backend.

@@ -18,7 +18,7 @@ from semseg.data.base import Dataset
 from semseg.data.batches import Batches, data_generator, rare_class_weights
 from semseg.data.cache import Cache
 from semseg.data.check import Findings
-from semseg.distribute import free_bytes, keras_compiles, out_of_memory
+from semseg.distribute import free_bytes, keras_compiles, leave_tensorflow_out, out_of_memory
 from semseg.errors import NonFiniteLossError, ResourceError, SemsegError, first_line
 from semseg.fast_model import FastModel
 from semseg.files import replacing
@@ -297,6 +297,7 @@ def train_model(
         DataError: A file cannot be read any more.
         ResourceError: Out of memory.
     """
+    leave_tensorflow_out()
     train_batches, val_batches = batches
     dataset = train_batches.dataset
     plain, trained = plain_model(model), training_model(model, config, dataset, class_weights)

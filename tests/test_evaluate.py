@@ -5,7 +5,8 @@ from helpers import draw_ids
 from semseg.errors import SemsegError
 from semseg.evaluate import evaluate_split
 from semseg.metrics import confusion_matrix
-from semseg.predict import confidence_of_logits, ids_of_logits, predict_ids, predictor, with_flips
+from semseg.palettes import Palette
+from semseg.predict import Segmenter, confidence_of_logits, ids_of_logits, predict_ids, predictor, with_flips
 from semseg.segmentation_model import Unet
 
 
@@ -55,6 +56,19 @@ def test_photos_of_mixed_sizes_keep_their_order_over_batches():
 
 def test_a_single_logit_is_cut_at_zero():
     assert ids_of_logits(np.array([[[-0.1], [0.1]]])).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("single", [True, False], ids=["one logit", "two logits"])
+def test_a_segmenter_gives_the_probability_of_each_class_at_the_photos_own_size(single):
+    def predict_batch(photos):
+        second = photos[..., :1] / np.float32(255)
+        return second if single else np.concatenate([0 * second, second], axis=-1)
+
+    segmenter = Segmenter(predict_batch, (8, 8), Palette.numbered(2))
+    found = segmenter.probabilities(np.full((5, 7, 3), 255, np.uint8))
+    sigmoid = 1 / (1 + np.exp(-1))
+    np.testing.assert_allclose(found, np.full((5, 7, 2), [1 - sigmoid, sigmoid]), atol=1e-6)
+    assert found.dtype == np.float32
 
 
 def test_a_keras_model_gives_the_same_logits_for_a_part_of_a_batch():

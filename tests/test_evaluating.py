@@ -11,9 +11,11 @@ from helpers import make_folder, make_pairs, save_pair
 from PIL import Image
 
 from semseg.cli import commands, main
+from semseg.cli.runs import open_run
 from semseg.cli.splits import splits_of, write_splits
 from semseg.config import RunConfig
 from semseg.data import open_dataset
+from semseg.errors import SemsegError
 from semseg.metrics import confusion_matrix, scores
 from semseg.predict import predict_ids, predictor
 from semseg.segmentation_model import Unet
@@ -111,6 +113,21 @@ def make_run(folder, data, **options):
     write_splits(folder / "splits.csv", splits_of(dataset))
     RunConfig(data=str(data), image_size=(32, 32), **options).save(folder / "config.json")
     return dataset
+
+
+@pytest.mark.plain
+def test_a_run_opens_in_python_with_its_network_and_its_own_splits(tmp_path):
+    trained_on = make_run(tmp_path / "run", make_folder(tmp_path / "data"), split_seed=5)  # draws others than 0
+    segmenter, dataset = open_run(tmp_path / "run")
+    assert splits_of(dataset) == splits_of(trained_on)
+    assert segmenter.palette.to_dict()["classes"] == dataset.palette.to_dict()["classes"]
+    photo, _ = dataset.load(dataset.splits["val"][0])
+    model = keras.saving.load_model(tmp_path / "run" / "unet_model.keras")
+    (ids,) = predict_ids(predictor(model), [photo], image_size=(32, 32))
+    np.testing.assert_array_equal(segmenter.probabilities(photo).argmax(axis=-1), ids)
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(SemsegError, match=r"holds no config\.json that says on which data"):
+        open_run(tmp_path / "run")
 
 
 def judged(folder):

@@ -7,6 +7,7 @@ import pytest
 from helpers import REPOSITORY, draw_pair, make_pairs
 from PIL import Image
 
+from semseg.config import RunConfig
 from semseg.export import FORMATS, export_model
 from semseg.exported import Description
 from semseg.palettes import cityscapes_palette
@@ -28,6 +29,7 @@ def project(tmp_path_factory):
     if keras.backend.backend() in FORMATS["onnx"].packages:
         described = Description("onnx", "logits", (32, 32), cityscapes_palette().to_dict())
         export_model(model, root / "outputs" / "unet_model.onnx", described)
+    RunConfig(data="images", image_size=(32, 32)).save(root / "outputs" / "config.json")
     Image.fromarray(draw_pair(0)[0]).save(root / "photo.jpg")
     return root
 
@@ -43,6 +45,8 @@ def test_a_block_runs(code, project, monkeypatch):
         assert [output.shape for output in names["model"].outputs] == [(None, 128, 128, 1)] * 2
     if "FastModel" in code:
         assert (project / "model.keras").exists()
+    if "open_run" in code:
+        assert names["probabilities"].shape == (32, 32, 19) and (project / "photo.png").exists()
     if "ids = logits" in code:
         assert names["ids"].shape == (32, 32)
     if "load_model" in code:
@@ -52,7 +56,7 @@ def test_a_block_runs(code, project, monkeypatch):
 
 
 def test_there_are_blocks_and_the_two_commands_stand_first():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     commands = re.findall(r"```bash\n(.*?)\n```", README, re.DOTALL)
     assert commands[0] == "pip install -r requirements.txt && KERAS_BACKEND=torch python main.py --epochs 10"
     assert commands[1] == "pip install -r tests/requirements.txt && python -m pytest -n auto --dist loadfile"

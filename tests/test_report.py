@@ -17,6 +17,7 @@ from semseg.report import (
     save_batch,
     save_confusion_matrix,
     save_learning_curves,
+    save_panels,
     save_quality_cost,
     save_ranked,
     save_reliability,
@@ -133,6 +134,27 @@ def test_a_file_name_with_dollars_and_rare_letters_is_drawn(tmp_path):
     truth = draw_ids(0)
     (path,) = show_predictions([("a_$5_$^_街.png", draw_pair(0)[0], truth, truth)], PALETTE, tmp_path, [(1.0, 1.0)])
     assert path.exists()
+
+
+def test_panels_show_pictures_ids_and_shares_with_the_classes_that_they_hold(tmp_path, drawn):
+    photo, ids, shares = draw_pair(0)[0], draw_ids(0), np.linspace(0, 1, 32 * 32).reshape(32, 32)
+    shown = {"Photo": photo, "Ids": ids.astype(np.int64), "Sure": shares}
+    save_panels(shown, PALETTE, tmp_path / "panels.png", title="a.png")
+    first, second, third = panels(drawn[0])
+    np.testing.assert_array_equal(first, photo)
+    np.testing.assert_array_equal(second, paint(ids, PALETTE))
+    lightness = third.mean(axis=2)
+    assert lightness[0, 0] < lightness[16, 0] < lightness[-1, -1]
+    assert {*shown, "a.png", "road", "car", "ignored"} <= texts(drawn[0])
+    save_panels({"Photo": photo, "Sure": shares}, PALETTE, tmp_path / "panels.png")
+    assert not drawn[1].legends
+
+
+def test_a_long_title_of_a_batch_is_broken_into_lines(tmp_path, drawn):
+    photos, masks = np.stack([draw_pair(0)[0]] * 4), np.stack([draw_ids(0)] * 4)
+    save_batch(photos, masks, PALETTE, tmp_path / "batch.png", title="one of many words, " * 12)
+    title = drawn[0]._suptitle.get_window_extent()
+    assert title.width <= drawn[0].bbox.width
 
 
 def test_curves_of_one_epoch_and_of_many(tmp_path):

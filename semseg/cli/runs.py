@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semseg import IGNORE
-from semseg.cli.opening import open_data
+from semseg.cli.opening import open_data, open_segmenter
 from semseg.cli.splits import SPLITS_FILE, Known, read_splits, restore_splits
 from semseg.config import RunConfig
 from semseg.errors import DataError, ModelFileError, SemsegError
@@ -15,6 +15,7 @@ from semseg.errors import DataError, ModelFileError, SemsegError
 if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs them
     from semseg.data.base import Dataset
     from semseg.palettes import Palette
+    from semseg.predict import Segmenter
 
 _FROM_RUN = ("split_seed", "image_size", "batch_size")  # what a run's config.json says of other data, too
 
@@ -45,6 +46,23 @@ class Run:
         """Its classes.json; None where there is none."""
         path = self.folder / "classes.json"
         return path if path.is_file() else None
+
+
+def open_run(folder: str | Path) -> tuple["Segmenter", "Dataset"]:
+    """A finished run, to go on with in Python: its network, and its data with its classes and splits.
+
+    Args:
+        folder: Of the run, or a model's file in it.
+
+    Raises:
+        RunFolderError: There is no finished run.
+        ModelFileError: The model cannot be opened, or could do harm.
+        DataError: The data are not where they were, or changed.
+        SemsegError: No config.json says which they were.
+    """
+    path, segmenter = open_segmenter(Path(folder))
+    run = Run.beside(path)
+    return segmenter, open_as_run(configuration_for(run, argparse.Namespace(data=None)), run, by_run=False)
 
 
 def configuration_for(run: Run, arguments: argparse.Namespace) -> RunConfig:

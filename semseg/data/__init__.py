@@ -116,8 +116,9 @@ def _in_categories(palette: Palette) -> Palette:
     return Palette(cityscapes_palette(categories=True).labels, "cityscapes", palette.blended)
 
 
-def ensure_demo(root: Path, seed: int = 0) -> bool:
+def ensure_demo(root: str | Path, seed: int = 0) -> bool:
     """Makes the built-in demo set in `root` unless pictures are there already; returns whether it was made."""
+    root = Path(root)
     if root.is_dir() and list_images(root):
         return False
     make_demo(root, seed=seed)

@@ -4,7 +4,7 @@ from semseg.report.comparison import save_learning_curves, save_quality_cost
 from semseg.report.data_page import save_data_page
 from semseg.report.page import RunFacts, save_run_page, save_runs_page
 from semseg.report.painting import WRONG, overlay, paint, paint_errors
-from semseg.report.predictions import save_ranked, save_side_by_side, show_predictions
+from semseg.report.predictions import save_panels, save_ranked, save_side_by_side, show_predictions
 from semseg.report.scores import save_confusion_matrix, save_reliability
 from semseg.report.training import get_acc, save_batch
 
@@ -19,6 +19,7 @@ __all__ = [
     "save_confusion_matrix",
     "save_data_page",
     "save_learning_curves",
+    "save_panels",
     "save_quality_cost",
     "save_ranked",
     "save_reliability",

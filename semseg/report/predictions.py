@@ -34,38 +34,61 @@ def show_predictions(
         The paths.
     """
     return [
-        save_figure(_prediction_figure(*sample, palette, *score), Path(folder) / f"pred_{number}.png")
+        _save_prediction(*sample, palette, score, Path(folder) / f"pred_{number}.png")
         for number, (sample, score) in enumerate(zip(samples, scores, strict=True), start=1)
     ]
 
 
-def _prediction_figure(
+def _save_prediction(
     name: str,
     photo: np.ndarray,
     truth: np.ndarray,
     prediction: np.ndarray,
     palette: Palette,
-    accuracy: float,
-    mean_iou: float,
-) -> Figure:
-    panels = {
-        "Photo": photo,
-        "Truth": paint(truth, palette),
-        "Prediction": paint(prediction, palette),
-        "Errors in red": paint_errors(photo, truth, prediction),
-    }
-    aspect = photo.shape[0] / photo.shape[1]
+    scores: tuple[float, float],
+    path: Path,
+) -> Path:
+    errors = paint_errors(photo, truth, prediction)
+    panels = {"Photo": photo, "Truth": truth, "Prediction": prediction, "Errors in red": errors}
+    title = f"{name}     accuracy {scores[0]:.3f}     mean IoU {scores[1]:.3f} over the classes of this photo"
+    return save_panels(panels, palette, path, title=title)
+
+
+def save_panels(panels: Mapping[str, np.ndarray], palette: Palette, path: str | Path, *, title: str = "") -> Path:
+    """Draws pictures of one size side by side, and below them the classes that can be seen.
+
+    Args:
+        panels: By what is written above them: pictures, uint8 RGB `(H, W, 3)`; class ids, integer `(H, W)`, drawn in
+            their colours, ignored pixels striped; or shares, float `(H, W)`, from 0 (dark) to 1 (light). The one called
+            "Photo" is enlarged smoothly.
+        palette: Names and colours of the classes.
+        path: Where the PNG goes.
+        title: Of them all.
+
+    Returns:
+        The path.
+    """
+    height, width = next(iter(panels.values())).shape[:2]
+    ids = [panel.astype(np.uint8) for panel in panels.values() if panel.ndim == 2 and panel.dtype.kind in "iu"]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4 * PANEL + 0.4, PANEL * aspect + 1.35), layout="constrained")
-        figure.suptitle(
-            f"{drawable(name)}     accuracy {accuracy:.3f}     mean IoU {mean_iou:.3f} over the classes of this photo",
-            x=0.008, ha="left", fontsize=12,
-        )  # fmt: skip
-        for axis, (title, image) in zip(figure.subplots(1, 4), panels.items(), strict=True):
-            axis.set_title(title)
-            show_image(axis, image, smooth=title == "Photo")
-        class_legend(figure, palette, truth, prediction)
-    return figure
+        size = len(panels) * PANEL + 0.4, PANEL * height / width + 0.45 + 0.3 * bool(title) + 0.6 * bool(ids)
+        figure = Figure(figsize=size, layout="constrained")
+        if title:
+            figure.suptitle(drawable(title), x=0.008, ha="left", fontsize=12)
+        for axis, (name, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            axis.set_title(name)
+            show_image(axis, _as_picture(panel, palette), smooth=name == "Photo")
+        if ids:
+            class_legend(figure, palette, *ids)
+        return save_figure(figure, path)
+
+
+def _as_picture(panel: np.ndarray, palette: Palette) -> np.ndarray:
+    if panel.ndim == 3:
+        return panel
+    if panel.dtype.kind in "iu":
+        return paint(panel, palette)
+    return (255 * matplotlib.colormaps["viridis"](panel)[..., :3]).astype(np.uint8)
 
 
 def save_ranked(

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib
 import numpy as np
@@ -66,7 +67,9 @@ def _mark_best(axis: Axes, epoch: int, value: float) -> None:
     )  # fmt: skip
 
 
-def save_batch(photos: np.ndarray, masks: np.ndarray, palette: Palette, path: str | Path, shown: int = 8) -> Path:
+def save_batch(
+    photos: np.ndarray, masks: np.ndarray, palette: Palette, path: str | Path, *, shown: int = 8, title: str = ""
+) -> Path:
     """Draws what the network sees: augmented photos, and below each the same with its mask over it.
 
     Args:
@@ -75,6 +78,7 @@ def save_batch(photos: np.ndarray, masks: np.ndarray, palette: Palette, path: st
         palette: Names and colours of the classes.
         path: Where the PNG goes.
         shown: At most this many of the batch.
+        title: What they are, where it is not the first batch of a run.
 
     Returns:
         The path.
@@ -85,8 +89,8 @@ def save_batch(photos: np.ndarray, masks: np.ndarray, palette: Palette, path: st
     height, width = masks.shape[1:]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(8, columns * 2.7), rows * 2.7 * height / width + 1.2), layout="constrained")
-        title = f"What the network sees in its first step: {width}x{height} pixels, augmented"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+        title = title or f"What the network sees in its first step: {width}x{height} pixels, augmented"
+        figure.suptitle("\n".join(wrap(title, int(figure.get_figwidth() / 0.11))), x=0.01, ha="left", fontsize=12)
         axes = figure.subplots(rows, columns, squeeze=False)
         for axis in axes.flat:
             axis.axis("off")

@@ -1,0 +1,72 @@
+"""The Dockerfile, as far as it can be judged without an engine: its files, its mounts, and the README's commands."""
+
+import fnmatch
+import json
+import re
+import shlex
+import tomllib
+from itertools import pairwise
+
+import pytest
+from helpers import REPOSITORY
+
+pytestmark = pytest.mark.plain
+
+DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+COMMANDS = [shlex.split(line, comments=True) for line in README.splitlines() if line.startswith("docker run")]
+
+
+def instructions(name):
+    return re.findall(rf"^{name} (.*)$", DOCKERFILE, re.MULTILINE)
+
+
+def mounts(words):
+    return [word.split(":")[1] for flag, word in pairwise(words) if flag == "-v"]
+
+
+def arguments(words):
+    return words[words.index("semseg") + 1 :]
+
+
+def test_what_is_copied_exists_and_is_all_that_the_build_is_sent():
+    copied = [source for line in instructions("COPY") for source in line.split()[:-1]]
+    assert all((REPOSITORY / source).exists() for source in copied)
+    lines = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*" and sorted(copied) == sorted(line[1:] for line in lines if line[0] == "!")
+
+
+def test_what_the_package_is_built_from_is_copied():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = [project["project"]["readme"], *project["project"]["license-files"], "requirements.txt"]
+    copied = " ".join(instructions("COPY"))
+    assert all(name in copied for name in needed)
+    (entry,) = map(json.loads, instructions("ENTRYPOINT"))
+    assert entry == [*project["project"]["scripts"]] == ["semseg"]
+
+
+def test_it_runs_as_an_ordinary_user_who_may_write_where_results_go():
+    assert instructions("USER") == ["1000:1000"]
+    made = instructions("RUN")[-1].split("install -d -m 1777 ")[1].split()
+    (volumes,) = map(json.loads, instructions("VOLUME"))
+    assert set(volumes) <= set(made)
+
+
+def test_the_readmes_commands_mount_what_the_image_has_and_name_no_other_folder():
+    (volumes,) = map(json.loads, instructions("VOLUME"))
+    assert COMMANDS
+    for words in COMMANDS:
+        assert set(mounts(words)) <= set(volumes)
+        named = [word for word in arguments(words) if word.startswith("/")]
+        assert all(any(fnmatch.fnmatch(word, f"{mount}*") for mount in mounts(words)) for word in named)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: arguments(words)[0])
+def test_the_readmes_commands_are_understood(words, monkeypatch):
+    from semseg.cli import commands
+
+    seen = []
+    monkeypatch.setattr(f"semseg.cli.{arguments(words)[0]}", seen.append)
+    assert commands(arguments(words)) == 0
+    (parsed,) = seen
+    assert parsed.output.startswith("outputs")  # below the working directory, where a volume lies
