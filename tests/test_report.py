@@ -219,14 +219,14 @@ def test_networks_stand_side_by_side_with_their_scores(tmp_path, drawn):
         rows.append((caption, photo, truth, {"unet": prediction, "a_network_with_a_very_long_name" * 3: truth}))
         scores.append(dict(zip(rows[0][3], (0.25, 0.5), strict=True)))
     scores[1]["unet"] = float("nan")
-    save_side_by_side(rows, PALETTE, tmp_path / "side.png", scores)
+    save_side_by_side(rows, PALETTE, tmp_path / "side.png", scores=scores, title="Seed 0")
     images = panels(drawn[0])
     assert len(images) == 8
     np.testing.assert_array_equal(images[5], paint(rows[1][2], PALETTE))
     np.testing.assert_array_equal(images[6], paint(rows[1][3]["unet"], PALETTE))
     titles = [axis.get_title(loc="left") for axis in drawn[0].axes]
     assert titles[2:4] == ["0.250", "0.500 best"] and titles[6:] == ["no score", "0.500"]
-    assert "unet" in texts(drawn[0])
+    assert {"unet", "Seed 0"} <= set(texts(drawn[0]))
 
 
 @pytest.mark.parametrize("count", [1, 9])
@@ -234,7 +234,9 @@ def test_a_page_of_any_number_of_networks_stays_small(tmp_path, count):
     (row,) = predictions_of(0)
     names = [f"network_{i}" for i in range(count)]
     rows = [(*row[:3], dict.fromkeys(names, row[3]))] * 4
-    path = save_side_by_side(rows, PALETTE, tmp_path / "side.png", [dict.fromkeys(names, 0.5)] * 4)
+    path = save_side_by_side(
+        rows, PALETTE, tmp_path / "side.png", scores=[dict.fromkeys(names, 0.5)] * 4, title="Seed 0"
+    )
     assert path.stat().st_size < 4e6 and size_of(path)[0] < 2800
 
 

@@ -239,7 +239,7 @@ def test_the_slider_follows_a_pointer_and_the_keyboard(page, browser_page):
         assert handle.get_attribute("aria-valuenow") == value
     left, right = shown_colors(stage, [(0.3, 0.7), (0.7, 0.7)])
     assert close(left, SKY) and close(right, ROAD)
-    assert handle.get_attribute("aria-valuetext") == "0 % Photo, then Prediction"
+    assert handle.get_attribute("aria-valuetext") == "0% Photo, then Prediction"
 
 
 def test_layers_and_groups_are_chosen_by_a_click(page, browser_page):

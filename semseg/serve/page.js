@@ -25,7 +25,7 @@
     $(id).hidden = !text;
   };
 
-  const percent = (share) => (share >= 0.001 ? `${(100 * share).toFixed(1)} %` : share > 0 ? "< 0.1 %" : "none");
+  const percent = (share) => (share >= 0.001 ? `${(100 * share).toFixed(1)}%` : share > 0 ? "<0.1%" : "0%");
 
   // ------------------------------------------------------------------------------------------------- PNG to numbers
   // The page reads the ids from the very file that it offers: a canvas would give colours, which some browsers blur.
@@ -178,7 +178,7 @@
     for (const one of photos) one.button.setAttribute("aria-current", String(one === photo));
     photo.button.scrollIntoView({ block: "nearest", inline: "nearest" }); // on a phone, examples lie far below it
     $("view").hidden = false;
-    say("state", photo.state === "waiting" ? `${photo.name}: is being computed …` : "");
+    say("state", photo.state === "waiting" ? `${photo.name} is being computed …` : "");
     say("view-error", photo.error || "");
     $("result").hidden = photo.state !== "done";
     if (photo.state !== "done") return;
@@ -287,7 +287,7 @@
     const value = Math.min(100, Math.max(0, place));
     $("stage").style.setProperty("--x", `${value}%`);
     $("handle").setAttribute("aria-valuenow", Math.round(value));
-    $("handle").setAttribute("aria-valuetext", `${Math.round(value)} % photo, the rest classes`);
+    $("handle").setAttribute("aria-valuetext", `${Math.round(value)}% photo, the rest classes`);
   };
 
   const className = (id) => (id === NO_CLASS ? "no class" : `${id} ${model.classes[id].name}`);
