@@ -111,7 +111,7 @@ class RunFacts:
         """Of each true class that occurs, the shares predicted as each class."""
         totals = self.matrix.sum(axis=1)
         return [
-            {**of, "shares": (row / total).tolist(), "pixels": int(total)}
+            {**of, "shares": (row / total).tolist()}
             for of, row, total in zip(self.classes, self.matrix, totals, strict=True)
             if total
         ]

@@ -1,3 +1,5 @@
+"""Photos with truth and prediction, one by one or on a page."""
+
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap

@@ -1,3 +1,5 @@
+"""Pictures of a training: its first batch, and how it went."""
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -25,6 +25,11 @@
     $(id).hidden = !text;
   };
 
+  const stem = (name) => name.replace(/\.[^.]*$/, "") || "photo";
+
+  /** A name for little room: photos of one camera differ at the end of theirs. */
+  const cut = (name) => (name.length > 13 ? `${name.slice(0, 4)}…${name.slice(-8)}` : name);
+
   const percent = (share) => (share >= 0.001 ? `${(100 * share).toFixed(1)}%` : share > 0 ? "<0.1%" : "0%");
 
   // ------------------------------------------------------------------------------------------------- PNG to numbers
@@ -141,7 +146,8 @@
       picture.src = URL.createObjectURL(photo.picture);
       picture.alt = "";
     }
-    button.replaceChildren(picture, element("span", "label", photo.name));
+    button.replaceChildren(picture, element("span", "label", cut(stem(photo.name))));
+    button.title = photo.name;
     const states = { waiting: ", is being computed", failed: ", failed" };
     button.setAttribute("aria-label", photo.name + (states[photo.state] || ""));
   };
@@ -208,8 +214,6 @@
     drawLegend();
     drawClasses();
   };
-
-  const stem = (name) => name.replace(/\.[^.]*$/, "") || "photo";
 
   const drawFacts = () => {
     let text = `${seen.width} × ${seen.height} pixels`;
