@@ -304,6 +304,20 @@ def test_quality_stands_over_each_known_cost_with_a_logarithmic_axis_where_costs
     assert sorted(text.get_text() for text in gflops.texts) == [f"network_{i}" for i in range(4)]
 
 
+def test_costs_are_written_in_thousands_and_millions_but_never_in_thousandths(tmp_path, drawn):
+    points = [{**point, "gflops": 0.001 * 1000**i} for i, point in enumerate(cost_points(2))]
+    save_quality_cost(points, tmp_path / "cost.png")
+    parameters, gflops, _ = ([label.get_text() for label in axis.get_xticklabels()] for axis in drawn[0].axes)
+    assert {"0.001", "0.1", "1"} <= set(gflops)
+    assert {"1.2M", "1.8M"} <= set(parameters)
+
+
+def test_the_legend_of_the_curves_lies_above_them(tmp_path, drawn):
+    get_acc([row(e, 0.1 * e) for e in range(1, 6)], tmp_path / "acc.png")
+    axis = drawn[0].axes[0]
+    assert all(room_of(text).y0 >= axis.bbox.y1 for text in axis.get_legend().get_texts())
+
+
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_names_in_the_plot_of_costs_cover_neither_each_other_nor_leave_it(tmp_path, drawn, count):
     save_quality_cost(cost_points(count), tmp_path / "cost.png")

@@ -1,10 +1,12 @@
 """`python -m semseg report`: what the page says, that it stays by itself, and that it works under a pointer."""
 
+import base64
 import html.parser
 import io
 import json
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -198,6 +200,20 @@ def test_what_cannot_be_shown_is_told_in_one_line(tmp_path, capsys, monkeypatch,
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and said in error
     assert not (folder / "report.html").exists()
+
+
+def test_the_networks_drawing_keeps_the_colour_of_a_thin_arrow(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    shades = np.arange(256 * 64).reshape(64, 256)
+    drawing = np.stack([200 + shades % 50, 200 + shades // 256 % 50, np.full_like(shades, 230)], axis=-1).astype(
+        np.uint8
+    )
+    drawing[30, 40:60] = ROAD
+    Image.fromarray(drawing).save(folder / "model_arch.png")
+    assert commands(["report", str(folder)]) == 0
+    (address,) = re.findall(r'data:image/png;base64,([^"]+)" width="256"', (folder / "report.html").read_text("utf-8"))
+    shown = Image.open(io.BytesIO(base64.b64decode(address))).convert("RGB")
+    assert close(shown.getpixel((50, 30)), ROAD)
 
 
 def test_a_chart_marks_each_value_at_its_height_and_leaves_gaps():
