@@ -208,7 +208,7 @@ def test_the_networks_drawing_keeps_the_colour_of_a_thin_arrow(run, tmp_path):
     drawing = np.stack([200 + shades % 50, 200 + shades // 256 % 50, np.full_like(shades, 230)], axis=-1).astype(
         np.uint8
     )
-    drawing[30, 40:60] = ROAD
+    drawing[30, 48:52] = ROAD
     Image.fromarray(drawing).save(folder / "model_arch.png")
     assert commands(["report", str(folder)]) == 0
     (address,) = re.findall(r'data:image/png;base64,([^"]+)" width="256"', (folder / "report.html").read_text("utf-8"))
