@@ -205,9 +205,7 @@ def test_what_cannot_be_shown_is_told_in_one_line(tmp_path, capsys, monkeypatch,
 def test_the_networks_drawing_keeps_the_colour_of_a_thin_arrow(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     shades = np.arange(256 * 64).reshape(64, 256)
-    drawing = np.stack([200 + shades % 50, 200 + shades // 256 % 50, np.full_like(shades, 230)], axis=-1).astype(
-        np.uint8
-    )
+    drawing = np.uint8(np.stack([255 - shades % 100, 255 - shades // 100 % 100, 0 * shades + 230], axis=-1))
     drawing[30, 48:52] = ROAD
     Image.fromarray(drawing).save(folder / "model_arch.png")
     assert commands(["report", str(folder)]) == 0
