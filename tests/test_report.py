@@ -241,14 +241,14 @@ def test_networks_stand_side_by_side_with_their_scores(tmp_path, drawn):
         rows.append((caption, photo, truth, {"unet": prediction, "a_network_with_a_very_long_name" * 3: truth}))
         scores.append(dict(zip(rows[0][3], (0.25, 0.5), strict=True)))
     scores[1]["unet"] = float("nan")
-    save_side_by_side(rows, PALETTE, tmp_path / "side.png", scores)
+    save_side_by_side(rows, PALETTE, tmp_path / "side.png", scores=scores, title="Seed 0")
     images = panels(drawn[0])
     assert len(images) == 8
     np.testing.assert_array_equal(images[5], paint(rows[1][2], PALETTE))
     np.testing.assert_array_equal(images[6], paint(rows[1][3]["unet"], PALETTE))
     titles = [axis.get_title(loc="left") for axis in drawn[0].axes]
     assert titles[2:4] == ["0.250", "0.500 best"] and titles[6:] == ["no score", "0.500"]
-    assert "unet" in texts(drawn[0])
+    assert {"unet", "Seed 0"} <= set(texts(drawn[0]))
 
 
 @pytest.mark.parametrize("count", [1, 9])
@@ -256,7 +256,9 @@ def test_a_page_of_any_number_of_networks_stays_small(tmp_path, count):
     (row,) = predictions_of(0)
     names = [f"network_{i}" for i in range(count)]
     rows = [(*row[:3], dict.fromkeys(names, row[3]))] * 4
-    path = save_side_by_side(rows, PALETTE, tmp_path / "side.png", [dict.fromkeys(names, 0.5)] * 4)
+    path = save_side_by_side(
+        rows, PALETTE, tmp_path / "side.png", scores=[dict.fromkeys(names, 0.5)] * 4, title="Seed 0"
+    )
     assert path.stat().st_size < 4e6 and size_of(path)[0] < 2800
 
 
@@ -322,6 +324,20 @@ def test_quality_stands_over_each_known_cost_with_a_logarithmic_axis_where_costs
     assert [small.get_offsets()[:, 1].tolist() for small in dots[::2]] == [point["miou"] for point in cost_points(4)]
     assert means == [pytest.approx([1e6 * (i + 1), 0.52 + 0.01 * i]) for i in range(4)]
     assert sorted(text.get_text() for text in gflops.texts) == [f"network_{i}" for i in range(4)]
+
+
+def test_costs_are_written_in_thousands_and_millions_but_never_in_thousandths(tmp_path, drawn):
+    points = [{**point, "gflops": 0.001 * 1000**i} for i, point in enumerate(cost_points(2))]
+    save_quality_cost(points, tmp_path / "cost.png")
+    parameters, gflops, _ = ([label.get_text() for label in axis.get_xticklabels()] for axis in drawn[0].axes)
+    assert {"0.001", "0.1", "1"} <= set(gflops)
+    assert {"1.2M", "1.8M"} <= set(parameters)
+
+
+def test_the_legend_of_the_curves_lies_above_them(tmp_path, drawn):
+    get_acc([row(e, 0.1 * e) for e in range(1, 6)], tmp_path / "acc.png")
+    axis = drawn[0].axes[0]
+    assert all(room_of(text).y0 >= axis.bbox.y1 for text in axis.get_legend().get_texts())
 
 
 @pytest.mark.parametrize("count", [1, 4, 9])

@@ -1,10 +1,12 @@
 """`python -m semseg report`: what the page says, that it stays by itself, and that it works under a pointer."""
 
+import base64
 import html.parser
 import io
 import json
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -200,6 +202,18 @@ def test_what_cannot_be_shown_is_told_in_one_line(tmp_path, capsys, monkeypatch,
     assert not (folder / "report.html").exists()
 
 
+def test_the_networks_drawing_keeps_the_colour_of_a_thin_arrow(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    shades = np.arange(256 * 64).reshape(64, 256)
+    drawing = np.uint8(np.stack([255 - shades % 100, 255 - shades // 100 % 100, 0 * shades + 230], axis=-1))
+    drawing[30, 48:52] = ROAD
+    Image.fromarray(drawing).save(folder / "model_arch.png")
+    assert commands(["report", str(folder)]) == 0
+    (address,) = re.findall(r'data:image/png;base64,([^"]+)" width="256"', (folder / "report.html").read_text("utf-8"))
+    shown = Image.open(io.BytesIO(base64.b64decode(address))).convert("RGB")
+    assert close(shown.getpixel((50, 30)), ROAD)
+
+
 def test_a_chart_marks_each_value_at_its_height_and_leaves_gaps():
     chart = line_chart([Line("loss", [1.0, float("nan"), 0.5, 0.0], "a")], "Loss", best=3)
     heights = [float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', chart)]
@@ -239,7 +253,7 @@ def test_the_slider_follows_a_pointer_and_the_keyboard(page, browser_page):
         assert handle.get_attribute("aria-valuenow") == value
     left, right = shown_colors(stage, [(0.3, 0.7), (0.7, 0.7)])
     assert close(left, SKY) and close(right, ROAD)
-    assert handle.get_attribute("aria-valuetext") == "0 % Photo, then Prediction"
+    assert handle.get_attribute("aria-valuetext") == "0% Photo, then Prediction"
 
 
 def test_layers_and_groups_are_chosen_by_a_click(page, browser_page):

@@ -449,7 +449,9 @@ def _draw_side_by_side(output: Path, networks: Sequence["Network"], models: Mapp
         for i, (name, (photo, truth)) in enumerate(zip(chosen, loaded, strict=True))
     ]
     scores = [{network.name: network.runs[0].photos[name] for network in networks} for name in chosen]
-    save_side_by_side(rows, dataset.palette, output / "side_by_side.png", scores)
+    seeds = " or ".join(map(str, sorted({network.runs[0].config.seed for network in networks})))
+    title = f"The same photos by each network, seed {seeds}; above a prediction its mean IoU over the photo's classes"
+    save_side_by_side(rows, dataset.palette, output / "side_by_side.png", scores=scores, title=title)
 
 
 def _say(summary: dict) -> None:

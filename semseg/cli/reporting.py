@@ -66,7 +66,7 @@ def _write_several(folders: list[Path], path: Path) -> None:
     runs = [_facts(folder, name) for folder, name in zip(folders, _short_names(folders), strict=True)]
     commands = [
         ("Is the difference more than chance?", _command("compare", *map(str, folders))),
-        ("Make this page anew", _command("report", *map(str, folders), "--output", str(path))),
+        ("Make this page again", _command("report", *map(str, folders), "--output", str(path))),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     save_runs_page(runs, path, commands)
@@ -171,17 +171,25 @@ def _settings(run: "Run") -> dict[str, str]:
     values["image size"] = size_text(run.config.image_size)
     for part in ("recipe", "augmentation"):
         values |= {f"{part}: {name.replace('_', ' ')}": of for name, of in run.noted.get(part, {}).items()}
-    return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return {name: _in_words(value) for name, value in values.items()}
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):  # a range
+        return " to ".join(map(_in_words, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _environment(run: "Run") -> dict[str, str]:
     facts = {name: str(run.noted[name]) for name in ("device", "system") if name in run.noted}
     facts |= run.noted.get("versions", {})
     if "parameters" in run.noted:
-        facts["parameters of the network"] = f"{run.noted['parameters']:,}"
-    facts["time of training"] = f"{run.metrics['training_seconds'] / 60:.1f} minutes"
+        facts["parameters"] = f"{run.noted['parameters']:,}"
+    facts["training time"] = f"{run.metrics['training_seconds'] / 60:.1f} minutes"
     if run.metrics.get("peak_memory_mb"):
-        facts["peak of memory"] = f"{run.metrics['peak_memory_mb']:,.0f} MB"
+        facts["peak memory"] = f"{run.metrics['peak_memory_mb']:,.0f} MB"
     return facts
 
 
@@ -192,15 +200,15 @@ def _commands(run: "Run", folder: Path) -> list[tuple[str, str]]:
         asked += ["--backend", run.config.backend]
     logs = shlex.join(["tensorboard", "--logdir", str(folder / EVENTS)])
     return [
-        ("Judge it again: the worst and the best photos, and how sure it may be believed", _command("evaluate", place)),
+        ("Judge it again: worst and best photos, and how far to trust its confidence", _command("evaluate", place)),
         ("Judge it on other photos with masks", _command("evaluate", place, "--data", "DIR")),
         ("Masks for new photos: a folder, a photo or a video", _command("predict", place, "WHAT")),
         ("Try it in the browser", _command("serve", place)),
         ("A file that runs without Keras, on phones and servers", _command("export", place, "--format", "onnx")),
         ("Compare it with another run", _command("compare", place, "OTHER_RUN")),
         ("See its curves and pictures in TensorBoard (pip install tensorboard)", logs),
-        ("Train it again, just so", _command("train", *asked)),
-        ("Make this page anew", _command("report", place)),
+        ("Train it again, in the same way", _command("train", *asked)),
+        ("Make this page again", _command("report", place)),
     ]
 
 

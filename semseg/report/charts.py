@@ -78,7 +78,7 @@ def _grid(places: _Places, ticks: Sequence[float], epochs: int) -> Markup:
         parts.append(Markup('<text x="{}" y="{}" dy=".35em" text-anchor="end">{}</text>').format(
             LEFT - 8, places.y(tick), _number(tick)))  # fmt: skip
     step = max(1, round(_step((epochs - 1) / 6)))
-    for epoch in [1, *range(step if step > 1 else 2, epochs + 1, step)]:
+    for epoch in [1, *(i for i in range(step, epochs + 1, step) if i - 1 > step / 2)]:
         parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
             places.x(epoch), HEIGHT - BOTTOM + 20, f"epoch {epoch}" if epoch == 1 else epoch))  # fmt: skip
     return Markup("").join(parts)
@@ -101,8 +101,8 @@ def _curve(places: _Places, line: Line) -> Markup:
 
 
 def _ticks(top: float) -> list[float]:
-    """Round numbers from 0 to at least `top`, four to seven of them."""
-    step = _step(top / 4 if top > 0 else 0.25)
+    """Round numbers from 0 to at least `top`, four to six of them."""
+    step = _step(top / 5 if top > 0 else 0.25)
     return [i * step for i in range(math.ceil(top / step - 1e-9) + 1)] if top > 0 else [0, step]
 
 

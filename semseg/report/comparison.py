@@ -26,6 +26,13 @@ COSTS = {
 RADII = (12, 20, 32, 48, 66, 90)  # pixels between a network's point and its name
 AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 LOG_FROM = 3  # times the smallest cost: from here on a logarithmic axis
+MANY_TICKS = 300  # times the smallest cost: from here on a tick only at powers of ten
+
+
+class _LargeInUnits(EngFormatter):
+    """`1.5M` and `20k`, but `0.001`, not `1m`."""
+
+    ENG_PREFIXES = {power: unit for power, unit in EngFormatter.ENG_PREFIXES.items() if power >= 0}  # noqa: RUF012
 
 
 def save_learning_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: str | Path) -> Path:
@@ -132,7 +139,7 @@ def save_quality_cost(points: Sequence[Mapping[str, object]], path: str | Path) 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13, 9.5 if len(panels) > 2 else 5), layout="constrained")
         lost = ", ".join(str(point["name"]) for point in points if not np.isfinite(point["miou"]).any())
-        title = "Mean IoU against cost: large the mean, small each seed"
+        title = "Mean IoU against cost; large: the mean, small: each seed"
         figure.suptitle(title + (f" (without a score: {lost})" if lost else ""), x=0.008, ha="left", fontweight="bold")
         grid = figure.subplots(-(-len(panels) // 2) or 1, min(2, len(panels)) or 1, squeeze=False, sharey=True)
         for axis in grid.flat[len(panels) :]:
@@ -166,9 +173,9 @@ def _cost_panel(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, o
     values = [point[cost] for _, point in shown]
     if max(values) > LOG_FROM * min(values):
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < MANY_TICKS * min(values) else (1,)))
         axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.xaxis.set_major_formatter(_LargeInUnits(sep=""))
 
 
 def _name_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, object]]]) -> None:

@@ -1,3 +1,5 @@
+"""A data set on one page."""
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

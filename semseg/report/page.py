@@ -23,7 +23,7 @@ from semseg.report.painting import paint_errors, stripes
 from semseg.report.style import drawable
 
 TEMPLATES = Path(__file__).parent / "templates"
-GROUP_NAMES = {SPREAD: "A cross-section", WORST: "Worst", BEST: "Best", UNSURE: "Least certain"}
+GROUP_NAMES = {SPREAD: "Cross-section", WORST: "Worst", BEST: "Best", UNSURE: "Least certain"}
 HEADLINES = {  # score of metrics.json: its name, and what it says
     "macro_iou": ("Mean IoU", "overlap of prediction and truth, mean over the classes"),
     "accuracy": ("Accuracy", "share of the pixels that are right"),
@@ -111,7 +111,7 @@ class RunFacts:
         """Of each true class that occurs, the shares predicted as each class."""
         totals = self.matrix.sum(axis=1)
         return [
-            {**of, "shares": (row / total).tolist(), "pixels": int(total)}
+            {**of, "shares": (row / total).tolist()}
             for of, row, total in zip(self.classes, self.matrix, totals, strict=True)
             if total
         ]
@@ -261,8 +261,10 @@ def _drawing(path: Path) -> dict:
         image = image.convert("RGB")
     image.thumbnail((_WIDEST, 4 * _WIDEST))
     is_photo = len(image.getcolors(1 << 24) or ()) > 20_000
-    address = data_address(image if is_photo else image.quantize(64), "JPEG" if is_photo else "PNG")
-    return {"source": address, "size": image.size}
+    size, form = image.size, "JPEG" if is_photo else "PNG"
+    if not is_photo:
+        image = image.quantize(128, Image.Quantize.MAXCOVERAGE)  # keeps the colours of thin arrows, too
+    return {"source": data_address(image, form), "size": size}
 
 
 def data_address(image: Image.Image, form: str) -> str:

@@ -1,3 +1,5 @@
+"""Photos with truth and prediction, one by one or on a page."""
+
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -126,7 +128,9 @@ def save_side_by_side(
     rows: Sequence[tuple[str, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]],
     palette: Palette,
     path: str | Path,
+    *,
     scores: Sequence[Mapping[str, float]],
+    title: str,
 ) -> Path:
     """Draws the same photos as several networks see them, a row per photo, the truth in the second column.
 
@@ -135,12 +139,12 @@ def save_side_by_side(
         palette: Names and colours of the classes.
         path: Where the PNG goes.
         scores: For each row by network the mean IoU of this photo, 0 to 1, or NaN.
+        title: What the page shows.
 
     Returns:
         The path.
     """
     networks = list(rows[0][3])
-    title = "The same photos by each network; above each prediction the mean IoU over the classes of this photo"
     with matplotlib.rc_context(STYLE):
         figure, axes = _page(title, ("Photo", "Truth", *networks), [photo.shape[:2] for _, photo, _, _ in rows])
         for row, (caption, photo, truth, predictions), found in zip(axes, rows, scores, strict=True):

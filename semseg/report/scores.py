@@ -46,14 +46,14 @@ def save_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: str | 
         left.set_title("Of each true class, % predicted as ...")
         _matrix(left, shares, Normalize(0, 1), lambda share: f"{100 * share:.0f}" if share >= 0.005 else "")
         _class_ticks(left, percent, names, 72 * side / len(names))
-        left.set_ylabel("truth, with its share of the pixels")
+        left.set_ylabel("truth, with its share of the pixels", labelpad=12)
         right.set_title("Pixels, in logarithmic shades")
         least = matrix[matrix > 0].min(initial=matrix.max())
         _matrix(right, counts, LogNorm(max(1, least), max(10 * least, matrix.max(), 10)), short)
         right.yaxis.tick_right()
         _class_ticks(right, pixels, names, 72 * side / len(names))
         right.yaxis.set_label_position("right")
-        right.set_ylabel("truth, with its pixels")
+        right.set_ylabel("truth, with its pixels", labelpad=12)
         return save_figure(figure, path)
 
 

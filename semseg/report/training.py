@@ -1,3 +1,5 @@
+"""Pictures of a training: its first batch, and how it went."""
+
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -46,7 +48,7 @@ def get_acc(history: Sequence[dict[str, float]], path: str | Path, best_epoch: i
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
-        axes[0, 0].legend(loc="upper right")
+        axes[0, 0].legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, borderaxespad=0, columnspacing=1)
         return save_figure(figure, path)
 
 
@@ -61,10 +63,7 @@ def _curves(axis: Axes, epochs: list[float], history: Sequence[dict[str, float]]
 
 def _mark_best(axis: Axes, epoch: int, value: float) -> None:
     axis.plot([epoch], [value], "o", markersize=10, markerfacecolor="none", markeredgecolor=BEST, markeredgewidth=1.6)
-    axis.text(
-        0.985, 0.04, f"best: {value:.3f} in epoch {epoch}", transform=axis.transAxes, color=BEST, ha="right",
-        fontweight="bold", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
-    )  # fmt: skip
+    axis.set_title(f"best: {value:.3f} in epoch {epoch}", loc="right", color=BEST, fontsize=11)
 
 
 def save_batch(

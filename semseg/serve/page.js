@@ -25,7 +25,12 @@
     $(id).hidden = !text;
   };
 
-  const percent = (share) => (share >= 0.001 ? `${(100 * share).toFixed(1)} %` : share > 0 ? "< 0.1 %" : "none");
+  const stem = (name) => name.replace(/\.[^.]*$/, "") || "photo";
+
+  /** A name for little room: photos of one camera differ at the end of theirs. */
+  const cut = (name) => (name.length > 13 ? `${name.slice(0, 4)}…${name.slice(-8)}` : name);
+
+  const percent = (share) => (share >= 0.001 ? `${(100 * share).toFixed(1)}%` : share > 0 ? "<0.1%" : "0%");
 
   // ------------------------------------------------------------------------------------------------- PNG to numbers
   // The page reads the ids from the very file that it offers: a canvas would give colours, which some browsers blur.
@@ -141,7 +146,8 @@
       picture.src = URL.createObjectURL(photo.picture);
       picture.alt = "";
     }
-    button.replaceChildren(picture, element("span", "label", photo.name));
+    button.replaceChildren(picture, element("span", "label", cut(stem(photo.name))));
+    button.title = photo.name;
     const states = { waiting: ", is being computed", failed: ", failed" };
     button.setAttribute("aria-label", photo.name + (states[photo.state] || ""));
   };
@@ -178,7 +184,7 @@
     for (const one of photos) one.button.setAttribute("aria-current", String(one === photo));
     photo.button.scrollIntoView({ block: "nearest", inline: "nearest" }); // on a phone, examples lie far below it
     $("view").hidden = false;
-    say("state", photo.state === "waiting" ? `${photo.name}: is being computed …` : "");
+    say("state", photo.state === "waiting" ? `${photo.name} is being computed …` : "");
     say("view-error", photo.error || "");
     $("result").hidden = photo.state !== "done";
     if (photo.state !== "done") return;
@@ -208,8 +214,6 @@
     drawLegend();
     drawClasses();
   };
-
-  const stem = (name) => name.replace(/\.[^.]*$/, "") || "photo";
 
   const drawFacts = () => {
     let text = `${seen.width} × ${seen.height} pixels`;
@@ -287,7 +291,7 @@
     const value = Math.min(100, Math.max(0, place));
     $("stage").style.setProperty("--x", `${value}%`);
     $("handle").setAttribute("aria-valuenow", Math.round(value));
-    $("handle").setAttribute("aria-valuetext", `${Math.round(value)} % photo, the rest classes`);
+    $("handle").setAttribute("aria-valuetext", `${Math.round(value)}% photo, the rest classes`);
   };
 
   const className = (id) => (id === NO_CLASS ? "no class" : `${id} ${model.classes[id].name}`);

@@ -14,7 +14,7 @@
     handle.setAttribute("aria-valuenow", Math.round(place));
     handle.setAttribute(
       "aria-valuetext",
-      `${Math.round(place)} % ${layerLabel(stage, "left")}, then ${layerLabel(stage, "right")}`,
+      `${Math.round(place)}% ${layerLabel(stage, "left")}, then ${layerLabel(stage, "right")}`,
     );
   };
 
