@@ -161,7 +161,7 @@ def automatic_tile(image_size: tuple[int, int]) -> tuple[int, int]:
 def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None) -> _Loaded:
     with_overlay = "overlays" in job.files
     try:
-        enough = tuple(max(side, SHOWN if with_overlay else 0) for side in enough_for(image_size))
+        enough = tuple(max(side, SHOWN) for side in enough_for(image_size))  # without overlays, too: for equal masks
         photo = read_photo(job.photo, None if tile else enough)
     except TooManyPixelsError:
         folder = next(iter(job.files.values())).parent

@@ -95,6 +95,16 @@ def test_a_mask_of_the_photos_own_size(model, tmp_path, size, tile):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"masks", "shares.csv", "predictions.json"}
 
 
+def test_a_mask_has_the_same_bytes_without_overlays(model, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (500, 700, 3), np.uint8)
+    Image.fromarray(cv2.GaussianBlur(noise, (0, 0), 3)).save(tmp_path / "a.jpg", quality=70)
+    masks = []
+    for flags in ((), ("--no-overlays",)):
+        assert predict(model, tmp_path / "a.jpg", tmp_path / f"out{len(masks)}", *flags) == 0
+        masks.append((tmp_path / f"out{len(masks)}" / "masks" / "a.png").read_bytes())
+    assert masks[0] == masks[1]
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 @pytest.mark.parametrize("flags", [(), ("--tile", "16")], ids=["whole", "tiles"])
 def test_a_photo_turned_by_exif_is_predicted_upright(model, tmp_path, orientation, flags):
