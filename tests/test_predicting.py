@@ -145,6 +145,16 @@ def test_photos_of_one_stem_keep_their_own_files(model, tmp_path):
     assert found == {"a.jpg.png": 20, "a.png.png": 30, "b.png": 40}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows allows no such names")
+@pytest.mark.parametrize("name", ["with space", "two\nlines", "Straße 街", os.fsdecode(b"no\xfftext"), "n" * 251])
+def test_names_of_all_kinds(model, tmp_path, name):
+    save(tmp_path / "photos" / "deep" / f"{name}.png")
+    for _ in range(2):
+        assert predict(model, tmp_path / "photos", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "masks" / "deep" / f"{name}.png").is_file()
+    assert len(table(tmp_path / "out")) == 1
+
+
 def test_a_pattern(model, tmp_path):
     for name in ("a1.png", "a2.png", "b.png"):
         save(tmp_path / name)

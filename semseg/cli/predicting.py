@@ -155,7 +155,7 @@ def _scales(text: str) -> list[float]:
 def _settings(arguments: argparse.Namespace, path: Path, segmenter: "Segmenter", kinds: list[str]) -> dict[str, Any]:
     """All that the files depend on."""
     return {
-        "model": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "model": _digest(path),
         "classes": segmenter.palette.to_dict()["classes"],
         "what": arguments.what if arguments.what.isdecimal() else str(Path(arguments.what).absolute()),
         "image_size": list(segmenter.image_size),
@@ -164,6 +164,16 @@ def _settings(arguments: argparse.Namespace, path: Path, segmenter: "Segmenter",
         "scales": arguments.scales,
         "files": kinds,
     }
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of all that a model's file consists of."""
+    from semseg.exported import files_of
+
+    digest = hashlib.sha256()
+    for file in files_of(path):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _go_on(output: Path, settings: dict[str, Any]) -> None:
