@@ -41,8 +41,12 @@ class Video:
 
     def __init__(self, source: Path | int):
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said in our own words
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
-        if not self._capture.isOpened():
+        self._capture = cv2.VideoCapture()
+        try:
+            opened = self._capture.open(source if isinstance(source, int) else str(source))
+        except cv2.error:  # a number that is too large
+            opened = False
+        if not opened:
             where = f"camera {source}" if isinstance(source, int) else f"{source}"
             raise DataError(f"{where}: cannot be opened; expected a video that OpenCV reads, or a camera's number")
         rate = self._capture.get(cv2.CAP_PROP_FPS)

@@ -239,6 +239,7 @@ class TestBadInput:
         foreign, able = ("torch", "torch") if BACKEND != "torch" else ("tf_saved_model", "tensorflow or jax")
         fails(2, f"{BACKEND} cannot write {foreign}, {able} can", "--backend", arguments=[run, "--format", foreign])
         fails(2, "--int8: not for h5; only onnx and openvino", arguments=[run, "--format", "h5", "--int8"])
+        fails(2, "--gives: h5 holds layers only", arguments=[run, "--format", "h5", "--gives", "ids"])
 
     @NOT_WRITTEN
     def test_a_package_that_is_missing(self, fails, run, monkeypatch):

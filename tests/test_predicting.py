@@ -175,10 +175,11 @@ def test_bad_files_are_named_and_skipped_and_the_end_is_3(model, tmp_path, capsy
         save(tmp_path / "photos" / name)
     (tmp_path / "photos" / "b.png").write_bytes((tmp_path / "photos" / "a.png").read_bytes()[:60])
     (tmp_path / "photos" / "d.jpg").write_text("")
+    (tmp_path / "photos" / "e.png").symlink_to("e.png")
     assert predict(model, tmp_path / "photos", tmp_path / "out") == 3
     printed = capsys.readouterr()
     assert "b.png: cannot be read" in printed.out and "d.jpg: an empty file" in printed.out
-    assert printed.err.startswith("error: ") and "2 of 4 photos cannot be used" in printed.err
+    assert printed.err.startswith("error: ") and "3 of 5 photos cannot be used" in printed.err
     assert [row["photo"] for row in table(tmp_path / "out")] == ["a.png", "c.png"]
 
 
@@ -295,7 +296,8 @@ class TestBadInput:
         fails(3, "empty: holds no photos", what=tmp_path / "empty")
         fails(3, "*.tif: holds no photos", what=tmp_path / "*.tif")
         fails(3, "nowhere: no such file", what=tmp_path / "nowhere")
-        fails(3, "camera 93: cannot be opened", what="93")
+        for number in ("93", "99999999999"):
+            fails(3, f"camera {number}: cannot be opened", what=number)
 
     def test_no_model(self, fails, tmp_path):
         (tmp_path / "x.keras").write_text("x")
