@@ -32,12 +32,14 @@ class Format:
         packages: For each backend that can write it, the packages it needs: what Python imports, what pip calls it.
         write: Takes a model, the path, its description and, for int8, photos to calibrate with.
         quantises: Whether it can be int8.
+        finds_ids: Whether it can give ids: where it holds more than layers.
     """
 
     suffix: str
     packages: dict[str, Sequence[tuple[str, str]]]
     write: Callable[[keras.Model, Path, Description, np.ndarray | None], None]
     quantises: bool = False
+    finds_ids: bool = True
 
 
 def export_model(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None = None) -> None:
@@ -84,6 +86,8 @@ def check_format(description: Description) -> None:
     if description.precision == "int8" and not wanted.quantises:
         able = " and ".join(other for other, entry in FORMATS.items() if entry.quantises)
         raise SemsegError(f"--int8: not for {name}; only {able} can be int8")
+    if description.gives == "ids" and not wanted.finds_ids:
+        raise SemsegError(f"--gives: {name} holds layers only, and none gives ids; choose another --format")
     for module, package in wanted.packages[backend]:
         need(module, package, f"--format {name}")
 
@@ -251,5 +255,5 @@ FORMATS = {
     ),
     "torch": Format(".pt2", {"torch": []}, _write_pt2),
     "keras": Format(".keras", _KERAS, _write_keras),
-    "h5": Format(".h5", _KERAS, _write_keras),
+    "h5": Format(".h5", _KERAS, _write_keras, finds_ids=False),
 }

@@ -210,6 +210,14 @@ def runtime_of(path: Path) -> str | None:
     return next((name for name, runtime in RUNTIMES.items() if path.suffix == runtime.suffix), None)
 
 
+def files_of(path: Path) -> list[Path]:
+    """All files that a model's file consists of: those of a SavedModel's folder; with OpenVINO's the weights beside."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    weights = path.with_suffix(".bin")
+    return [path, weights] if runtime_of(path) == "openvino" and weights.is_file() else [path]
+
+
 def described_beside(path: Path) -> Description | None:
     """What export.json beside a file says of it; None where it says nothing.
 

@@ -1,11 +1,14 @@
 """Files that are either whole or not there, and run folders that lose nothing."""
 
+import hashlib
 import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_LONG_NAME = 200  # bytes; most disks take 255
 
 
 @contextmanager
@@ -27,7 +30,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         'whole'
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    name = os.fsencode(path.stem)  # a file's name may be as long as the disk takes, and the temporary one is longer
+    stem = path.stem if len(name) < _LONG_NAME else hashlib.sha256(name).hexdigest()
+    temporary = path.with_name(f".{stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         _sync(temporary)

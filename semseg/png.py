@@ -1,4 +1,9 @@
-"""PNG files written from top to bottom, so that pictures larger than the memory can be written."""
+"""PNG files written from top to bottom, so that pictures larger than the memory can be written.
+
+Our own, because Pillow, OpenCV and imagecodecs want the whole picture, and libvips is LGPL. pypng is as fast, but takes
+rows from an iterator, where several files are written side by side here, and files of masks get 1.3 to 1.9 times as
+large, as it knows no filters.
+"""
 
 import struct
 import zlib

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from semseg.palettes import Palette
 from semseg.utils_func import resize_photo
 
 PredictBatch = Callable[[np.ndarray], np.ndarray]
+Item = TypeVar("Item")
 FLIPS: dict[str, Sequence[tuple[int, ...]]] = {  # the axes of (N, H, W, C) that each view is flipped along
     "horizontal": ((), (2,)),
     "both": ((), (2,), (1,), (1, 2)),
@@ -136,10 +138,52 @@ def predict_logits(
     Yields:
         float `(H, W, K)`, or `(H, W, 1)`, for each photo, in order.
     """
-    for batch in _in_batches(photos, batch_size):
-        resized = np.stack([resize_photo(photo, image_size) for photo in batch])
-        for photo, logits in zip(batch, predict_batch(resized), strict=True):
-            yield _resize_logits(logits, photo.shape[:2])
+    computed = in_batches(predict_batch, photos, lambda photo: resize_photo(photo, image_size), batch_size)
+    for photo, logits in computed:
+        yield _resize_logits(logits, photo.shape[:2])
+
+
+def in_batches(
+    predict_batch: PredictBatch,
+    items: Iterable[Item],
+    seen: Callable[[Item], np.ndarray | None],
+    batch_size: int,
+) -> Iterator[tuple[Item, np.ndarray | None]]:
+    """Each item with its logits, in order.
+
+    Args:
+        predict_batch: From photos uint8 `(N, h, w, 3)` to logits `(N, h, w, K)`, or `(N, h, w, 1)`.
+        items: Whatever photos can be had from.
+        seen: From an item to its photo as the network sees it, uint8 `(h, w, 3)`; None where there is nothing to see.
+        batch_size: Photos per call.
+
+    Yields:
+        An item and its logits `(h, w, K)`, or None. What there is nothing to see of ends a batch, so that it waits for
+        none.
+
+    Example:
+        >>> photo_of = {"a": 1, "b": 2, "broken": None}
+        >>> list(in_batches(lambda photos: (2 * photos).tolist(), photo_of, photo_of.get, batch_size=8))
+        [('a', 2), ('b', 4), ('broken', None)]
+    """
+    waiting: list[tuple[Item, np.ndarray]] = []
+
+    def computed() -> Iterator[tuple[Item, np.ndarray]]:
+        if waiting:
+            batch, photos = zip(*waiting, strict=True)
+            waiting.clear()
+            yield from zip(batch, predict_batch(np.stack(photos)), strict=True)
+
+    for item in items:
+        photo = seen(item)
+        if photo is None:
+            yield from computed()
+            yield item, None
+            continue
+        waiting.append((item, photo))
+        if len(waiting) == batch_size:
+            yield from computed()
+    yield from computed()
 
 
 def predict_ids(
@@ -169,14 +213,3 @@ def _resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return logits
     resized = cv2.resize(logits.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     return resized.reshape(*size, logits.shape[2])  # OpenCV drops an axis of one channel
-
-
-def _in_batches(items: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    batch: list[np.ndarray] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -19,7 +19,7 @@ from semseg.errors import DataError, SemsegError, TooManyPixelsError
 from semseg.files import replacing
 from semseg.palettes import Palette
 from semseg.png import PngWriter
-from semseg.predict import PredictBatch, Segmenter, ids_of_logits, probabilities_of_logits
+from semseg.predict import Item, PredictBatch, Segmenter, ids_of_logits, in_batches, probabilities_of_logits
 from semseg.report import overlay
 from semseg.report.legend import below, legend, visible_classes
 from semseg.tiling import enlarged, tiled_logits
@@ -31,7 +31,7 @@ _LEAST_TILE = 1024  # pixels of the shorter side, where nobody said how large ti
 _JPEG_QUALITY = 90
 OPACITY = 0.5  # of the classes over the photo
 
-Item, Given = TypeVar("Item"), TypeVar("Given")
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def predict_files(
         except DataError as error:
             return error
 
-    def write(item: tuple[Job, _Loaded | DataError, np.ndarray | None]) -> Result | DataError:
-        job, loaded, logits = item
+    def write(item: tuple[tuple[Job, _Loaded | DataError], np.ndarray | None]) -> Result | DataError:
+        (job, loaded), logits = item
         if isinstance(loaded, DataError):
             return loaded
         with ExitStack() as stack:
@@ -113,7 +113,8 @@ def predict_files(
     loaders, writers = ThreadPoolExecutor(workers), ThreadPoolExecutor(workers)
     try:
         loaded = ahead(loaders, load, jobs, most)
-        for (job, _, _), result in ahead(writers, write, _computed(in_turn, loaded), most):
+        computed = in_batches(in_turn.predict_batch, loaded, _seen, segmenter.batch_size)
+        for ((job, _), _), result in ahead(writers, write, computed, most):
             yield job, result
     finally:
         stopped.set()
@@ -161,7 +162,7 @@ def automatic_tile(image_size: tuple[int, int]) -> tuple[int, int]:
 def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None) -> _Loaded:
     with_overlay = "overlays" in job.files
     try:
-        enough = tuple(max(side, SHOWN if with_overlay else 0) for side in enough_for(image_size))
+        enough = tuple(max(side, SHOWN) for side in enough_for(image_size))  # without overlays, too: for equal masks
         photo = read_photo(job.photo, None if tile else enough)
     except TooManyPixelsError:
         folder = next(iter(job.files.values())).parent
@@ -175,27 +176,8 @@ def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None) -
     return _Loaded(photo.size, seen=resize_photo(photo.pixels, image_size), picture=picture)
 
 
-def _computed(
-    segmenter: Segmenter, loaded: Iterable[tuple[Job, _Loaded | DataError]]
-) -> Iterator[tuple[Job, _Loaded | DataError, np.ndarray | None]]:
-    """Adds the logits of photos that are seen whole."""
-    batch: list[tuple[Job, _Loaded]] = []
-    for job, photo in loaded:
-        whole = isinstance(photo, _Loaded) and photo.seen is not None
-        if whole:
-            batch.append((job, photo))
-        if not whole or len(batch) == segmenter.batch_size:
-            yield from _with_logits(segmenter, batch)
-            batch = []
-        if not whole:
-            yield job, photo, None
-    yield from _with_logits(segmenter, batch)
-
-
-def _with_logits(segmenter: Segmenter, batch: list[tuple[Job, _Loaded]]) -> Iterator[tuple[Job, _Loaded, np.ndarray]]:
-    if batch:
-        logits = segmenter.predict_batch(np.stack([photo.seen for _, photo in batch]))
-        yield from ((*entry, of_photo) for entry, of_photo in zip(batch, logits, strict=True))
+def _seen(loaded: tuple[Job, _Loaded | DataError]) -> np.ndarray | None:
+    return loaded[1].seen if isinstance(loaded[1], _Loaded) else None
 
 
 def _bands(segmenter: Segmenter, loaded: _Loaded, logits: np.ndarray | None) -> Iterator[np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from semseg.errors import DataError, ResourceError
 from semseg.files import replacing
 from semseg.palettes import Palette
-from semseg.predict import Segmenter
+from semseg.predict import Segmenter, in_batches
 from semseg.predict_files import OPACITY, ahead, write_masks
 from semseg.report import overlay
 from semseg.report.legend import legend, over, visible_classes
@@ -41,8 +41,12 @@ class Video:
 
     def __init__(self, source: Path | int):
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said in our own words
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
-        if not self._capture.isOpened():
+        self._capture = cv2.VideoCapture()
+        try:
+            opened = self._capture.open(source if isinstance(source, int) else str(source))
+        except cv2.error:  # a number that is too large
+            opened = False
+        if not opened:
             where = f"camera {source}" if isinstance(source, int) else f"{source}"
             raise DataError(f"{where}: cannot be opened; expected a video that OpenCV reads, or a camera's number")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
@@ -92,15 +96,19 @@ def predict_video(
         frames = _frames(video, reader, 2 * segmenter.batch_size)
         writer = stack.enter_context(_Writer(overlays, video, segmenter.palette)) if overlays else None
 
-        def write(item: tuple[int, np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            number, photo, logits = item
+        def write(item: tuple[tuple[int, np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            (number, photo), logits = item
             size = photo.shape[:2]
             return write_masks(
                 enlarged([logits], size, logits.shape[:2]), size, files(number), segmenter.palette, shown=size
             )
 
+        def seen(frame: tuple[int, np.ndarray]) -> np.ndarray:
+            return resize_photo(frame[1], segmenter.image_size)
+
         number = -1
-        for (number, photo, _), (counts, ids) in ahead(writers, write, _computed(segmenter, frames), 2 * workers):
+        computed = in_batches(segmenter.predict_batch, enumerate(frames), seen, segmenter.batch_size)
+        for ((number, photo), _), (counts, ids) in ahead(writers, write, computed, 2 * workers):
             if writer:
                 writer.write(photo, ids, counts)
             yield Frame(number, counts)
@@ -114,25 +122,6 @@ def _frames(video: Video, pool: ThreadPoolExecutor, most: int) -> Iterator[np.nd
         if frame is None:
             return
         yield frame
-
-
-def _computed(segmenter: Segmenter, frames: Iterator[np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Number, frame, logits as the network sees it."""
-    number, batch = 0, []
-    for frame in frames:
-        batch.append(frame)
-        if len(batch) == segmenter.batch_size:
-            yield from _with_logits(segmenter, number, batch)
-            number, batch = number + len(batch), []
-    if batch:
-        yield from _with_logits(segmenter, number, batch)
-
-
-def _with_logits(
-    segmenter: Segmenter, first: int, batch: list[np.ndarray]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    logits = segmenter.predict_batch(np.stack([resize_photo(frame, segmenter.image_size) for frame in batch]))
-    yield from zip(range(first, first + len(batch)), batch, logits, strict=True)
 
 
 class _Writer:

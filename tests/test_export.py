@@ -19,11 +19,12 @@ from semseg.cli.opening import open_segmenter
 from semseg.config import RunConfig
 from semseg.data import open_dataset
 from semseg.errors import ModelFileError
-from semseg.exported import RUNTIMES, Description, as_logits, open_exported
+from semseg.exported import RUNTIMES, Description, as_logits, files_of, open_exported
 from semseg.gate import Agreement
 from semseg.palettes import Palette
 from semseg.predict import ids_of_logits
 from semseg.segmentation_model import Unet
+from semseg.utils_func import read_mask
 
 BACKEND = keras.backend.backend()
 SIZE = 16
@@ -92,10 +93,24 @@ def test_a_file_passes_its_gate_and_gives_the_models_answers(name, run, photos, 
         np.testing.assert_allclose(softmax(found), softmax(logits[:count]), atol=1e-4)
     expected = {target.name, "export.json", "classes.json"} | ({"x.bin"} if name == "openvino" else set())
     assert {path.name for path in tmp_path.iterdir()} == expected
+    keras.utils.save_img(tmp_path / "photo.png", photos[0], scale=False)
+    for _ in range(2):  # the second call goes on with what the first one did
+        assert commands(["predict", str(target), str(tmp_path / "photo.png"), "--output", str(tmp_path / "out")]) == 0
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "masks" / "photo.png").pixels, logits[0].argmax(axis=-1))
     if name in ("onnx", "openvino", "torch", "tf_saved_model"):  # which have a place for names and colours
         for beside in ("export.json", "classes.json"):
             (tmp_path / beside).unlink()
         assert open_segmenter(target)[1].palette.names[:2] == ("road", "sidewalk")
+
+
+@pytest.mark.plain
+def test_a_network_consists_of_all_of_its_files(tmp_path):
+    inside = ["x_saved_model/saved_model.pb", "x_saved_model/variables/variables.index"]
+    for name in ("x.onnx", "x.bin", "x.xml", *inside):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for name, held in (("x.onnx", ["x.onnx"]), ("x.xml", ["x.xml", "x.bin"]), ("x_saved_model", inside)):
+        assert files_of(tmp_path / name) == [tmp_path / path for path in held]
 
 
 @NOT_WRITTEN
@@ -224,6 +239,7 @@ class TestBadInput:
         foreign, able = ("torch", "torch") if BACKEND != "torch" else ("tf_saved_model", "tensorflow or jax")
         fails(2, f"{BACKEND} cannot write {foreign}, {able} can", "--backend", arguments=[run, "--format", foreign])
         fails(2, "--int8: not for h5; only onnx and openvino", arguments=[run, "--format", "h5", "--int8"])
+        fails(2, "--gives: h5 holds layers only", arguments=[run, "--format", "h5", "--gives", "ids"])
 
     @NOT_WRITTEN
     def test_a_package_that_is_missing(self, fails, run, monkeypatch):

@@ -26,6 +26,13 @@ def test_the_temporary_file_keeps_the_suffix_and_the_folder(tmp_path):
     assert (tmp_path / "a.keras").exists()
 
 
+def test_a_name_may_be_as_long_as_the_disk_takes(tmp_path):
+    for first in "ab":
+        with replacing(tmp_path / (first + "ü" * 125 + ".png")) as temporary:
+            temporary.write_text(first)
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["a", "b"]
+
+
 def test_archive_moves_a_run_and_leaves_what_is_not_its_own(tmp_path):
     for name in ("acc.png", "pred_1.png", "thesis.docx"):
         (tmp_path / name).write_text(name)

@@ -95,6 +95,16 @@ def test_a_mask_of_the_photos_own_size(model, tmp_path, size, tile):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"masks", "shares.csv", "predictions.json"}
 
 
+def test_a_mask_has_the_same_bytes_without_overlays(model, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (500, 700, 3), np.uint8)
+    Image.fromarray(cv2.GaussianBlur(noise, (0, 0), 3)).save(tmp_path / "a.jpg", quality=70)
+    masks = []
+    for flags in ((), ("--no-overlays",)):
+        assert predict(model, tmp_path / "a.jpg", tmp_path / f"out{len(masks)}", *flags) == 0
+        masks.append((tmp_path / f"out{len(masks)}" / "masks" / "a.png").read_bytes())
+    assert masks[0] == masks[1]
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 @pytest.mark.parametrize("flags", [(), ("--tile", "16")], ids=["whole", "tiles"])
 def test_a_photo_turned_by_exif_is_predicted_upright(model, tmp_path, orientation, flags):
@@ -135,6 +145,16 @@ def test_photos_of_one_stem_keep_their_own_files(model, tmp_path):
     assert found == {"a.jpg.png": 20, "a.png.png": 30, "b.png": 40}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows allows no such names")
+@pytest.mark.parametrize("name", ["with space", "two\nlines", "Straße 街", os.fsdecode(b"no\xfftext"), "n" * 251])
+def test_names_of_all_kinds(model, tmp_path, name):
+    save(tmp_path / "photos" / "deep" / f"{name}.png")
+    for _ in range(2):
+        assert predict(model, tmp_path / "photos", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "masks" / "deep" / f"{name}.png").is_file()
+    assert len(table(tmp_path / "out")) == 1
+
+
 def test_a_pattern(model, tmp_path):
     for name in ("a1.png", "a2.png", "b.png"):
         save(tmp_path / name)
@@ -155,10 +175,11 @@ def test_bad_files_are_named_and_skipped_and_the_end_is_3(model, tmp_path, capsy
         save(tmp_path / "photos" / name)
     (tmp_path / "photos" / "b.png").write_bytes((tmp_path / "photos" / "a.png").read_bytes()[:60])
     (tmp_path / "photos" / "d.jpg").write_text("")
+    (tmp_path / "photos" / "e.png").symlink_to("e.png")
     assert predict(model, tmp_path / "photos", tmp_path / "out") == 3
     printed = capsys.readouterr()
     assert "b.png: cannot be read" in printed.out and "d.jpg: an empty file" in printed.out
-    assert printed.err.startswith("error: ") and "2 of 4 photos cannot be used" in printed.err
+    assert printed.err.startswith("error: ") and "3 of 5 photos cannot be used" in printed.err
     assert [row["photo"] for row in table(tmp_path / "out")] == ["a.png", "c.png"]
 
 
@@ -275,7 +296,8 @@ class TestBadInput:
         fails(3, "empty: holds no photos", what=tmp_path / "empty")
         fails(3, "*.tif: holds no photos", what=tmp_path / "*.tif")
         fails(3, "nowhere: no such file", what=tmp_path / "nowhere")
-        fails(3, "camera 93: cannot be opened", what="93")
+        for number in ("93", "99999999999"):
+            fails(3, f"camera {number}: cannot be opened", what=number)
 
     def test_no_model(self, fails, tmp_path):
         (tmp_path / "x.keras").write_text("x")

@@ -177,7 +177,8 @@ def _say_table(agreement: "Agreement", description: "Description", source: str) 
         rows.append(("largest difference of a probability", f"{agreement.difference:.1e}"))
     if agreement.iou is not None:
         rows.append(("mean IoU, model and file", f"{agreement.iou[0]:.4f}  {agreement.iou[1]:.4f}"))
-        rows.append(("change of mean IoU", f"{agreement.iou[1] - agreement.iou[0]:+.4f}"))
+        change = round(agreement.iou[1] - agreement.iou[0], 4) + 0.0  # no -0.0000
+        rows.append(("change of mean IoU", f"{change:+.4f}"))
     rows.append(("milliseconds per photo, model and file", f"{before:.1f}  {after:.1f}"))
     seen = size_text(description.image_size)
     say(f"\nThe model and the file on {agreement.photos} photos ({source}), seen at {seen}:")
@@ -191,7 +192,7 @@ def _describe(target: Path, path: Path, description: "Description", palette: "Pa
     from semseg.exported import DESCRIPTIONS
 
     beside, entries = target.with_name(DESCRIPTIONS), {}
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, TypeError):
         entries = dict(json.loads(beside.read_text(encoding="utf-8")))
     entries[target.name] = {
         **description.to_dict(), "model": path.name, "semseg": __version__, "compared": asdict(agreement),

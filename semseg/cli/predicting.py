@@ -103,8 +103,8 @@ def _photos(what: str, output: Path) -> dict[str, Path]:
         return {place.name: place}
     else:
         raise DataError(f"{what}: no such file; give a photo, a folder, a pattern, a video or a camera's number")
-    own = [(output / kind).resolve() for kind in KINDS]
-    found = [path for path in found if not any(folder in path.resolve().parents for folder in own)]
+    own = {(output / kind).resolve() for kind in KINDS}
+    found = [path for path in found if own.isdisjoint(Path(os.path.realpath(path)).parents)]  # resolve() fails on loops
     if not found:
         raise DataError(f"{what}: holds no photos; give a photo, a folder, a pattern, a video or a camera's number")
     return {path.relative_to(root).as_posix(): path for path in found}
@@ -155,7 +155,7 @@ def _scales(text: str) -> list[float]:
 def _settings(arguments: argparse.Namespace, path: Path, segmenter: "Segmenter", kinds: list[str]) -> dict[str, Any]:
     """All that the files depend on."""
     return {
-        "model": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "model": _digest(path),
         "classes": segmenter.palette.to_dict()["classes"],
         "what": arguments.what if arguments.what.isdecimal() else str(Path(arguments.what).absolute()),
         "image_size": list(segmenter.image_size),
@@ -164,6 +164,16 @@ def _settings(arguments: argparse.Namespace, path: Path, segmenter: "Segmenter",
         "scales": arguments.scales,
         "files": kinds,
     }
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of all that a model's file consists of."""
+    from semseg.exported import files_of
+
+    digest = hashlib.sha256()
+    for file in files_of(path):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _go_on(output: Path, settings: dict[str, Any]) -> None:
@@ -257,9 +267,11 @@ def _predict_photos(
         skipped, seconds = _run(segmenter, waiting, table, arguments)
         table.finish(photos)
     done = len(waiting) - skipped
-    say_about("shares", _shares_text(table, segmenter.palette))
+    if table.rows:
+        say_about("shares", _shares_text(table, segmenter.palette))
     speed = f", {done / seconds:.1f} photos per second" if done else ""
-    say_about("wrote", f"in {output}{os.sep}: {', '.join(f'{kind}{os.sep}' for kind in kinds)}, {SHARES_FILE}{speed}")
+    written = [f"{kind}{os.sep}" for kind in kinds if (output / kind).exists()]
+    say_about("wrote", f"in {output}{os.sep}: {', '.join([*written, SHARES_FILE])}{speed}")
     if skipped:
         raise DataError(
             f"{arguments.what}: {skipped} of {len(photos)} photos cannot be used and were skipped; replace or remove "
@@ -334,7 +346,7 @@ def _shares_text(table: _Table, palette: "Palette") -> str:
         pixels += size
         totals = [total + size * float(share) for total, share in zip(totals, shares, strict=True)]
     ranked = sorted(zip(totals, palette.names, strict=True), reverse=True)
-    return ", ".join(f"{name} {percent(total / pixels)}" for total, name in ranked if total) or "nothing was predicted"
+    return ", ".join(f"{name} {percent(total / pixels)}" for total, name in ranked if total)
 
 
 # ------------------------------------------------------------------------------------------------------- videos
