@@ -159,11 +159,20 @@ def automatic_tile(image_size: tuple[int, int]) -> tuple[int, int]:
     return image_size[0] * times, image_size[1] * times
 
 
+def enough_to_show(image_size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) to which a photo may be decoded smaller; the same with and without overlays, for equal masks.
+
+    Example:
+        >>> enough_to_show((128, 4096))
+        (2048, 8192)
+    """
+    return tuple(max(side, SHOWN) for side in enough_for(image_size))
+
+
 def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None) -> _Loaded:
     with_overlay = "overlays" in job.files
     try:
-        enough = tuple(max(side, SHOWN) for side in enough_for(image_size))  # without overlays, too: for equal masks
-        photo = read_photo(job.photo, None if tile else enough)
+        photo = read_photo(job.photo, None if tile else enough_to_show(image_size))
     except TooManyPixelsError:
         folder = next(iter(job.files.values())).parent
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,8 @@ from semseg.recipe import Recipe
 
 BEST_BY = "val_mean_iou"
 LONG = 30  # epochs from which photos are also turned and recoloured; sooner, none is known by heart
-FEW = 200  # photos below which they are turned, zoomed and recoloured much more, in runs of any length
-STRONG = {"rotation": 3.0, "brightness": 0.4, "contrast": 0.4, "saturation": 0.6, "scale": (0.7, 1.4)}
+FEW = 200  # photos below which they are turned, zoomed and recoloured more, in runs of any length
+MORE = {"rotation": 3.0, "brightness": 0.2, "contrast": 0.2, "saturation": 0.4, "scale": (0.8, 1.25)}
 NAMED = 8  # photos that a message lists
 
 
@@ -209,7 +209,7 @@ def _augmentation(config: RunConfig, findings: Findings | None, photos: int) -> 
         if config.image_size[0] != config.image_size[1]:
             default = replace(default, quarter_turns=False)
     if photos < FEW:
-        default = replace(default, **STRONG)
+        default = replace(default, **MORE)
     elif config.epochs < LONG:
         default = replace(default, rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
     return parse_augmentation(config.augment, default) if config.augment else default

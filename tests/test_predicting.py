@@ -199,6 +199,9 @@ class TestGoingOn:
         before = self.written(output)
         (output / "masks" / "2.png").unlink()
         os.utime(photos / "4.png", (2e9, 2e9))
+        killed = output / "masks" / ".0.123.tmp.png"
+        killed.touch()
+        os.utime(killed, (1e9, 1e9))
         text = (output / "shares.csv").read_text()
         (output / "shares.csv").write_text(text[: text.rindex("5.png") + 9])  # a row that was not finished
         assert predict(model, photos, output) == 0

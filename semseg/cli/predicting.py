@@ -19,7 +19,7 @@ from semseg.cli.console import Progress, percent, say_about, size_text, write_js
 from semseg.cli.opening import choose_backend, open_segmenter
 from semseg.cli.output import check_output
 from semseg.errors import DataError, RunFolderError, SemsegError
-from semseg.files import replacing
+from semseg.files import remove_older, replacing
 
 if TYPE_CHECKING:  # rooms that load Keras or OpenCV are imported where a command needs them
     import numpy as np
@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # rooms that load Keras or OpenCV are imported where a comman
     from semseg.video import Frame, Video
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
+_UNFINISHED = 60  # seconds without a change, after which a file is nobody's work any more
 _PHOTO_COLUMNS, _FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "seconds")
 
 
@@ -196,6 +197,7 @@ def _go_on(output: Path, settings: dict[str, Any]) -> None:
             raise RunFolderError(
                 f"{output}: holds predictions with another setting ({', '.join(other)}); choose another --output"
             )
+        remove_older((path for kind in KINDS for path in (output / kind).rglob(".*.tmp*")), _UNFINISHED)
         return
     held = [name for name in (*KINDS, SHARES_FILE) if (output / name).exists()]
     if held:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semseg.data.base import enough_for
 from semseg.predict import Segmenter
-from semseg.predict_files import SHOWN, write_masks
+from semseg.predict_files import SHOWN, enough_to_show, write_masks
 from semseg.serve.decoding import Decoder
 from semseg.tiling import enlarged
 
@@ -34,9 +33,7 @@ class Answerer:
 
     def __init__(self, segmenter: Segmenter):
         self._segmenter = segmenter
-        height, width = enough_for(segmenter.image_size)
-        enough = max(height, SHOWN), max(width, SHOWN)  # as `predict` has it, so that the masks are equal
-        self._decoder = Decoder(segmenter.image_size, enough, SHOWN)
+        self._decoder = Decoder(segmenter.image_size, enough_to_show(segmenter.image_size), SHOWN)
 
     def answer(self, path: Path) -> Answer:
         """The answer for a photo's file; its folder is used for temporary files.
