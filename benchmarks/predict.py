@@ -2,7 +2,7 @@
 
 The plain loop is what one writes first: imread, `model.predict`, argmax, imwrite, a photo at a time. Both write masks
 of ids only, with networks of 16 filters and 19 classes that see the photos at their own size. They take turns, three
-times; the fastest of each counts, without start and loading of the model. Memory is the peak of the whole process tree
+times; the median of each counts, without start and loading of the model. Memory is the peak of the whole process tree
 (/proc), for a U-Net that sees 256 x 256 pixels, overlay included.
 
 A run is exported as ONNX and OpenVINO, in float32 and in int8, and `export` itself compares each file with the model on
@@ -17,6 +17,7 @@ model's; int8_miou_loss what the fastest file of 8 bits loses; tiled_mb the peak
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -84,7 +85,7 @@ def compare(folder: Path, side: int, count: int) -> float:
     fast = ours(folder / f"{side}_model.keras", photos, folder / "ours")
     model.predict(np.zeros((1, side, side, 3), np.uint8), verbose=0)
     seconds = [(_seconds(plain), _seconds(fast)) for _ in range(ROUNDS)]
-    slow, quick = (min(times) for times in zip(*seconds, strict=True))
+    slow, quick = (statistics.median(times) for times in zip(*seconds, strict=True))
     same = np.mean(
         [_same(folder / "plain" / f"{path.stem}.png", folder / "ours" / f"{path.stem}.png") for path in photos]
     )
