@@ -65,11 +65,13 @@ def train(arguments: argparse.Namespace) -> None:
     import keras
     from tensorboardX import SummaryWriter
 
+    from semseg.distribute import leave_tensorflow_out
     from semseg.recipe import Recipe, prepare
     from semseg.tensorboard import LogEpochs
     from semseg.train import make_batches, plain_model, train_model
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
+    leave_tensorflow_out()
     config = _with_usable_precision(config)
     _check_flags(config)
     dataset, model = _open(config)
