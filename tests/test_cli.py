@@ -38,6 +38,42 @@ def run_main(*arguments, cwd):
     )
 
 
+WATCH_IMPORTS = """
+import os, sys
+from semseg.cli import commands
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "keras":
+            raise SystemExit(os.environ.pop("KERAS_BACKEND", "none"))
+
+sys.meta_path.insert(0, Watch())
+for command in sys.argv[1:]:
+    try:
+        print(command, commands(command.split(",")))
+    except SystemExit as end:
+        print(command, end)
+"""
+
+
+@pytest.mark.plain
+def test_every_command_chooses_its_backend_before_keras_is_imported(tmp_path):
+    (tmp_path / "x.keras").touch()
+    calls = ["train,--data,x", "evaluate,x.keras", "export,x.keras,--format,onnx", "predict,x.keras,x.png",
+             "serve,x.keras", "compare,--models,unet"]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH_IMPORTS, *calls],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ends = [line.rpartition(" ")[2] for line in done.stdout.splitlines()]
+    assert set(ends) == {"torch", "5"}, done.stdout  # 5: no model, which is seen without Keras
+
+
 @pytest.fixture(scope="module")
 def finished(pairs, tmp_path_factory):
     """A finished run of two epochs: its folder and what it printed."""

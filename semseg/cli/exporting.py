@@ -48,9 +48,9 @@ class _Photos:
 
 def export(arguments: argparse.Namespace) -> None:
     """Writes a model in another format as the flags say; the file appears once it has passed."""
+    backend = choose_backend(arguments.backend)
     from semseg.distribute import leave_tensorflow_out
 
-    backend = choose_backend(arguments.backend)
     if backend == "torch":
         leave_tensorflow_out()
     path = model_path(Path(arguments.model))
