@@ -45,7 +45,7 @@ from semseg.cli import commands
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "keras":
-            raise SystemExit(os.environ.pop("KERAS_BACKEND", "none"))
+            raise SystemExit(os.environ.get("KERAS_BACKEND", "none"))
 
 sys.meta_path.insert(0, Watch())
 for command in sys.argv[1:]:
@@ -53,6 +53,7 @@ for command in sys.argv[1:]:
         print(command, commands(command.split(",")))
     except SystemExit as end:
         print(command, end)
+    os.environ.pop("KERAS_BACKEND", None)
 """
 
 
