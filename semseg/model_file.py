@@ -237,7 +237,8 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 def _name(entry: dict[str, Any]) -> str:
     config = entry.get("config")
     called = f" {config['name']}" if isinstance(config, dict) and isinstance(config.get("name"), str) else ""
-    return f"{entry.get('module')}.{entry.get('class_name')}{called}"
+    module = f"{entry['module']}." if entry.get("module") else ""  # h5 files name none
+    return f"{module}{entry.get('class_name')}{called}"
 
 
 def _refused(path: Path, what: str) -> ModelFileError:
