@@ -65,10 +65,12 @@ def export(arguments: argparse.Namespace) -> None:
         shortfalls = agreement.shortfalls(description.precision)
         if shortfalls:
             raise ExportError(f"{target}: {'; '.join(shortfalls)}; it was removed: try another --format or --backend")
-        for part in sorted(Path(folder).iterdir()):
+        parts = sorted(Path(folder).iterdir())
+        for part in parts:
             move_into_place(part, target.with_name(part.name))
     _describe(target, path, description, palette, agreement)
-    say_about("wrote", f"{target}, and what it is in {target.with_name('export.json')}")
+    others = "".join(f" with {part.name}" for part in parts if part.name != target.name)
+    say_about("wrote", f"{target}{others}, and what it is in {target.with_name('export.json')}")
 
 
 def _plan(path: Path, arguments: argparse.Namespace) -> tuple[Path, "Description", "keras.Model", "Palette"]:

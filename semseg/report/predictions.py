@@ -73,8 +73,9 @@ def save_panels(panels: Mapping[str, np.ndarray], palette: Palette, path: str | 
     height, width = next(iter(panels.values())).shape[:2]
     ids = [panel.astype(np.uint8) for panel in panels.values() if panel.ndim == 2 and panel.dtype.kind in "iu"]
     with matplotlib.rc_context(STYLE):
-        size = len(panels) * PANEL + 0.4, PANEL * height / width + 0.45 + 0.3 * bool(title) + 0.6 * bool(ids)
+        size = len(panels) * PANEL + 0.4, PANEL * height / width + 0.6 + 0.3 * bool(title) + 0.6 * bool(ids)
         figure = Figure(figsize=size, layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.1)
         if title:
             figure.suptitle(drawable(title), x=0.008, ha="left", fontsize=12)
         for axis, (name, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
