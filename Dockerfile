@@ -6,11 +6,11 @@ RUN pip install --no-cache-dir -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY semseg semseg
 # Any user may write there: `--user` gives the results to whoever ran it.
-RUN pip install --no-cache-dir --no-deps . && install -d -m 1777 /data /cache /work /work/images /work/outputs
+RUN pip install --no-cache-dir --no-deps . && install -d -m 1777 /data /cache /semseg /semseg/images /semseg/outputs
 # All caches lie in the home folder; PyTorch's compiler asks for the name of the user.
 ENV HOME=/cache USER=semseg KERAS_BACKEND=torch
 USER 1000:1000
-WORKDIR /work
-VOLUME ["/data", "/work/outputs", "/cache"]
+WORKDIR /semseg
+VOLUME ["/data", "/semseg/outputs", "/cache"]
 ENTRYPOINT ["semseg"]
 CMD ["--help"]
