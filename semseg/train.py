@@ -30,6 +30,7 @@ BEST_BY = "val_mean_iou"
 LONG = 30  # epochs from which photos are also turned and recoloured; sooner, none is known by heart
 FEW = 200  # photos below which they are turned, zoomed and recoloured more, in runs of any length
 MORE = {"rotation": 3.0, "brightness": 0.2, "contrast": 0.2, "saturation": 0.4, "scale": (0.8, 1.25)}
+FLIPS_ALONE = {"rotation": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
 NAMED = 8  # photos that a message lists
 
 
@@ -200,6 +201,15 @@ def make_batches(
     )
 
 
+def augmentation_strength(epochs: int, photos: int) -> tuple[dict[str, Any], str]:
+    """What a run of so many epochs on so many photos changes of the default augmentation, and why, for people."""
+    if photos < FEW:
+        return MORE, f"so much because there are fewer than {FEW} photos"
+    if epochs < LONG:
+        return FLIPS_ALONE, f"no more below {LONG} epochs"
+    return {}, ""
+
+
 def _augmentation(config: RunConfig, findings: Findings | None, photos: int) -> Augmentation:
     """What suits data and run, with the changes that were asked for; quarter turns need a square to turn in."""
     default = Augmentation()
@@ -208,10 +218,7 @@ def _augmentation(config: RunConfig, findings: Findings | None, photos: int) -> 
         default = suited_augmentation(tops, findings.counts("train")[:, :-1] - tops)
         if config.image_size[0] != config.image_size[1]:
             default = replace(default, quarter_turns=False)
-    if photos < FEW:
-        default = replace(default, **MORE)
-    elif config.epochs < LONG:
-        default = replace(default, rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
+    default = replace(default, **augmentation_strength(config.epochs, photos)[0])
     return parse_augmentation(config.augment, default) if config.augment else default
 
 

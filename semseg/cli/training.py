@@ -219,17 +219,13 @@ def _write_descriptions(
 
 def _say_what_is_trained(config: RunConfig, model: "keras.Model", batches: "Batches", recipe: "Recipe") -> None:
     from semseg.distribute import device_name
-    from semseg.train import FEW, LONG
+    from semseg.train import augmentation_strength
 
     size, parameters = size_text(config.image_size), f"{model.count_params():,}"
     say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
     say_about("recipe", str(recipe))
-    why = ""
-    if not config.augment and len(batches.samples) < FEW:
-        why = f"; so much because there are fewer than {FEW} photos"
-    elif not config.augment and config.epochs < LONG:
-        why = f"; no more below {LONG} epochs"
-    say_about("augment", f"{batches.augmentation}{why}")
+    why = "" if config.augment else augmentation_strength(config.epochs, len(batches.samples))[1]
+    say_about("augment", f"{batches.augmentation}{'; ' * bool(why)}{why}")
     say_about("device", device_name())
 
 
