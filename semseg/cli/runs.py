@@ -62,7 +62,12 @@ def open_run(folder: str | Path) -> tuple["Segmenter", "Dataset"]:
     """
     path, segmenter = open_segmenter(Path(folder))
     run = Run.beside(path)
-    return segmenter, open_as_run(configuration_for(run, argparse.Namespace(data=None)), run, by_run=False)
+    return segmenter, own_data(run)
+
+
+def own_data(run: Run) -> "Dataset":
+    """The data that a run was made with, with its classes and splits; errors as of `open_run`."""
+    return open_as_run(configuration_for(run, argparse.Namespace(data=None)), run, by_run=False)
 
 
 def configuration_for(run: Run, arguments: argparse.Namespace) -> RunConfig:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from semseg import __version__
 from semseg.cli.console import say, say_about, size_text
 from semseg.cli.opening import choose_backend, open_segmenter
-from semseg.cli.runs import Run, configuration_for, open_as_run
+from semseg.cli.runs import Run, own_data
 from semseg.errors import SemsegError
 
 if TYPE_CHECKING:  # loads OpenCV
@@ -68,7 +68,7 @@ def _examples(path: Path) -> tuple[list["Example"], str]:
             return [], "No examples: no config.json beside the model tells of its data."
         if not Path(run.config.data).exists():
             return [], f"No examples: the data of its run are not at {run.config.data} any more."
-        dataset = open_as_run(configuration_for(run, argparse.Namespace(data=None)), run, by_run=False)
+        dataset = own_data(run)
     except SemsegError as error:
         return [], f"No examples: {error}"
     samples = dataset.splits.get("val", [])
