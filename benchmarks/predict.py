@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -44,6 +45,7 @@ from semseg.segmentation_model import Unet
 
 CLASSES, FILTERS, ROUNDS = 19, 16, 3
 SIDE = 20_000
+NEEDED = ("onnx", "onnxruntime", "openvino", "rasterio")
 EXPORTS = {"onnx": ".onnx", "openvino": ".xml"}
 
 
@@ -186,6 +188,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a finished run to export, whose data are still there")
     arguments = parser.parse_args()
     quick = arguments.quick
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        parser.error(f"needs {', '.join(missing)}: pip install -r tests/requirements.txt")
     leave_tensorflow_out()
     print(f"Keras on {keras.backend.backend()}, {device_name()}")
     with tempfile.TemporaryDirectory() as name:
