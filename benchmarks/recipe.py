@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import keras
 import matplotlib.pyplot as plt
+from keras.optimizers.schedules import CosineDecay
 
 from semseg.config import RunConfig
 from semseg.data import open_dataset
@@ -46,6 +47,14 @@ class Constant(Recipe):
 
     def schedule(self) -> float:
         return self.learning_rate
+
+
+class WarmingUp(Recipe):
+    """A learning rate that rises in the first tenth of the run."""
+
+    def schedule(self) -> keras.optimizers.schedules.LearningRateSchedule:
+        rising = self.steps // 10
+        return CosineDecay(0.0, self.steps - rising, warmup_target=self.learning_rate, warmup_steps=rising)
 
 
 class WithAdamW(Recipe):
@@ -101,13 +110,13 @@ CHANGED = {
     "cross-entropy alone": Contender(config={"loss": "cross_entropy"}),
     "no flips": Contender(config={"augment": "none"}),
     "constant learning rate": Contender(kind=Constant),
-    "no warm-up": Contender(recipe={"warm_up": 0}),
     "no weight decay": Contender(recipe={"weight_decay": 0.0}),
     "batch norm momentum .99": Contender(momentum=0.99),
     "last bias from 0": Contender(bias=False),
     "turned and recoloured, too": Contender(
         config={"augment": "rotation=3,brightness=0.1,contrast=0.1,saturation=0.1"}
     ),
+    "warm-up, too": Contender(kind=WarmingUp),
     "classes weighted, too": Contender(config={"class_weights": "effective"}),
     "weights averaged, too": Contender(averaged=True),
 }

@@ -26,7 +26,6 @@ _ROOM_OF_NAME = {
     "build_model": "architectures",
     "FastModel": "fast_model",
     "Muon": "muon",
-    "OneCycle": "recipe",
     "Recipe": "recipe",
     "prepare": "recipe",
     "get_model_arch": "model_arch",

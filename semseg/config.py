@@ -20,8 +20,8 @@ class RunConfig:
         dataset: Its form; None to look.
         model: Name of the network, or `module:function` of a builder of one's own.
         epochs: Times that every training sample is seen.
-        batch_size: Samples per step.
-        learning_rate: Peak of the learning rate.
+        batch_size: Samples per step; None for as many as suit the length of the run, see `recipe.suited_batch_size`.
+        learning_rate: At the start; it falls to 0.
         image_size: (height, width) that the network sees.
         filters: Channels of the first block.
         encoder: Of `encoder_unet`: a network of `keras.applications`; None for its default.
@@ -55,7 +55,7 @@ class RunConfig:
     dataset: str | None = None
     model: str = "unet"
     epochs: int = 10
-    batch_size: int = 4
+    batch_size: int | None = None
     learning_rate: float = 5e-3
     image_size: tuple[int, int] = (128, 128)
     filters: int = 16

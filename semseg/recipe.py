@@ -1,24 +1,34 @@
-"""How a run learns: learning rate over the steps, optimiser, memory of batch normalisation, first bias.
+"""How a run learns: batch size, learning rate over the steps, optimiser, memory of batch normalisation, first bias.
 
 All of it follows from the size of the run. `benchmarks/recipe.py --ablation` measures what each part is worth.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras import KerasTensor, ops
+from keras import ops
+from keras.optimizers.schedules import CosineDecay
 
 from semseg.config import RunConfig
 from semseg.muon import Muon
 from semseg.segmentation_model import BATCH_NORM_MOMENTUM
 
-WARM_UP = 0.1  # share of all steps in which the learning rate rises
 WEIGHT_DECAY = 0.1
 FORGOTTEN = 0.01  # share of their first values that moving averages may still hold after an epoch
+FEWEST_STEPS = {4: 300, 2: 200, 1: 0}  # by batch size: a shorter run learns more from smaller batches
 RAREST = 1e-4  # share of the pixels below which a class starts no less likely
+
+
+def suited_batch_size(config: RunConfig, photos: int) -> tuple[int, str]:
+    """Samples per step for a run on so many training photos, and why, for people; "" if it is as asked, or as ever."""
+    if config.batch_size:
+        return config.batch_size, ""
+    usual = max(FEWEST_STEPS)
+    steps = {size: config.epochs * -(-photos // size) for size in FEWEST_STEPS}
+    size = next(size for size, fewest in FEWEST_STEPS.items() if steps[size] >= fewest)
+    return size, "" if size == usual else f"batches of {size}, as those of {usual} give only {steps[usual]} steps"
 
 
 @dataclass(frozen=True)
@@ -27,8 +37,7 @@ class Recipe:
 
     Attributes:
         steps: Batches in all.
-        warm_up: Of these, those in which the learning rate rises.
-        learning_rate: Its peak.
+        learning_rate: In the first step; it falls along half a cosine.
         weight_decay: Of the kernels; biases and normalisations have none.
         accumulate: Batches whose gradients are averaged for one change of the weights.
         batch_norm_momentum: The most that moving averages keep of themselves at a step.
@@ -36,7 +45,6 @@ class Recipe:
     """
 
     steps: int
-    warm_up: int
     learning_rate: float
     weight_decay: float
     accumulate: int
@@ -51,10 +59,8 @@ class Recipe:
             config: Epochs, learning rate and accumulate are read.
             steps_per_epoch: Batches of an epoch.
         """
-        steps = config.epochs * steps_per_epoch
         return cls(
-            steps=steps,
-            warm_up=int(WARM_UP * steps),
+            steps=config.epochs * steps_per_epoch,
             learning_rate=config.learning_rate,
             weight_decay=WEIGHT_DECAY,
             accumulate=config.accumulate,
@@ -64,20 +70,20 @@ class Recipe:
 
     def __str__(self) -> str:
         """What was chosen and why, for people."""
-        rate = f"Muon, learning rate {self.learning_rate:g}, falling along a cosine"
-        if self.warm_up:
-            rate = (
-                f"Muon, learning rate rising to {self.learning_rate:g} in the first {self.warm_up} of {self.steps} "
-                "steps, then falling along a cosine"
-            )
-        rate += "; starts from the classes' shares"
+        words = (
+            f"Muon, learning rate {self.learning_rate:g}, falling along a cosine over {self.steps} steps; starts from "
+            "the classes' shares"
+        )
         if self.batch_norm_momentum == BATCH_NORM_MOMENTUM:
-            return rate
-        return f"{rate}; few steps per epoch, so batch norm forgets faster (momentum {self.batch_norm_momentum:.2f})"
+            return words
+        return f"{words}; few steps per epoch, so batch norm forgets faster (momentum {self.batch_norm_momentum:.2f})"
 
-    def schedule(self) -> "OneCycle":
-        """The learning rate at each step."""
-        return OneCycle(self.learning_rate, self.steps, self.warm_up)
+    def schedule(self) -> CosineDecay:
+        """The learning rate at each step.
+
+        Reference: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983.
+        """
+        return CosineDecay(self.learning_rate, self.steps)
 
     def optimizer(self) -> keras.optimizers.Optimizer:
         """Muon, without weight decay for biases and normalisations."""
@@ -90,47 +96,6 @@ class Recipe:
         )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer
-
-
-@keras.saving.register_keras_serializable("semseg")
-class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises in a line and falls along half a cosine; it is above 0 in every step of the run.
-
-    Step s, from 0, has (s + 1) / (warm_up + 1) of the peak while s is below `warm_up`, and from there on
-    (1 + cos(pi r)) / 2 of it, with r = (s - warm_up) / (steps - warm_up).
-
-    Args:
-        peak: The highest learning rate.
-        steps: Steps of the run, at least 1; later ones have 0.
-        warm_up: Steps before the peak; at least 0, below `steps`.
-
-    Reference: Smith and Topin 2018, https://arxiv.org/abs/1708.07120 (one cycle); Loshchilov and Hutter 2017,
-        https://arxiv.org/abs/1608.03983 (cosine).
-
-    Example:
-        >>> schedule = OneCycle(0.01, steps=3, warm_up=1)
-        >>> [round(float(schedule(step)), 4) for step in range(4)]
-        [0.005, 0.01, 0.005, 0.0]
-    """
-
-    def __init__(self, peak: float, steps: int, warm_up: int):
-        if not 0 <= warm_up < steps:
-            raise ValueError(
-                f"OneCycle: got {warm_up=} of {steps=}; expected at least 0, and below the steps of the run"
-            )
-        self.peak, self.steps, self.warm_up = peak, steps, warm_up
-
-    def __call__(self, step: KerasTensor) -> KerasTensor:
-        """The learning rate at `step`, a float32 scalar."""
-        step = ops.cast(step, "float32")
-        rising = (step + 1) / (self.warm_up + 1)
-        done = ops.clip((step - self.warm_up) / (self.steps - self.warm_up), 0.0, 1.0)
-        falling = ops.square(ops.cos(math.pi / 2 * done))  # the same, without the rounding of 1 + cos near -1
-        return self.peak * ops.where(step < self.warm_up, rising, falling)
-
-    def get_config(self) -> dict:
-        """Returns what `from_config` needs."""
-        return {"peak": self.peak, "steps": self.steps, "warm_up": self.warm_up}
 
 
 def prepare(model: keras.Model, recipe: Recipe, shares: Sequence[float] | None = None) -> None:

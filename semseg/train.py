@@ -24,7 +24,7 @@ from semseg.fast_model import FastModel
 from semseg.files import replacing
 from semseg.losses import LOSSES, SegmentationLoss, effective_number_weights, inverse_frequency_weights
 from semseg.metrics import ConfusionMatrix
-from semseg.recipe import Recipe
+from semseg.recipe import Recipe, suited_batch_size
 
 BEST_BY = "val_mean_iou"
 LONG = 30  # epochs from which photos are also turned and recoloured; sooner, none is known by heart
@@ -186,15 +186,16 @@ def make_batches(
     """
     if config.sample_rare and findings is None:
         raise SemsegError("sample_rare: needs the findings of check_dataset, to know which classes are rare")
+    photos = len(dataset.splits["train"])
     common = {
-        "batch_size": config.batch_size,
+        "batch_size": suited_batch_size(config, photos)[0],
         "image_size": config.image_size,
         "seed": config.seed,
         "workers": config.workers,
         "cache": cache,
     }
     weights = rare_class_weights(findings.counts("train")[:, :-1]) if config.sample_rare else None
-    augmentation = _augmentation(config, findings, len(dataset.splits["train"]))
+    augmentation = _augmentation(config, findings, photos)
     return (
         data_generator(dataset, "train", augmentation=augmentation, sample_weights=weights, **common),
         data_generator(dataset, "val", **common),

@@ -18,7 +18,7 @@ from semseg.data.base import Dataset
 from semseg.errors import SemsegError
 from semseg.utils_func import read_image
 
-SMALL = ["--image-size", "32", "--filters", "4", "--batch-size", "4", "--learning-rate", "0.01"]
+SMALL = ["--image-size", "32", "--filters", "4", "--learning-rate", "0.01"]
 WRITTEN = {
     "acc.png", "cityscapes.json", "classes.json", "config.json", "confusion_matrix.csv", "confusion_matrix.png",
     "metrics.json", "model_arch.png", "per_class.csv", "per_image.csv", "pred_1.png", "pred_2.png", "pred_3.png",
@@ -122,6 +122,12 @@ class TestARun:
         assert sum(entry["share"] for entry in classes["classes"]) == pytest.approx(1, abs=1e-4)
         config = json.loads((finished[0] / "config.json").read_text())
         assert config["epochs"] == 2 and config["backend"] == keras.backend.backend()
+
+    def test_what_suits_a_short_run_is_said_and_written_down(self, finished):
+        config = json.loads((finished[0] / "config.json").read_text())
+        assert config["batch_size"] is None and config["recipe"]["batch_size"] == 1
+        assert config["recipe"]["in_words"].endswith("; batches of 1, as those of 4 give only 6 steps")
+        assert config["recipe"]["in_words"] in " ".join(finished[1].stdout.split())
 
     @pytest.mark.plain
     def test_a_second_run_moves_the_first_and_leaves_other_files(self, finished, pairs, tmp_path):

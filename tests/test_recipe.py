@@ -3,45 +3,43 @@ import numpy as np
 import pytest
 
 from semseg.config import RunConfig
-from semseg.recipe import OneCycle, Recipe, prepare
+from semseg.recipe import Recipe, prepare, suited_batch_size
 from semseg.segmentation_model import Unet
 
 SIZES = [(20, 4), (659, 4), (20_000, 8)]  # photos, batch size
 
 
-def rates(schedule, steps):
-    return np.array([float(schedule(step)) for step in steps])
-
-
-def test_the_learning_rate_rises_in_a_line_to_its_peak_and_falls_along_a_cosine():
-    found = rates(OneCycle(0.4, steps=7, warm_up=3), range(9))
-    cosine = [0.2 * (1 + np.cos(np.pi * done / 4)) for done in range(4)]
-    np.testing.assert_allclose(found, [0.1, 0.2, 0.3, *cosine, 0, 0], atol=1e-7)
-
-
-@pytest.mark.parametrize("warm_up", [-1, 5])
-def test_a_warm_up_longer_than_the_run_is_refused(warm_up):
-    with pytest.raises(ValueError, match=f"warm_up={warm_up} of steps=5; expected at least 0, and below"):
-        OneCycle(0.1, 5, warm_up)
-
-
 @pytest.mark.parametrize("epochs", [1, 10, 200])
 @pytest.mark.parametrize(("photos", "batch"), SIZES)
-def test_every_size_of_run_learns_in_each_step_and_reaches_the_peak(photos, batch, epochs):
+def test_the_rate_of_every_size_of_run_falls_from_its_peak_to_0_along_a_cosine(photos, batch, epochs):
     per_epoch = -(-photos // batch)
     recipe = Recipe.suited(RunConfig(epochs=epochs, batch_size=batch), per_epoch)
     schedule = recipe.schedule()
-    found = rates(schedule, np.unique(np.linspace(0, recipe.steps - 1, 500).astype(int)))
-    assert recipe.steps == epochs * per_epoch and 0 <= recipe.warm_up <= 0.1 * recipe.steps
-    assert found.min() > 0 and found.max() <= recipe.learning_rate * (1 + 1e-6)
-    assert float(schedule(recipe.warm_up)) == pytest.approx(recipe.learning_rate)
-    assert found.argmin() in (0, len(found) - 1)
+    done = np.linspace(0, 1, 101)
+    found = [float(schedule(int(share * recipe.steps))) for share in done]
+    assert recipe.steps == epochs * per_epoch
+    reached = (done * recipe.steps).astype(int) / recipe.steps
+    np.testing.assert_allclose(found, recipe.learning_rate * (1 + np.cos(np.pi * reached)) / 2, atol=1e-8)
 
 
 def test_a_run_of_a_single_step_takes_it_at_full_rate():
     recipe = Recipe.suited(RunConfig(epochs=1, learning_rate=0.01), 1)
     assert float(recipe.optimizer().learning_rate) == pytest.approx(0.01)
-    assert str(recipe).startswith("Muon, learning rate 0.01, falling along a cosine; starts from")
+    assert str(recipe).startswith("Muon, learning rate 0.01, falling along a cosine over 1 steps; starts from")
+
+
+@pytest.mark.parametrize(
+    ("photos", "epochs", "size"),
+    [(1, 1, 1), (20, 10, 1), (38, 10, 1), (39, 10, 2), (116, 10, 2), (117, 10, 4), (659, 1, 2), (20_000, 200, 4)],
+)
+def test_short_runs_have_small_batches(photos, epochs, size):
+    found, why = suited_batch_size(RunConfig(epochs=epochs), photos)
+    assert found == size
+    assert why == ("" if size == 4 else f"batches of {size}, as those of 4 give only {epochs * -(-photos // 4)} steps")
+
+
+def test_a_batch_size_that_was_asked_for_stays():
+    assert suited_batch_size(RunConfig(epochs=1, batch_size=8), 3) == (8, "")
 
 
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.01), (5, 0.3981), (43, 0.8985), (44, 0.9), (5000, 0.9)])

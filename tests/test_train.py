@@ -351,6 +351,17 @@ def test_long_runs_are_augmented_more_and_few_photos_most(dataset, photos, epoch
     assert val.augmentation is None
 
 
+def test_batches_suit_a_short_run_unless_their_size_is_given(dataset):
+    sizes = [
+        [
+            batches.batch_size
+            for batches in make_batches(dataset, replace(CONFIG, epochs=10, batch_size=size, workers=0))
+        ]
+        for size in (None, 3)
+    ]
+    assert sizes == [[1, 1], [3, 3]]  # of 12 photos
+
+
 class TestClassWeights:
     names = ("road", "sky", "pole")
 

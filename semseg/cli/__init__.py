@@ -111,8 +111,8 @@ def _add_training_flags(parser: argparse.ArgumentParser, one_network: bool = Tru
     flag("--encoder-weights", "WHICH", "of encoder_unet: imagenet, none, or a file (default: imagenet)")
     flag("--seed", "N", "the same seed gives the same run (default: %(default)s)", type=int)
     flag("--epochs", "N", "times that every training photo is seen (default: %(default)s)", type=int)
-    flag("--batch-size", "N", "photos per step (default: %(default)s)", type=int)
-    flag("--learning-rate", "X", "peak of the learning rate (default: %(default)s)", type=float)
+    flag("--batch-size", "N", "photos per step (default: 4, fewer in short runs)", type=int)
+    flag("--learning-rate", "X", "learning rate at the start (default: %(default)s)", type=float)
     flag("--image-size", "SIZE", f"pixels that the network sees: 192, or height x width such as 192x256 (default: "
          f"{RunConfig.image_size[0]})", type=_image_size)  # fmt: skip
     flag("--filters", "N", "channels of the first block, the width of the network (default: %(default)s)", type=int)
@@ -157,7 +157,7 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     flag("--test-split", "NAME", "split to judge, or all (default: test where the data have one, else val)")
     flag("--flips", "HOW", "horizontal, or both: average over mirrored photos, too (default: as they are)")
     flag("--image-size", "SIZE", "pixels that the network sees, if it takes any size", type=_image_size)
-    flag("--batch-size", "N", "photos per step (default: as in its run)", type=int)
+    flag("--batch-size", "N", "photos per step (default: by what the network sees)", type=int)
     flag("--backend", "NAME", "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)")
 
 

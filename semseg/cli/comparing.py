@@ -305,10 +305,12 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
     from semseg.cost import interleaved_medians
     from semseg.distribute import keras_compiles, usable_precision
     from semseg.muon import Muon
+    from semseg.recipe import suited_batch_size
     from semseg.train import training_model
 
-    config = replace(config, precision=usable_precision(config.precision)[0])
     dataset = open_data(config, demo=True)
+    batch_size, _ = suited_batch_size(config, len(dataset.splits["train"]))
+    config = replace(config, precision=usable_precision(config.precision)[0], batch_size=batch_size)
     classes, size = dataset.palette.num_classes, (config.batch_size, *config.image_size)
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (*size, 3)).astype(np.uint8), rng.integers(0, classes, size).astype(np.uint8)

@@ -40,8 +40,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise RunFolderError(f"{output}: holds a run, whose files would be replaced; choose another --output")
     check_output(output)
     run = Run.beside(path)
-    batch_size = arguments.batch_size or (run.config or RunConfig()).batch_size
-    _, segmenter = open_segmenter(path, image_size=arguments.image_size, batch_size=batch_size)
+    _, segmenter = open_segmenter(path, image_size=arguments.image_size, batch_size=arguments.batch_size)
     config = replace(configuration_for(run, arguments), image_size=segmenter.image_size)
     dataset = open_as_run(config, run, by_run=not arguments.classes)
     _check_classes(path, segmenter.palette, dataset)
@@ -76,7 +75,7 @@ def _judge(
     if archived:
         say_about("earlier", f"moved the files of the evaluation before to {archived}")
     segmenter = replace(segmenter, palette=dataset.palette)
-    evaluation = judge(segmenter, dataset, split, output, batch_size=config.batch_size, facts=facts)
+    evaluation = judge(segmenter, dataset, split, output, facts=facts)
     _draw(output, dataset, split, segmenter.predict_batch, evaluation, config.image_size)
     seen = f"seen at {size_text(config.image_size)}" + (", with flips" if flips else "")
     headline = f"Scores on {split} ({facts['note']}), {seen}, at the masks' own size:"

@@ -26,7 +26,6 @@ def judge(
     split: str,
     output: Path,
     *,
-    batch_size: int,
     facts: dict[str, Any],
     on_image: "OnImage | None" = None,
 ) -> "Evaluation":
@@ -39,8 +38,8 @@ def judge(
 
     with Progress(f"evaluating {split}") as progress:
         evaluation = evaluate_split(
-            segmenter.predict_batch, dataset, split, image_size=segmenter.image_size, batch_size=batch_size,
-            on_progress=progress.show, on_image=on_image,
+            segmenter.predict_batch, dataset, split, image_size=segmenter.image_size,
+            batch_size=segmenter.batch_size, on_progress=progress.show, on_image=on_image,
         )  # fmt: skip
     write_json(output / "metrics.json", {"split": split, **facts, **_metrics(evaluation, dataset)})
     _write_csv(output / "per_class.csv", _class_rows(evaluation, dataset))

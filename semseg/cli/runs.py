@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs t
     from semseg.palettes import Palette
     from semseg.predict import Segmenter
 
-_FROM_RUN = ("split_seed", "image_size", "batch_size")  # what a run's config.json says of other data, too
+_FROM_RUN = ("split_seed", "image_size")  # what a run's config.json says of other data, too
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported wh
     from semseg.data.check import Findings
     from semseg.evaluate import Evaluation
     from semseg.palettes import Palette
-    from semseg.recipe import Recipe
 
 RUN_FILES = (  # beside the model's own file
     *JUDGED_FILES, CITYSCAPES_FILE, "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png",
@@ -66,7 +65,7 @@ def train(arguments: argparse.Namespace) -> None:
     from tensorboardX import SummaryWriter
 
     from semseg.distribute import leave_tensorflow_out
-    from semseg.recipe import Recipe, prepare
+    from semseg.recipe import Recipe, prepare, suited_batch_size
     from semseg.tensorboard import LogEpochs
     from semseg.train import make_batches, plain_model, train_model
 
@@ -74,19 +73,25 @@ def train(arguments: argparse.Namespace) -> None:
     leave_tensorflow_out()
     config = _with_usable_precision(config)
     _check_flags(config)
-    dataset, model = _open(config)
+    asked = config
+    config, dataset, model = _open(asked)
     findings, cache, class_weights = _look(config, dataset)
     batches = make_batches(dataset, config, findings, cache)
     recipe = Recipe.suited(config, len(batches[0]))
     prepare(model, recipe, findings.shares("train"))
-    _say_what_is_trained(config, model, batches[0], recipe)
+    why = suited_batch_size(asked, len(batches[0].samples))[1]
+    in_words = f"{recipe}{'; ' * bool(why)}{why}"
+    _say_what_is_trained(config, model, batches[0], in_words)
 
     output.mkdir(parents=True, exist_ok=True)
     archived = archive(output, _run_files(config))
     if archived:
         say_about("earlier", f"moved the files of the run before to {archived}")
-    how = {"recipe": asdict(recipe), "augmentation": asdict(batches[0].augmentation)}
-    _write_descriptions(output, config, dataset, findings, model, how)
+    how = {
+        "recipe": {"in_words": in_words, "batch_size": config.batch_size, **asdict(recipe)},
+        "augmentation": asdict(batches[0].augmentation),
+    }
+    _write_descriptions(output, asked, dataset, findings, model, how)
     _draw_before(output, dataset, batches[0], model)
     with SummaryWriter(str(output / EVENTS), flush_secs=10) as log:
         _log_batch(log, *batches[0][0], dataset.palette)
@@ -126,19 +131,21 @@ def _check_flags(config: RunConfig) -> None:
         parse_augmentation(config.augment, Augmentation())
 
 
-def _open(config: RunConfig) -> tuple["Dataset", "keras.Model"]:
-    """The data and the network, before the files are read: what does not fit is told at once."""
+def _open(config: RunConfig) -> tuple[RunConfig, "Dataset", "keras.Model"]:
+    """The run with its batch size, data and network, before the files are read: what does not fit is told at once."""
     import keras
 
+    from semseg.recipe import suited_batch_size
     from semseg.train import check_memory, make_loss
 
     dataset = open_data(config, demo=True)
     make_loss(config.loss, dataset)
     final_split(config, dataset)
+    config = replace(config, batch_size=suited_batch_size(config, len(dataset.splits["train"]))[0])
     keras.utils.set_random_seed(config.seed)
     model = new_model(config, dataset.num_logits)
     check_memory(model, config)
-    return dataset, model
+    return config, dataset, model
 
 
 def _look(config: RunConfig, dataset: "Dataset") -> tuple["Findings", "Cache", "np.ndarray | None"]:
@@ -217,13 +224,13 @@ def _write_descriptions(
     )
 
 
-def _say_what_is_trained(config: RunConfig, model: "keras.Model", batches: "Batches", recipe: "Recipe") -> None:
+def _say_what_is_trained(config: RunConfig, model: "keras.Model", batches: "Batches", recipe: str) -> None:
     from semseg.distribute import device_name
     from semseg.train import augmentation_strength
 
     size, parameters = size_text(config.image_size), f"{model.count_params():,}"
     say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
-    say_about("recipe", str(recipe))
+    say_about("recipe", recipe)
     why = "" if config.augment else augmentation_strength(config.epochs, len(batches.samples))[1]
     say_about("augment", f"{batches.augmentation}{'; ' * bool(why)}{why}")
     say_about("device", device_name())
@@ -289,10 +296,12 @@ def _judge(
     from semseg.evaluate import samples_of
     from semseg.predict import Segmenter, predictor
 
-    segmenter = Segmenter(predictor(model, config.batch_size), config.image_size, dataset.palette)
+    segmenter = Segmenter(
+        predictor(model, config.batch_size), config.image_size, dataset.palette, batch_size=config.batch_size
+    )
     album = Album(len(samples_of(dataset, split)))
     evaluation = judge(
-        segmenter, dataset, split, output, batch_size=config.batch_size, facts=facts,
+        segmenter, dataset, split, output, facts=facts,
         on_image=lambda image, *arrays: album.add(photo_name(image.sample, dataset.root), image.scores, *arrays),
     )  # fmt: skip
     return evaluation, album.pictures
