@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -271,20 +272,20 @@ def spread(values: list[float]) -> str:
 
 
 def against_floors(task: Task, results: Results, seeds: range, plot: Path | None) -> str:
-    ours = [results.get(OURS, seed, lambda seed=seed: learn(task, Contender(), seed)) for seed in seeds]
-    minutes = statistics.median(run["rows"][-1]["minutes"] for run in ours)
-    runs = {OURS: ours}
-    for name, contender in FLOORS.items():
-        runs[name] = [
-            results.get(name, seed, lambda seed=seed, c=contender: learn(task, c, seed, minutes)) for seed in seeds
-        ]
-    epochs = task.config.epochs
-    print(f"\n| recipe | accuracy | mean IoU | minutes | accuracy in {minutes:.1f} minutes | mean IoU | epochs |")
+    runs, minutes = {name: [] for name in (OURS, *FLOORS)}, []
+    for seed in seeds:
+        ours = results.get(OURS, seed, partial(learn, task, Contender(), seed))
+        minutes.append(ours["rows"][-1]["minutes"])
+        runs[OURS].append(ours)
+        for name, contender in FLOORS.items():
+            runs[name].append(results.get(name, seed, partial(learn, task, contender, seed, minutes[-1])))
+    epochs, median = task.config.epochs, statistics.median(minutes)
+    print(f"\n| recipe | accuracy | mean IoU | minutes | accuracy in {median:.1f} minutes | mean IoU | epochs |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, trainings in runs.items():
         cells = [name]
         by_epochs = [run["rows"][:epochs] for run in trainings]
-        by_minutes = [run["rows"] if name == OURS else at_minutes(run["rows"], minutes) for run in trainings]
+        by_minutes = [at_minutes(run["rows"], budget) for run, budget in zip(trainings, minutes, strict=True)]
         for kept in (by_epochs, by_minutes):
             for score in ("accuracy", "mean_iou"):
                 cells.append(spread([rows[-1][score] if name == OURS else best(rows, score) for rows in kept]))
@@ -294,7 +295,7 @@ def against_floors(task: Task, results: Results, seeds: range, plot: Path | None
         print("| " + " | ".join(cells) + " |")
     if plot is not None:
         draw(runs, plot)
-    final = {score: statistics.mean(run["rows"][-1][score] for run in ours) for score in ("accuracy", "mean_iou")}
+    final = {score: statistics.mean(run["rows"][-1][score] for run in runs[OURS]) for score in ("accuracy", "mean_iou")}
     floors = max(
         statistics.mean(best(run["rows"], "mean_iou") for run in trainings)
         for name, trainings in runs.items()
@@ -305,11 +306,9 @@ def against_floors(task: Task, results: Results, seeds: range, plot: Path | None
 
 def ablation(task: Task, results: Results, seeds: range) -> None:
     print("\n| recipe | accuracy | mean IoU | difference to ours, by seed |\n| --- | --- | --- | --- |")
-    ours = [results.get(OURS, seed, lambda seed=seed: learn(task, Contender(), seed))["rows"][-1] for seed in seeds]
+    ours = [results.get(OURS, seed, partial(learn, task, Contender(), seed))["rows"][-1] for seed in seeds]
     for name, contender in {OURS: Contender(), **CHANGED}.items():
-        last = [
-            results.get(name, seed, lambda seed=seed, c=contender: learn(task, c, seed))["rows"][-1] for seed in seeds
-        ]
+        last = [results.get(name, seed, partial(learn, task, contender, seed))["rows"][-1] for seed in seeds]
         gaps = [f"{a['mean_iou'] - b['mean_iou']:+.3f}" for a, b in zip(last, ours, strict=True)]
         scores = [spread([row[score] for row in last]) for score in ("accuracy", "mean_iou")]
         print(f"| {name} | {' | '.join(scores)} | {'' if name == OURS else ' '.join(gaps)} |")
