@@ -99,7 +99,7 @@ def measure(data: str | None, epochs: int, quick: bool) -> Stopwatch:
         leave_tensorflow_out()
         if data is None:
             make_demo(root / "images", num_train=40 if quick else 200, num_val=10 if quick else 50)
-        config = RunConfig(epochs=epochs)
+        config = RunConfig(epochs=epochs, batch_size=4)
         dataset = open_dataset(data or root / "images")
         keras.utils.set_random_seed(config.seed)
         model = build_model(config.model, (*config.image_size, 3), dataset.num_logits, filters=config.filters)

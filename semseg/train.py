@@ -307,7 +307,7 @@ def train_model(
     """
     leave_tensorflow_out()
     train_batches, val_batches = batches
-    dataset = train_batches.dataset
+    dataset, config = train_batches.dataset, replace(config, batch_size=train_batches.batch_size)
     plain, trained = plain_model(model), training_model(model, config, dataset, class_weights)
     recorder, keeper, free = Recorder(results_path, batches), KeepBest(plain, model_path), free_bytes()
     try:
