@@ -45,7 +45,7 @@ from semseg.segmentation_model import Unet
 
 CLASSES, FILTERS, ROUNDS = 19, 16, 3
 SIDE = 20_000
-NEEDED = ("onnx", "onnxruntime", "openvino", "rasterio")
+NEEDED = ("onnx", "onnxruntime", "openvino")
 EXPORTS = {"onnx": ".onnx", "openvino": ".xml"}
 
 
@@ -188,7 +188,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a finished run to export, whose data are still there")
     arguments = parser.parse_args()
     quick = arguments.quick
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    needed = NEEDED if quick else (*NEEDED, "rasterio")
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         parser.error(f"needs {', '.join(missing)}: pip install -r tests/requirements.txt")
     leave_tensorflow_out()
