@@ -27,12 +27,12 @@ import keras
 import numpy as np
 
 from semseg.architectures import build_model
-from semseg.config import RunConfig
+from semseg.backend.devices import device_name, leave_tensorflow_out
 from semseg.data import open_dataset
 from semseg.data.cache import Cache
 from semseg.data.demo import make_demo
-from semseg.distribute import device_name, leave_tensorflow_out
-from semseg.train import make_batches, train_model
+from semseg.runs.config import RunConfig
+from semseg.training.loop import make_batches, train_model
 
 PARTS = ("steps", "loading", "evaluation", "rest")
 

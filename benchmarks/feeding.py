@@ -27,17 +27,17 @@ import torch
 from PIL import Image
 
 from semseg.architectures import build_model
-from semseg.config import RunConfig
+from semseg.backend.devices import leave_tensorflow_out
 from semseg.data import open_dataset
 from semseg.data.augment import NO_AUGMENTATION, Augmentation
 from semseg.data.base import Dataset, Sample
 from semseg.data.batches import data_generator
 from semseg.data.cache import Cache
 from semseg.data.demo import make_demo
-from semseg.distribute import leave_tensorflow_out
 from semseg.errors import DataError
-from semseg.palettes import Palette
-from semseg.train import make_batches, train_model
+from semseg.labels.palettes import Palette
+from semseg.runs.config import RunConfig
+from semseg.training.loop import make_batches, train_model
 
 SIZE = (160, 240)
 WORKERS = 2

@@ -29,9 +29,10 @@ from sklearn.cluster import KMeans
 
 from semseg import IGNORE
 from semseg.data.demo import draw_scene
-from semseg.palettes import Palette, cityscapes_palette, find_palette
-from semseg.repair import repair_mask
-from semseg.utils_func import load_images, quantise
+from semseg.images.reading import load_images
+from semseg.labels.palettes import Palette, cityscapes_palette, find_palette
+from semseg.labels.quantising import quantise
+from semseg.labels.repair import repair_mask
 
 SIZE, MASKS = 256, 39
 LABELS = cityscapes_palette().labels  # the 29 colours

@@ -28,9 +28,9 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from semseg import IGNORE
 from semseg.losses import SegmentationLoss
-from semseg.metrics import ConfusionMatrix
+from semseg.metrics.keras_metric import ConfusionMatrix
 from semseg.segmentation_model import Unet
-from semseg.train import TrainingModel
+from semseg.training.loop import TrainingModel
 
 CLASSES = 19
 SLOW = ("MeanIoU", "training step")  # seconds each: timed in every fourth round

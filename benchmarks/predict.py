@@ -36,11 +36,11 @@ import keras
 import numpy as np
 from PIL import Image
 
+from semseg.backend.devices import device_name, leave_tensorflow_out
 from semseg.cli import commands
 from semseg.cli.opening import open_segmenter
 from semseg.data.demo import make_demo
-from semseg.distribute import device_name, leave_tensorflow_out
-from semseg.predict_files import Job, predict_files
+from semseg.inference.files import Job, predict_files
 from semseg.segmentation_model import Unet
 
 CLASSES, FILTERS, ROUNDS = 19, 16, 3

@@ -3,10 +3,11 @@
     python benchmarks/recipe.py --data cityscapes_pairs
     python benchmarks/recipe.py --data cityscapes_pairs --ablation
 
-Every contender trains the same U-Net on the same photos, with the same step (`semseg.train.TrainingModel`), so that
-minutes compare recipes and nothing else. A floor goes on until it has had both as many epochs and as many minutes of
-training as ours; minutes count training, not judging. Scores are of the validation split at the network's size, of the
-last epoch for ours and of the best one for the floors. Trainings that are done are kept in `--results`, not repeated.
+Every contender trains the same U-Net on the same photos, with the same step (`semseg.training.loop.TrainingModel`), so
+that minutes compare recipes and nothing else. A floor goes on until it has had both as many epochs and as many minutes
+of training as ours; minutes count training, not judging. Scores are of the validation split at the network's size, of
+the last epoch for ours and of the best one for the floors. Trainings that are done are kept in `--results`, not
+repeated.
 """
 
 import argparse
@@ -28,17 +29,17 @@ import keras
 import matplotlib.pyplot as plt
 from keras.optimizers.schedules import CosineDecay
 
-from semseg.config import RunConfig
+from semseg.backend.devices import device_name, leave_tensorflow_out
+from semseg.backend.kernels import ADAMW
 from semseg.data import open_dataset
 from semseg.data.base import Dataset
 from semseg.data.cache import Cache
 from semseg.data.check import Findings, check_dataset
 from semseg.data.demo import make_demo
-from semseg.distribute import device_name, leave_tensorflow_out
-from semseg.kernels import ADAMW
-from semseg.recipe import Recipe, prepare
+from semseg.runs.config import RunConfig
 from semseg.segmentation_model import Unet
-from semseg.train import CountEpochs, make_batches, make_class_weights, training_model
+from semseg.training.loop import CountEpochs, make_batches, make_class_weights, training_model
+from semseg.training.recipe import Recipe, prepare
 
 OURS = "semseg"
 

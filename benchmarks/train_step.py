@@ -34,11 +34,11 @@ from torch.nn import functional
 
 from semseg import IGNORE
 from semseg.architectures import build_model
-from semseg.cost import count_flops, peak_memory_mb
-from semseg.distribute import device_name, leave_tensorflow_out
+from semseg.architectures.cost import count_flops, peak_memory_mb
+from semseg.backend.devices import device_name, leave_tensorflow_out
 from semseg.losses import SegmentationLoss
-from semseg.metrics import ConfusionMatrix
-from semseg.train import TrainingModel
+from semseg.metrics.keras_metric import ConfusionMatrix
+from semseg.training.loop import TrainingModel
 
 CLASSES, BATCH = 19, 8
 PATIENCE = 100  # seconds of a case
@@ -156,7 +156,7 @@ def with_keras(filters: int, size: int, precision: str, compiled: bool, stock: b
         model = StockModel(network.inputs[0], network.outputs[0], loss, CLASSES)
         optimizer = keras.optimizers.AdamW(1e-3, weight_decay=1e-4)
     else:
-        from semseg.kernels import ADAMW
+        from semseg.backend.kernels import ADAMW
 
         low = precision.removeprefix("mixed_")
         model = TrainingModel(network.inputs[0], network.outputs[0], loss, CLASSES, precision=low)

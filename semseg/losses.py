@@ -19,8 +19,8 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from semseg import IGNORE
+from semseg.backend.kernels import softmax_statistics
 from semseg.errors import SemsegError
-from semseg.kernels import softmax_statistics
 
 _Weights = Sequence[float] | None
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from semseg.palettes import cityscapes_palette
+from semseg.labels.palettes import cityscapes_palette
 
 REPOSITORY = Path(__file__).parents[1]
 SIZE = 32

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semseg.album import BEST, GROUPS, LONGEST, SPREAD, UNSURE, WORST, Album, read_album, write_album
 from semseg.errors import RunFolderError
-from semseg.palettes import Palette
+from semseg.evaluation.album import LONGEST, Album
+from semseg.labels.palettes import Palette
+from semseg.runs.pictures import BEST, GROUPS, SPREAD, UNSURE, WORST, read_pictures, write_pictures
 
 pytestmark = pytest.mark.plain
 
@@ -50,13 +51,13 @@ def test_photos_without_a_score_are_neither_best_nor_worst():
 
 def test_what_is_written_is_read_back_with_every_id(tmp_path):
     pictures = fill([(0.5, 0.75), (np.nan, 0.5)])
-    write_album(tmp_path / "album", pictures, PALETTE)
-    for before, after in zip(pictures, read_album(tmp_path / "album"), strict=True):
+    write_pictures(tmp_path / "album", pictures, PALETTE)
+    for before, after in zip(pictures, read_pictures(tmp_path / "album"), strict=True):
         np.testing.assert_array_equal(after.truth, before.truth)
         np.testing.assert_array_equal(after.prediction, before.prediction)
         assert after.photo.shape == before.photo.shape
         assert (after.name, after.ranks) == (before.name, before.ranks)
-    assert read_album(tmp_path / "album")[1].scores == {"iou": None, "confidence": 0.5}
+    assert read_pictures(tmp_path / "album")[1].scores == {"iou": None, "confidence": 0.5}
     shown = np.asarray(Image.open(tmp_path / "album" / "01-truth.png").convert("RGB"))
     np.testing.assert_array_equal(shown[pictures[0].truth == 1], [[0, 0, 142]] * (pictures[0].truth == 1).sum())
 
@@ -69,8 +70,8 @@ def test_large_photos_are_kept_small(tmp_path):
 
 
 def test_a_folder_without_album_has_no_pictures_and_a_damaged_one_is_named(tmp_path):
-    assert read_album(tmp_path) == []
-    write_album(tmp_path, fill([(0.5, 0.5)]), PALETTE)
+    assert read_pictures(tmp_path) == []
+    write_pictures(tmp_path, fill([(0.5, 0.5)]), PALETTE)
     (tmp_path / "01-truth.png").write_bytes(b"no picture")
     with pytest.raises(RunFolderError, match=r"its pictures cannot be read .*; remove the folder"):
-        read_album(tmp_path)
+        read_pictures(tmp_path)

@@ -6,7 +6,7 @@ from helpers import draw_ids
 from semseg.data import open_dataset
 from semseg.data.augment import NO_AUGMENTATION, Augmentation, parse_augmentation, suited_augmentation
 from semseg.errors import SemsegError
-from semseg.utils_func import read_image
+from semseg.images.reading import read_image
 
 pytestmark = pytest.mark.plain
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from semseg import big_pictures
-from semseg.big_pictures import BigPicture
 from semseg.errors import DataError
+from semseg.images import large as big_pictures
+from semseg.images.large import BigPicture
 
 pytestmark = pytest.mark.plain
 

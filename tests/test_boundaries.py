@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from semseg.boundaries import boundary_counts, boundary_distance, boundary_scores
 from semseg.errors import SemsegError
+from semseg.metrics.boundaries import boundary_counts, boundary_distance, boundary_scores
 
 pytestmark = pytest.mark.plain
 

@@ -18,7 +18,7 @@ from semseg.data.cache import Cache
 from semseg.data.check import check_dataset, to_json
 from semseg.data.demo import draw_scene
 from semseg.errors import DataError
-from semseg.utils_func import bin_image
+from semseg.labels.quantising import bin_image
 
 pytestmark = pytest.mark.plain
 

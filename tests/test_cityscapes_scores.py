@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling import CArgs, evaluateImgLists
 
-from semseg.cityscapes_scores import cityscapes_results
 from semseg.errors import SemsegError
-from semseg.known_palettes import CITYSCAPES
-from semseg.metrics import confusion_matrix
+from semseg.labels.known_palettes import CITYSCAPES
+from semseg.metrics.cityscapes import cityscapes_results
+from semseg.metrics.confusion import confusion_matrix
 
 pytestmark = pytest.mark.plain
 

@@ -16,7 +16,7 @@ from semseg.cli import main
 from semseg.cli.opening import choose_backend
 from semseg.data.base import Dataset
 from semseg.errors import SemsegError
-from semseg.utils_func import read_image
+from semseg.images.reading import read_image
 
 SMALL = ["--image-size", "32", "--filters", "4", "--learning-rate", "0.01"]
 WRITTEN = {
@@ -105,8 +105,8 @@ class TestARun:
             assert read_image(path).std() > 5, path
 
     def test_metrics_agree_with_the_saved_model(self, finished, dataset):
-        from semseg.evaluate import evaluate_split
-        from semseg.predict import predictor
+        from semseg.backend.predictor import predictor
+        from semseg.evaluation.evaluate import evaluate_split
 
         model = keras.saving.load_model(finished[0] / "unet_model.keras", safe_mode=True)
         found = evaluate_split(predictor(model), dataset, image_size=(32, 32)).scores

@@ -12,7 +12,7 @@ from scipy import stats
 
 import semseg.cli.comparing as comparing
 from semseg.cli import commands
-from semseg.compare import (
+from semseg.comparison.statistics import (
     RULE,
     Network,
     check_same_data,
@@ -27,8 +27,8 @@ from semseg.compare import (
     to_markdown,
     unequal_conditions,
 )
-from semseg.config import RunConfig
 from semseg.errors import RunFolderError, SemsegError
+from semseg.runs.config import RunConfig
 
 COSTS = {"parameters": 1_234_567, "gflops": 12.5, "milliseconds": 34.56}
 SMALL = ["--image-size", "32", "--filters", "4", "--epochs", "1", "--learning-rate", "0.01"]

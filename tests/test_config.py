@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from semseg.config import RunConfig, parse_class_weights
 from semseg.errors import SemsegError
+from semseg.runs.config import RunConfig, parse_class_weights
 
 pytestmark = pytest.mark.plain
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import REPOSITORY
 from keras import layers
 
-from semseg.cost import (
+from semseg.architectures.cost import (
     count_flops,
     count_parameters,
     interleaved_medians,
@@ -107,7 +107,7 @@ class TestTime:
 PEAK = """
 import subprocess, sys
 block = b"x" * 1_500_000_000
-code = "import numpy as np; from semseg.cost import _peak_resident_bytes as peak; print(peak())"
+code = "import numpy as np; from semseg.architectures.cost import _peak_resident_bytes as peak; print(peak())"
 print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 """
 

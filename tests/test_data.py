@@ -9,12 +9,13 @@ from helpers import draw_ids, draw_numbers, draw_pair, make_folder, make_pairs, 
 from PIL import Image
 
 from semseg.data import DATASETS, EXPECTED, ensure_demo, open_dataset
-from semseg.data.base import Sample, list_images, seeded_split, spread
+from semseg.data.base import Sample, seeded_split, spread
 from semseg.data.check import check_dataset
 from semseg.data.folder import pair_up
 from semseg.errors import DataError, SemsegError
-from semseg.known_palettes import CITYSCAPES, VOC
-from semseg.palettes import Palette, cityscapes_palette
+from semseg.images.reading import list_images
+from semseg.labels.known_palettes import CITYSCAPES, VOC
+from semseg.labels.palettes import Palette, cityscapes_palette
 
 pytestmark = pytest.mark.plain
 

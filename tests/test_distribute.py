@@ -6,13 +6,13 @@ import keras
 import pytest
 from helpers import REPOSITORY
 
-from semseg import distribute
-from semseg.distribute import device_name, free_bytes, out_of_memory, usable_precision
+from semseg.backend import devices as distribute
+from semseg.backend.devices import device_name, free_bytes, out_of_memory, usable_precision
 
 SAVE = """
 import sys
 import keras
-from semseg.distribute import leave_tensorflow_out
+from semseg.backend.devices import leave_tensorflow_out
 leave_tensorflow_out()
 keras.Sequential([keras.Input((3,)), keras.layers.Rescaling(2.0), keras.layers.Dense(2)]).save(sys.argv[1])
 print("tensorflow" in sys.modules)

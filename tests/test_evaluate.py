@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from helpers import draw_ids
 
+from semseg.backend.predictor import predictor
 from semseg.errors import SemsegError
-from semseg.evaluate import evaluate_split
-from semseg.metrics import confusion_matrix
-from semseg.palettes import Palette
-from semseg.predict import Segmenter, confidence_of_logits, ids_of_logits, predict_ids, predictor, with_flips
+from semseg.evaluation.evaluate import evaluate_split
+from semseg.inference.segmenter import Segmenter, confidence_of_logits, ids_of_logits, predict_ids, with_flips
+from semseg.labels.palettes import Palette
+from semseg.metrics.confusion import confusion_matrix
 from semseg.segmentation_model import Unet
 
 

@@ -10,16 +10,17 @@ import pytest
 from helpers import make_folder, make_pairs, save_pair
 from PIL import Image
 
+from semseg.backend.predictor import predictor
 from semseg.cli import commands, main
 from semseg.cli.runs import open_run
 from semseg.cli.splits import splits_of, write_splits
-from semseg.config import RunConfig
 from semseg.data import open_dataset
 from semseg.errors import SemsegError
-from semseg.metrics import confusion_matrix, scores
-from semseg.predict import predict_ids, predictor
+from semseg.images.reading import read_image
+from semseg.inference.segmenter import predict_ids
+from semseg.metrics.confusion import confusion_matrix, scores
+from semseg.runs.config import RunConfig
 from semseg.segmentation_model import Unet
-from semseg.utils_func import read_image
 
 SMALL = ["--image-size", "32", "--filters", "4", "--batch-size", "4", "--learning-rate", "0.01", "--epochs", "1"]
 WRITTEN = {

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, draw_pair, make_folder, make_pairs
 
-from semseg import export
 from semseg.cli import commands
 from semseg.cli.opening import open_segmenter
-from semseg.config import RunConfig
 from semseg.data import open_dataset
 from semseg.errors import ModelFileError
-from semseg.exported import RUNTIMES, Description, as_logits, files_of, open_exported
-from semseg.gate import Agreement
-from semseg.palettes import Palette
-from semseg.predict import ids_of_logits
+from semseg.export import formats as export
+from semseg.export.gate import Agreement
+from semseg.images.reading import read_mask
+from semseg.inference.exported import RUNTIMES, Description, as_logits, files_of, open_exported
+from semseg.inference.segmenter import ids_of_logits
+from semseg.labels.palettes import Palette
+from semseg.runs.config import RunConfig
 from semseg.segmentation_model import Unet
-from semseg.utils_func import read_mask
 
 BACKEND = keras.backend.backend()
 SIZE = 16

@@ -8,8 +8,8 @@ from keras import layers, ops
 from twins import assert_alike, assert_close, fill, only, photos_of, predicted, train, twin_of
 
 from semseg.architectures import ARCHITECTURES
+from semseg.backend.fast_model import FastModel
 from semseg.errors import SemsegError
-from semseg.fast_model import FastModel
 from semseg.segmentation_model import Unet, bottleneck, down_block, up_block
 
 BACKEND = keras.backend.backend()

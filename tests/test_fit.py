@@ -14,8 +14,9 @@ from semseg import IGNORE
 from semseg.data.base import spread
 from semseg.data.demo import draw_scene
 from semseg.data.fit import TURNS, better_turn, duplicates, fingerprint, judge_misfits, misfit
-from semseg.palettes import cityscapes_palette
-from semseg.utils_func import bin_image, load_images
+from semseg.images.reading import load_images
+from semseg.labels.palettes import cityscapes_palette
+from semseg.labels.quantising import bin_image
 
 pytestmark = pytest.mark.plain
 

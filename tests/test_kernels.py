@@ -4,8 +4,8 @@ import pytest
 from keras import layers, ops
 from twins import assert_alike, fill, photos_of, twin_of
 
-from semseg.fast_model import FastModel
-from semseg.kernels import ADAMW, kernel_of, softmax_statistics
+from semseg.backend.fast_model import FastModel
+from semseg.backend.kernels import ADAMW, kernel_of, softmax_statistics
 
 BACKEND = keras.backend.backend()
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="a kernel that only torch has")

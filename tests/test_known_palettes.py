@@ -2,8 +2,8 @@
 
 import pytest
 
-from semseg import known_palettes
-from semseg.known_palettes import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
+from semseg.labels import known_palettes
+from semseg.labels.known_palettes import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
 
 pytestmark = pytest.mark.plain
 

@@ -4,18 +4,10 @@ from keras import ops
 from sklearn import metrics as sk
 
 from semseg.errors import SemsegError
-from semseg.metrics import (
-    PER_CLASS_SCORES,
-    ConfusionMatrix,
-    bootstrap_intervals,
-    calibration_bins,
-    class_counts,
-    class_ids,
-    confusion_matrix,
-    expected_calibration_error,
-    merge_classes,
-    scores,
-)
+from semseg.metrics.bootstrap import bootstrap_intervals
+from semseg.metrics.calibration import calibration_bins, expected_calibration_error
+from semseg.metrics.confusion import PER_CLASS_SCORES, class_counts, confusion_matrix, merge_classes, scores
+from semseg.metrics.keras_metric import ConfusionMatrix, class_ids
 
 
 def random_ids(seed=0, classes=6, size=5000):

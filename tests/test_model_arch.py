@@ -7,9 +7,9 @@ from keras import layers
 from PIL import Image
 from test_model_graph import unet
 
-from semseg import model_arch
-from semseg.model_arch import get_model_arch
-from semseg.model_graph import read_architecture
+from semseg.architectures import drawing as model_arch
+from semseg.architectures.drawing import get_model_arch
+from semseg.architectures.graph import read_architecture
 
 
 def classifier():

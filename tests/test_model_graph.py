@@ -8,7 +8,7 @@ import pytest
 from helpers import REPOSITORY
 from keras import layers
 
-from semseg.model_graph import read_architecture
+from semseg.architectures.graph import read_architecture
 from semseg.segmentation_model import down_block, up_block
 
 
@@ -253,5 +253,5 @@ def test_channels_first_are_refused():
 
 
 def test_the_modules_load_neither_keras_nor_matplotlib():
-    code = "import sys, semseg.model_arch; sys.exit(bool({'keras', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, semseg.architectures.drawing; sys.exit(bool({'keras', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

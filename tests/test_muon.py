@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 from keras.optimizers.schedules import CosineDecay
 
-from semseg.muon import POLYNOMIALS, STEP, Muon, is_between_features, orthogonal
+from semseg.training.muon import POLYNOMIALS, STEP, Muon, is_between_features, orthogonal
 
 RNG = np.random.default_rng(0)
 

@@ -8,8 +8,9 @@ from helpers import draw_ids, draw_pair
 from PIL import Image
 
 from semseg.errors import DataError, SemsegError
-from semseg.known_palettes import CAMVID_11, VOC
-from semseg.palettes import (
+from semseg.images.reading import load_images
+from semseg.labels.known_palettes import CAMVID_11, VOC
+from semseg.labels.palettes import (
     Label,
     Palette,
     cityscapes_palette,
@@ -18,7 +19,7 @@ from semseg.palettes import (
     palette_of_folder,
     palette_of_values,
 )
-from semseg.utils_func import bin_image, load_images
+from semseg.labels.quantising import bin_image
 
 pytestmark = pytest.mark.plain
 

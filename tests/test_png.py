@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semseg.png import PngWriter
+from semseg.images.png_writer import PngWriter
 
 pytestmark = pytest.mark.plain
 

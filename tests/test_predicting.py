@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semseg import predict_files, utils_func
 from semseg.cli import commands
-from semseg.palettes import Label, Palette
-from semseg.png import PngWriter
+from semseg.images import reading as utils_func
+from semseg.images.png_writer import PngWriter
+from semseg.inference import files as predict_files
+from semseg.labels.palettes import Label, Palette
 
 COLORS = np.uint8([(200, 40, 30), (20, 210, 40), (30, 60, 220)])
 VALUES = (7, 300, 12)

@@ -7,10 +7,10 @@ import pytest
 from helpers import REPOSITORY, draw_pair, make_pairs
 from PIL import Image
 
-from semseg.config import RunConfig
-from semseg.export import FORMATS, export_model
-from semseg.exported import Description
-from semseg.palettes import cityscapes_palette
+from semseg.export.formats import FORMATS, export_model
+from semseg.inference.exported import Description
+from semseg.labels.palettes import cityscapes_palette
+from semseg.runs.config import RunConfig
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -63,7 +63,7 @@ def test_there_are_blocks_and_the_two_commands_stand_first():
 
 
 def test_the_table_of_flags_names_every_flag_with_its_default():
-    from semseg.config import RunConfig
+    from semseg.runs.config import RunConfig
 
     defaults = RunConfig()
     for name in RunConfig.__dataclass_fields__:
@@ -77,7 +77,7 @@ def test_the_table_of_flags_names_every_flag_with_its_default():
 @pytest.mark.plain
 def test_the_table_of_networks_names_every_network_with_what_it_costs():
     from semseg.architectures import ARCHITECTURES, build_model
-    from semseg.cost import count_flops
+    from semseg.architectures.cost import count_flops
 
     for name in ARCHITECTURES:
         options = {"encoder_weights": "none"} if name == "encoder_unet" else {}

@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-from semseg.config import RunConfig
-from semseg.recipe import Recipe, prepare, suited_batch_size
+from semseg.runs.config import RunConfig
 from semseg.segmentation_model import Unet
+from semseg.training.recipe import Recipe, prepare, suited_batch_size
 
 SIZES = [(20, 4), (659, 4), (20_000, 8)]  # photos, batch size
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from semseg.data.demo import draw_scene
 from semseg.errors import SemsegError
-from semseg.palettes import cityscapes_palette
-from semseg.repair import repair_mask
-from semseg.utils_func import quantise
+from semseg.labels.palettes import cityscapes_palette
+from semseg.labels.quantising import quantise
+from semseg.labels.repair import repair_mask
 
 pytestmark = pytest.mark.plain
 

@@ -8,12 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from semseg.palettes import cityscapes_palette
+from semseg.images.reading import read_image
+from semseg.labels.painting import overlay, paint, paint_errors
+from semseg.labels.palettes import cityscapes_palette
 from semseg.report import (
     get_acc,
-    overlay,
-    paint,
-    paint_errors,
     save_batch,
     save_confusion_matrix,
     save_learning_curves,
@@ -24,7 +23,6 @@ from semseg.report import (
     save_side_by_side,
     show_predictions,
 )
-from semseg.utils_func import read_image
 
 pytestmark = pytest.mark.plain
 

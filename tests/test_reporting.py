@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semseg.album import Album, write_album
 from semseg.cli import commands
-from semseg.config import RunConfig, to_flags
-from semseg.palettes import Palette
+from semseg.evaluation.album import Album
+from semseg.labels.palettes import Palette
 from semseg.report.charts import Line, line_chart
+from semseg.runs.config import RunConfig, to_flags
+from semseg.runs.pictures import write_pictures
 
 pytestmark = pytest.mark.plain
 
@@ -54,7 +55,7 @@ def make_run(folder, *, model="unet", iou=0.4321, prediction=1, name="sky", olde
     if not older:
         (folder / "per_class.csv").write_text(f"class,truth_share\n{name},0.75\nroad,0.25\n")
         (folder / "confusion_matrix.csv").write_text(f"truth,as {name},as road\n{name},30,10\nroad,0,0\n")
-        write_album(folder / "report", draw_pictures(prediction), palette)
+        write_pictures(folder / "report", draw_pictures(prediction), palette)
     return folder
 
 

@@ -22,9 +22,9 @@ from helpers import draw_pair, make_pairs
 from PIL import Image
 
 from semseg.cli import commands, serving
-from semseg.config import RunConfig
-from semseg.palettes import Palette
-from semseg.predict import Segmenter
+from semseg.inference.segmenter import Segmenter
+from semseg.labels.palettes import Palette
+from semseg.runs.config import RunConfig
 from semseg.serve import app as serve_app
 from semseg.serve import decoding, guarding
 from semseg.serve.app import WAITING, make_app

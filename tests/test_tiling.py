@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from semseg.errors import SemsegError
-from semseg.predict import probabilities_of_logits
-from semseg.tiling import enlarged, tile_count, tiled_logits, with_scales
+from semseg.inference.segmenter import probabilities_of_logits
+from semseg.inference.tiling import enlarged, tile_count, tiled_logits, with_scales
 
 pytestmark = pytest.mark.plain
 REACH = 11  # pixels that the network below looks to each side, and beyond the photo it sees zeros

@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 from helpers import make_pairs
 
-from semseg import train as train_room
 from semseg.architectures import build_model
-from semseg.config import RunConfig
 from semseg.data import open_dataset
 from semseg.data.batches import Batches
 from semseg.data.cache import Cache
 from semseg.data.check import Findings, check_dataset
 from semseg.errors import DataError, NonFiniteLossError, ResourceError, SemsegError
+from semseg.inference.segmenter import ids_of_logits
 from semseg.losses import SegmentationLoss, effective_number_weights, inverse_frequency_weights
-from semseg.metrics import confusion_matrix, scores
-from semseg.predict import ids_of_logits
-from semseg.recipe import Recipe, prepare
+from semseg.metrics.confusion import confusion_matrix, scores
+from semseg.runs.config import RunConfig
 from semseg.segmentation_model import Unet
-from semseg.train import (
+from semseg.training import loop as train_room
+from semseg.training.loop import (
     KeepBest,
     TrainingModel,
     check_memory,
@@ -31,6 +30,7 @@ from semseg.train import (
     make_loss,
     train_model,
 )
+from semseg.training.recipe import Recipe, prepare
 
 CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1)
 DEPTH = 2  # of the networks: compilers take their time for each layer

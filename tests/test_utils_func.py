@@ -9,20 +9,11 @@ from helpers import draw_ids, draw_pair, save_pair
 from PIL import Image
 
 from semseg.errors import DataError, SemsegError
-from semseg.known_palettes import CITYSCAPES
-from semseg.palettes import Label, Palette, cityscapes_palette
-from semseg.utils_func import (
-    bin_image,
-    get_segmentation_arr,
-    give_color_to_seg_img,
-    load_images,
-    quantise,
-    read_image,
-    read_mask,
-    read_photo,
-    resize_mask,
-    resize_photo,
-)
+from semseg.images.reading import load_images, read_image, read_mask, read_photo
+from semseg.images.resizing import resize_mask, resize_photo
+from semseg.labels.known_palettes import CITYSCAPES
+from semseg.labels.palettes import Label, Palette, cityscapes_palette
+from semseg.labels.quantising import bin_image, get_segmentation_arr, give_color_to_seg_img, quantise
 
 pytestmark = pytest.mark.plain
 

@@ -18,8 +18,8 @@ from semseg.cli.predicting import predict
 from semseg.cli.reporting import REPORT_FILE, SEVERAL, report
 from semseg.cli.serving import serve
 from semseg.cli.training import train
-from semseg.config import RunConfig
 from semseg.errors import ResourceError, RunFolderError, SemsegError
+from semseg.runs.config import RunConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:

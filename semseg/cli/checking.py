@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from semseg.cli.console import say, say_about, write_json
 from semseg.cli.opening import classes_json, look_at_data, open_data, say_what_was_found
 from semseg.cli.output import check_output
-from semseg.config import RunConfig
 from semseg.errors import DataError
 from semseg.files import archive
+from semseg.runs.config import RunConfig
 
 if TYPE_CHECKING:
     from semseg.data.base import Dataset

@@ -21,14 +21,14 @@ from semseg.cli.opening import choose_backend, model_path, open_data, open_model
 from semseg.cli.output import check_output
 from semseg.cli.splits import photo_name
 from semseg.cli.training import new_model
-from semseg.config import RunConfig, to_flags
 from semseg.errors import NonFiniteLossError, ResourceError, RunFolderError, SemsegError
 from semseg.files import archive, replacing
+from semseg.runs.config import RunConfig, to_flags
 
 if TYPE_CHECKING:  # rooms that load Keras or SciPy are imported where a command needs them
     import keras
 
-    from semseg.compare import Network, Run
+    from semseg.comparison.statistics import Network, Run
 
 PICTURES = ("curves.png", "quality_cost.png", "side_by_side.png")
 COMPARISON_FILES = ("comparison.json", "comparison.csv", "comparison.md", *PICTURES)
@@ -46,7 +46,7 @@ def compare(arguments: argparse.Namespace) -> None:
     output = Path(arguments.output)
     check_output(output)
 
-    from semseg.compare import group_runs, read_run, summarise
+    from semseg.comparison.statistics import group_runs, read_run, summarise
 
     runs, failed = [read_run(run) for run in arguments.runs], []
     if not runs:
@@ -110,7 +110,7 @@ def _train_all(arguments: argparse.Namespace, backend: str, output: Path) -> tup
 
 def _run_all(plan: Sequence[RunConfig]) -> tuple[list["Run"], list[SemsegError]]:
     """Trains what is not finished yet; one that diverges or finds no memory does not keep the others from it."""
-    from semseg.compare import check_same_data, read_run
+    from semseg.comparison.statistics import check_same_data, read_run
 
     runs, failed = [], []
     finished = [_is_finished(config) for config in plan]
@@ -173,7 +173,7 @@ def _is_finished(config: RunConfig) -> bool:
     Raises:
         RunFolderError: A run with other settings lies there.
     """
-    from semseg.compare import missing_files
+    from semseg.comparison.statistics import missing_files
 
     folder = Path(config.output)
     if missing_files(folder):
@@ -302,11 +302,11 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
     """The time that the steps of one epoch and its validation take, measured in turns on random photos."""
     import numpy as np
 
-    from semseg.cost import interleaved_medians
-    from semseg.distribute import keras_compiles, usable_precision
-    from semseg.muon import Muon
-    from semseg.recipe import suited_batch_size
-    from semseg.train import training_model
+    from semseg.architectures.cost import interleaved_medians
+    from semseg.backend.devices import keras_compiles, usable_precision
+    from semseg.training.loop import training_model
+    from semseg.training.muon import Muon
+    from semseg.training.recipe import suited_batch_size
 
     dataset = open_data(config, demo=True)
     batch_size, _ = suited_batch_size(config, len(dataset.splits["train"]))
@@ -341,7 +341,7 @@ def _open_models(networks: Sequence["Network"]) -> dict[str, "keras.Model"]:
 
 def _costs(networks: Sequence["Network"], models: Mapping[str, "keras.Model"]) -> dict[str, dict[str, float | None]]:
     """Of each network; of one that could not be opened, what its run noted."""
-    from semseg.cost import count_flops, count_parameters, time_per_image
+    from semseg.architectures.cost import count_flops, count_parameters, time_per_image
 
     costs = {
         network.name: {"parameters": network.runs[0].noted.get("parameters"), "gflops": None, "milliseconds": None}
@@ -361,7 +361,7 @@ def _how(networks: Sequence["Network"], models: Mapping[str, "keras.Model"]) -> 
     """What the tables do not say of the measurement."""
     import keras
 
-    from semseg.distribute import device_name
+    from semseg.backend.devices import device_name
 
     sizes = sorted({size_text(model.input_shape[1:3]) for model in models.values()})
     metrics = networks[0].runs[0].metrics
@@ -400,7 +400,7 @@ def _write_all(output: Path, networks: Sequence["Network"], models: Mapping[str,
 
 
 def _write(output: Path, summary: dict, how: list[str]) -> None:
-    from semseg.compare import to_csv_rows, to_markdown
+    from semseg.comparison.statistics import to_csv_rows, to_markdown
 
     write_json(output / "comparison.json", {**summary, "how": how})
     with replacing(output / "comparison.md") as temporary:
@@ -429,8 +429,9 @@ def _draw(output: Path, networks: Sequence["Network"], summary: dict) -> None:
 
 def _draw_side_by_side(output: Path, networks: Sequence["Network"], models: Mapping[str, "keras.Model"]) -> None:
     """Photos spread evenly over the split, by each network's first seed."""
+    from semseg.backend.predictor import predictor
     from semseg.data.base import spread
-    from semseg.predict import predict_ids, predictor
+    from semseg.inference.segmenter import predict_ids
     from semseg.report import save_side_by_side
 
     if not models:
@@ -458,7 +459,7 @@ def _draw_side_by_side(output: Path, networks: Sequence["Network"], models: Mapp
 
 def _say(summary: dict) -> None:
     """Prints the table, at most 110 columns wide, and the verdicts on the first network."""
-    from semseg.compare import table
+    from semseg.comparison.statistics import table
 
     rows = table(summary)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

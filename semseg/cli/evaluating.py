@@ -15,16 +15,17 @@ from semseg.cli.opening import choose_backend, look_at_data, model_path, open_se
 from semseg.cli.output import check_output
 from semseg.cli.runs import Run, configuration_for, open_as_run
 from semseg.cli.splits import NEW, split_note
-from semseg.config import RunConfig
 from semseg.errors import ModelFileError, RunFolderError
 from semseg.files import archive
+from semseg.runs.config import RunConfig
 
 if TYPE_CHECKING:  # rooms that load Keras or OpenCV are imported where a command needs them
+    from semseg.backend import PredictBatch
     from semseg.data.base import Dataset
     from semseg.data.check import Findings
-    from semseg.evaluate import Evaluation
-    from semseg.palettes import Palette
-    from semseg.predict import PredictBatch, Segmenter
+    from semseg.evaluation.evaluate import Evaluation
+    from semseg.inference.segmenter import Segmenter
+    from semseg.labels.palettes import Palette
 
 EVALUATION_FILES = (*JUDGED_FILES, CITYSCAPES_FILE, "worst.png", "best.png", "reliability.png")
 SHOWN = 6
@@ -61,9 +62,9 @@ def _judge(
     split: str,
     facts: dict[str, str | None],
 ) -> None:
-    from semseg.distribute import device_name
-    from semseg.exported import runtime_of
-    from semseg.predict import with_flips
+    from semseg.backend.devices import device_name
+    from semseg.inference.exported import runtime_of
+    from semseg.inference.segmenter import with_flips
 
     flips, runtime = facts["flips"], runtime_of(Path(facts["model"]))
     if flips:
@@ -110,7 +111,7 @@ def _check_ignored(path: Path, findings: "Findings", dataset: "Dataset") -> None
 
 def _split(config: RunConfig, dataset: "Dataset", run: Run) -> tuple[str, str]:
     """The split to judge, and what its photos have to do with the model; photos that are new otherwise stay out."""
-    from semseg.evaluate import ALL, samples_of
+    from semseg.evaluation.evaluate import ALL, samples_of
 
     split = config.test_split or next((name for name in ("test", "val") if name in dataset.splits), ALL)
     note = split_note(samples_of(dataset, split), dataset.root, run.known)
@@ -128,7 +129,7 @@ def _draw(
     image_size: tuple[int, int],
 ) -> None:
     """The worst and the best photos, and the reliability diagram."""
-    from semseg.predict import predict_ids
+    from semseg.inference.segmenter import predict_ids
     from semseg.report import save_ranked, save_reliability
 
     ranked = evaluation.ranked

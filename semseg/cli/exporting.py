@@ -22,9 +22,9 @@ if TYPE_CHECKING:  # rooms that load Keras or OpenCV are imported where a comman
     import numpy as np
 
     from semseg.data.base import Dataset, Sample
-    from semseg.exported import Description
-    from semseg.gate import Agreement
-    from semseg.palettes import Palette
+    from semseg.export.gate import Agreement
+    from semseg.inference.exported import Description
+    from semseg.labels.palettes import Palette
 
 COMPARED, CALIBRATED, DRAWN = 32, 64, 8  # photos
 
@@ -49,7 +49,7 @@ class _Photos:
 def export(arguments: argparse.Namespace) -> None:
     """Writes a model in another format as the flags say; the file appears once it has passed."""
     backend = choose_backend(arguments.backend)
-    from semseg.distribute import leave_tensorflow_out
+    from semseg.backend.devices import leave_tensorflow_out
 
     if backend == "torch":
         leave_tensorflow_out()
@@ -75,8 +75,8 @@ def export(arguments: argparse.Namespace) -> None:
 
 def _plan(path: Path, arguments: argparse.Namespace) -> tuple[Path, "Description", "keras.Model", "Palette"]:
     """Where the file goes and what it is to be, with all that can be refused before anything is written."""
-    from semseg.export import FORMATS, check_format
-    from semseg.exported import Description, runtime_of
+    from semseg.export.formats import FORMATS, check_format
+    from semseg.inference.exported import Description, runtime_of
 
     if runtime_of(path):
         raise ModelFileError(f"{path}: is an exported file; give the .keras file that it came from")
@@ -153,11 +153,11 @@ def _write_and_compare(
 ) -> "Agreement":
     import numpy as np
 
-    from semseg.export import export_model
-    from semseg.exported import DESCRIPTIONS
-    from semseg.gate import compare_files
-    from semseg.predict import predictor
-    from semseg.utils_func import resize_photo
+    from semseg.backend.predictor import predictor
+    from semseg.export.formats import export_model
+    from semseg.export.gate import compare_files
+    from semseg.images.resizing import resize_photo
+    from semseg.inference.exported import DESCRIPTIONS
 
     size = description.image_size
     calibrating = [resize_photo(photo, size) for photo in photos.calibrating]
@@ -191,7 +191,7 @@ def _say_table(agreement: "Agreement", description: "Description", source: str) 
 
 def _describe(target: Path, path: Path, description: "Description", palette: "Palette", agreement: "Agreement") -> None:
     """Adds the file to export.json beside it, and the classes where they are not described there."""
-    from semseg.exported import DESCRIPTIONS
+    from semseg.inference.exported import DESCRIPTIONS
 
     beside, entries = target.with_name(DESCRIPTIONS), {}
     with suppress(OSError, ValueError, TypeError):

@@ -12,8 +12,8 @@ from semseg.files import replacing
 
 if TYPE_CHECKING:  # rooms that load OpenCV or Keras are imported where a command needs them
     from semseg.data.base import Dataset
-    from semseg.evaluate import Evaluation, OnImage
-    from semseg.predict import Segmenter
+    from semseg.evaluation.evaluate import Evaluation, OnImage
+    from semseg.inference.segmenter import Segmenter
 
 MATRIX_FILE = "confusion_matrix.csv"
 JUDGED_FILES = ("metrics.json", "per_class.csv", "per_image.csv", MATRIX_FILE, "confusion_matrix.png")
@@ -33,7 +33,7 @@ def judge(
 
     `on_image` is passed on to `evaluate_split`.
     """
-    from semseg.evaluate import evaluate_split
+    from semseg.evaluation.evaluate import evaluate_split
     from semseg.report import save_confusion_matrix
 
     with Progress(f"evaluating {split}") as progress:
@@ -47,21 +47,21 @@ def judge(
     _write_csv(output / MATRIX_FILE, _matrix_rows(evaluation, dataset))
     save_confusion_matrix(evaluation.matrix, dataset.palette.names, output / "confusion_matrix.png")
     if _has_cityscapes_classes(dataset):
-        from semseg.cityscapes_scores import cityscapes_results
+        from semseg.metrics.cityscapes import cityscapes_results
 
         write_json(output / CITYSCAPES_FILE, cityscapes_results(evaluation.matrix, dataset.palette.names))
     return evaluation
 
 
 def _has_cityscapes_classes(dataset: "Dataset") -> bool:
-    from semseg.palettes import cityscapes_palette
+    from semseg.labels.palettes import cityscapes_palette
 
     return tuple(dataset.palette.names) == tuple(cityscapes_palette().names)
 
 
 def _metrics(evaluation: "Evaluation", dataset: "Dataset") -> dict[str, Any]:
     """Plain values; a score that does not exist becomes null."""
-    from semseg.evaluate import CLASS_SCORES
+    from semseg.evaluation.evaluate import CLASS_SCORES
 
     found = evaluation.scores
     distances = sorted(image.distance for image in evaluation.images)
@@ -79,7 +79,7 @@ def _metrics(evaluation: "Evaluation", dataset: "Dataset") -> dict[str, Any]:
 
 
 def _class_rows(evaluation: "Evaluation", dataset: "Dataset") -> Iterable[dict[str, Any]]:
-    from semseg.evaluate import CLASS_SCORES
+    from semseg.evaluation.evaluate import CLASS_SCORES
 
     pixels = evaluation.matrix.sum(axis=1)
     for i, name in enumerate(dataset.palette.names):
@@ -118,7 +118,7 @@ def _write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def say_scores(evaluation: "Evaluation", names: Sequence[str], headline: str) -> None:
     """Prints the scores of every class, their means, and the headline scores with their intervals."""
-    from semseg.metrics import PER_CLASS_SCORES
+    from semseg.metrics.confusion import PER_CLASS_SCORES
 
     found, intervals = evaluation.scores, evaluation.intervals
     totals = evaluation.matrix.sum(axis=1)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semseg.cli.console import Progress, percent, say_about, size_text
-from semseg.config import RunConfig
 from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line
+from semseg.runs.config import RunConfig
 
 if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs them
     import keras
@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs t
     from semseg.data.base import Dataset
     from semseg.data.cache import Cache
     from semseg.data.check import Findings
-    from semseg.palettes import Palette
-    from semseg.predict import Segmenter
+    from semseg.inference.segmenter import Segmenter
+    from semseg.labels.palettes import Palette
 
 BACKENDS = ("torch", "tensorflow", "jax")
 _PIXELS_AT_ONCE = 1 << 18  # twice as many are slower on a CPU by a fifth, and take memory
@@ -82,7 +82,7 @@ def _cache_folder(config: RunConfig) -> Path:
 
 def _read_classes(path: Path) -> "Palette":
     """The palette in a classes.json."""
-    from semseg.palettes import Palette
+    from semseg.labels.palettes import Palette
 
     try:
         return Palette.from_dict(json.loads(path.read_text(encoding="utf-8")), source="file")
@@ -100,7 +100,7 @@ def model_path(path: Path) -> Path:
     Raises:
         RunFolderError: Nothing is there.
     """
-    from semseg.exported import runtime_of
+    from semseg.inference.exported import runtime_of
 
     if path.is_dir() and not runtime_of(path):
         models = sorted(path.glob("*_model.keras"))
@@ -123,7 +123,7 @@ def open_model(path: Path, gives: str = "logits") -> "keras.Model":
     Raises:
         ModelFileError: The file is no model from photos to logits of the same size, or could do harm.
     """
-    from semseg.model_file import check_model_file, weights_limited
+    from semseg.inference.model_file import check_model_file, weights_limited
 
     weights = check_model_file(path)
     import keras
@@ -172,7 +172,7 @@ def open_segmenter(
         ModelFileError: The file is no model from photos to logits of the same size, has other classes than the
             classes.json beside it, or could do harm.
     """
-    from semseg.exported import open_exported, runtime_of
+    from semseg.inference.exported import open_exported, runtime_of
 
     path = model_path(path)
     if runtime_of(path):
@@ -185,9 +185,10 @@ def open_segmenter(
 
 
 def _keras_segmenter(path: Path, image_size: tuple[int, int] | None, batch_size: int | None) -> "Segmenter":
-    from semseg.exported import as_logits, described_beside
-    from semseg.palettes import Palette
-    from semseg.predict import Segmenter, predictor
+    from semseg.backend.predictor import predictor
+    from semseg.inference.exported import as_logits, described_beside
+    from semseg.inference.segmenter import Segmenter
+    from semseg.labels.palettes import Palette
 
     described = described_beside(path)
     gives = described.gives if described else "logits"
@@ -216,7 +217,7 @@ def palette_beside(path: Path, num_classes: int) -> "Palette":
     Raises:
         ModelFileError: It describes another number of classes.
     """
-    from semseg.palettes import Palette
+    from semseg.labels.palettes import Palette
 
     described = path.parent / "classes.json"
     palette = _read_classes(described) if described.is_file() else Palette.numbered(num_classes)
@@ -258,7 +259,7 @@ def final_split(config: RunConfig, dataset: "Dataset") -> str:
     Raises:
         SemsegError: There is no such split.
     """
-    from semseg.evaluate import samples_of
+    from semseg.evaluation.evaluate import samples_of
 
     split = config.test_split or ("test" if "test" in dataset.splits else "val")
     samples_of(dataset, split)

@@ -24,10 +24,10 @@ from semseg.files import remove_older, replacing
 if TYPE_CHECKING:  # rooms that load Keras or OpenCV are imported where a command needs them
     import numpy as np
 
-    from semseg.palettes import Palette
-    from semseg.predict import Segmenter
-    from semseg.predict_files import Job, Result
-    from semseg.video import Frame, Video
+    from semseg.inference.files import Job, Result
+    from semseg.inference.segmenter import Segmenter
+    from semseg.inference.video import Frame, Video
+    from semseg.labels.palettes import Palette
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
 _UNFINISHED = 60  # seconds without a change, after which a file is nobody's work any more
@@ -37,7 +37,7 @@ _PHOTO_COLUMNS, _FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "second
 def predict(arguments: argparse.Namespace) -> None:
     """Predicts what the flags name, and writes it to the output folder."""
     choose_backend(arguments.backend)
-    from semseg.distribute import leave_tensorflow_out
+    from semseg.backend.devices import leave_tensorflow_out
 
     _check_flags(arguments)
     output = Path(arguments.output)
@@ -63,7 +63,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def _video(arguments: argparse.Namespace) -> tuple[Path | int, "Video | None"]:
     """What is named, a path or a camera's number, and its frames if it has some."""
-    from semseg.video import SUFFIXES, Video
+    from semseg.inference.video import SUFFIXES, Video
 
     what = arguments.what
     path = Path(what)
@@ -91,8 +91,8 @@ def _photos(what: str, output: Path) -> dict[str, Path]:
     Raises:
         DataError: There are none.
     """
-    from semseg.data.base import list_images
-    from semseg.predict_files import KINDS
+    from semseg.images.reading import list_images
+    from semseg.inference.files import KINDS
 
     place = Path(what)
     if place.is_dir():
@@ -119,7 +119,7 @@ def _fixed_part(pattern: Path) -> Path:
 
 def _kinds(arguments: argparse.Namespace, palette: "Palette") -> list[str]:
     """The kinds of files that are wanted."""
-    from semseg.predict_files import mask_values
+    from semseg.inference.files import mask_values
 
     if arguments.values:
         mask_values(palette)
@@ -135,8 +135,8 @@ def _kinds(arguments: argparse.Namespace, palette: "Palette") -> list[str]:
 
 def _with_views(segmenter: "Segmenter", arguments: argparse.Namespace) -> "Segmenter":
     """The network that also sees photos mirrored and at other scales, where that is asked for."""
-    from semseg.predict import with_flips
-    from semseg.tiling import with_scales
+    from semseg.inference.segmenter import with_flips
+    from semseg.inference.tiling import with_scales
 
     predict_batch = segmenter.predict_batch
     if arguments.flips:
@@ -169,7 +169,7 @@ def _settings(arguments: argparse.Namespace, path: Path, segmenter: "Segmenter",
 
 def _digest(path: Path) -> str:
     """SHA-256 of all that a model's file consists of."""
-    from semseg.exported import files_of
+    from semseg.inference.exported import files_of
 
     digest = hashlib.sha256()
     for file in files_of(path):
@@ -183,7 +183,7 @@ def _go_on(output: Path, settings: dict[str, Any]) -> None:
     Raises:
         RunFolderError: It holds something else.
     """
-    from semseg.predict_files import KINDS
+    from semseg.inference.files import KINDS
 
     file = output / SETTINGS_FILE
     if file.exists():
@@ -257,7 +257,7 @@ def _any_name(cell: Any) -> str:
 def _predict_photos(
     segmenter: "Segmenter", photos: dict[str, Path], output: Path, kinds: list[str], arguments: argparse.Namespace
 ) -> None:
-    from semseg.distribute import device_name
+    from semseg.backend.devices import device_name
 
     jobs = _jobs(photos, output, kinds)
     table = _Table(output / SHARES_FILE, _PHOTO_COLUMNS, segmenter.palette.names)
@@ -283,7 +283,7 @@ def _predict_photos(
 
 def _jobs(photos: dict[str, Path], output: Path, kinds: list[str]) -> dict[str, "Job"]:
     """What to do for each photo; files go by its name without the suffix, unless another's would be the same."""
-    from semseg.predict_files import KINDS, Job
+    from semseg.inference.files import KINDS, Job
 
     times = Counter(_stem(name).lower() for name in photos)
     stems = {name: name if times[_stem(name).lower()] > 1 else _stem(name) for name in photos}
@@ -311,7 +311,7 @@ def _run(
     segmenter: "Segmenter", jobs: dict[str, "Job"], table: _Table, arguments: argparse.Namespace
 ) -> tuple[int, float]:
     """Predicts; returns how many photos were skipped, and the seconds."""
-    from semseg.predict_files import predict_files
+    from semseg.inference.files import predict_files
 
     start, skipped = time.monotonic(), 0
     results = predict_files(segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers)
@@ -357,8 +357,8 @@ def _shares_text(table: _Table, palette: "Palette") -> str:
 def _predict_frames(
     segmenter: "Segmenter", video: "Video", source: Path | int, output: Path, kinds: list[str], *, workers: int
 ) -> None:
-    from semseg.predict_files import KINDS
-    from semseg.video import predict_video
+    from semseg.inference.files import KINDS
+    from semseg.inference.video import predict_video
 
     shares, name = output / SHARES_FILE, f"camera {source}" if video.live else source.stem
     if shares.exists() and video.live:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from semseg.cli.console import percent, say_about, size_text
 from semseg.cli.judging import MATRIX_FILE
 from semseg.cli.output import check_output
-from semseg.config import RunConfig, to_flags
 from semseg.errors import RunFolderError, SemsegError
+from semseg.runs.config import RunConfig, to_flags
 
 if TYPE_CHECKING:  # rooms that load OpenCV, matplotlib or SciPy are imported where a command needs them
     import numpy as np
 
-    from semseg.compare import Run
-    from semseg.palettes import Palette
+    from semseg.comparison.statistics import Run
+    from semseg.labels.palettes import Palette
     from semseg.report import RunFacts
 
 REPORT_FILE = "report.html"
@@ -84,13 +84,13 @@ def _short_names(folders: list[Path]) -> list[str]:
 
 def _facts(folder: Path, name: str) -> "RunFacts":
     """All that a page says about a run."""
-    from semseg.album import read_album
-    from semseg.compare import read_run
+    from semseg.comparison.statistics import read_run
     from semseg.report import RunFacts
+    from semseg.runs.pictures import read_pictures
 
     run = read_run(folder, with_model=False)
     try:
-        palette, pictures = _palette(folder), read_album(folder / ALBUM)
+        palette, pictures = _palette(folder), read_pictures(folder / ALBUM)
         matrix = _matrix(folder, palette.num_classes)
         return RunFacts(
             name=name or f"{run.config.model} on {Path(run.config.data).name or run.config.data}",
@@ -116,7 +116,7 @@ def _facts(folder: Path, name: str) -> "RunFacts":
 
 
 def _palette(folder: Path) -> "Palette":
-    from semseg.palettes import Palette
+    from semseg.labels.palettes import Palette
 
     return Palette.from_dict(json.loads((folder / "classes.json").read_text(encoding="utf-8")), source="file")
 

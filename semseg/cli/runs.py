@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from semseg import IGNORE
 from semseg.cli.opening import open_data, open_segmenter
 from semseg.cli.splits import SPLITS_FILE, Known, read_splits, restore_splits
-from semseg.config import RunConfig
 from semseg.errors import DataError, ModelFileError, SemsegError
+from semseg.runs.config import RunConfig
 
 if TYPE_CHECKING:  # rooms that load OpenCV are imported where a command needs them
     from semseg.data.base import Dataset
-    from semseg.palettes import Palette
-    from semseg.predict import Segmenter
+    from semseg.inference.segmenter import Segmenter
+    from semseg.labels.palettes import Palette
 
 _FROM_RUN = ("split_seed", "image_size")  # what a run's config.json says of other data, too
 

@@ -17,7 +17,7 @@ from semseg.cli.runs import Run, own_data
 from semseg.errors import SemsegError
 
 if TYPE_CHECKING:  # loads OpenCV
-    from semseg.predict import Segmenter
+    from semseg.inference.segmenter import Segmenter
     from semseg.serve.app import Example
 
 EXAMPLES = 8
@@ -48,7 +48,7 @@ def _check_packages() -> None:
 
 def _app(path: Path, segmenter: "Segmenter") -> Callable:
     """The application around a network; says what it is."""
-    from semseg.distribute import device_name
+    from semseg.backend.devices import device_name
     from semseg.serve.app import make_app
 
     examples, note = _examples(path)

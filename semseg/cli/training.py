@@ -28,22 +28,22 @@ from semseg.cli.opening import (
 from semseg.cli.output import check_output
 from semseg.cli.reporting import ALBUM, EVENTS, REPORT_FILE, write_report
 from semseg.cli.splits import SPLITS_FILE, photo_name, split_note, splits_of, write_splits
-from semseg.config import RunConfig
 from semseg.errors import RunFolderError
 from semseg.files import archive
+from semseg.runs.config import RunConfig
 
 if TYPE_CHECKING:  # rooms that load Keras, matplotlib or OpenCV are imported where a command needs them
     import keras
     import numpy as np
     from tensorboardX import SummaryWriter
 
-    from semseg.album import Picture
     from semseg.data.base import Dataset
     from semseg.data.batches import Batches
     from semseg.data.cache import Cache
     from semseg.data.check import Findings
-    from semseg.evaluate import Evaluation
-    from semseg.palettes import Palette
+    from semseg.evaluation.evaluate import Evaluation
+    from semseg.labels.palettes import Palette
+    from semseg.runs.pictures import Picture
 
 RUN_FILES = (  # beside the model's own file
     *JUDGED_FILES, CITYSCAPES_FILE, "pred_[0-9].png", "acc.png", "train_batch.png", "model_arch.png",
@@ -64,10 +64,10 @@ def train(arguments: argparse.Namespace) -> None:
     import keras
     from tensorboardX import SummaryWriter
 
-    from semseg.distribute import leave_tensorflow_out
-    from semseg.recipe import Recipe, prepare, suited_batch_size
-    from semseg.tensorboard import LogEpochs
-    from semseg.train import make_batches, plain_model, train_model
+    from semseg.backend.devices import leave_tensorflow_out
+    from semseg.training.loop import make_batches, plain_model, train_model
+    from semseg.training.recipe import Recipe, prepare, suited_batch_size
+    from semseg.training.tensorboard import LogEpochs
 
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
@@ -111,7 +111,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 def _with_usable_precision(config: RunConfig) -> RunConfig:
     """The run, in float32 where the device cannot compute in what was asked for."""
-    from semseg.distribute import usable_precision
+    from semseg.backend.devices import usable_precision
 
     precision, why = usable_precision(config.precision)
     if why:
@@ -135,8 +135,8 @@ def _open(config: RunConfig) -> tuple[RunConfig, "Dataset", "keras.Model"]:
     """The run with its batch size, data and network, before the files are read: what does not fit is told at once."""
     import keras
 
-    from semseg.recipe import suited_batch_size
-    from semseg.train import check_memory, make_loss
+    from semseg.training.loop import check_memory, make_loss
+    from semseg.training.recipe import suited_batch_size
 
     dataset = open_data(config, demo=True)
     make_loss(config.loss, dataset)
@@ -150,7 +150,7 @@ def _open(config: RunConfig) -> tuple[RunConfig, "Dataset", "keras.Model"]:
 
 def _look(config: RunConfig, dataset: "Dataset") -> tuple["Findings", "Cache", "np.ndarray | None"]:
     """What is in the files, said aloud, and the weight of each class in the loss."""
-    from semseg.train import idle_class_weights, make_class_weights, make_loss
+    from semseg.training.loop import idle_class_weights, make_class_weights, make_loss
 
     findings, cache = look_at_data(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
@@ -199,7 +199,7 @@ def _write_descriptions(
 ) -> None:
     import keras
 
-    from semseg.distribute import device_name
+    from semseg.backend.devices import device_name
 
     write_json(output / "classes.json", classes_json(dataset, findings))
     write_splits(output / SPLITS_FILE, splits_of(dataset))
@@ -225,8 +225,8 @@ def _write_descriptions(
 
 
 def _say_what_is_trained(config: RunConfig, model: "keras.Model", batches: "Batches", recipe: str) -> None:
-    from semseg.distribute import device_name
-    from semseg.train import augmentation_strength
+    from semseg.backend.devices import device_name
+    from semseg.training.loop import augmentation_strength
 
     size, parameters = size_text(config.image_size), f"{model.count_params():,}"
     say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
@@ -237,7 +237,7 @@ def _say_what_is_trained(config: RunConfig, model: "keras.Model", batches: "Batc
 
 
 def _draw_before(output: Path, dataset: "Dataset", batches: "Batches", model: "keras.Model") -> None:
-    from semseg.model_arch import get_model_arch
+    from semseg.architectures.drawing import get_model_arch
     from semseg.report import save_batch
 
     save_batch(*batches[0], dataset.palette, output / "train_batch.png")
@@ -254,8 +254,8 @@ def _finish(
     log: "SummaryWriter",
 ) -> None:
     """Judges the best weights at the masks' own size, on a split of its own if there is one."""
-    from semseg.cost import peak_memory_mb
-    from semseg.evaluate import samples_of
+    from semseg.architectures.cost import peak_memory_mb
+    from semseg.evaluation.evaluate import samples_of
     from semseg.report import get_acc
 
     best = max(history, key=lambda row: row["val_mean_iou"])
@@ -292,9 +292,10 @@ def _judge(
     output: Path, config: RunConfig, dataset: "Dataset", model: "keras.Model", split: str, facts: dict
 ) -> tuple["Evaluation", list["Picture"]]:
     """Scores of a split, and the pictures of it that are worth keeping: no photo is predicted twice."""
-    from semseg.album import Album
-    from semseg.evaluate import samples_of
-    from semseg.predict import Segmenter, predictor
+    from semseg.backend.predictor import predictor
+    from semseg.evaluation.album import Album
+    from semseg.evaluation.evaluate import samples_of
+    from semseg.inference.segmenter import Segmenter
 
     segmenter = Segmenter(
         predictor(model, config.batch_size), config.image_size, dataset.palette, batch_size=config.batch_size
@@ -309,10 +310,10 @@ def _judge(
 
 def _keep_pictures(output: Path, pictures: Sequence["Picture"], palette: "Palette") -> None:
     """Writes the album, and draws those spread evenly over the split: neither the best nor the worst."""
-    from semseg.album import SPREAD, write_album
     from semseg.report import show_predictions
+    from semseg.runs.pictures import SPREAD, write_pictures
 
-    write_album(output / ALBUM, pictures, palette)
+    write_pictures(output / ALBUM, pictures, palette)
     chosen = [picture for picture in pictures if SPREAD in picture.ranks]
     samples = ((Path(of.name).name, of.photo, of.truth, of.prediction) for of in chosen)
     show_predictions(samples, palette, output, [(of.scores["accuracy"], of.scores["iou"]) for of in chosen])
@@ -322,7 +323,7 @@ def _log_batch(log: "SummaryWriter", photos: "np.ndarray", masks: "np.ndarray", 
     """What the network sees first, for TensorBoard: photos, and below them the same with their masks."""
     import numpy as np
 
-    from semseg.report import overlay
+    from semseg.labels.painting import overlay
 
     shown = list(zip(photos[:4], masks, strict=False))
     rows = [[photo for photo, _ in shown], [overlay(photo, mask, palette) for photo, mask in shown]]
@@ -336,8 +337,8 @@ def _log_scores(
     """IoU of every class, and some predictions: photo, truth, prediction, errors."""
     import numpy as np
 
-    from semseg.album import SPREAD
-    from semseg.report import paint, paint_errors
+    from semseg.labels.painting import paint, paint_errors
+    from semseg.runs.pictures import SPREAD
 
     ious = dict(zip(palette.names, evaluation.scores["iou"], strict=True))
     for name, iou in ious.items():

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, list_images, seeded_split, spread
+from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, seeded_split, spread
 from semseg.data.carvana import find_carvana
 from semseg.data.cityscapes import find_cityscapes
 from semseg.data.demo import make_demo
@@ -11,7 +11,8 @@ from semseg.data.folder import MASK_FOLDERS, PHOTO_FOLDERS, find_folder
 from semseg.data.masks import check_meaning, find_meaning, renamed
 from semseg.data.pairs import find_pairs
 from semseg.errors import DataError, SemsegError
-from semseg.palettes import Palette, cityscapes_palette
+from semseg.images.reading import list_images
+from semseg.labels.palettes import Palette, cityscapes_palette
 
 DATASETS: dict[str, Callable[..., Found | None]] = {  # from the most particular form to the least
     "cityscapes": find_cityscapes,

@@ -1,6 +1,5 @@
 """What every data set is: samples in splits, a palette, and a way to load a sample."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +8,11 @@ import numpy as np
 
 from semseg.data.fit import better_turn
 from semseg.errors import DataError
-from semseg.palettes import Palette
-from semseg.utils_func import Picture, quantise, read_mask, read_photo, resize_mask, resize_photo, split_pair
+from semseg.images.reading import Picture, read_mask, read_photo, split_pair
+from semseg.images.resizing import enough_for, resize_mask, resize_photo
+from semseg.labels.palettes import Palette
+from semseg.labels.quantising import quantise
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 VAL_SHARE = 0.2
 
@@ -141,14 +141,6 @@ class Dataset:
         return Look(picture.pixels, *quantise(mask, self.palette), mask, picture, turned)
 
 
-def enough_for(image_size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) of a photo that gives the same when it is resized to `image_size` as the whole one.
-
-    Twice the size: JPEGs decoded at 1/2 or less then differ from whole ones by .08 levels, with the size itself by .6.
-    """
-    return 2 * image_size[0], 2 * image_size[1]
-
-
 def raw_mask(stored: Picture, as_numbers: bool, path: Path) -> np.ndarray:
     """A mask as numbers `(H, W)` or as colours uint8 `(H, W, 3)`, from what the file holds.
 
@@ -213,28 +205,6 @@ def _size(size: Sequence[int]) -> str:
 
 
 # --------------------------------------------------------------------------------------------- files and splits
-
-
-def list_images(folder: Path) -> list[Path]:
-    """What is named like an image in `folder` and below, in natural order (2.jpg before 10.jpg), hidden ones left out.
-
-    Links to folders are not followed.
-    """
-    found: list[Path] = []
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            found.append(path)
-        elif path.is_dir() and not path.is_symlink():
-            found += list_images(path)
-    return sorted(found, key=_natural_key)
-
-
-def _natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Digits by their value, other text as it stands; the path itself breaks ties such as 1 and 01."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts], str(path)
 
 
 def subfolder(folder: Path, names: Iterable[str]) -> Path | None:

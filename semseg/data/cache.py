@@ -144,8 +144,7 @@ def default_folder() -> Path:
 def code_digest() -> bytes:
     """16 bytes that change whenever the code that reads, understands and resizes does, or a library it stands on."""
     package = Path(__file__).parents[1]
-    rooms = ["utils_func.py", "palettes.py", "known_palettes.py", "repair.py"]
-    files = [*(package / room for room in rooms), *sorted(Path(__file__).parent.glob("*.py"))]
+    files = sorted(file for room in ("images", "labels", "data") for file in (package / room).glob("*.py"))
     return _digest([*(file.read_bytes() for file in files), cv2.__version__, PIL.__version__, np.__version__])
 
 

@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
-from semseg.data.base import Found, Sample, list_images, subfolder
+from semseg.data.base import Found, Sample, subfolder
 from semseg.data.folder import pair_up
+from semseg.images.reading import list_images
 
 _NAME = re.compile(r"(?P<car>.+)_\d\d(_mask)?\.(jpg|gif|png)", re.IGNORECASE)
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from semseg.data.base import SPLITS, Found, Sample, list_images, subfolder
-from semseg.palettes import cityscapes_palette
+from semseg.data.base import SPLITS, Found, Sample, subfolder
+from semseg.images.reading import list_images
+from semseg.labels.palettes import cityscapes_palette
 
 _HELD = {"labelTrainIds": "train_id", "labelIds": "id", "color": "color"}  # the first that is there is used
 

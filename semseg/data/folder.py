@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from semseg.data.base import IMAGE_SUFFIXES, SPLITS, Found, Sample, list_images, subfolder
+from semseg.data.base import SPLITS, Found, Sample, subfolder
 from semseg.errors import DataError
+from semseg.images.reading import IMAGE_SUFFIXES, list_images
 
 PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "JPEGImages", "inputs")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "targets", "gt")

@@ -11,8 +11,8 @@ import numpy as np
 
 from semseg.data.base import Sample, is_grey, raw_mask, spread
 from semseg.errors import DataError, SemsegError
-from semseg.palettes import MANY, Palette, find_palette, palette_of_folder, palette_of_values
-from semseg.utils_func import Picture, load_images, read_mask
+from semseg.images.reading import Picture, load_images, read_mask
+from semseg.labels.palettes import MANY, Palette, find_palette, palette_of_folder, palette_of_values
 
 COLOR_MASKS = 500  # of the training split, evenly spread, that colours are looked for in
 VALUE_MASKS = 4000  # the same for numbers: a class may be in a few masks only

@@ -5,9 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from semseg.data.base import SPLITS, Found, Sample, list_images, subfolder
+from semseg.data.base import SPLITS, Found, Sample, subfolder
 from semseg.errors import DataError
-from semseg.utils_func import load_images
+from semseg.images.reading import list_images, load_images
 
 _LOOKED_AT = 5  # pictures
 _MASK_SHARE, _DIFFERENT = 0.5, 0.1

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from semseg import IGNORE
-from semseg.data.base import Dataset, Look, Sample, enough_for
+from semseg.data.base import Dataset, Look, Sample
 from semseg.data.cache import RECORDS_SUFFIX, Cache, code_digest
 from semseg.data.fit import fingerprint, misfit
 from semseg.data.masks import count_values
 from semseg.errors import DataError
 from semseg.files import replacing
-from semseg.palettes import color_codes, colors_of_codes
-from semseg.utils_func import resize_mask, resize_photo
+from semseg.images.resizing import enough_for, resize_mask, resize_photo
+from semseg.labels.palettes import color_codes, colors_of_codes
 
 _STRANGE = 3  # unknown numbers or colours remembered of a mask
 _LOOKED_AT = (256, 256)  # pixels that are enough to compare photos with each other and with their masks

@@ -3,18 +3,13 @@
 from semseg.report.comparison import save_learning_curves, save_quality_cost
 from semseg.report.data_page import save_data_page
 from semseg.report.page import RunFacts, save_run_page, save_runs_page
-from semseg.report.painting import WRONG, overlay, paint, paint_errors
 from semseg.report.predictions import save_panels, save_ranked, save_side_by_side, show_predictions
 from semseg.report.scores import save_confusion_matrix, save_reliability
 from semseg.report.training import get_acc, save_batch
 
 __all__ = [
-    "WRONG",
     "RunFacts",
     "get_acc",
-    "overlay",
-    "paint",
-    "paint_errors",
     "save_batch",
     "save_confusion_matrix",
     "save_data_page",

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from semseg.report.style import STYLE, any_letters, save_figure, shortened
+from semseg.labels.legend import shortened
+from semseg.report.style import STYLE, any_letters, save_figure
 
 COLORS = (  # lie 29 or more apart in CIE Lab for normal, red-blind and green-blind eyes
     "#329ffd", "#a55f14", "#077960", "#471287", "#f691b7", "#cdae16", "#1f2933", "#725691", "#413400",

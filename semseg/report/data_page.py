@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from semseg.palettes import Palette
-from semseg.report.painting import overlay
-from semseg.report.style import FAINT, INK, STYLE, save_figure, shortened, show_image
+from semseg.labels.legend import FAINT, INK, shortened
+from semseg.labels.painting import overlay
+from semseg.labels.palettes import Palette
+from semseg.report.style import STYLE, save_figure, show_image
 
 MOST_BARS = 32  # classes in the chart of shares
 

@@ -15,12 +15,12 @@ from markupsafe import Markup
 from PIL import Image
 
 from semseg import IGNORE
-from semseg.album import BEST, SPREAD, UNSURE, WORST, Picture, ids_image
 from semseg.files import replacing
-from semseg.palettes import Palette
+from semseg.labels.legend import drawable
+from semseg.labels.painting import paint_errors, stripes
+from semseg.labels.palettes import Palette
 from semseg.report.charts import Line, line_chart
-from semseg.report.painting import paint_errors, stripes
-from semseg.report.style import drawable
+from semseg.runs.pictures import BEST, SPREAD, UNSURE, WORST, Picture, ids_image
 
 TEMPLATES = Path(__file__).parent / "templates"
 GROUP_NAMES = {SPREAD: "Cross-section", WORST: "Worst", BEST: "Best", UNSURE: "Least certain"}

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semseg.palettes import Palette
-from semseg.report.painting import paint, paint_errors
-from semseg.report.style import FAINT, INK, STYLE, class_legend, drawable, save_figure, shortened, show_image
+from semseg.labels.legend import FAINT, INK, drawable, shortened
+from semseg.labels.painting import paint, paint_errors
+from semseg.labels.palettes import Palette
+from semseg.report.style import STYLE, class_legend, save_figure, show_image
 
 PANEL = 3.6  # inches
 PAGE = 22.0  # inches: pages with many columns get smaller panels

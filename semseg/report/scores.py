@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from semseg.report.style import FAINT, GRID, INK, STYLE, save_figure, short, shortened
+from semseg.labels.legend import FAINT, INK, shortened
+from semseg.report.style import GRID, STYLE, save_figure, short
 
 EMPTY = "#f4f4f4"
 MOST_NUMBERED = 36  # classes whose cells are large enough for numbers

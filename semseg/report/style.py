@@ -12,9 +12,10 @@ from matplotlib.patches import Patch
 
 from semseg import IGNORE
 from semseg.files import replacing
-from semseg.palettes import Palette
+from semseg.labels.legend import FAINT, INK, LEGEND_SHARE, shortened
+from semseg.labels.palettes import Palette
 
-INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+GRID = "#e4e7eb"
 STYLE = {
     "font.size": 11,
     "text.color": INK,
@@ -34,7 +35,6 @@ STYLE = {
     "text.parse_math": False,  # a file name may hold dollar signs
     "savefig.facecolor": "white",
 }
-LEGEND_SHARE = 3e-4  # of the pixels: 20 of 65,536 can just be seen
 
 
 def show_image(axis: Axes, image: np.ndarray, smooth: bool) -> None:
@@ -81,23 +81,6 @@ def short(value: float) -> str:
         if value >= 0.9995 * size:
             return f"{value / size:.2g}{unit}" if value < 99.5 * size else f"{value / size:.0f}{unit}"
     return f"{value:.3g}"
-
-
-def shortened(text: str, most: int = 38) -> str:
-    """A name, drawable, with its middle left out where it is long.
-
-    Example:
-        >>> shortened("frankfurt_000001_leftImg8bit.png", 20)
-        'frankfurt...8bit.png'
-    """
-    text = drawable(text)
-    tail = (most - 3) // 2
-    return text if len(text) <= most else f"{text[: most - 3 - tail]}...{text[-tail:]}"
-
-
-def drawable(name: str) -> str:
-    """A file's name without line ends and without bytes that are no text."""
-    return " ".join(name.encode("utf-8", "replace").decode().split())
 
 
 @contextmanager

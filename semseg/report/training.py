@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semseg.palettes import Palette
-from semseg.report.painting import overlay
-from semseg.report.style import INK, STYLE, class_legend, save_figure, show_image
+from semseg.labels.legend import INK
+from semseg.labels.painting import overlay
+from semseg.labels.palettes import Palette
+from semseg.report.style import STYLE, class_legend, save_figure, show_image
 
 TRAIN, VAL, BEST = "#7b8794", "#1d6fb8", "#d64545"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from semseg.predict import Segmenter
-from semseg.predict_files import SHOWN, enough_to_show, write_masks
+from semseg.inference.files import SHOWN, enough_to_show, write_masks
+from semseg.inference.segmenter import Segmenter
+from semseg.inference.tiling import enlarged
 from semseg.serve.decoding import Decoder
-from semseg.tiling import enlarged
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from semseg.errors import SemsegError
-from semseg.palettes import Palette
-from semseg.predict import Segmenter
+from semseg.inference.segmenter import Segmenter
+from semseg.labels.palettes import Palette
 from semseg.serve.answering import Answer, Answerer
 from semseg.serve.decoding import jpeg
 from semseg.serve.guarding import MOST_BYTES, Guard, receive_body, refusal

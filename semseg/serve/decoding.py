@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from semseg.errors import DataError, SemsegError
-from semseg.utils_func import read_photo, resize_photo, size_within
+from semseg.images.reading import read_photo
+from semseg.images.resizing import resize_photo, size_within
 
 SECONDS = 20  # that a picture may take
 _START_SECONDS = 120  # that the process may take to start on a busy machine

@@ -1,0 +1,176 @@
+"""Devices and backends: what computes, and what stays out of the way."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import keras
+
+
+def device_name() -> str:
+    """Returns the device that the backend will use, as people call it: a GPU's name, or the CPU with its cores."""
+    return _DEVICE_OF_BACKEND[keras.backend.backend()]() or f"CPU ({os.cpu_count()} cores)"
+
+
+def peak_device_bytes() -> int | None:
+    """The most memory that the backend had in use on its GPU so far; None without a GPU, or where it does not tell."""
+    return _PEAK_OF_BACKEND[keras.backend.backend()]()
+
+
+def leave_tensorflow_out() -> None:
+    """Keeps Keras from importing TensorFlow beside another backend, for the rest of the process.
+
+    Keras 3.15 asks whether TensorFlow is there whenever it saves a model, by importing it: some seconds, hundreds of
+    megabytes and start-up notes in the middle of a run that has no use for it.
+    """
+    if keras.backend.backend() != "tensorflow":
+        from keras.src.utils import module_utils
+
+        module_utils.tensorflow._available = False
+
+
+def keras_compiles(asked: bool) -> bool:
+    """Whether Keras is to compile the whole step (`jit_compile`): on JAX always, on TensorFlow (XLA) when asked to.
+
+    On PyTorch Keras' own way compiles Keras along with the network, in pieces; `FastModel.compile_graph` does better.
+    """
+    return {"jax": True, "tensorflow": asked}.get(keras.backend.backend(), False)
+
+
+def usable_precision(precision: str) -> tuple[str, str]:
+    """The precision to train in, and why it is another than what was asked for, or an empty text.
+
+    Args:
+        precision: One of `semseg.runs.config.PRECISIONS`.
+    """
+    if precision == "mixed_float16" and not _on_gpu():
+        return "float32", "mixed_float16 needs a GPU; training in float32"
+    if precision == "mixed_bfloat16" and not _BFLOAT16_OF_BACKEND[keras.backend.backend()]():
+        way_out = "mixed_float16 would work" if _on_gpu() else "it would be slow"
+        return "float32", f"{device_name()} has no arithmetic for bfloat16; training in float32, {way_out}"
+    return precision, ""
+
+
+def _on_gpu() -> bool:
+    return _DEVICE_OF_BACKEND[keras.backend.backend()]() is not None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any backend says that memory is short."""
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in _SIGNS_OF_MEMORY)
+
+
+_SIGNS_OF_MEMORY = (
+    "out of memory", "outofmemory", "resource_exhausted", "resourceexhausted", "can't allocate memory",
+    "cannot allocate memory", "not enough memory", "oom when allocating",
+)  # fmt: skip
+
+
+def free_bytes() -> int | None:
+    """Memory that can still be had where the network computes: the GPU's, or the machine's; None if unknown."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.mem_get_info()[0]
+    return None if _on_gpu() else _free_main_memory()
+
+
+def _free_main_memory() -> int | None:
+    """On Linux, and within what a container may have."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        with suppress(OSError, ValueError, KeyError):
+            folder = Path("/sys/fs/cgroup")
+            limit = int((folder / "memory.max").read_text(encoding="ascii"))
+            lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+            free = min(free, limit - int(dict(line.split() for line in lines)["anon"]))
+        return free
+    return None
+
+
+def _torch_device() -> str | None:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "Apple GPU" if torch.backends.mps.is_available() else None
+
+
+def _tensorflow_device() -> str | None:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else None
+
+
+def _jax_device() -> str | None:
+    import jax
+
+    device = jax.devices()[0]
+    return None if device.platform == "cpu" else device.device_kind
+
+
+_DEVICE_OF_BACKEND = {"torch": _torch_device, "tensorflow": _tensorflow_device, "jax": _jax_device}
+
+
+def _torch_bfloat16() -> bool:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mps.is_available() or _cpu_bfloat16()
+
+
+def _tensorflow_bfloat16() -> bool:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)) >= (8, 0)
+    return _cpu_bfloat16()
+
+
+def _jax_bfloat16() -> bool:
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform in ("gpu", "cuda"):
+        return float(getattr(device, "compute_capability", 0)) >= 8
+    return device.platform != "cpu" or _cpu_bfloat16()
+
+
+def _cpu_bfloat16() -> bool:
+    """Only Linux tells; elsewhere it is taken for given."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return True
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+_BFLOAT16_OF_BACKEND = {"torch": _torch_bfloat16, "tensorflow": _tensorflow_bfloat16, "jax": _jax_bfloat16}
+
+
+def _torch_peak() -> int | None:
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+def _tensorflow_peak() -> int | None:
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU")
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"] if gpus else None
+
+
+def _jax_peak() -> int | None:
+    import jax
+
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+_PEAK_OF_BACKEND = {"torch": _torch_peak, "tensorflow": _tensorflow_peak, "jax": _jax_peak}

@@ -1,0 +1,310 @@
+"""A Keras model that computes what its layers would, faster: `FastModel(inputs, outputs)` in place of `keras.Model`."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from semseg.backend.kernels import apply_updates, compiled, kernel_of, swap
+from semseg.backend.kernels.base import Kernel, Tensor, Update
+from semseg.errors import SemsegError
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+class FastModel(keras.Model):
+    """A functional model whose graph runs on the fastest kernels of the backend.
+
+    It shares its layers and their weights with every other model of them. These stay plain Keras, and so does what is
+    saved. Layers without a kernel are called as they are. Numbers agree with Keras' own to rounding. Masks
+    are not passed on.
+
+    Args:
+        inputs: As for `keras.Model`.
+        outputs: As for `keras.Model`.
+        precision: `"float32"`; or `"bfloat16"` or `"float16"` for all that is computed before the last weights of each
+            output. Weights, moving averages and outputs stay float32.
+        remat: While training, keep only what enters or leaves a run of layers of one size, and compute the rest again
+            for the gradients: less memory, more time.
+
+    Raises:
+        SemsegError: The precision is none of these.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.ReLU()])
+        >>> FastModel(model.inputs[0], model.outputs[0])(keras.ops.ones((1, 8, 8, 3))).shape[1:] == (6, 6, 4)
+        True
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, *, precision: str = "float32", remat: bool = False, **options: Any):
+        if precision not in PRECISIONS:
+            raise SemsegError(f"precision: got {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        super().__init__(inputs, outputs, **options)
+        self.dtype_policy = "float32"  # the layers have their own
+        self._scales_loss = precision == "float16"
+        self._plan = _Plan(self, None if precision == "float32" else precision, remat)
+        self._compiled, self._compiled_shapes = self._plan, None
+
+    def call(self, inputs: Any, training: bool | None = None, mask: None = None) -> Any:
+        """Returns the outputs, as the functional model would."""
+        tensors = self._tensors(inputs)
+        fitting = training and [tuple(x.shape) for x in tensors] == self._compiled_shapes
+        results, updates = (self._compiled if fitting else self._plan)(*tensors, training=training)
+        apply_updates(updates)
+        return tree.pack_sequence_as(self._outputs_struct, results)
+
+    def compile(
+        self, optimizer: Any = "rmsprop", *arguments: Any, auto_scale_loss: bool = True, **options: Any
+    ) -> None:
+        """See `keras.Model.compile`; a loss in float16 is scaled, as Keras does for its own `mixed_float16`."""
+        if self._scales_loss and auto_scale_loss:
+            optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.get(optimizer))
+        super().compile(optimizer, *arguments, auto_scale_loss=auto_scale_loss, **options)
+
+    def save(self, *arguments: Any, **options: Any) -> None:
+        """Saves the plain Keras model of these layers: see `keras.Model.save`."""
+        keras.Model(self._inputs_struct, self._outputs_struct, name=self.name).save(*arguments, **options)
+
+    def compile_graph(self, inputs: Any) -> None:
+        """Compiles the graph for training on batches of the shape of `inputs`; others go on as they are.
+
+        It has an effect on PyTorch. Elsewhere Keras compiles the whole step (`jit_compile` of `keras.Model.compile`),
+        and this only tries whether XLA can.
+
+        Raises:
+            Exception: What the compiler raised; the model can be used as before.
+        """
+        examples = self._tensors(inputs)
+        self._compiled = compiled(self._plan.__call__, examples)
+        self._compiled_shapes = [tuple(x.shape) for x in examples]
+
+    def _tensors(self, inputs: Any) -> list[Tensor]:
+        """The inputs in the model's order, on the device; moved there before they are cast: photos as bytes."""
+        return self._standardize_inputs(tree.map_structure(ops.convert_to_tensor, inputs))
+
+
+def fastest(model: keras.Model) -> keras.Model:
+    """A `FastModel` of the same layers where the model is a graph with one input and one output, else the model."""
+    graph = _graph(model)
+    if graph is None or len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        return model
+    return FastModel(graph.inputs[0], graph.outputs[0])
+
+
+@dataclass
+class _Step:
+    """Takes the values of some slots and puts its results into others; those of `frees` are not needed after it."""
+
+    run: Callable[..., tuple[Sequence[Tensor], Sequence[Update]]]
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    resizes: bool = False
+    repeatable: bool = True  # gives the same when it is computed again
+    frees: tuple[int, ...] = ()
+
+
+class _Plan:
+    """The graph of a functional model as a list of steps.
+
+    A slot holds the value of one of the graph's tensors, in one order of its axes.
+    """
+
+    def __init__(self, graph: keras.Model, low_precision: str | None, remat: bool, inner: bool = False):
+        self._low_precision, self._remat = low_precision, remat
+        self._full = set() if inner else _float32_operations(graph)
+        self._slots: dict[tuple[int, bool], int] = {}
+        self._swapped: dict[int, bool] = {}  # the order of axes in which a tensor is made
+        self._overwritable: set[int] = set()
+        self._steps: list[_Step] = []
+        nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
+        self._uses = Counter(id(x) for node in nodes for x in node.input_tensors)
+        self._uses.update(id(x) for x in graph.outputs)
+        self._inputs = [self._made(x, swapped=False) for x in graph.inputs]
+        for node in nodes:
+            if not node.is_input:
+                self._add(node)
+        self._outputs = [self._slot(x, swapped=False) for x in graph.outputs]
+        self._note_last_uses()
+        self._segments = self._divided() if remat else [self._steps]
+
+    def __call__(self, *inputs: Tensor, training: bool | None) -> tuple[list[Tensor], list[Update]]:
+        """Returns the outputs, and what is to be changed."""
+        values, updates = dict(zip(self._inputs, inputs, strict=True)), []
+        for steps in self._segments:
+            if training and self._remat and all(step.repeatable for step in steps):
+                updates += self._run_twice(steps, values)
+            else:
+                updates += _run(steps, values, training)
+        return [values[slot] for slot in self._outputs], updates
+
+    def _add(self, node: Any) -> None:
+        """Adds the steps of one application of an operation."""
+        operation = node.operation
+        kernel = self._kernel(node)
+        if kernel is None:
+            self._add_call(node)
+            return
+        swapped = kernel.channels_first
+        if swapped is None:
+            swapped = all(self._swapped[id(x)] for x in node.input_tensors)
+        run, (first, *_) = kernel.run, node.input_tensors
+        alone = id(first) in self._overwritable and self._uses[id(first)] == 1
+        if kernel.overwriting and alone and not self._remat:  # what enters a run of steps is needed twice
+            run = kernel.overwriting
+        sources = tuple(self._slot(x, swapped) for x in node.input_tensors)
+        target = self._made(node.outputs[0], swapped)
+        if kernel.fresh:
+            self._overwritable.add(id(node.outputs[0]))
+        run = _with_one_result(run, node.arguments.kwargs.get("training"))
+        self._steps.append(_Step(run, sources, (target,), _resizes(operation)))
+
+    def _kernel(self, node: Any) -> Kernel | None:
+        """The backend's kernel, if the operation is applied as usual: to tensors of one rank and nothing else."""
+        options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
+        others = (*node.arguments.args[1:], *options.values())
+        ranks = {len(x.shape) for x in node.input_tensors}
+        usual = all(value is None for value in others) and len(ranks) == 1 and _without_loss(node.operation)
+        kernel = kernel_of(node.operation, self._dtype(node.operation)) if usual else None
+        return None if kernel and kernel.channels_first and ranks != {4} else kernel
+
+    def _dtype(self, layer: keras.Layer) -> str:
+        own = layer.compute_dtype
+        return self._low_precision if self._low_precision and own == "float32" and layer not in self._full else own
+
+    def _add_call(self, node: Any) -> None:
+        """Adds a step that calls the operation itself, or the plan of a graph inside the graph."""
+        operation, symbols = node.operation, node.input_tensors
+        graph = _graph(operation)
+        if graph is not None and len(graph.inputs) == len(symbols):
+            run: Callable = _Plan(graph, self._low_precision, self._remat, inner=operation not in self._full)
+        else:
+            run = self._caller(node)
+        sources = tuple(self._slot(x, swapped=False) for x in symbols)
+        targets = tuple(self._made(x, swapped=False) for x in node.outputs)
+        layer = isinstance(operation, keras.Layer)
+        repeatable = not layer or (_without_loss(operation) and not operation.non_trainable_variables)
+        self._steps.append(_Step(run, sources, targets, _resizes(operation), repeatable))
+
+    def _caller(self, node: Any) -> Callable[..., tuple[list[Tensor], tuple]]:
+        operation, symbols = node.operation, node.input_tensors
+        low = isinstance(operation, keras.Layer) and self._dtype(operation) != operation.compute_dtype
+        policy = keras.DTypePolicy(f"mixed_{self._low_precision}") if low else None
+
+        def run(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], tuple]:
+            args, kwargs = node.arguments.fill_in({id(x): value for x, value in zip(symbols, tensors, strict=True)})
+            if training is not None and getattr(operation, "_call_has_training_arg", False):
+                kwargs["training"] = training  # as Keras does, whatever the graph says
+            if policy is None:
+                return tree.flatten(operation(*args, **kwargs)), ()
+            own, operation.dtype_policy = operation.dtype_policy, policy
+            try:
+                return tree.flatten(operation(*args, **kwargs)), ()
+            finally:
+                operation.dtype_policy = own
+
+        return run
+
+    def _made(self, symbol: keras.KerasTensor, swapped: bool) -> int:
+        """The slot that a tensor is made in."""
+        self._swapped[id(symbol)] = swapped
+        return self._slots.setdefault((id(symbol), swapped), len(self._slots))
+
+    def _slot(self, symbol: keras.KerasTensor, swapped: bool) -> int:
+        """The slot that holds a tensor in one order of axes, if need be a view of how it was made."""
+        key = (id(symbol), swapped)
+        if key not in self._slots:
+            axes = TO_CHANNELS_FIRST if swapped else TO_CHANNELS_LAST
+            source, self._slots[key] = self._slots[id(symbol), not swapped], len(self._slots)
+            self._steps.append(_Step(lambda x, training: ([swap(x, axes)], ()), (source,), (self._slots[key],)))
+        return self._slots[key]
+
+    def _note_last_uses(self) -> None:
+        needed = set(self._outputs)
+        for step in reversed(self._steps):
+            step.frees = tuple({*step.sources, *step.targets} - needed)
+            needed.update(step.sources)
+
+    def _divided(self) -> list[list[_Step]]:
+        """Runs of steps of one size that may be repeated; a step that may not is a run of its own."""
+        runs: list[list[_Step]] = [[]]
+        for step in self._steps:
+            if step.resizes or not step.repeatable or (runs[-1] and not runs[-1][-1].repeatable):
+                runs.append([])
+            runs[-1].append(step)
+        return [run for run in runs if run]
+
+    def _run_twice(self, steps: list[_Step], values: dict[int, Tensor]) -> list[Update]:
+        """Runs steps without keeping what is inside for the gradients, which run them again."""
+        made = {slot for step in steps for slot in step.targets}
+        freed = {slot for step in steps for slot in step.frees}
+        sources = list({slot: None for step in steps for slot in step.sources if slot not in made})
+        targets = [slot for step in steps for slot in step.targets if slot not in freed]
+        changed: list[tuple[keras.Variable, float]] = []
+
+        def segment(*tensors: Tensor) -> tuple[Tensor, ...]:
+            inside = dict(zip(sources, tensors, strict=True))
+            updates = _run(steps, inside, True)
+            changed[:] = [(variable, share) for variable, _, share in updates]
+            return (*(inside[slot] for slot in targets), *(value for _, value, _ in updates))
+
+        results = keras.remat(segment)(*(values[slot] for slot in sources))
+        for slot in freed:
+            values.pop(slot, None)
+        values.update(zip(targets, results, strict=False))
+        news = results[len(targets) :]
+        return [(variable, value, share) for (variable, share), value in zip(changed, news, strict=True)]
+
+
+def _run(steps: list[_Step], values: dict[int, Tensor], training: bool | None) -> list[Update]:
+    updates: list[Update] = []
+    for step in steps:
+        taken = [values[slot] for slot in step.sources]
+        results, new = step.run(*taken, training=training)
+        values.update(zip(step.targets, results, strict=True))
+        updates += new
+        for slot in step.frees:
+            values.pop(slot, None)
+        del taken, results
+    return updates
+
+
+def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]], default: bool | None) -> Callable:
+    def run_step(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], Sequence[Update]]:
+        result, updates = run(*tensors, training=default if training is None else training)
+        return [result], updates
+
+    return run_step
+
+
+def _graph(operation: keras.Operation) -> keras.Model | None:
+    """The graph of a functional or sequential model, if calling it does nothing else than run it."""
+    graph = operation._functional if type(operation) is keras.Sequential else operation
+    is_graph = isinstance(graph, keras.Model) and hasattr(graph, "_nodes_by_depth")
+    return graph if is_graph and type(graph).__name__ == "Functional" else None
+
+
+def _float32_operations(graph: keras.Model) -> set[keras.Operation]:
+    """The last operations with weights before each output, and those after them."""
+    found: set[keras.Operation] = set()
+    waiting = list(graph.outputs)
+    while waiting:
+        operation, place, _ = waiting.pop()._keras_history
+        found.add(operation)
+        if not getattr(operation, "weights", None):
+            waiting += operation._inbound_nodes[place].input_tensors
+    return found
+
+
+def _without_loss(operation: keras.Operation) -> bool:
+    """Whether it is a layer that adds nothing to the model's loss when it is called."""
+    return isinstance(operation, keras.Layer) and operation.activity_regularizer is None
+
+
+def _resizes(operation: keras.Operation) -> bool:
+    """Whether the operation changes height and width by more than its padding."""
+    steps = getattr(operation, "strides", None) or getattr(operation, "size", None) or 1
+    return max(tree.flatten(steps)) > 1

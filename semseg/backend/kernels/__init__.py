@@ -1,0 +1,58 @@
+"""How Keras' own layers are computed fastest on each backend; networks stay made of plain Keras layers.
+
+A kernel does what one layer of a graph does in `fit`, with the layer's own weights. It has no side effects: what a
+layer would change, such as moving averages, it returns.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+
+import keras
+
+from semseg.backend.kernels.base import Kernel, Tensor, Update
+
+_room = importlib.import_module(f"semseg.backend.kernels.on_{keras.backend.backend()}")
+
+
+def kernel_of(layer: keras.Operation, dtype: str) -> Kernel | None:
+    """The backend's kernel for `layer` with its results in `dtype`, or None where the layer itself does best."""
+    make = _room.KERNELS.get(type(layer))
+    return make(layer, dtype) if make else None
+
+
+def apply_updates(updates: list[Update]) -> None:
+    """Moves each variable by its share towards its value: v + share * (value - v)."""
+    _room.apply_updates(updates)
+
+
+def swap(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """`x` with its axes in another order; a view where the backend has views."""
+    return _room.swap(x, axes)
+
+
+def compiled(graph: Callable, examples: Sequence[Tensor]) -> Callable:
+    """The function `graph` of tensors and `training`, compiled for the examples' shapes where Keras does not do it.
+
+    It is tried, forwards and backwards, also where Keras does it when asked to; gradients may be left in the weights.
+
+    Raises:
+        Exception: What the compiler raised.
+    """
+    return _room.compiled(graph, examples)
+
+
+def softmax_statistics(logits: Tensor, truth: Tensor, counted: Tensor) -> tuple[Tensor, Tensor] | None:
+    """What losses want of a softmax, with less memory and time than its parts; None where these do as well.
+
+    Args:
+        logits: float32 `(N, H, W, K)`.
+        truth: Class ids `(N, H, W)`, 0 to K-1.
+        counted: float32 `(N, H, W)`, 0 or 1.
+
+    Returns:
+        -log p of the true class `(N, H, W)`, and the sums of p over the counted pixels `(K,)`.
+    """
+    return _room.softmax_statistics(logits, truth, counted)
+
+
+ADAMW: type[keras.optimizers.AdamW] = _room.ADAMW  # by the backend's fused kernel where it has one

@@ -1,0 +1,302 @@
+"""Kernels for PyTorch: fused batch normalisation, and a layout in which nothing is ever copied.
+
+Tensors (N, H, W, C) are handed on as views (N, C, H, W), which PyTorch knows as its channels-last memory format and
+takes and gives as it is. The weights of convolutions are brought once into that order in memory, unseen by Keras.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import keras
+import torch
+from keras import layers
+from keras.src.backend.torch.optimizers.torch_adamw import AdamW  # what keras.optimizers.AdamW makes on torch
+from torch.nn import functional
+
+from semseg.backend.kernels.base import Kernel, Update
+
+LINEAR, RELU = keras.activations.linear, keras.activations.relu
+POINTWISE = (LINEAR, RELU, keras.activations.sigmoid, keras.activations.tanh)
+
+
+def swap(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+    """See `semseg.backend.kernels.swap`."""
+    return x.permute(axes)
+
+
+def apply_updates(updates: list[Update]) -> None:
+    """See `semseg.backend.kernels.apply_updates`: at once, but for those of a layer that is applied several times."""
+    groups: list[dict[int, Update]] = []
+    for update in updates:
+        variable, _, share = update
+        fitting = (group for group in groups if id(variable) not in group and next(iter(group.values()))[2] == share)
+        group = next(fitting, None)
+        if group is None:
+            groups.append(group := {})
+        group[id(variable)] = update
+    with torch.no_grad():
+        for group in groups:
+            variables, values, shares = zip(*group.values(), strict=True)
+            torch._foreach_lerp_([variable.value for variable in variables], list(values), shares[0])
+
+
+def compiled(graph: Callable, examples: Sequence[torch.Tensor]) -> Callable:
+    """See `semseg.backend.kernels.compiled`."""
+    function = torch.compile(graph, dynamic=False)
+    outputs, _ = function(*examples, training=True)
+    sum(x.mean() for x in outputs).backward()
+    return function
+
+
+def _convolution(layer: layers.Conv2D, dtype: str) -> Kernel | None:
+    reach = [(size - 1) * dilation for size, dilation in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
+    if layer.padding == "same" and (any(length % 2 for length in reach) or (max(layer.strides) > 1 and max(reach) > 0)):
+        return None  # Keras pads one side more
+    if layer.padding not in ("same", "valid") or not _simple(layer):
+        return None
+    padding = [length // 2 for length in reach] if layer.padding == "same" else [0, 0]
+    strides, dilation, groups = layer.strides, layer.dilation_rate, layer.groups
+    return _with_weights(layer, dtype, lambda x, w, b: functional.conv2d(x, w, b, strides, padding, dilation, groups))
+
+
+def _transposed_convolution(layer: layers.Conv2DTranspose, dtype: str) -> Kernel | None:
+    if layer.kernel_size != layer.strides or layer.output_padding or max(layer.dilation_rate) > 1 or not _simple(layer):
+        return None
+    strides = layer.strides
+    return _with_weights(layer, dtype, lambda x, w, b: functional.conv_transpose2d(x, w, b, strides))
+
+
+def _simple(layer: layers.Layer) -> bool:
+    """Whether a layer with weights is just that: no LoRA, no quantisation, an activation of `POINTWISE`."""
+    plain = isinstance(layer.kernel, keras.Variable) and getattr(layer, "quantization_mode", None) is None
+    return plain and layer.activation in POINTWISE
+
+
+def _with_weights(layer: layers.Layer, dtype: str, apply: Callable[..., torch.Tensor]) -> Kernel:
+    weight, bias = _in_order(layer.kernel.value), None if layer.bias is None else layer.bias.value
+    linear, to = layer.activation is LINEAR, getattr(torch, dtype)
+
+    def run(x: torch.Tensor, *, training: bool | None) -> tuple[torch.Tensor, tuple]:
+        y = apply(x.to(to), weight.permute(3, 2, 0, 1).to(to), None if bias is None else bias.to(to))
+        return y if linear else layer.activation(y), ()
+
+    return Kernel(run, _channels_first_view(layer), fresh=linear)
+
+
+def _in_order(kernel: torch.nn.Parameter) -> torch.nn.Parameter:
+    """The same parameter, (height, width, in, out) as before, but in memory as (out, height, width, in)."""
+    ordered = kernel.data.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    kernel.data = ordered.permute(2, 3, 1, 0)
+    return kernel
+
+
+def _batch_normalization(layer: layers.BatchNormalization, dtype: str) -> Kernel | None:
+    if layer.renorm or layer.synchronized or not (isinstance(layer.axis, int) and layer.input_spec.ndim == 4):
+        return None
+    if layer.axis % 4 not in (1, 3):
+        return None
+    mean, variance = layer.moving_mean.value, layer.moving_variance.value
+    gamma, beta = layer.gamma.value if layer.scale else None, layer.beta.value if layer.center else None
+    share, epsilon, to = 1 - layer.momentum, layer.epsilon, getattr(torch, dtype)
+
+    def run(x: torch.Tensor, *, training: bool | None) -> tuple[torch.Tensor, tuple[Update, ...]]:
+        x = x.to(to)
+        if not (training and layer.trainable):
+            return functional.batch_norm(x, mean, variance, gamma, beta, False, 0.0, epsilon), ()
+        batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
+        use_cudnn = torch.backends.cudnn.enabled
+        y = torch.batch_norm(x, gamma, beta, batch_mean, batch_variance, True, 1.0, epsilon, use_cudnn)
+        count = x.numel() // x.shape[1]
+        # Keras' moving variance averages the biased one; of a single pixel PyTorch's is no number.
+        biased = batch_variance * ((count - 1) / count) if count > 1 else torch.zeros_like(variance)
+        return y, ((layer.moving_mean, batch_mean, share), (layer.moving_variance, biased, share))
+
+    return Kernel(run, layer.axis % 4 == 3, fresh=True)
+
+
+def _relu(layer: layers.ReLU, dtype: str) -> Kernel | None:
+    if layer.negative_slope or layer.threshold or layer.max_value is not None:
+        return None
+    return _pointwise(torch.relu, dtype, overwriting=torch.relu_)
+
+
+def _activation(layer: layers.Activation, dtype: str) -> Kernel | None:
+    if layer.activation is RELU:
+        return _pointwise(torch.relu, dtype, overwriting=torch.relu_)
+    return _pointwise(layer.activation, dtype) if layer.activation in POINTWISE else None
+
+
+def _rescaling(layer: layers.Rescaling, dtype: str) -> Kernel | None:
+    if not all(isinstance(number, int | float) for number in (layer.scale, layer.offset)):
+        return None
+    to = getattr(torch, dtype)
+    return Kernel(lambda x, training: (x.to(to) * layer.scale + layer.offset, ()))
+
+
+def _sum(layer: layers.Add, dtype: str) -> Kernel:
+    def add(first: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        return functools.reduce(torch.add, others, first) if others else first.clone()
+
+    return _pointwise(add, dtype, fresh=True)
+
+
+def _product(layer: layers.Multiply, dtype: str) -> Kernel:
+    return _pointwise(lambda *tensors: functools.reduce(torch.mul, tensors), dtype)
+
+
+def _pointwise(
+    function: Callable[..., torch.Tensor], dtype: str, *, overwriting: Callable | None = None, fresh: bool = False
+) -> Kernel:
+    to = getattr(torch, dtype)
+
+    def runner(function: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, tuple]]:
+        return lambda *tensors, training: (function(*(x.to(to) if x.is_floating_point() else x for x in tensors)), ())
+
+    return Kernel(runner(function), None, fresh, overwriting and runner(overwriting))
+
+
+def _max_pooling(layer: layers.MaxPooling2D, dtype: str) -> Kernel | None:
+    return _pooling(layer, dtype, functional.max_pool2d)
+
+
+def _average_pooling(layer: layers.AveragePooling2D, dtype: str) -> Kernel | None:
+    return _pooling(layer, dtype, functional.avg_pool2d)
+
+
+def _pooling(layer: layers.Layer, dtype: str, pool: Callable[..., torch.Tensor]) -> Kernel | None:
+    if layer.padding != "valid":
+        return None
+    size, strides, to = layer.pool_size, layer.strides, getattr(torch, dtype)
+    return Kernel(lambda x, training: (pool(x.to(to), size, strides), ()), _channels_first_view(layer))
+
+
+def _upsampling(layer: layers.UpSampling2D, dtype: str) -> Kernel | None:
+    if layer.interpolation not in ("nearest", "bilinear"):
+        return None
+    factors, mode, to = tuple(float(factor) for factor in layer.size), layer.interpolation, getattr(torch, dtype)
+    return Kernel(
+        lambda x, training: (functional.interpolate(x.to(to), scale_factor=factors, mode=mode), ()),
+        _channels_first_view(layer),
+    )
+
+
+def _concatenation(layer: layers.Concatenate, dtype: str) -> Kernel | None:
+    if layer.axis not in (-1, 3, 1, -3):
+        return None
+    to = getattr(torch, dtype)
+
+    def run(*tensors: torch.Tensor, training: bool | None) -> tuple[torch.Tensor, tuple]:
+        return torch.cat([x.to(to) if x.is_floating_point() else x for x in tensors], 1), ()
+
+    return Kernel(run, layer.axis in (-1, 3))
+
+
+def _channels_first_view(layer: layers.Layer) -> bool:
+    return layer.data_format == "channels_last"
+
+
+KERNELS: dict[type, Callable[[layers.Layer, str], Kernel | None]] = {
+    layers.Conv2D: _convolution,
+    layers.Conv2DTranspose: _transposed_convolution,
+    layers.BatchNormalization: _batch_normalization,
+    layers.ReLU: _relu,
+    layers.Activation: _activation,
+    layers.Rescaling: _rescaling,
+    layers.Add: _sum,
+    layers.Multiply: _product,
+    layers.MaxPooling2D: _max_pooling,
+    layers.AveragePooling2D: _average_pooling,
+    layers.UpSampling2D: _upsampling,
+    layers.Concatenate: _concatenation,
+}
+
+
+class _SoftmaxStatistics(torch.autograd.Function):
+    """See `semseg.backend.kernels.softmax_statistics`: one softmax for both results, and one pass back."""
+
+    @staticmethod
+    def forward(ctx, logits, truth, counted):
+        truth = truth.long()[..., None]
+        log_p = torch.log_softmax(logits, -1)
+        surprise = log_p.gather(-1, truth)[..., 0].neg_()
+        p = log_p.exp_()
+        row_sums = counted[..., None, :] @ p
+        ctx.save_for_backward(p, truth, counted)
+        return surprise, row_sums.sum((0, 1, 2))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, by_surprise, by_sum):
+        p, truth, counted = ctx.saved_tensors
+        # p_k (counted (by_sum_k - sum_j p_j by_sum_j) + by_surprise), and -by_surprise for the true class
+        base = by_surprise - counted * (p @ by_sum)
+        gradient = torch.stack((base, counted), -1) @ torch.stack((torch.ones_like(by_sum), by_sum))
+        gradient.mul_(p).scatter_add_(-1, truth, -by_surprise[..., None])
+        return gradient, None, None
+
+
+def softmax_statistics(
+    logits: torch.Tensor, truth: torch.Tensor, counted: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """See `semseg.backend.kernels.softmax_statistics`."""
+    return None if torch.compiler.is_compiling() else _SoftmaxStatistics.apply(logits, truth, counted)
+
+
+class _FusedAdamW(AdamW):
+    """Keras' AdamW by PyTorch's fused kernel, which reads and writes each weight once; its state is Keras' own."""
+
+    def _state(self, variable: keras.Variable) -> tuple[torch.Tensor, torch.Tensor]:
+        """Momentum and velocity, in memory as the weight is."""
+        k, weight = self._get_variable_index(variable), variable.value
+        states = self._momentums[k].value, self._velocities[k].value
+        for state in states:
+            if state.stride() != weight.stride():
+                state.data = torch.empty_like(weight.data).copy_(state.data)
+        return states
+
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        """The fused kernel does it; Keras does what that kernel does not know."""
+        if self.amsgrad:
+            super()._apply_weight_decay(variables)
+
+    def _parallel_update_step(self, grads: list, variables: list[keras.Variable], learning_rate: torch.Tensor) -> None:
+        if self.amsgrad:
+            super()._parallel_update_step(grads, variables, learning_rate)
+            return
+        updates = int(self.iterations) + 1
+        count = torch.tensor(float(updates))
+        # Keras adds epsilon before the correction for the first steps' bias, PyTorch after it.
+        epsilon = self.epsilon / math.sqrt(1 - self.beta_2**updates)
+        for decayed in (True, False):
+            group = [(g, v) for g, v in zip(grads, variables, strict=True) if self._use_weight_decay(v) == decayed]
+            if group:
+                in_memory = [
+                    [_as_in_memory(x, variable.value) for x in (variable.value, gradient, *self._state(variable))]
+                    for gradient, variable in group
+                ]
+                weights, gradients, momentums, velocities = zip(*in_memory, strict=True)
+                torch._fused_adamw_(
+                    weights,
+                    gradients,
+                    momentums,
+                    velocities,
+                    [],
+                    [count.to(weights[0].device)] * len(group),
+                    lr=learning_rate,
+                    beta1=self.beta_1,
+                    beta2=self.beta_2,
+                    weight_decay=(self.weight_decay or 0.0) if decayed else 0.0,
+                    eps=epsilon,
+                    amsgrad=False,
+                    maximize=False,
+                )
+
+
+def _as_in_memory(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A view of `x` with the axes in the order that makes `like` contiguous: the fused kernel copies anything else."""
+    order = sorted(range(like.ndim), key=like.stride, reverse=True)
+    return x.detach().permute(order).contiguous()
+
+
+ADAMW = _FusedAdamW

@@ -1,0 +1,174 @@
+"""How good a network is on a split: one confusion matrix over all of it, at the masks' own size."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from semseg.backend import PredictBatch
+from semseg.data.base import Dataset, Sample
+from semseg.errors import SemsegError
+from semseg.inference.segmenter import confidence_of_logits, ids_of_logits, predict_logits
+from semseg.metrics.bootstrap import bootstrap_intervals
+from semseg.metrics.boundaries import boundary_counts, boundary_distance, boundary_scores
+from semseg.metrics.calibration import calibration_bins, expected_calibration_error
+from semseg.metrics.confusion import PER_CLASS_SCORES, class_counts, confusion_matrix, scores
+
+CLASS_SCORES = (*PER_CLASS_SCORES, "boundary_iou", "boundary_f")
+IMAGE_SCORES = ("accuracy", *CLASS_SCORES, "calibration_error", "confidence")
+ALL = "all"  # the splits of a data set together
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One photo of a split.
+
+    Attributes:
+        sample: The photo.
+        counts: int64 `(3, K)`: see `metrics.class_counts`.
+        ignored: Pixels left out.
+        distance: Of the boundary scores, in pixels.
+        scores: A number for each of `IMAGE_SCORES`, those of classes as means over the classes of this photo;
+            `confidence` is the mean probability of the predicted class over the counted pixels.
+    """
+
+    sample: Sample
+    counts: np.ndarray
+    ignored: int
+    distance: int
+    scores: dict[str, float]
+
+
+OnImage = Callable[[ImageResult, np.ndarray, np.ndarray, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_split` found.
+
+    Attributes:
+        matrix: int64 `(K, K)` over the whole split, rows truth, columns prediction.
+        boundaries: Sum of `boundaries.boundary_counts`.
+        bins: Sum of `metrics.calibration_bins`.
+        images: Every photo on its own, in order.
+    """
+
+    matrix: np.ndarray
+    boundaries: np.ndarray
+    bins: np.ndarray
+    images: list[ImageResult]
+
+    @cached_property
+    def scores(self) -> dict[str, float | np.ndarray]:
+        """All scores: those of `metrics.scores` and `boundaries.boundary_scores`, and `calibration_error`."""
+        return {
+            **scores(self.matrix),
+            **boundary_scores(self.boundaries),
+            "calibration_error": expected_calibration_error(self.bins),
+        }
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the headline scores over the photos: see `metrics.bootstrap_intervals`."""
+        return bootstrap_intervals(np.stack([image.counts for image in self.images]))
+
+    @property
+    def ignored(self) -> float:
+        """Share of the pixels that were left out, 0 to 1."""
+        ignored = sum(image.ignored for image in self.images)
+        return ignored / max(1, ignored + int(self.matrix.sum()))
+
+    @property
+    def ranked(self) -> list[ImageResult]:
+        """The photos by mean IoU, the worst first; those without any counted pixel are left out."""
+        counted = [image for image in self.images if not np.isnan(image.scores["iou"])]
+        return sorted(counted, key=lambda image: image.scores["iou"])
+
+
+def evaluate_split(
+    predict_batch: PredictBatch,
+    dataset: Dataset,
+    split: str = "val",
+    *,
+    image_size: tuple[int, int],
+    batch_size: int = 8,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_image: OnImage | None = None,
+) -> Evaluation:
+    """Predicts every sample of a split and compares it with the truth.
+
+    Args:
+        predict_batch: From photos uint8 `(N, h, w, 3)` to logits: `predictor(model)`, or any other runtime.
+        dataset: From `open_dataset`.
+        split: A split of it, or `"all"` for all of them.
+        image_size: (h, w) that the network sees; the logits are resized to the mask's own size.
+        batch_size: Photos per call.
+        on_progress: Called with (photos done, photos in all).
+        on_image: Called with each photo's result, the photo uint8 `(H, W, 3)`, its truth and its prediction, uint8
+            ids `(H, W)`, so that nobody need predict it again for a picture.
+
+    Raises:
+        SemsegError: There is no such split.
+    """
+    samples = samples_of(dataset, split)
+    k = dataset.palette.num_classes
+    matrix, boundaries, bins, images = np.zeros((k, k), np.int64), 0, 0, []
+    for start in range(0, len(samples), batch_size):
+        chunk = samples[start : start + batch_size]
+        photos, truths = zip(*(dataset.load(sample) for sample in chunk), strict=True)
+        predictions = predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size)
+        for sample, photo, truth, logits in zip(chunk, photos, truths, predictions, strict=True):
+            prediction = ids_of_logits(logits)
+            of_image = _judge(truth, prediction, confidence_of_logits(logits), k)
+            matrix += of_image[0]
+            boundaries, bins = boundaries + of_image[1], bins + of_image[2]
+            images.append(_result(sample, truth, *of_image))
+            if on_image:
+                on_image(images[-1], photo, truth, prediction)
+        if on_progress:
+            on_progress(len(images), len(samples))
+    return Evaluation(matrix, boundaries, bins, images)
+
+
+def samples_of(dataset: Dataset, split: str) -> Sequence[Sample]:
+    """The samples of a split, or of all of them for `"all"`.
+
+    Raises:
+        SemsegError: There is no such split.
+    """
+    if split == ALL:
+        return dataset.samples
+    if split not in dataset.splits:
+        raise SemsegError(
+            f"--test-split: {dataset.root} has no split {split!r}; choose one of {', '.join([*dataset.splits, ALL])}"
+        )
+    return dataset.splits[split]
+
+
+def _judge(
+    truth: np.ndarray, prediction: np.ndarray, confidence: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confusion matrix, boundary counts and calibration bins of one photo."""
+    return (
+        confusion_matrix(truth, prediction, k),
+        boundary_counts(truth, prediction, k, boundary_distance(truth.shape)),
+        calibration_bins(truth, prediction, confidence),
+    )
+
+
+def _result(
+    sample: Sample, truth: np.ndarray, matrix: np.ndarray, boundaries: np.ndarray, bins: np.ndarray
+) -> ImageResult:
+    found, borders = scores(matrix), boundary_scores(boundaries)
+    values = {
+        "accuracy": found["accuracy"],
+        **{name: found[f"macro_{name}"] for name in PER_CLASS_SCORES},
+        "boundary_iou": borders["macro_boundary_iou"],
+        "boundary_f": borders["macro_boundary_f"],
+        "calibration_error": expected_calibration_error(bins),
+        "confidence": float(bins[2].sum() / bins[0].sum()) if bins[0].any() else math.nan,
+    }
+    ignored = truth.size - int(matrix.sum())
+    return ImageResult(sample, class_counts(matrix), ignored, boundary_distance(truth.shape), values)

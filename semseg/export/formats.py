@@ -1,0 +1,259 @@
+"""A trained Keras model -> files that other runtimes run without Keras: photos in, scaling inside, classes out."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from semseg.errors import SemsegError, first_line
+from semseg.inference.exported import KEY, RUNTIMES, Description, need
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT = "photos"  # what files that name their input call it
+_QUANTISED = ["Conv", "ConvTranspose", "MaxPool", "Concat", "Relu"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is written.
+
+    Attributes:
+        suffix: What its files end with.
+        packages: For each backend that can write it, the packages it needs: what Python imports, what pip calls it.
+        write: Takes a model, the path, its description and, for int8, photos to calibrate with.
+        quantises: Whether it can be int8.
+        finds_ids: Whether it can give ids: where it holds more than layers.
+    """
+
+    suffix: str
+    packages: dict[str, Sequence[tuple[str, str]]]
+    write: Callable[[keras.Model, Path, Description, np.ndarray | None], None]
+    quantises: bool = False
+    finds_ids: bool = True
+
+
+def export_model(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None = None) -> None:
+    """Writes a model as a file of another format.
+
+    The file takes photos uint8 `(N, h, w, 3)`, 0 to 255, N free (float32 in Keras' own formats), and gives, of class
+    scores, logits float32 `(N, h, w, K)`, or `(N, h, w, 1)` for two classes, probabilities of the same shape, or ids
+    `(N, h, w)`.
+
+    Args:
+        model: From photos `(N, H, W, 3)`, 0 to 255, to logits.
+        path: Ends with the format's suffix.
+        description: Which format, what it gives, and the size that it sees.
+        photos: uint8 `(N, h, w, 3)` of the training split, to calibrate int8 with.
+
+    Raises:
+        SemsegError: The backend cannot write the format, a package is missing, or the model holds what the format
+            cannot express.
+    """
+    check_format(description)
+    if description.precision == "int8" and photos is None:
+        raise SemsegError("--int8: needs training photos to calibrate with; give --data")
+    try:
+        with _quiet():
+            FORMATS[description.format].write(model, path, description, photos)
+    except (SemsegError, OSError, MemoryError):
+        raise
+    except Exception as error:  # each converter has errors of its own
+        raise SemsegError(
+            f"--format: {keras.backend.backend()} could not write this network as {description.format} "
+            f"({first_line(error)}); try another format or --backend"
+        ) from error
+
+
+def check_format(description: Description) -> None:
+    """Raises a `SemsegError` unless this backend can write the format with the packages that are installed."""
+    name, backend = description.format, keras.backend.backend()
+    if name not in FORMATS:
+        raise SemsegError(f"--format: there is no {name!r}; choose one of {', '.join(FORMATS)}")
+    wanted = FORMATS[name]
+    if backend not in wanted.packages:
+        able = " or ".join(wanted.packages)
+        raise SemsegError(f"--format: {backend} cannot write {name}, {able} can; the same model opens there: --backend")
+    if description.precision == "int8" and not wanted.quantises:
+        able = " and ".join(other for other, entry in FORMATS.items() if entry.quantises)
+        raise SemsegError(f"--int8: not for {name}; only {able} can be int8")
+    if description.gives == "ids" and not wanted.finds_ids:
+        raise SemsegError(f"--gives: {name} holds layers only, and none gives ids; choose another --format")
+    for module, package in wanted.packages[backend]:
+        need(module, package, f"--format {name}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the converters' notes to themselves."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def _with_tail(logits: Any, gives: str) -> Any:
+    if gives == "probabilities":
+        activation = "softmax" if logits.shape[-1] > 1 else "sigmoid"
+        return keras.layers.Activation(activation, dtype="float32", name=gives)(logits)
+    if gives == "ids":
+        if logits.shape[-1] == 1:
+            return keras.ops.cast(logits[..., 0] > 0, "uint8")
+        largest = keras.ops.max(logits, axis=-1, keepdims=True)
+        hits = keras.ops.cast(logits >= largest, "int32")  # of floats, TensorFlow's argmax here is none that ONNX knows
+        return keras.ops.cast(keras.ops.argmax(hits, axis=-1), "uint8")
+    return logits
+
+
+def _served(model: keras.Model, description: Description) -> keras.Model:
+    """The model with photos of one size and type in, and what was asked for out."""
+    photos = keras.Input((*description.image_size, 3), dtype="uint8", name=INPUT)
+    served = keras.Model(photos, _with_tail(model(keras.ops.cast(photos, "float32")), description.gives))
+    served(np.zeros((1, *description.image_size, 3), np.uint8))  # exporters refuse a model that was never called
+    return served
+
+
+def _write_keras(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
+    keras.Model(model.inputs[0], _with_tail(model.outputs[0], description.gives)).save(path)
+
+
+def _write_onnx(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None) -> None:
+    import onnx
+
+    raw = path.with_name(f"raw{path.suffix}")
+    _served(model, description).export(raw, format="onnx", verbose=False)
+    _simplify(raw, raw)
+    network = onnx.load(raw)
+    _add_in_place_of_subtract(network.graph)
+    _rename_output(network.graph, description.gives)
+    onnx.save(network, raw)
+    _simplify(raw, path)
+    if photos is not None and description.precision == "int8":
+        path.replace(raw)
+        _quantise(raw, path, photos)
+    network = onnx.load(path)
+    onnx.helper.set_model_props(network, {KEY: json.dumps(description.to_dict())})
+    onnx.save(network, path)
+    raw.unlink()
+
+
+def _simplify(source: Path, target: Path) -> None:
+    """Folds constants, batch normalisation and layouts into the convolutions, by ONNX Runtime's own rules."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath, options.log_severity_level = str(target), 3
+    onnxruntime.InferenceSession(source.read_bytes(), options, providers=["CPUExecutionProvider"])
+
+
+def _add_in_place_of_subtract(graph: "onnx.GraphProto") -> None:
+    """Writes x - c as x + (-c): ONNX Runtime folds only sums into the convolution before. Saves a third of the time."""
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Sub" and node.input[1] in constants:
+            negative = f"{node.input[1]}_negative"
+            if negative not in constants:
+                value = -onnx.numpy_helper.to_array(constants[node.input[1]])
+                constants[negative] = onnx.numpy_helper.from_array(value, negative)
+                graph.initializer.append(constants[negative])
+            node.op_type, node.input[1] = "Add", negative
+
+
+def _rename_output(graph: "onnx.GraphProto", name: str) -> None:
+    before, graph.output[0].name = graph.output[0].name, name
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, held in enumerate(names):
+                names[i] = name if held == before else held
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+
+
+def _quantise(source: Path, target: Path, photos: np.ndarray) -> None:
+    """Weights and activations to 8 bits, with ranges measured on photos; the last convolution stays in float."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Photos(CalibrationDataReader):
+        def __init__(self):
+            self.left = iter(photos)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            photo = next(self.left, None)
+            return None if photo is None else {INPUT: photo[None]}
+
+    convolutions = [node.name for node in onnx.load(source).graph.node if node.op_type == "Conv"]
+    quantize_static(
+        source, target, Photos(), quant_format=QuantFormat.QDQ, op_types_to_quantize=_QUANTISED, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=convolutions[-1:],
+    )  # fmt: skip
+
+
+def _write_openvino(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None) -> None:
+    """By way of ONNX, so that every backend can and int8 is the same; from there OpenVINO is faster, too."""
+    import openvino
+
+    between = path.with_suffix(".onnx")
+    _write_onnx(model, between, description, photos)
+    network = openvino.convert_model(between)
+    network.set_rt_info(json.dumps(description.to_dict()), KEY)
+    openvino.save_model(network, path, compress_to_fp16=False)
+    between.unlink()
+
+
+def _write_litert(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
+    _served(model, description).export(path, format="litert", verbose=False)
+
+
+def _write_saved_model(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
+    _served(model, description).export(path, format="tf_saved_model", verbose=False)
+    (path / "assets.extra").mkdir()  # TensorFlow's place for what it does not load itself
+    (path / "assets.extra" / f"{KEY}.json").write_text(json.dumps(description.to_dict()), encoding="utf-8")
+
+
+def _write_pt2(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
+    import torch
+
+    free = {0: torch.export.Dim("batch", min=1, max=1024)}
+    _served(model, description).export(path, format="torch", verbose=False, dynamic_shapes=free)
+    program = torch.export.load(path)
+    program.example_inputs = None  # would be a pickle in the file
+    torch.export.save(program, path, extra_files={f"{KEY}.json": json.dumps(description.to_dict())})
+
+
+_ONNX = [("onnx", "onnx"), ("onnxruntime", "onnxruntime")]
+_OPENVINO = [*_ONNX, ("openvino", "openvino")]
+_TF2ONNX = ("tf2onnx", "tf2onnx")
+_LITERT = ("ai_edge_litert", "ai-edge-litert")
+_KERAS: dict[str, Sequence[tuple[str, str]]] = {"torch": [], "tensorflow": [], "jax": []}
+FORMATS = {
+    "onnx": Format(".onnx", {"torch": _ONNX, "tensorflow": [*_ONNX, _TF2ONNX]}, _write_onnx, quantises=True),
+    "openvino": Format(
+        ".xml", {"torch": _OPENVINO, "tensorflow": [*_OPENVINO, _TF2ONNX]}, _write_openvino, quantises=True
+    ),
+    "litert": Format(
+        ".tflite", {"tensorflow": [_LITERT], "torch": [_LITERT, ("litert_torch", "litert-torch")]}, _write_litert
+    ),
+    "tf_saved_model": Format(
+        RUNTIMES["tf_saved_model"].suffix, {"tensorflow": [], "jax": [("tensorflow", "tensorflow")]}, _write_saved_model
+    ),
+    "torch": Format(".pt2", {"torch": []}, _write_pt2),
+    "keras": Format(".keras", _KERAS, _write_keras),
+    "h5": Format(".h5", _KERAS, _write_keras, finds_ids=False),
+}

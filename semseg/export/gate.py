@@ -1,0 +1,119 @@
+"""Does an exported file compute what its model computes? Both see the same photos."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from semseg.backend import PredictBatch
+from semseg.images.resizing import resize_photo
+from semseg.inference.segmenter import ids_of_logits, predict_ids
+from semseg.metrics.confusion import confusion_matrix, scores
+
+MOST_DIFFERENCE = 1e-3  # of a probability, in float32
+LEAST_EQUAL = 0.999  # of the pixels, in float32
+MOST_IOU_LOSS = 0.01  # in int8
+LEAST_EQUAL_INT8 = 0.98  # of the pixels, where there is no truth to measure IoU with
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a file's answers lie to its model's.
+
+    Attributes:
+        photos: How many both saw.
+        difference: The largest, of the probability of any class at any pixel; None of a file that gives ids.
+        equal_ids: Share of the pixels that get the same class.
+        iou: Mean IoU of the model and of the file; None without truth.
+        milliseconds: Per photo, one at a time, the median; of the model and of the file.
+    """
+
+    photos: int
+    difference: float | None
+    equal_ids: float
+    iou: tuple[float, float] | None
+    milliseconds: tuple[float, float]
+
+    def shortfalls(self, precision: str) -> list[str]:
+        """What keeps the file from counting; nothing if it passes."""
+        if precision == "int8":
+            if self.iou is None:
+                return [] if self.equal_ids >= LEAST_EQUAL_INT8 else [_less_equal(self.equal_ids, LEAST_EQUAL_INT8)]
+            loss = self.iou[0] - self.iou[1]
+            return [] if loss <= MOST_IOU_LOSS else [f"mean IoU falls by {loss:.4f}, {MOST_IOU_LOSS} may be"]
+        found = []
+        if self.difference is not None and not self.difference <= MOST_DIFFERENCE:
+            found.append(f"a probability differs by {self.difference:.2g}, {MOST_DIFFERENCE:.0e} may be")
+        if self.equal_ids < LEAST_EQUAL:
+            found.append(_less_equal(self.equal_ids, LEAST_EQUAL))
+        return found
+
+
+def _less_equal(found: float, least: float) -> str:
+    return f"{found:.2%} of the pixels get the same class, {least:.1%} must"
+
+
+def compare_files(
+    model: PredictBatch,
+    exported: PredictBatch,
+    photos: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray] | None,
+    *,
+    image_size: tuple[int, int],
+    num_classes: int,
+    with_probabilities: bool = True,
+) -> Agreement:
+    """Shows the same photos to a model and to its exported file.
+
+    Args:
+        model: From photos uint8 `(N, h, w, 3)` to logits; as the Keras model computes it.
+        exported: The same, from the file.
+        photos: uint8 RGB `(H, W, 3)` of any sizes, at least one.
+        truths: Class ids `(H, W)` of each; None where nobody knows them.
+        image_size: (h, w) that both see.
+        num_classes: K.
+        with_probabilities: Whether the file gives more than ids.
+    """
+    runs = [_run(predict_batch, photos, truths, image_size, num_classes) for predict_batch in (model, exported)]
+    (expected, *_), (found, *_) = runs
+    difference = None
+    if with_probabilities:
+        difference = float(np.abs(_probabilities(found) - _probabilities(expected)).max())
+        difference = math.inf if math.isnan(difference) else difference
+    equal = float((ids_of_logits(found) == ids_of_logits(expected)).mean())
+    iou = (runs[0][1], runs[1][1]) if truths is not None else None
+    return Agreement(len(photos), difference, equal, iou, (runs[0][2], runs[1][2]))
+
+
+def _run(
+    predict_batch: PredictBatch,
+    photos: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray] | None,
+    image_size: tuple[int, int],
+    num_classes: int,
+) -> tuple[np.ndarray, float, float]:
+    """All logits as the network gives them, mean IoU at the photos' own sizes, milliseconds per photo."""
+    outputs, seconds = [], []
+
+    def watched(batch: np.ndarray) -> np.ndarray:
+        start = time.perf_counter()
+        outputs.append(predict_batch(batch))
+        seconds.append(time.perf_counter() - start)
+        return outputs[-1]
+
+    predict_batch(resize_photo(photos[0], image_size)[None])  # compiles, or warms up
+    matrix = np.zeros((num_classes, num_classes), np.int64)
+    for i, ids in enumerate(predict_ids(watched, photos, image_size=image_size, batch_size=1)):
+        if truths is not None:
+            matrix += confusion_matrix(truths[i], ids, num_classes)
+    iou = float(scores(matrix)["macro_iou"]) if truths is not None else math.nan
+    return np.concatenate(outputs), iou, 1000 * float(np.median(seconds))
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    if logits.shape[-1] == 1:
+        return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)

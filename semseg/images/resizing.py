@@ -1,0 +1,38 @@
+"""Photos and masks at other sizes: photos by area or linearly, masks by nearest neighbour alone."""
+
+import cv2
+import numpy as np
+
+
+def resize_photo(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes uint8 RGB to (height, width): by area where both sides shrink, so that nothing is aliased."""
+    if photo.shape[:2] == tuple(size):
+        return photo
+    shrinks = photo.shape[0] > size[0] and photo.shape[1] > size[1]
+    return cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def size_within(size: tuple[int, ...], longest: int) -> tuple[int, int]:
+    """(height, width) of a picture as it is, or shrunk until no side is longer than that; at least 1x1.
+
+    Example:
+        >>> size_within((300, 600), 512), size_within((30, 60), 512)
+        ((256, 512), (30, 60))
+    """
+    factor = min(1.0, longest / max(size[:2]))
+    return max(1, round(factor * size[0])), max(1, round(factor * size[1]))
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes uint8 ids `(H, W)` to (height, width) by nearest neighbour, so that no class is invented."""
+    if mask.shape == tuple(size):
+        return mask
+    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def enough_for(image_size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) of a photo that gives the same when it is resized to `image_size` as the whole one.
+
+    Twice the size: JPEGs decoded at 1/2 or less then differ from whole ones by .08 levels, with the size itself by .6.
+    """
+    return 2 * image_size[0], 2 * image_size[1]

@@ -1,0 +1,346 @@
+"""Photos of a folder in, files out: loading, computing and writing overlap."""
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+
+from semseg.backend import PredictBatch
+from semseg.errors import DataError, SemsegError, TooManyPixelsError
+from semseg.files import replacing
+from semseg.images.large import BigPicture
+from semseg.images.png_writer import PngWriter
+from semseg.images.reading import read_photo
+from semseg.images.resizing import enough_for, resize_photo, size_within
+from semseg.inference.segmenter import Item, Segmenter, ids_of_logits, in_batches, probabilities_of_logits
+from semseg.inference.tiling import enlarged, tiled_logits
+from semseg.labels.legend import below, legend, visible_classes
+from semseg.labels.painting import overlay
+from semseg.labels.palettes import Palette
+
+KINDS = {"masks": ".png", "values": ".png", "colors": ".png", "overlays": ".jpg", "probabilities": ".npy"}
+SHOWN = 2048  # pixels of an overlay's longer side, at most
+_LEAST_TILE = 1024  # pixels of the shorter side, where nobody said how large tiles are
+_JPEG_QUALITY = 90
+OPACITY = 0.5  # of the classes over the photo
+
+Given = TypeVar("Given")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photo, and the files that are to be made of it, by their kind, one of `KINDS`."""
+
+    photo: Path
+    files: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is known of a photo afterwards.
+
+    Attributes:
+        size: (H, W) of the photo, upright.
+        counts: int64 `(K,)`: pixels of each class.
+        tile: (height, width) of the tiles that it was seen in, in its own pixels; None: seen whole.
+    """
+
+    size: tuple[int, int]
+    counts: np.ndarray
+    tile: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A photo on its way: `seen` as the network sees it whole, or `bands` and `tile`; `picture` for the overlay."""
+
+    size: tuple[int, int]
+    seen: np.ndarray | None = None
+    bands: Callable[[], Iterable[np.ndarray]] | None = None
+    tile: tuple[int, int] | None = None
+    picture: "np.ndarray | _Shrunk | None" = None
+
+
+def predict_files(
+    segmenter: Segmenter,
+    jobs: Iterable[Job],
+    *,
+    tile: tuple[int, int] | None = None,
+    workers: int = 2,
+) -> Iterator[tuple[Job, Result | DataError]]:
+    """Predicts photos and writes what is wanted of each.
+
+    Args:
+        segmenter: The network.
+        jobs: Photos and the files to make; their folders are made, too.
+        tile: (height, width) of tiles in a photo's pixels, to see photos in these; None to see them whole. Photos of
+            more than 89 million pixels are seen in tiles in any case: see `automatic_tile`.
+        workers: Threads that load, and as many that write.
+
+    Yields:
+        Each job, in order, with its result, or with what is wrong with its photo.
+    """
+    most = workers if tile else segmenter.batch_size + workers  # photos in memory, large where they are seen in tiles
+    stopped, alone = threading.Event(), threading.Lock()
+    in_turn = replace(segmenter, predict_batch=_one_at_a_time(segmenter.predict_batch))
+
+    def load(job: Job) -> _Loaded | DataError:
+        try:
+            return _load(job, segmenter.image_size, tile)
+        except DataError as error:
+            return error
+
+    def write(item: tuple[tuple[Job, _Loaded | DataError], np.ndarray | None]) -> Result | DataError:
+        (job, loaded), logits = item
+        if isinstance(loaded, DataError):
+            return loaded
+        with ExitStack() as stack:
+            if logits is None:
+                stack.enter_context(alone)  # one large photo at a time
+            try:
+                bands = _until(stopped, _bands(in_turn, loaded, logits))
+                return _write(job, loaded, bands, segmenter.palette)
+            except DataError as error:  # a large photo that is cut shows it late
+                return error
+
+    loaders, writers = ThreadPoolExecutor(workers), ThreadPoolExecutor(workers)
+    try:
+        loaded = ahead(loaders, load, jobs, most)
+        computed = in_batches(in_turn.predict_batch, loaded, _seen, segmenter.batch_size)
+        for ((job, _), _), result in ahead(writers, write, computed, most):
+            yield job, result
+    finally:
+        stopped.set()
+        for pool in (loaders, writers):
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_at_a_time(predict_batch: PredictBatch) -> PredictBatch:
+    """The network is called by the main thread and, for photos in tiles, by one that writes."""
+    lock = threading.Lock()
+
+    def predict_in_turn(photos: np.ndarray) -> np.ndarray:
+        with lock:
+            return predict_batch(photos)
+
+    return predict_in_turn
+
+
+def ahead(
+    pool: Executor, function: Callable[[Item], Given], items: Iterable[Item], most: int
+) -> Iterator[tuple[Item, Given]]:
+    """Each item with what the function makes of it, in order; up to `most` are worked on in the pool meanwhile."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append((item, pool.submit(function, item)))
+        if len(waiting) > most or waiting[0][1].done():
+            done, future = waiting.popleft()
+            yield done, future.result()
+    for item, future in waiting:
+        yield item, future.result()
+
+
+def automatic_tile(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Size of the tiles where nobody said it: the size that the network sees, or so many times that the shorter side
+    has 1024 pixels at least.
+
+    Example:
+        >>> automatic_tile((128, 192)), automatic_tile((2000, 2000))
+        ((1024, 1536), (2000, 2000))
+    """
+    times = math.ceil(_LEAST_TILE / min(image_size))
+    return image_size[0] * times, image_size[1] * times
+
+
+def enough_to_show(image_size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) to which a photo may be decoded smaller; the same with and without overlays, for equal masks.
+
+    Example:
+        >>> enough_to_show((128, 4096))
+        (2048, 8192)
+    """
+    return tuple(max(side, SHOWN) for side in enough_for(image_size))
+
+
+def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None) -> _Loaded:
+    with_overlay = "overlays" in job.files
+    try:
+        photo = read_photo(job.photo, None if tile else enough_to_show(image_size))
+    except TooManyPixelsError:
+        folder = next(iter(job.files.values())).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        big = BigPicture(job.photo, folder)
+        picture = _Shrunk(big.size) if with_overlay else None
+        return _Loaded(big.size, bands=big.bands, tile=tile or automatic_tile(image_size), picture=picture)
+    picture = resize_photo(photo.pixels, size_within(photo.size, SHOWN)) if with_overlay else None
+    if tile:
+        return _Loaded(photo.size, bands=lambda: [photo.pixels], tile=tile, picture=picture)
+    return _Loaded(photo.size, seen=resize_photo(photo.pixels, image_size), picture=picture)
+
+
+def _seen(loaded: tuple[Job, _Loaded | DataError]) -> np.ndarray | None:
+    return loaded[1].seen if isinstance(loaded[1], _Loaded) else None
+
+
+def _bands(segmenter: Segmenter, loaded: _Loaded, logits: np.ndarray | None) -> Iterator[np.ndarray]:
+    """Logits at the photo's own size, from top to bottom."""
+    if logits is not None:
+        return enlarged([logits], loaded.size, logits.shape[:2])
+    bands = loaded.bands()
+    if isinstance(loaded.picture, _Shrunk):
+        bands = loaded.picture.watch(bands)
+    return tiled_logits(
+        segmenter.predict_batch,
+        bands,
+        loaded.size,
+        image_size=segmenter.image_size,
+        tile=loaded.tile,
+        batch_size=segmenter.batch_size,
+    )
+
+
+class _Stopped(Exception):  # noqa: N818
+    """Nobody waits for the result any more."""
+
+
+def _until(stopped: threading.Event, bands: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    for band in bands:
+        if stopped.is_set():
+            raise _Stopped
+        yield band
+
+
+class _Shrunk:
+    """A large photo as small as its overlay, made while it passes by."""
+
+    def __init__(self, size: tuple[int, int]):
+        self._factor = math.ceil(max(size) / SHOWN)
+        self.size = max(1, size[0] // self._factor), max(1, size[1] // self._factor)
+        self._parts: list[np.ndarray] = []
+
+    def watch(self, bands: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        rest: np.ndarray | None = None
+        for band in bands:
+            rows = band if rest is None else np.concatenate([rest, band])
+            whole = len(rows) // self._factor
+            if whole:
+                shrunk = cv2.resize(rows[: whole * self._factor], (self.size[1], whole), interpolation=cv2.INTER_AREA)
+                self._parts.append(shrunk)
+            rest = rows[whole * self._factor :].copy()
+            yield band
+
+    def pixels(self) -> np.ndarray:
+        return np.concatenate(self._parts)[: self.size[0]]
+
+
+def _write(job: Job, loaded: _Loaded, bands: Iterable[np.ndarray], palette: Palette) -> Result:
+    picture = loaded.picture
+    size = picture.size if isinstance(picture, _Shrunk) else None if picture is None else picture.shape[:2]
+    counts, shown = write_masks(bands, loaded.size, job.files, palette, shown=size)
+    if picture is not None:
+        pixels = picture.pixels() if isinstance(picture, _Shrunk) else picture
+        _write_overlay(job.files["overlays"], pixels, shown, counts, palette)
+    return Result(loaded.size, counts, loaded.tile)
+
+
+def write_masks(
+    bands: Iterable[np.ndarray],
+    size: tuple[int, int],
+    files: Mapping[str, Path],
+    palette: Palette,
+    *,
+    shown: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Writes all kinds of files but the overlay, as the logits come, each whole or not at all.
+
+    Args:
+        bands: Logits from top to bottom, float `(n, W, K)` or `(n, W, 1)`.
+        size: (H, W) of the photo.
+        files: By their kind: `"masks"` of ids, which viewers show in the classes' colours; `"values"` as the user's
+            masks had them; `"colors"`; `"probabilities"`, float16 `(H, W, K)`.
+        palette: What the ids mean.
+        shown: (h, w) at which the ids are wanted as an array, too.
+
+    Returns:
+        int64 `(K,)`, the pixels of each class; and uint8 ids `(h, w)`, or None.
+    """
+    counts, row = np.zeros(palette.num_classes, np.int64), 0
+    if shown:
+        picked = [((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip(shown, size, strict=True)]
+        small = np.zeros(shown, np.uint8)
+    with ExitStack() as stack:
+        pngs = [_png(stack, kind, path, size, palette) for kind, path in files.items() if kind in _PNGS]
+        probabilities = _npy(stack, files.get("probabilities"), (*size, palette.num_classes))
+        for band in bands:
+            ids = ids_of_logits(band)
+            counts += np.bincount(ids.ravel(), minlength=len(counts))
+            for table, png in pngs:
+                png.write(ids if table is None else table[ids])
+            if probabilities:
+                probabilities.write(probabilities_of_logits(band).astype("<f2").tobytes())
+            if shown:
+                inside = np.flatnonzero((picked[0] >= row) & (picked[0] < row + len(ids)))
+                small[inside] = ids[picked[0][inside] - row][:, picked[1]]
+            row += len(ids)
+    return counts, small if shown else None
+
+
+_PNGS = ("masks", "values", "colors")
+
+
+def _png(
+    stack: ExitStack, kind: str, path: Path, size: tuple[int, int], palette: Palette
+) -> tuple[np.ndarray | None, PngWriter]:
+    """A PNG file, and the table from ids to what it holds; None for the ids themselves."""
+    colors = np.array(palette.colors, np.uint8)
+    table, options = None, {"colors": colors}
+    if kind == "colors":
+        table, options = colors, {"channels": 3}
+    elif kind == "values":
+        table = mask_values(palette)
+        options = {"dtype": table.dtype}
+    return table, stack.enter_context(PngWriter(stack.enter_context(_making(path)), size, **options))
+
+
+def _making(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return replacing(path)
+
+
+def mask_values(palette: Palette) -> np.ndarray:
+    """The number that masks hold for each class, uint8 `(K,)`, or uint16 where they are larger.
+
+    Raises:
+        SemsegError: The masks hold colours.
+    """
+    if not palette.holds_values:
+        raise SemsegError("--values: the masks that it learnt from held colours, not numbers; use --colors")
+    first = {label.id: label.value for label in reversed(palette.labels)}
+    values = np.array([first[i] for i in range(palette.num_classes)])
+    return values.astype(np.uint8 if values.max() < 256 else np.uint16)
+
+
+def _npy(stack: ExitStack, path: Path | None, shape: tuple[int, ...]) -> Any:
+    """A file of NumPy's own form, open behind its header."""
+    if path is None:
+        return None
+    file = stack.enter_context(stack.enter_context(_making(path)).open("wb"))
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+    return file
+
+
+def _write_overlay(path: Path, photo: np.ndarray, ids: np.ndarray, counts: np.ndarray, palette: Palette) -> None:
+    strip = legend(visible_classes(counts), palette, photo.shape[1], counts / counts.sum())
+    picture = below(overlay(photo, ids, palette, OPACITY), strip)
+    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1]
+    with _making(path) as temporary:
+        temporary.write_bytes(data.tobytes())

@@ -1,0 +1,191 @@
+"""Class ids for photos of any size, from a function `predict_batch` that gives logits."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from semseg.backend import PredictBatch
+from semseg.errors import SemsegError
+from semseg.images.resizing import resize_photo
+from semseg.labels.palettes import Palette
+
+Item = TypeVar("Item")
+FLIPS: dict[str, Sequence[tuple[int, ...]]] = {  # the axes of (N, H, W, C) that each view is flipped along
+    "horizontal": ((), (2,)),
+    "both": ((), (2,), (1,), (1, 2)),
+}
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A trained network, whichever runtime computes it.
+
+    Attributes:
+        predict_batch: From photos uint8 `(N, h, w, 3)`, N at least 1, to logits float32 `(N, h, w, K)` or, for two
+            classes, `(N, h, w, 1)`.
+        image_size: (h, w) that it sees; photos of other sizes are resized to it, see `predict_logits`.
+        palette: Names and colours of the classes.
+        batch_size: Photos per call, at most.
+    """
+
+    predict_batch: PredictBatch
+    image_size: tuple[int, int]
+    palette: Palette
+    batch_size: int = 8
+
+    def probabilities(self, photo: np.ndarray) -> np.ndarray:
+        """Of every class at each pixel of one photo.
+
+        Args:
+            photo: uint8 RGB `(H, W, 3)` of any size.
+
+        Returns:
+            float32 `(H, W, K)`, also for two classes; the sum over K is 1. The argmax is the prediction, the largest
+            value how certain it is.
+        """
+        (logits,) = predict_logits(self.predict_batch, [photo], image_size=self.image_size)
+        return probabilities_of_logits(logits)
+
+
+def with_flips(predict_batch: PredictBatch, flips: str) -> PredictBatch:
+    """A `predict_batch` that sees each photo also mirrored, and gives the mean of the probabilities.
+
+    Args:
+        predict_batch: From photos uint8 `(N, h, w, 3)` to logits `(N, h, w, K)`, or `(N, h, w, 1)`.
+        flips: `"horizontal"` for the photo and its mirror image; `"both"` for these two upside down as well.
+
+    Returns:
+        A function that gives logits whose softmax, or sigmoid, is the mean over the views.
+
+    Raises:
+        SemsegError: `flips` is none of these.
+    """
+    if flips not in FLIPS:
+        raise SemsegError(f"--flips: got {flips!r}; expected one of {', '.join(FLIPS)}")
+
+    def predict_all(photos: np.ndarray) -> np.ndarray:
+        views = [np.flip(predict_batch(np.ascontiguousarray(np.flip(photos, axes))), axes) for axes in FLIPS[flips]]
+        return mean_of_views(views)
+
+    return predict_all
+
+
+def mean_of_views(views: Sequence[np.ndarray]) -> np.ndarray:
+    """Logits whose softmax, or sigmoid, is the mean over several logits of one shape, `(..., K)` or `(..., 1)`.
+
+    Example:
+        >>> mean_of_views([np.array([[2.0]]), np.array([[-2.0]])])
+        array([[0.]])
+    """
+    mean = np.logaddexp.reduce([_log_probabilities(logits) for logits in views]) - np.log(len(views))
+    return mean if views[0].shape[-1] > 1 else mean[..., 1:] - mean[..., :1]
+
+
+def probabilities_of_logits(logits: np.ndarray) -> np.ndarray:
+    """`(..., K)`, or `(..., 1)` of two classes, to the probabilities of all classes, float32 `(..., K)`."""
+    return np.exp(_log_probabilities(logits)).astype(np.float32)
+
+
+def _log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """`(..., K)` to log p `(..., K)`; of a single logit both classes', `(..., 2)`."""
+    if logits.shape[-1] == 1:
+        return np.concatenate([-np.logaddexp(0, logits), -np.logaddexp(0, -logits)], axis=-1)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def predict_logits(
+    predict_batch: PredictBatch, photos: Iterable[np.ndarray], *, image_size: tuple[int, int], batch_size: int = 8
+) -> Iterator[np.ndarray]:
+    """Logits at each photo's own size.
+
+    Photos are resized to `image_size` for the network, and its logits back to the photo's size: borders get smoother
+    than by resizing ids.
+
+    Args:
+        predict_batch: From photos uint8 `(N, h, w, 3)` to logits `(N, h, w, K)`, or `(N, h, w, 1)`.
+        photos: uint8 RGB `(H, W, 3)` of any sizes.
+        image_size: (h, w) that the network sees.
+        batch_size: Photos per call.
+
+    Yields:
+        float `(H, W, K)`, or `(H, W, 1)`, for each photo, in order.
+    """
+    computed = in_batches(predict_batch, photos, lambda photo: resize_photo(photo, image_size), batch_size)
+    for photo, logits in computed:
+        yield _resize_logits(logits, photo.shape[:2])
+
+
+def in_batches(
+    predict_batch: PredictBatch,
+    items: Iterable[Item],
+    seen: Callable[[Item], np.ndarray | None],
+    batch_size: int,
+) -> Iterator[tuple[Item, np.ndarray | None]]:
+    """Each item with its logits, in order.
+
+    Args:
+        predict_batch: From photos uint8 `(N, h, w, 3)` to logits `(N, h, w, K)`, or `(N, h, w, 1)`.
+        items: Whatever photos can be had from.
+        seen: From an item to its photo as the network sees it, uint8 `(h, w, 3)`; None where there is nothing to see.
+        batch_size: Photos per call.
+
+    Yields:
+        An item and its logits `(h, w, K)`, or None. What there is nothing to see of ends a batch, so that it waits for
+        none.
+
+    Example:
+        >>> photo_of = {"a": 1, "b": 2, "broken": None}
+        >>> list(in_batches(lambda photos: (2 * photos).tolist(), photo_of, photo_of.get, batch_size=8))
+        [('a', 2), ('b', 4), ('broken', None)]
+    """
+    waiting: list[tuple[Item, np.ndarray]] = []
+
+    def computed() -> Iterator[tuple[Item, np.ndarray]]:
+        if waiting:
+            batch, photos = zip(*waiting, strict=True)
+            waiting.clear()
+            yield from zip(batch, predict_batch(np.stack(photos)), strict=True)
+
+    for item in items:
+        photo = seen(item)
+        if photo is None:
+            yield from computed()
+            yield item, None
+            continue
+        waiting.append((item, photo))
+        if len(waiting) == batch_size:
+            yield from computed()
+    yield from computed()
+
+
+def predict_ids(
+    predict_batch: PredictBatch, photos: Iterable[np.ndarray], *, image_size: tuple[int, int], batch_size: int = 8
+) -> Iterator[np.ndarray]:
+    """Class ids at each photo's own size, uint8 `(H, W)`, 0 to K-1: the argmax of `predict_logits`."""
+    for logits in predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size):
+        yield ids_of_logits(logits)
+
+
+def ids_of_logits(logits: np.ndarray) -> np.ndarray:
+    """`(..., K)` to uint8 `(...)`: the largest logit, or whether the single one is above 0."""
+    ids = logits[..., 0] > 0 if logits.shape[-1] == 1 else logits.argmax(axis=-1)
+    return ids.astype(np.uint8)
+
+
+def confidence_of_logits(logits: np.ndarray) -> np.ndarray:
+    """`(..., K)` to the probability of the predicted class, float32 `(...)`."""
+    if logits.shape[-1] == 1:
+        return (1 / (1 + np.exp(-np.abs(logits[..., 0])))).astype(np.float32)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return (1 / np.exp(shifted).sum(axis=-1)).astype(np.float32)
+
+
+def _resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if logits.shape[:2] == tuple(size):
+        return logits
+    resized = cv2.resize(logits.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(*size, logits.shape[2])  # OpenCV drops an axis of one channel

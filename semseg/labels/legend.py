@@ -1,0 +1,113 @@
+"""Names and colours of classes as a strip of pixels: fast enough to be drawn for every photo and every frame."""
+
+import importlib.util
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from semseg.labels.palettes import Palette
+
+INK, FAINT = "#1f2933", "#7b8794"  # of all text in pictures, and of its lines
+LEGEND_SHARE = 3e-4  # of the pixels: 20 of 65,536 can just be seen
+
+
+def visible_classes(counts: np.ndarray) -> list[int]:
+    """The classes that can be seen, the largest first.
+
+    Args:
+        counts: Integer `(K,)`: pixels of each class.
+
+    Example:
+        >>> visible_classes(np.array([500, 0, 2000, 0]))
+        [2, 0]
+    """
+    order = np.argsort(-counts, kind="stable")
+    return [int(i) for i in order if counts[i] > LEGEND_SHARE * counts.sum()]
+
+
+def legend(classes: Sequence[int], palette: Palette, width: int, shares: np.ndarray | None = None) -> np.ndarray:
+    """A strip with a patch of colour and the name for each class, in rows as long as the width allows.
+
+    Args:
+        classes: Ids, in the order in which they are drawn.
+        palette: Names and colours.
+        width: Of the strip in pixels; wider if a single name needs it.
+        shares: Float `(K,)`, 0 to 1: written behind the names.
+
+    Returns:
+        uint8 RGB `(height, width, 3)` on white.
+    """
+    text = min(28, max(11, width // 56))
+    font, pad = _font(text), text // 2
+    names = [shortened(palette.names[i], 28) + ("" if shares is None else f" {_percent(shares[i])}") for i in classes]
+    widths = [round(font.getlength(name)) + text + 3 * pad for name in names]
+    width = max([width, *(pad + length for length in widths)])
+    places, left, row = [], pad, 0
+    for length in widths:
+        if left > pad and left + length > width:
+            left, row = pad, row + 1
+        places.append((left, row))
+        left += length
+    line = text + pad
+    image = Image.new("RGB", (width, pad + (row + 1) * line), "white")
+    draw = ImageDraw.Draw(image)
+    for i, name, (left, row) in zip(classes, names, places, strict=True):
+        top = pad + row * line
+        draw.rectangle((left, top, left + text - 1, top + text - 1), palette.colors[i], FAINT)
+        draw.text((left + text + pad // 2, top + text / 2), name, INK, font, anchor="lm")
+    return np.asarray(image)
+
+
+def below(picture: np.ndarray, strip: np.ndarray) -> np.ndarray:
+    """A picture with a strip below it, the narrower one filled up with white: uint8 RGB `(H + h, W, 3)`."""
+    width = max(picture.shape[1], strip.shape[1])
+    parts = [
+        np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in (picture, strip)
+    ]
+    return np.concatenate(parts)
+
+
+def over(picture: np.ndarray, strip: np.ndarray, opacity: float = 0.8) -> np.ndarray:
+    """A picture whose lower left shows a strip, on a third of its height at most: uint8 RGB of the picture's size."""
+    height, width = min(picture.shape[0] // 3, strip.shape[0]), min(picture.shape[1], strip.shape[1])
+    if not height:
+        return picture
+    result = picture.copy()
+    corner = result[-height:, :width]
+    corner[:] = (1 - opacity) * corner + opacity * strip[:height, :width]
+    return result
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "<0.1%"
+
+
+def shortened(text: str, most: int = 38) -> str:
+    """A name, drawable, with its middle left out where it is long.
+
+    Example:
+        >>> shortened("frankfurt_000001_leftImg8bit.png", 20)
+        'frankfurt...8bit.png'
+    """
+    text = drawable(text)
+    tail = (most - 3) // 2
+    return text if len(text) <= most else f"{text[: most - 3 - tail]}...{text[-tail:]}"
+
+
+def drawable(name: str) -> str:
+    """A file's name without line ends and without bytes that are no text."""
+    return " ".join(name.encode("utf-8", "replace").decode().split())
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own font, so that all pictures look alike; found without importing it, which takes a second."""
+    found = importlib.util.find_spec("matplotlib")
+    for folder in found.submodule_search_locations or () if found else ():
+        path = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.is_file():
+            return ImageFont.truetype(path, size)
+    return ImageFont.load_default(size)

@@ -1,0 +1,542 @@
+"""What the colours or values of masks mean: the well-known codes, and finding the code of masks nobody described."""
+
+import colorsys
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+
+from semseg import IGNORE
+from semseg.errors import DataError, SemsegError
+from semseg.labels.known_palettes import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
+
+MAX_CLASSES = 253  # ids are uint8: 255 is IGNORE, and two more values have a meaning in the table of colours
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Label:
+    """One thing that masks may hold.
+
+    Attributes:
+        name: What people call it.
+        id: Its class, 0 to K-1; `IGNORE` (255) for what is no class. Labels that share an id are one class.
+        color: RGB, 0 to 255: what a colour mask holds, and how pictures show it.
+        value: What a mask of ids holds; None for colour masks.
+    """
+
+    name: str
+    id: int
+    color: Color
+    value: int | None = None
+
+
+@dataclass(frozen=True)
+class Palette:
+    """What the colours or values of masks mean.
+
+    Attributes:
+        labels: Everything that is known; the first label of an id names and colours the class.
+        source: How it was found: the name of a well-known code, `"exact"` (the masks hold few colours), `"values"`
+            (they hold numbers), `"k-means"`, or `"file"` (the user's own classes.json).
+        blended: Whether the masks were resized or compressed after colouring, so that borders need `repair_mask`.
+        max_distance: In colour masks that are not blended, a pixel farther than this from every colour (Euclidean, in
+            RGB levels) is unknown.
+    """
+
+    labels: tuple[Label, ...]
+    source: str = "exact"
+    blended: bool = False
+    max_distance: float = 40.0
+
+    def __post_init__(self):
+        """Raises a `SemsegError` unless the ids are 0 to K-1, K at least 2, and all labels are of one kind."""
+        found = sorted({label.id for label in self.labels} - {IGNORE})
+        if found != list(range(len(found))) or not 2 <= len(found) <= MAX_CLASSES:
+            raise SemsegError(
+                f"classes: got the ids {_listed(found)}; expected 0, 1, 2 ... without a gap, 2 to {MAX_CLASSES} of them"
+            )
+        held = [label.color if label.value is None else label.value for label in self.labels]
+        if len(set(self.names)) < len(found):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise SemsegError(f"classes: two are called {twice!r}; give each its own name, or both one id")
+        if self.source == "file" and len(set(held)) < len(held):
+            twice = next(entry for entry in held if held.count(entry) > 1)
+            raise SemsegError(f"classes: {twice} stands for more than one entry; give each colour or value once")
+        if len({label.value is None for label in self.labels}) > 1:
+            raise SemsegError("classes: some labels have a value and some do not; give one to all or to none")
+
+    @classmethod
+    def of(cls, names: Sequence[str], colors: Sequence[Color], ignored: Sequence[tuple[str, Color]] = (), **options):
+        """A palette of colours, each a class of its own, and of colours that are no class."""
+        classes = [Label(name, i, tuple(color)) for i, (name, color) in enumerate(zip(names, colors, strict=True))]
+        return cls((*classes, *(Label(name, IGNORE, tuple(color)) for name, color in ignored)), **options)
+
+    @classmethod
+    def numbered(cls, count: int) -> "Palette":
+        """A palette of `count` classes that nobody named."""
+        return cls(tuple(Label(f"class {i}", i, distinct_color(i), i) for i in range(count)), "values")
+
+    @cached_property
+    def _first(self) -> list[Label]:
+        firsts: dict[int, Label] = {}
+        for label in self.labels:
+            firsts.setdefault(label.id, label)
+        return [firsts[i] for i in sorted(firsts) if i != IGNORE]
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes K, ignored labels not counted."""
+        return len(self._first)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name per class, in the order of the ids."""
+        return tuple(label.name for label in self._first)
+
+    @property
+    def colors(self) -> tuple[Color, ...]:
+        """One RGB colour per class, in the order of the ids."""
+        return tuple(label.color for label in self._first)
+
+    @property
+    def holds_values(self) -> bool:
+        """Whether the masks hold numbers, not colours."""
+        return self.labels[0].value is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON, readable by `from_dict` and by people."""
+        return {
+            "source": self.source,
+            "ignore_index": IGNORE,
+            "blended": self.blended,
+            "max_distance": self.max_distance,
+            "classes": [_entry(label) for label in self.labels if label.id != IGNORE],
+            "ignored": [_entry(label) for label in self.labels if label.id == IGNORE],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], source: str | None = None) -> "Palette":
+        """Returns the palette that `to_dict` described, also after a person has edited it.
+
+        Raises:
+            SemsegError: Something is missing or of a wrong kind.
+        """
+        try:
+            ids = sorted({entry["id"] for entry in values["classes"]})  # a class that was taken out leaves a gap
+            labels = [_label(entry, ids.index(entry["id"])) for entry in values["classes"]]
+            labels.sort(key=lambda label: label.id)
+            labels += [_label(entry, IGNORE) for entry in values.get("ignored", ())]
+            blended, max_distance = bool(values.get("blended", False)), float(values.get("max_distance", 40))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise SemsegError(
+                f"classes: cannot be understood ({error!r}); each needs id, name, and color [r, g, b] or value: see a "
+                "classes.json that semseg wrote"
+            ) from None
+        return cls(tuple(labels), source or values.get("source", "file"), blended, max_distance)
+
+
+def _entry(label: Label) -> dict[str, Any]:
+    entry = {"id": label.id, "name": label.name, "color": list(label.color), "value": label.value}
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def _label(entry: Mapping[str, Any], class_id: int) -> Label:
+    value = entry.get("value")
+    color = tuple(int(level) for level in entry["color"]) if "color" in entry else distinct_color(int(class_id))
+    if len(color) != 3 or not all(0 <= level <= 255 for level in color) or not 0 <= int(value or 0) < _MAX_VALUE:
+        raise ValueError(f"{dict(entry)}")
+    return Label(str(entry["name"]), class_id, color, None if value is None else int(value))
+
+
+def distinct_color(index: int) -> Color:
+    """A colour for the class `index` of masks that have none: dark grey, then hues far apart from their neighbours."""
+    if index == 0:
+        return (52, 58, 70)
+    hue = (0.11 + 0.618034 * (index - 1)) % 1
+    lightness, saturation = ((0.55, 0.85), (0.42, 0.65), (0.72, 0.75))[(index // 5) % 3]
+    return tuple(round(255 * level) for level in colorsys.hls_to_rgb(hue, lightness, saturation))
+
+
+def cityscapes_palette(*, categories: bool = False, held: str = "color") -> Palette:
+    """Returns the official Cityscapes labels: 19 train ids; the other labels are ignored.
+
+    Args:
+        categories: The 7 categories (flat, construction, object, nature, sky, human, vehicle) in place of the 19.
+        held: What the masks hold: `"color"`, `"id"` (`_labelIds`) or `"train_id"` (`_labelTrainIds`).
+
+    Example:
+        >>> cityscapes_palette().names[:3]
+        ('road', 'sidewalk', 'building')
+        >>> cityscapes_palette(categories=True).names[0]
+        'flat'
+
+    Reference: Cordts et al. 2016, The Cityscapes Dataset; the label table of cityscapesScripts.
+    """
+    names = list(dict.fromkeys(category for *_, train_id, category, _ in _by_train_id() if train_id != IGNORE))
+    labels: dict[Color | int, Label] = {}  # some labels share a colour or a number
+    for name, label_id, train_id, category, color in _by_train_id():
+        grouped = categories and train_id != IGNORE
+        class_id = names.index(category) if grouped else train_id
+        value = {"color": None, "id": label_id % 256, "train_id": train_id}[held]
+        labels.setdefault(
+            color if value is None else value, Label(category if grouped else name, class_id, color, value)
+        )
+    return Palette(tuple(labels.values()), "cityscapes")
+
+
+def _by_train_id() -> list[tuple[str, int, int, str, Color]]:
+    return sorted(CITYSCAPES, key=lambda entry: entry[2])
+
+
+def palette_of_folder(folder: str, values: Iterable[int]) -> Palette | None:
+    """What numbers mean in a data set that its folder's name gives away.
+
+    Args:
+        folder: The folder's name.
+        values: The numbers that the masks hold.
+
+    Returns:
+        SegNet's CamVid (0 to 10, 11 for void) or ADE20K (1 to 150, 0 for void), if the masks hold no other numbers;
+        else None.
+    """
+    held, folder = set(values) - {IGNORE}, folder.lower()
+    if len(held) < _LEAST:
+        return None
+    if "camvid" in folder and held <= set(range(12)):
+        return _with_values(CAMVID_11, range(12), "camvid")
+    if ("ade20k" in folder or "adechallenge" in folder) and held <= set(range(151)):
+        return _with_values((*ADE20K, ("void", (0, 0, 0))), (*range(1, 151), 0), "ade20k")
+    return None
+
+
+def _with_values(table: Sequence[tuple[str, Color]], values: Iterable[int], source: str) -> Palette:
+    labels = [
+        Label(name, IGNORE if name == "void" else i, color, value)
+        for i, ((name, color), value) in enumerate(zip(table, values, strict=True))
+    ]
+    return Palette((*labels, Label("ignored", IGNORE, (0, 0, 0), IGNORE)), source)
+
+
+def _known_palettes() -> list[Palette]:
+    black_and_white = (("background", (0, 0, 0)), ("foreground", (255, 255, 255)))
+    tables = {"camvid": CAMVID_11, "camvid 32": CAMVID_32, "voc": VOC, "ade20k": ADE20K, "binary": black_and_white}
+    known = [cityscapes_palette()]
+    for source, table in tables.items():
+        classes = [entry for entry in table if entry[0] != "void"]
+        ignored = [entry for entry in table if entry[0] == "void"]
+        known.append(Palette.of(*zip(*classes, strict=True), ignored, source=source.split()[0]))
+    return known
+
+
+# --------------------------------------------------------------------------------------- masks that hold numbers
+
+_LEAST = 3  # numbers, or classes' colours, that make a well-known code,
+_LEAST_SHARE = 0.15  # and how much of it: any few colours are found in a code of 150
+_BLACK_AND_WHITE = {(0, 0, 0), (255, 255, 255)}
+_MAX_VALUE = 65536
+_ID_LIKE = 64  # numbers below this are taken for ids; 128 or 200 are grey levels that somebody chose to see
+_STRAY_SHARE = 1e-4  # of all pixels: a number outside the row of ids that is rarer is a slip, not a class
+
+
+def palette_of_values(
+    pixels: Mapping[int, int],
+    masks: Mapping[int, int],
+    colors: Mapping[int, Color] | None = None,
+    num_classes: int | None = None,
+) -> Palette:
+    """Says what the numbers in a set of masks mean.
+
+    255 is ignored beside ids such as 0, 1, 2; it is a class where the others are grey levels, as in 0 and 255. A number
+    apart from an unbroken row of ids, in one mask only and rare there, is no class.
+
+    Args:
+        pixels: How many pixels hold each number.
+        masks: How many masks hold it.
+        colors: What palette images show for a number; well-known colours name their classes.
+        num_classes: How many classes there are, also such as these masks do not hold; None to go by the masks.
+
+    Returns:
+        The palette, with classes by rising number, or in the order of the well-known code.
+
+    Raises:
+        DataError: Fewer than two classes, more than 253, or another number than was given.
+
+    Example:
+        >>> palette = palette_of_values({0: 900, 1: 80, 255: 20}, {0: 5, 1: 5, 255: 5})
+        >>> palette.names, palette.labels[-1].name, palette.labels[-1].value
+        (('background', 'foreground'), 'ignored', 255)
+    """
+    others = sorted(set(pixels) - {IGNORE})
+    values = [value for value in others if not _is_stray(value, others, pixels, masks)]
+    if IGNORE in pixels and (len(values) < 2 or values[-1] >= _ID_LIKE):
+        values = sorted([*values, IGNORE])
+    if values and not 0 <= values[0] <= values[-1] < _MAX_VALUE:
+        raise DataError(f"masks: hold {_listed(values)}; expected numbers of classes, 0 to {_MAX_VALUE - 1}")
+    if num_classes:
+        values = _given_number(values, num_classes)
+    if len(values) < 2:
+        raise DataError(f"masks: hold {_listed(sorted(pixels))} only; two classes or more are needed: check the masks")
+    if len(values) > MAX_CLASSES:
+        raise DataError(
+            f"masks: hold {len(values)} different numbers, {_listed(values)}; at most {MAX_CLASSES} classes can be "
+            "told apart: are these masks of classes, not of instances?"
+        )
+    plain = ("background", "foreground") if len(values) == 2 else [f"class_{value}" for value in values]
+    shown = colors if colors and len({colors.get(value) for value in values}) == len(values) else {}
+    known = _labels_of_colors(shown.get(value) for value in values)
+    if known:  # the order of the code, so that black is the background
+        values = sorted(values, key=lambda value: (known[shown[value]].id, value))
+    labels, used = [], 0
+    for value, name in zip(values, plain, strict=True):
+        label = known.get(shown.get(value), Label(name, 0, shown.get(value) or distinct_color(used)))
+        if set(shown.values()) == _BLACK_AND_WHITE:  # which would hide the photo
+            label = replace(label, color=distinct_color(used))
+        labels.append(replace(label, id=used if label.id != IGNORE else IGNORE, value=value))
+        used += label.id != IGNORE
+    if IGNORE not in values:
+        labels.append(Label("ignored", IGNORE, (0, 0, 0), IGNORE))
+    return Palette(tuple(labels), "values")
+
+
+def _given_number(values: list[int], num_classes: int) -> list[int]:
+    if all(0 <= value < num_classes for value in values):
+        return list(range(num_classes))
+    if len(values) == num_classes:
+        return values
+    raise DataError(f"masks: hold {_listed(values)}; these are not the {num_classes} classes that --classes says")
+
+
+def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color, Label]:
+    """The labels of a well-known palette that has all of these colours, by colour."""
+    wanted = set(colors)
+    for palette in _known_palettes():
+        table = {label.color: label for label in reversed(palette.labels)}
+        if wanted <= table.keys() and _suffice(palette, {table[color].id for color in wanted}):
+            return table
+    return {}
+
+
+def _is_stray(value: int, values: Sequence[int], pixels: Mapping[int, int], masks: Mapping[int, int]) -> bool:
+    rest = [other for other in values if other != value]
+    row = len(rest) > 1 and rest[0] in (0, 1) and rest[-1] - rest[0] == len(rest) - 1
+    apart = value > rest[-1] + 1 if rest else False
+    rare = masks[value] == 1 < max(masks.values()) and pixels[value] < _STRAY_SHARE * sum(pixels.values())
+    return row and apart and rare
+
+
+def _listed(values: Sequence[object], most: int = 8) -> str:
+    shown = ", ".join(str(value) for value in values[:most])
+    return f"{shown} ... {values[-1]}" if len(values) > most else shown or "nothing"
+
+
+# -------------------------------------------------------------------------------------- masks that hold colours
+
+MANY = 16  # colours or numbers; when most of more than these never fill a 3x3 square, they are what smoothing leaves
+_FEW_COLORS = 64  # masks with no more colours than these were neither resized nor compressed
+_PURE_DISTANCE = 4.0  # levels from a flat area's colour to the centre of its cluster
+_PURE_SHARE = 0.19  # of all pixels; measured: .33 to .73 on masks down to 64 pixels, .06 to .16 on street photos
+_FLAT_RANGE = 8  # levels: a 3x3 neighbourhood that varies less lies inside an area, away from blended borders
+_CELL = 8  # levels: colours are counted in cubes of this size
+_SEED_DISTANCE = 18.0  # levels: official colours lie at least 20 apart (caravan and trailer)
+_REACH = 27.0  # levels: a heap farther from every start belongs to none, and would drag the centres away
+_SEED_SHARE = 2e-4  # of the flat pixels: a smaller heap of colour is noise, not a class
+_SEED_PIXELS = 10  # the same for small sets
+_MATCH_DISTANCE = 12.0  # levels, centre of a cluster to an official colour
+_MATCH_SHARE = 0.95  # of the flat pixels that must lie in clusters with an official colour
+
+
+def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *, lossy: bool = False) -> Palette:
+    """Finds the colours of a set of colour masks by k-means, the same in every run.
+
+    Masks with few colours are taken at their word. Else only flat areas are looked at, so blended borders and JPEG
+    noise suggest no colours. Without `num_classes` the number of clusters follows from the colours: each heap that is
+    well apart from the others starts one. When the colours are those of a well-known code (Cityscapes, CamVid, Pascal
+    VOC, ADE20K, black and white) that code with its names and its ignored labels is returned.
+
+    Args:
+        masks: Colour masks of the training split, uint8 RGB `(H, W, 3)`.
+        num_classes: The number of classes, when it is known. Then no well-known palette is looked for, and black is
+            a class like any other.
+        lossy: The masks were saved as JPEG, so that no colour is taken at its word, however few there are.
+
+    Returns:
+        A well-known palette, or one with classes named `class_0`, `class_1`, ... by falling share.
+
+    Raises:
+        DataError: The masks look like photos, or hold fewer colours than classes were asked for.
+        SemsegError: `num_classes` is below 2 or above 253.
+    """
+    if num_classes is not None and not 2 <= num_classes <= MAX_CLASSES:
+        raise SemsegError(f"number of classes: got {num_classes}; expected 2 to {MAX_CLASSES}")
+    heaps = _gather_colors(masks)
+    few = heaps.exact is not None and not lossy
+    exact = few and num_classes in (None, len(heaps.exact))
+    if exact:
+        centers, weights = colors_of_codes(np.array(list(heaps.exact))), np.array(list(heaps.exact.values()))
+    else:
+        seeds = _seed_colors(heaps.colors, heaps.counts, num_classes)
+        near = squared_distances(heaps.colors, seeds).min(axis=1) <= (np.inf if num_classes else _REACH**2)
+        centers, weights = _k_means(heaps.colors[near], heaps.counts[near], seeds)
+    if num_classes is None:
+        if not exact:
+            _refuse_photos(heaps, centers)
+        known = _recognise(centers, weights, exact)
+        if known is not None:
+            return replace(known, blended=not exact, max_distance=0.0 if exact else Palette.max_distance)
+    if len(centers) < 2:
+        raise DataError("masks: hold a single colour; two classes or more are needed: check the masks")
+    order = np.argsort(-weights, kind="stable")
+    apart = _smallest_distance(centers) if num_classes is None else np.inf  # a given number may merge colours
+    return Palette.of(
+        tuple(f"class_{i}" for i in range(len(order))),
+        tuple(tuple(int(v) for v in centers[i].round()) for i in order),
+        source="exact" if exact else "k-means",
+        blended=not few,
+        max_distance=0.0 if exact else min(Palette.max_distance, apart / 2),
+    )
+
+
+@dataclass
+class _Heaps:
+    """Colours of a set of masks.
+
+    Attributes:
+        colors: Mean colour `(M, 3)` of every cube that flat areas fall into.
+        counts: Number of pixels `(M,)` in each of these.
+        total: Number of all pixels, flat or not.
+        exact: Number of pixels by colour code; None where there are more than `_FEW_COLORS`, or most are blends.
+    """
+
+    colors: np.ndarray
+    counts: np.ndarray
+    total: int
+    exact: dict[int, int] | None
+
+
+def _gather_colors(masks: Iterable[np.ndarray]) -> _Heaps:
+    per_axis = 256 // _CELL
+    sums, total, exact, with_area = np.zeros((per_axis**3, 4)), 0, {}, set()
+    kernel = np.ones((3, 3), np.uint8)
+    for mask in masks:
+        total += mask[..., 0].size
+        exact = _count_colors(mask, exact)
+        varies = cv2.subtract(cv2.dilate(mask, kernel), cv2.erode(mask, kernel)).max(axis=2)
+        if exact is not None:
+            with_area.update(np.unique(color_codes(mask[varies == 0])).tolist())
+        pixels = mask[varies <= _FLAT_RANGE]
+        cells = np.ravel_multi_index((pixels // _CELL).T.astype(np.int64), (per_axis,) * 3)
+        for column, weights in enumerate([None, *pixels.T]):
+            sums[:, column] += np.bincount(cells, weights, minlength=per_axis**3)
+    if exact and len(exact) > MANY and 2 * len(with_area) < len(exact):
+        exact = None  # most of them are blends: a small mask that was smoothed or compressed
+    filled = sums[:, 0] > 0
+    if not filled.any() and not exact:
+        raise DataError("masks: no area of even colour found in them; are these colour masks?")
+    return _Heaps(sums[filled, 1:] / sums[filled, :1], sums[filled, 0], total, exact)
+
+
+def _count_colors(mask: np.ndarray, counted: dict[int, int] | None) -> dict[int, int] | None:
+    """Adds a mask's colours to those counted so far; None, from then on, once they are more than a few."""
+    if counted is None:
+        return None
+    for code, count in zip(*np.unique(color_codes(mask), return_counts=True), strict=True):
+        counted[int(code)] = counted.get(int(code), 0) + int(count)
+        if len(counted) > _FEW_COLORS:
+            return None
+    return counted
+
+
+def _refuse_photos(heaps: _Heaps, centers: np.ndarray) -> None:
+    pure = squared_distances(heaps.colors, centers).min(axis=1) <= _PURE_DISTANCE**2
+    share = heaps.counts[pure].sum() / heaps.total
+    if share < _PURE_SHARE:
+        raise DataError(
+            f"masks: only {share:.0%} of their pixels lie in areas of one pure colour, as in photos; are these the "
+            "masks (of pairs, the right halves)? If they are, give their number of colours by --classes"
+        )
+
+
+def _smallest_distance(centers: np.ndarray) -> float:
+    squared = squared_distances(centers.round(), centers.round())
+    return float(np.sqrt(squared[~np.eye(len(centers), dtype=bool)].min()))
+
+
+def _seed_colors(colors: np.ndarray, counts: np.ndarray, num_classes: int | None) -> np.ndarray:
+    """The fullest cubes that keep their distance from each other: where the clusters start."""
+    wanted = num_classes or MAX_CLASSES
+    least = 0 if num_classes else max(_SEED_PIXELS, _SEED_SHARE * counts.sum())
+    seeds: list[np.ndarray] = []
+    for index in np.argsort(-counts, kind="stable"):
+        if len(seeds) == wanted or counts[index] < least:
+            break
+        if not seeds or squared_distances(colors[None, index], np.array(seeds)).min() >= _SEED_DISTANCE**2:
+            seeds.append(colors[index])
+    if len(seeds) < (num_classes or 2):
+        raise DataError(
+            f"masks: hold {len(seeds)} clearly different colours, fewer than the {num_classes or 2} classes expected; "
+            "check the masks or --classes"
+        )
+    return np.array(seeds)
+
+
+def _k_means(colors: np.ndarray, counts: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres `(K, 3)` and pixel counts `(K,)` of the clusters that start at `seeds`.
+
+    OpenCV's k-means knows no weights, so cubes are repeated; the square root keeps small classes in sight.
+    """
+    repeats = np.ceil(np.sqrt(counts)).astype(np.int64)
+    samples = np.repeat(colors, repeats, axis=0).astype(np.float32)
+    labels = squared_distances(samples, seeds).argmin(axis=1).astype(np.int32)
+    stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 0.1)
+    _, labels, centers = cv2.kmeans(samples, len(seeds), labels, stop, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+    first = np.cumsum(repeats) - repeats
+    weights = np.bincount(labels.ravel()[first], counts, minlength=len(seeds))
+    return centers, weights
+
+
+def _recognise(centers: np.ndarray, weights: np.ndarray, exact: bool) -> Palette | None:
+    """The well-known palette that holds (nearly) all of these colours, the closest one if several do."""
+    best, smallest = None, np.inf
+    for palette in _known_palettes():
+        squared = squared_distances(np.round(centers), np.array([label.color for label in palette.labels]))
+        labels, squared = squared.argmin(axis=1), squared.min(axis=1)
+        near = squared <= (0 if exact else _MATCH_DISTANCE**2)
+        enough = _suffice(palette, {palette.labels[i].id for i in labels[near]})
+        most = near.all() if exact else weights[near].sum() >= _MATCH_SHARE * weights.sum()
+        distance = float((squared[near] * weights[near]).sum() / max(weights[near].sum(), 1))
+        if enough and most and distance < smallest:
+            best, smallest = palette, distance
+    return best
+
+
+def _suffice(palette: Palette, ids: set[int]) -> bool:
+    """Whether so many of its classes were met that a well-known palette is recognised."""
+    count = palette.num_classes
+    least = count if count < _LEAST else max(_LEAST, math.ceil(_LEAST_SHARE * count))
+    return len(ids - {IGNORE}) >= least
+
+
+def color_codes(colors: np.ndarray) -> np.ndarray:
+    """Each colour of `(..., 3)` uint8 as one number, red * 65536 + green * 256 + blue, uint32 `(...)`."""
+    if not colors.size:
+        return np.zeros(colors.shape[:-1], np.uint32)
+    row = np.ascontiguousarray(colors).reshape(1, -1, 3)
+    return cv2.cvtColor(row, cv2.COLOR_RGB2BGRA).view("<u4").reshape(colors.shape[:-1]) & np.uint32(0xFFFFFF)
+
+
+def colors_of_codes(codes: np.ndarray) -> np.ndarray:
+    """What `color_codes` was given."""
+    return np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], axis=-1)
+
+
+def squared_distances(colors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """`(M, 3)` and `(K, 3)` levels to `(M, K)`; exact for whole levels, whose squares float32 holds."""
+    colors, others = colors.astype(np.float32), others.astype(np.float32)
+    squared = (colors**2).sum(axis=1)[:, None] - 2 * (colors @ others.T) + (others**2).sum(axis=1)
+    return np.maximum(squared, 0)

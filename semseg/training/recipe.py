@@ -1,0 +1,124 @@
+"""How a run learns: batch size, learning rate over the steps, optimiser, memory of batch normalisation, first bias.
+
+All of it follows from the size of the run. `benchmarks/recipe.py --ablation` measures what each part is worth.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+from keras.optimizers.schedules import CosineDecay
+
+from semseg.runs.config import RunConfig
+from semseg.segmentation_model import BATCH_NORM_MOMENTUM
+from semseg.training.muon import Muon
+
+WEIGHT_DECAY = 0.1
+FORGOTTEN = 0.01  # share of their first values that moving averages may still hold after an epoch
+FEWEST_STEPS = {4: 300, 2: 200, 1: 0}  # by batch size: a shorter run learns more from smaller batches
+RAREST = 1e-4  # share of the pixels below which a class starts no less likely
+
+
+def suited_batch_size(config: RunConfig, photos: int) -> tuple[int, str]:
+    """Samples per step for a run on so many training photos, and why, for people; "" if it is as asked, or as ever."""
+    if config.batch_size:
+        return config.batch_size, ""
+    usual = max(FEWEST_STEPS)
+    steps = {size: config.epochs * -(-photos // size) for size in FEWEST_STEPS}
+    size = next(size for size, fewest in FEWEST_STEPS.items() if steps[size] >= fewest)
+    return size, "" if size == usual else f"batches of {size}, as those of {usual} give only {steps[usual]} steps"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run of so many steps learns.
+
+    Attributes:
+        steps: Batches in all.
+        learning_rate: In the first step; it falls along half a cosine.
+        weight_decay: Of the kernels; biases and normalisations have none.
+        accumulate: Batches whose gradients are averaged for one change of the weights.
+        batch_norm_momentum: The most that moving averages keep of themselves at a step.
+        precision: In which Muon looks for its steps: `"bfloat16"` where the network computes in it, else `"float32"`.
+    """
+
+    steps: int
+    learning_rate: float
+    weight_decay: float
+    accumulate: int
+    batch_norm_momentum: float
+    precision: str
+
+    @classmethod
+    def suited(cls, config: RunConfig, steps_per_epoch: int) -> "Recipe":
+        """The recipe for a run.
+
+        Args:
+            config: Epochs, learning rate and accumulate are read.
+            steps_per_epoch: Batches of an epoch.
+        """
+        return cls(
+            steps=config.epochs * steps_per_epoch,
+            learning_rate=config.learning_rate,
+            weight_decay=WEIGHT_DECAY,
+            accumulate=config.accumulate,
+            batch_norm_momentum=min(BATCH_NORM_MOMENTUM, FORGOTTEN ** (1 / steps_per_epoch)),
+            precision="bfloat16" if config.precision == "mixed_bfloat16" else "float32",
+        )
+
+    def __str__(self) -> str:
+        """What was chosen and why, for people."""
+        words = (
+            f"Muon, learning rate {self.learning_rate:g}, falling along a cosine over {self.steps} steps; starts from "
+            "the classes' shares"
+        )
+        if self.batch_norm_momentum == BATCH_NORM_MOMENTUM:
+            return words
+        return f"{words}; few steps per epoch, so batch norm forgets faster (momentum {self.batch_norm_momentum:.2f})"
+
+    def schedule(self) -> CosineDecay:
+        """The learning rate at each step.
+
+        Reference: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983.
+        """
+        return CosineDecay(self.learning_rate, self.steps)
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """Muon, without weight decay for biases and normalisations."""
+        accumulated = self.accumulate if self.accumulate > 1 else None
+        optimizer = Muon(
+            self.schedule(),
+            weight_decay=self.weight_decay,
+            precision=self.precision,
+            gradient_accumulation_steps=accumulated,
+        )
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
+
+
+def prepare(model: keras.Model, recipe: Recipe, shares: Sequence[float] | None = None) -> None:
+    """Makes a new network ready for its first step.
+
+    Args:
+        model: From `build_model`, not trained yet.
+        recipe: Its `batch_norm_momentum` is the most that layers may have.
+        shares: Of the classes among the counted pixels, `(K,)`; the last bias then starts where a network that sees
+            nothing gives just these probabilities. None leaves it as it is, and so does a bias that has been learnt.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, recipe.batch_norm_momentum)
+    if shares is not None:
+        shares = np.maximum(np.asarray(shares, float), RAREST)
+        for output in model.outputs:
+            _start_from(output._keras_history.operation, np.log(shares))
+
+
+def _start_from(layer: keras.layers.Layer, log_shares: np.ndarray) -> None:
+    """Sets the bias of a layer that gives logits, if it is still 0; what is no such layer is left as it is."""
+    bias = getattr(layer, "bias", None)
+    logits = log_shares[1:] - log_shares[:1] if len(log_shares) == 2 else log_shares - log_shares.mean()
+    if bias is not None and tuple(bias.shape) == logits.shape and not ops.convert_to_numpy(bias).any():
+        bias.assign(logits)
