@@ -1,12 +1,15 @@
 """Files that are either whole or not there, and run folders that lose nothing."""
 
+import csv
 import hashlib
+import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _LONG_NAME = 200  # bytes; most disks take 255
 
@@ -40,6 +43,58 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, values: Any) -> None:
+    """Writes a JSON file, indented by 2 and ended by a newline, as `replacing` does: whole or not at all.
+
+    Args:
+        path: The file to write or to replace.
+        values: What `json.dumps` takes: dicts, lists, strings, numbers, booleans, None.
+
+    Raises:
+        ValueError: A number is NaN or infinite, which JSON does not have; write None instead.
+        TypeError: A value is of another type, such as a NumPy array.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "scores.json"
+        >>> write_json(path, {"iou": 0.5})
+        >>> print(path.read_text(), end="")
+        {
+          "iou": 0.5
+        }
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a CSV file with a header, in UTF-8, as `replacing` does: whole or not at all.
+
+    Args:
+        path: The file to write or to replace.
+        rows: At least one row, by column name. The columns stand in the order in which the rows first name them; a row
+            that lacks one leaves it empty. Characters that UTF-8 does not have (in names of files) become `?`.
+
+    Raises:
+        ValueError: There are no rows, so that nothing names the columns.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
+        >>> write_csv(path, [{"class": "road", "iou": 0.5}, {"class": "sky", "iou": 0.75}])
+        >>> path.read_text().splitlines()
+        ['class,iou', 'road,0.5', 'sky,0.75']
+    """
+    rows = list(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if not columns:
+        raise ValueError(f"{path}: got no rows to write; expected at least one, whose names become the header")
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def move_into_place(source: Path, target: Path) -> None:
