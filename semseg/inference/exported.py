@@ -6,64 +6,17 @@ compute: see `semseg.inference.exported_safety`.
 
 import importlib
 import importlib.util
-import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from semseg.errors import ModelFileError, SemsegError, first_line
+from semseg.errors import SemsegError
 from semseg.inference.exported_safety import check_pt2, check_saved_model
-from semseg.inference.segmenter import Segmenter
-from semseg.labels.palettes import Palette
 
-GIVES = ("logits", "probabilities", "ids")
 KEY = "semseg"  # what the description is called inside a file
-DESCRIPTIONS = "export.json"  # what it is called beside
-_SURE = 20.0  # the logit of a class that a file of ids names
-
-
-@dataclass(frozen=True)
-class Description:
-    """What an exported file is; written into it where its format has a place, and beside it.
-
-    Attributes:
-        format: One of the formats.
-        gives: One of `GIVES`.
-        image_size: (height, width) that it sees.
-        classes: Names and colours, as `Palette.to_dict` writes them.
-        precision: `"float32"` or `"int8"`.
-    """
-
-    format: str
-    gives: str
-    image_size: tuple[int, int]
-    classes: dict[str, Any]
-    precision: str = "float32"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Description":
-        """Returns what `to_dict` described.
-
-        Raises:
-            ValueError: Something is missing or of a wrong kind.
-        """
-        try:
-            height, width = map(int, values["image_size"])
-            known = {name: values[name] for name in ("format", "gives", "classes")}
-            found = cls(**known, image_size=(height, width), precision=str(values.get("precision", "float32")))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"its description misses {error}") from None
-        if found.gives not in GIVES:
-            raise ValueError(f"its description says that it gives {found.gives!r}")
-        return found
 
 
 @dataclass(frozen=True)
@@ -216,134 +169,6 @@ def files_of(path: Path) -> list[Path]:
         return sorted(file for file in path.rglob("*") if file.is_file())
     weights = path.with_suffix(".bin")
     return [path, weights] if runtime_of(path) == "openvino" and weights.is_file() else [path]
-
-
-def described_beside(path: Path) -> Description | None:
-    """What export.json beside a file says of it; None where it says nothing.
-
-    Raises:
-        ModelFileError: It cannot be understood.
-    """
-    text = _text_of(path.parent / DESCRIPTIONS)
-    try:
-        values = json.loads(text)[path.name] if text and path.name in json.loads(text) else None
-        return Description.from_dict(values) if values is not None else None
-    except (ValueError, TypeError) as error:
-        where = path.parent / DESCRIPTIONS
-        raise ModelFileError(f"{where}: cannot be understood ({first_line(error)}); export {path.name} again") from None
-
-
-def open_exported(
-    path: Path, *, palette: Palette | None = None, image_size: tuple[int, int] | None = None
-) -> Segmenter:
-    """A network in an exported file, ready for photos.
-
-    Args:
-        path: An .onnx, .xml (OpenVINO), .tflite or .pt2 file, or the folder of a SavedModel.
-        palette: Names and colours of its classes, where neither the file nor export.json beside it says them.
-        image_size: (height, width) that it should see, where it takes any.
-
-    Returns:
-        Whatever the file gives, `predict_batch` gives logits: of probabilities their logarithm, of ids a high logit
-        for the class that is named. It is for one thread at a time.
-
-    Raises:
-        SemsegError: The package that runs it is not installed, or `image_size` is none that it takes.
-        ModelFileError: It is no network from photos to classes, or could do more than compute.
-    """
-    name = runtime_of(path)
-    if name is None:
-        raise ModelFileError(f"{path}: is no exported network; expected one of {', '.join(_suffixes())}")
-    runtime = RUNTIMES[name]
-    need(runtime.module, runtime.package, str(path))
-    try:
-        opened = runtime.open(path)
-        described = Description.from_dict(json.loads(opened.described)) if opened.described else None
-    except SemsegError:
-        raise
-    except Exception as error:  # each runtime has errors of its own
-        raise ModelFileError(f"{path}: cannot be opened ({first_line(error)}); export it again") from error
-    return _segmenter(path, opened, described or described_beside(path), palette, image_size)
-
-
-def _segmenter(
-    path: Path,
-    opened: Opened,
-    described: Description | None,
-    palette: Palette | None,
-    image_size: tuple[int, int] | None,
-) -> Segmenter:
-    size = _seen_size(path, opened, described, image_size)
-    try:
-        sample = opened.compute(np.zeros((2, *size, 3), opened.dtype))
-    except Exception as error:  # each runtime has errors of its own
-        raise ModelFileError(f"{path}: cannot be run ({first_line(error)}); export it again") from error
-    gives = described.gives if described else _seems_to_give(sample)
-    if sample.shape[:3] != (2, *size) or sample.ndim != (3 if gives == "ids" else 4):
-        raise ModelFileError(
-            f"{path}: goes from (N, {size[0]}, {size[1]}, 3) to {sample.shape}; expected {gives} for every pixel"
-        )
-    palette = Palette.from_dict(described.classes) if described else palette
-    learnt = sample.shape[-1] if gives != "ids" else None
-    palette = palette or Palette.numbered(max(2, learnt or 2))
-    if learnt is not None and max(2, learnt) != palette.num_classes:
-        raise ModelFileError(f"{path}: tells {max(2, learnt)} classes apart, and {palette.num_classes} are described")
-
-    def predict_batch(photos: np.ndarray) -> np.ndarray:
-        return as_logits(opened.compute(photos.astype(opened.dtype)), gives, palette.num_classes)
-
-    return Segmenter(predict_batch, size, palette)
-
-
-def _seems_to_give(sample: np.ndarray) -> str:
-    if sample.dtype.kind in "iu":
-        return "ids"
-    sums_to_one = sample.ndim == 4 and sample.shape[3] > 1 and np.allclose(sample.sum(axis=3), 1, atol=1e-3)
-    return "probabilities" if sums_to_one and sample.min() >= 0 else "logits"
-
-
-def _seen_size(
-    path: Path, opened: Opened, described: Description | None, wanted: tuple[int, int] | None
-) -> tuple[int, int]:
-    if len(opened.shape) != 4 or opened.shape[3] not in (3, None) or opened.dtype not in ("uint8", "float32"):
-        raise ModelFileError(
-            f"{path}: takes {opened.dtype} {opened.shape}; expected photos (N, H, W, 3), uint8 or float32"
-        )
-    built = opened.shape[1:3] if None not in opened.shape[1:3] else described and described.image_size
-    if built is None and wanted is None:
-        raise SemsegError(f"--image-size: {path} takes photos of any size; say at which size it should see them")
-    if built and wanted not in (None, built):
-        raise SemsegError(f"--image-size: {path} was built for {built[1]}x{built[0]} pixels, and takes nothing else")
-    return built or wanted
-
-
-def as_logits(values: np.ndarray, gives: str, num_classes: int) -> np.ndarray:
-    """Logits with the same argmax, and of probabilities the same softmax or sigmoid.
-
-    Args:
-        values: `(..., K)` or `(..., 1)` logits or probabilities, or ids `(...)`.
-        gives: Which of `GIVES` they are.
-        num_classes: K.
-
-    Returns:
-        float32 `(..., K)`, or `(..., 1)` for two classes that came so.
-
-    Example:
-        >>> as_logits(np.array([[0.5], [0.9]]), "probabilities", 2).round(2).tolist()
-        [[0.0], [2.200000047683716]]
-    """
-    if gives == "logits":
-        return np.asarray(values, np.float32)
-    if gives == "ids":
-        return (_SURE * (values[..., None] == np.arange(num_classes))).astype(np.float32)
-    probabilities = np.clip(np.asarray(values, np.float32), np.finfo(np.float32).tiny, 1)
-    if probabilities.shape[-1] > 1:
-        return np.log(probabilities)
-    return np.log(probabilities) - np.log1p(-np.minimum(probabilities, np.float32(1 - 2**-24)))
-
-
-def _suffixes() -> list[str]:
-    return [runtime.suffix for runtime in RUNTIMES.values()]
 
 
 def _text_of(path: Path) -> str | None:
