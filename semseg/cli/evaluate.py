@@ -7,21 +7,19 @@ from pathlib import Path
 
 from semseg import __version__
 from semseg.backend import PredictBatch
-from semseg.cli.console import Progress, percent, say, say_about, size_text
+from semseg.cli.console import Progress, say, say_about, size_text
 from semseg.cli.flags import given_settings
 from semseg.cli.looking import look_at, say_what_was_found
 from semseg.cli.scores import say_scores
 from semseg.data.base import Dataset
-from semseg.data.check import Findings
 from semseg.data.splits import ALL, NEW, samples_of, split_note
-from semseg.errors import ModelFileError, RunFolderError
+from semseg.errors import RunFolderError
 from semseg.evaluation.evaluate import Evaluation
-from semseg.evaluation.opening import data_settings, open_as_run
+from semseg.evaluation.opening import check_classes, check_ignored, data_settings, open_as_run
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import archive, check_output
 from semseg.inference.card import ModelCard
 from semseg.inference.segmenter import Segmenter, predict_ids, with_flips
-from semseg.labels.palettes import Palette
 from semseg.report import save_confusion_matrix, save_ranked, save_reliability
 from semseg.runs import names
 from semseg.runs.config import RunConfig
@@ -29,7 +27,6 @@ from semseg.runs.run import Run
 from semseg.runs.scores import ScoreFolder
 
 SHOWN = 6
-MAX_MORE_IGNORED = 0.3  # of the pixels, beyond the share that the run ignored
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -44,11 +41,11 @@ def run(arguments: argparse.Namespace) -> None:
     segmenter = card.load(image_size=given.get("image_size"), batch_size=given.get("batch_size"))
     config = replace(data_settings(model_run, given), image_size=segmenter.image_size)
     dataset = open_as_run(config, model_run, check_meaning=not given.get("classes"))
-    _check_classes(card.path, segmenter.palette, dataset)
+    check_classes(card.path, segmenter.palette, dataset)
     split, note = _split(config, dataset, model_run)
     findings, _ = look_at(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
-    _check_ignored(card.path, findings, dataset)
+    check_ignored(card.path, findings, dataset)
     say(f"semseg {__version__}: {card.path} on {card.device()}")
     say_what_was_found(dataset, findings)
     facts = {"model": str(card.path), "data": config.data, "note": note, "flips": arguments.flips}
@@ -72,28 +69,6 @@ def _judge(
     headline = f"Scores on {split} ({facts['note']}), {seen}, at the masks' own size:"
     say_scores(evaluation, dataset.palette.names, headline)
     say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(folder.written())}")
-
-
-def _check_classes(path: Path, palette: Palette, dataset: Dataset) -> None:
-    learnt, there = palette.num_classes, dataset.palette.num_classes
-    if learnt != there:
-        listed = ", ".join(dataset.palette.names[:12]) + (" ..." if there > 12 else "")
-        raise ModelFileError(
-            f"{path}: tells {learnt} classes apart, and the masks of {dataset.root} hold {there} ({listed}); evaluate "
-            "it on data with the classes that it was trained on"
-        )
-
-
-def _check_ignored(path: Path, findings: Findings, dataset: Dataset) -> None:
-    """Refuses masks most of which are no class to the model: they must mean something else."""
-    usual = Run.of_model(path).scores.read_ignored_share()
-    pixels = sum(findings.pixels(split) for split in findings.records)
-    ignored = pixels[-1] / pixels.sum()
-    if ignored > usual + MAX_MORE_IGNORED:
-        raise ModelFileError(
-            f"{dataset.root}: {percent(ignored)} of the pixels are no class to {path} ({percent(usual)} in its run); "
-            "the masks seem to mean something else, see `classes`"
-        )
 
 
 def _split(config: RunConfig, dataset: Dataset, model_run: Run) -> tuple[str, str]:

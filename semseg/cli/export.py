@@ -2,9 +2,7 @@
 
 import argparse
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
@@ -15,38 +13,16 @@ from semseg.backend.devices import leave_tensorflow_out
 from semseg.backend.predictor import predictor
 from semseg.cli.console import say, say_about, size_text
 from semseg.cli.flags import given_settings
-from semseg.data.base import Dataset, Sample, spread
-from semseg.data.demo import draw_scene
-from semseg.errors import DataError, ExportError, ModelFileError, SemsegError
-from semseg.evaluation.opening import data_settings, open_as_run
+from semseg.errors import ExportError, ModelFileError, SemsegError
+from semseg.evaluation.photos import PhotosToCompare, photos_to_compare
 from semseg.export.formats import FORMATS, check_format, export_model
 from semseg.export.gate import Agreement, compare_files
 from semseg.files import check_output, move_into_place
 from semseg.images.resizing import resize_photo
 from semseg.inference.card import ModelCard
-from semseg.labels.palettes import Palette
 from semseg.runs import names
 from semseg.runs.classes import write_classes
 from semseg.runs.run import Run
-
-COMPARED, CALIBRATED, DRAWN = 32, 64, 8  # photos
-
-
-@dataclass(frozen=True)
-class _Photos:
-    """What the file and the model are shown.
-
-    Attributes:
-        compared: uint8 RGB `(H, W, 3)` each.
-        truths: Class ids `(H, W)` of each; None where nobody knows them.
-        calibrating: Photos to calibrate int8 with.
-        source: Where they come from, for people.
-    """
-
-    compared: Sequence[np.ndarray]
-    truths: Sequence[np.ndarray] | None
-    calibrating: Sequence[np.ndarray]
-    source: str
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -56,7 +32,10 @@ def run(arguments: argparse.Namespace) -> None:
     source = ModelCard.read(arguments.model)
     model, card = _card_of_file(source, arguments)
     target = card.path
-    photos = _photos(Run.of_model(source.path), arguments, card.palette, card.image_size)
+    photos = photos_to_compare(
+        Run.of_model(source.path), given_settings(arguments), card.palette, card.image_size,
+        calibrate=arguments.int8, tell=say_about,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.") as folder:
         written = replace(card, path=Path(folder) / target.name)
         say(f"semseg {__version__}: {source.path} to {card.format} ({card.precision}), by {arguments.backend}")
@@ -105,52 +84,7 @@ def _target(path: Path, arguments: argparse.Namespace, suffix: str) -> Path:
     return target
 
 
-def _photos(run: Run, arguments: argparse.Namespace, palette: Palette, image_size: tuple[int, int]) -> _Photos:
-    """Those of the run's validation split, or of other data; drawn scenes where there are none."""
-    given = given_settings(arguments)
-    other_data = given.get("data")
-    if other_data is None and run.config_or_none is None:
-        return _drawn("the model's run is not known")
-    try:
-        config = replace(data_settings(run, given), image_size=image_size)
-        dataset = open_as_run(config, run, check_meaning=other_data is not None)
-    except SemsegError as error:
-        if other_data is not None:
-            raise
-        return _drawn(str(error))
-    if dataset.palette.num_classes != palette.num_classes:
-        raise ModelFileError(
-            f"{dataset.root}: its masks hold {dataset.palette.num_classes} classes, the model tells "
-            f"{palette.num_classes} apart; give the data that it was trained on"
-        )
-    return _of_dataset(dataset, calibrate=arguments.int8)
-
-
-def _of_dataset(dataset: Dataset, *, calibrate: bool) -> _Photos:
-    split = next((name for name in ("val", "test") if name in dataset.splits), next(iter(dataset.splits)))
-    pairs = _load(dataset, dataset.splits[split], COMPARED)
-    if not pairs:
-        raise DataError(f"{dataset.root}: no photo of {split} can be read; see python -m semseg check")
-    calibrating = _load(dataset, dataset.splits.get("train", ()), CALIBRATED) if calibrate else []
-    photos, truths = zip(*pairs, strict=True)
-    return _Photos(photos, truths, [photo for photo, _ in calibrating], f"{split} of {dataset.root}")
-
-
-def _load(dataset: Dataset, samples: Sequence[Sample], count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Photos and masks, spread evenly; those that cannot be read are left out."""
-    pairs = []
-    for sample in spread(list(samples), count):
-        with suppress(DataError):
-            pairs.append(dataset.load(sample))
-    return pairs
-
-
-def _drawn(why: str) -> _Photos:
-    say_about("note", f"compared on drawn street scenes ({why}); --data gives your own photos")
-    return _Photos([draw_scene(seed)[0] for seed in range(DRAWN)], None, [], "drawn scenes")
-
-
-def _write_and_compare(model: keras.Model, card: ModelCard, photos: _Photos) -> Agreement:
+def _write_and_compare(model: keras.Model, card: ModelCard, photos: PhotosToCompare) -> Agreement:
     """Writes the file, opens it as any user would, and shows both the same photos."""
     calibrating = [resize_photo(photo, card.image_size) for photo in photos.calibrating]
     export_model(model, card, np.stack(calibrating) if calibrating else None)

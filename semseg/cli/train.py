@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import keras
-import numpy as np
 from tensorboardX import SummaryWriter
 
 from semseg import __version__
@@ -41,7 +40,6 @@ from semseg.evaluation.evaluate import Evaluation
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import check_output
 from semseg.inference.segmenter import Segmenter
-from semseg.labels.painting import overlay, paint, paint_errors
 from semseg.labels.palettes import Palette
 from semseg.losses import SegmentationLoss
 from semseg.report import get_acc, save_batch, save_confusion_matrix, show_predictions
@@ -52,7 +50,7 @@ from semseg.training.loop import make_batches, new_model, plain_model, train_mod
 from semseg.training.memory import check_memory
 from semseg.training.plan import Plan, plan_run
 from semseg.training.recipe import prepare
-from semseg.training.tensorboard import LogEpochs
+from semseg.training.tensorboard import LogEpochs, log_batch, log_scores
 
 LOGGED = 3  # predictions among the pictures for TensorBoard
 
@@ -78,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     _describe(folder, config, plan, dataset, findings, model)
     _draw_before(folder, dataset, batches[0], model)
     with SummaryWriter(str(folder.events_folder), flush_secs=10) as log:
-        _log_batch(log, *batches[0][0], dataset.palette)
+        log_batch(log, *batches[0][0], dataset.palette)
         start = time.perf_counter()
         with _ctrl_c_noted() as asked_to_stop:
             history = train_model(
@@ -262,8 +260,11 @@ def _finish(
     }
     evaluation, pictures = _judge(folder, plan.config, dataset, model, facts)
     get_acc(history, folder.curves_picture)
-    _keep_pictures(folder, pictures, dataset.palette)
-    _log_scores(log, evaluation, pictures, dataset.palette, plan.config.epochs)
+    folder.write_pictures(pictures, dataset.palette)
+    spread = [picture for picture in pictures if SPREAD in picture.ranks]  # neither the best nor the worst
+    _draw_predictions(folder, spread, dataset.palette)
+    ious = dict(zip(dataset.palette.names, evaluation.scores["iou"], strict=True))
+    log_scores(log, ious, spread[:LOGGED], dataset.palette, plan.config.epochs)
     write_report(folder)
     headline = f"Scores on {split} ({note}), weights of epoch {best['epoch']:.0f}, at the masks' own size:"
     say_scores(evaluation, dataset.palette.names, headline)
@@ -296,33 +297,7 @@ def _judge(
     return evaluation, album.pictures
 
 
-def _keep_pictures(folder: Run, pictures: Sequence[Picture], palette: Palette) -> None:
-    """Writes the album, and draws those spread evenly over the split: neither the best nor the worst."""
-    folder.write_pictures(pictures, palette)
-    chosen = [picture for picture in pictures if SPREAD in picture.ranks]
-    samples = ((Path(each.name).name, each.photo, each.truth, each.prediction) for each in chosen)
-    show_predictions(
-        samples, palette, folder.folder, [(each.scores["accuracy"], each.scores["iou"]) for each in chosen]
-    )
-
-
-def _log_batch(log: SummaryWriter, photos: np.ndarray, masks: np.ndarray, palette: Palette) -> None:
-    """What the network sees first, for TensorBoard: photos, and below them the same with their masks."""
-    shown = list(zip(photos[:4], masks, strict=False))
-    rows = [[photo for photo, _ in shown], [overlay(photo, mask, palette) for photo, mask in shown]]
-    picture = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-    log.add_image("first_batch", picture, 0, dataformats="HWC")
-
-
-def _log_scores(
-    log: SummaryWriter, evaluation: Evaluation, pictures: Sequence[Picture], palette: Palette, epoch: int
-) -> None:
-    """IoU of every class, and some predictions: photo, truth, prediction, errors."""
-    ious = dict(zip(palette.names, evaluation.scores["iou"], strict=True))
-    for name, iou in ious.items():
-        if not math.isnan(iou):
-            log.add_scalar(f"iou/{name}", float(iou), epoch)
-    for picture in [picture for picture in pictures if SPREAD in picture.ranks][:LOGGED]:
-        masks = (paint(picture.truth, palette), paint(picture.prediction, palette))
-        row = (picture.photo, *masks, paint_errors(picture.photo, picture.truth, picture.prediction))
-        log.add_image(f"prediction/{picture.name}", np.concatenate(row, axis=1), epoch, dataformats="HWC")
+def _draw_predictions(folder: Run, pictures: Sequence[Picture], palette: Palette) -> None:
+    samples = ((Path(each.name).name, each.photo, each.truth, each.prediction) for each in pictures)
+    scores = [(each.scores["accuracy"], each.scores["iou"]) for each in pictures]
+    show_predictions(samples, palette, folder.folder, scores)

@@ -7,6 +7,7 @@ from typing import Any
 
 from semseg import IGNORE
 from semseg.data.base import Dataset
+from semseg.data.check import Findings
 from semseg.data.opening import open_data
 from semseg.data.splits import restore_splits
 from semseg.errors import DataError, ModelFileError, SemsegError
@@ -16,6 +17,7 @@ from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig, changed
 from semseg.runs.run import Run
 
+MAX_MORE_IGNORED = 0.3  # of the pixels, beyond the share that the run ignored
 _FROM_RUN = ("split_seed", "image_size")  # what a run says of other data, too
 _NOT_OF_DATA = ("model", "image_size", "output")
 
@@ -133,3 +135,44 @@ def _meanings(palette: Palette) -> dict[int, str | None]:
     """The class of each number in masks, None for what is no class."""
     numbered = [label for label in palette.labels if label.value is not None]
     return {label.value: None if label.id == IGNORE else palette.names[label.id] for label in numbered}
+
+
+def check_classes(model: Path, palette: Palette, dataset: Dataset) -> None:
+    """Refuses data with another number of classes than a model tells apart.
+
+    Args:
+        model: Its file, for the message.
+        palette: What it learnt.
+        dataset: From `open_as_run`.
+
+    Raises:
+        ModelFileError: The numbers differ.
+    """
+    learnt, there = palette.num_classes, dataset.palette.num_classes
+    if learnt != there:
+        listed = ", ".join(dataset.palette.names[:12]) + (" ..." if there > 12 else "")
+        raise ModelFileError(
+            f"{model}: tells {learnt} classes apart, and the masks of {dataset.root} hold {there} ({listed}); use data "
+            "with the classes that it was trained on"
+        )
+
+
+def check_ignored(model: Path, findings: Findings, dataset: Dataset) -> None:
+    """Refuses masks most of which are no class to a model: they must mean something else.
+
+    Args:
+        model: Its file, in the folder of its run.
+        findings: Of the data.
+        dataset: From `open_as_run`.
+
+    Raises:
+        ModelFileError: Far more pixels are ignored than in its run.
+    """
+    usual = Run.of_model(model).scores.read_ignored_share()
+    pixels = sum(findings.pixels(split) for split in findings.records)
+    ignored = pixels[-1] / pixels.sum()
+    if ignored > usual + MAX_MORE_IGNORED:
+        raise ModelFileError(
+            f"{dataset.root}: {ignored:.1%} of the pixels are no class to {model} ({usual:.1%} in its run); the masks "
+            "seem to mean something else, see `classes`"
+        )

@@ -48,9 +48,8 @@ def photos_of(what: str, output: Path) -> dict[str, Path]:
     else:
         raise DataError(f"{what}: no such file; {_EXPECTED}")
     own = {(output / kind).resolve() for kind in KINDS}
-    photos = [
-        path for path in photos if own.isdisjoint(Path(os.path.realpath(path)).parents)
-    ]  # resolve() loops on links
+    # os.path.realpath, because Path.resolve raises on links in a loop
+    photos = [path for path in photos if own.isdisjoint(Path(os.path.realpath(path)).parents)]
     if not photos:
         raise DataError(f"{what}: holds no photos; {_EXPECTED}")
     return {path.relative_to(root).as_posix(): path for path in photos}

@@ -80,10 +80,8 @@ def _data(run: Run, palette: Palette) -> dict[str, str]:
 
 def _settings(run: Run) -> dict[str, str]:
     """What was asked for, under the settings' names, and what was decided."""
-    asked = asdict(run.config)
-    values = {
-        name.replace("_", " "): value for name, value in asked.items() if value is not None and value is not False
-    }
+    given = {name: value for name, value in asdict(run.config).items() if value is not None and value is not False}
+    values = {name.replace("_", " "): value for name, value in given.items()}
     values["image size"] = _size(run.config.image_size)
     for section, decisions in run.plan.items():
         for name, decision in decisions.items():
