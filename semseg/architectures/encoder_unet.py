@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers
 
+from semseg.backend.keras_graph import producer
 from semseg.errors import SemsegError, first_line
 from semseg.segmentation_model import (
     BATCH_NORM_MOMENTUM,
@@ -186,8 +187,7 @@ def _pyramid(network: keras.Model, name: str, depth: int) -> list[KerasTensor]:
     Of a part with branches that is the point behind which they begin, if there is one at that size.
     """
     parents = {  # in the order of work
-        operation: [x._keras_history.operation for x in keras.tree.flatten(operation.input)]
-        for operation in network.operations
+        operation: [producer(x) for x in keras.tree.flatten(operation.input)] for operation in network.operations
     }
     last_use = {parent: place for place, before in enumerate(parents.values()) for parent in before}
     steps: dict[keras.Operation, int] = {}  # halvings before each operation's result

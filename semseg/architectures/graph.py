@@ -9,10 +9,11 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import keras
+import keras
+
+from semseg.backend.keras_graph import functional_graph, nodes_in_order
 
 _NAMES = {
     "InputLayer": "Input",
@@ -85,7 +86,7 @@ class Architecture:
         return [list(run) for _, run in groupby(range(len(self.maps)), key=lambda index: self.maps[index].scale)]
 
 
-def read_architecture(model: "keras.Model") -> Architecture:
+def read_architecture(model: keras.Model) -> Architecture:
     """Reads the main path of a functional or built Sequential `model`, and what joins it, from its layers.
 
     Nested functional models are read as if their layers stood in `model` itself. Of several outputs the one with the
@@ -101,7 +102,7 @@ def read_architecture(model: "keras.Model") -> Architecture:
         >>> [(m.label, m.size, m.channels) for m in read_architecture(model).maps]
         [('Input', (8, 8), 3), ('Conv 3x3', (6, 6), 4), ('Max pool 2x2', (3, 3), 4)]
     """
-    graph = _graph(model)
+    graph = functional_graph(model)
     if graph is None:
         raise ValueError(
             f"get_model_arch: got {type(model).__name__} {getattr(model, 'name', '')!r}, which has no graph of layers; "
@@ -138,25 +139,19 @@ class _Op:
     main: "_Op | None" = None
 
 
-def _graph(model: Any) -> Any:
-    model = getattr(model, "_functional", None) or model  # a Sequential keeps its functional twin there
-    return model if hasattr(model, "_nodes_by_depth") else None
-
-
 def _collect(graph: Any, known: dict[int, _Op], ops: list[_Op]) -> list[_Op]:
     """Appends the graph's operations to `ops`, inputs first; `known` says which one made the tensor with an id."""
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        for node in graph._nodes_by_depth[depth]:
-            if all(id(tensor) in known for tensor in node.output_tensors):
-                continue  # the input of a nested model
-            inputs = [known[id(tensor)] for tensor in node.input_tensors]
-            inner = _graph(node.operation)
-            if inner is not None:
-                ends = _collect(inner, {id(tensor): op for tensor, op in zip(inner.inputs, inputs, strict=True)}, ops)
-            else:
-                ops.append(_measured(node.operation, list(dict.fromkeys(inputs)), node.output_tensors[0].shape[1:]))
-                ends = ops[-1:] * len(node.output_tensors)
-            known.update((id(tensor), end) for tensor, end in zip(node.output_tensors, ends, strict=True))
+    for node in nodes_in_order(graph):
+        if all(id(tensor) in known for tensor in node.outputs):
+            continue  # the input of a nested model
+        inputs = [known[id(tensor)] for tensor in node.input_tensors]
+        inner = functional_graph(node.operation)
+        if inner is not None:
+            ends = _collect(inner, {id(tensor): op for tensor, op in zip(inner.inputs, inputs, strict=True)}, ops)
+        else:
+            ops.append(_measured(node.operation, list(dict.fromkeys(inputs)), node.outputs[0].shape[1:]))
+            ends = ops[-1:] * len(node.outputs)
+        known.update((id(tensor), end) for tensor, end in zip(node.outputs, ends, strict=True))
     return [known[id(tensor)] for tensor in graph.outputs]
 
 

@@ -8,6 +8,13 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from semseg.backend.keras_graph import (
+    flat_inputs,
+    functional_graph,
+    has_training_argument,
+    nodes_in_order,
+    producing_node,
+)
 from semseg.backend.kernels import apply_updates, compiled, kernel_of, swap
 from semseg.backend.kernels.base import Kernel, Tensor, Update
 from semseg.errors import SemsegError
@@ -42,7 +49,7 @@ class FastModel(keras.Model):
 
     def __init__(self, inputs: Any, outputs: Any, *, precision: str = "float32", remat: bool = False, **options: Any):
         if precision not in PRECISIONS:
-            raise SemsegError(f"precision: got {precision!r}; expected one of {', '.join(PRECISIONS)}")
+            raise SemsegError(f"`precision`: got {precision!r}; expected one of {', '.join(PRECISIONS)}")
         super().__init__(inputs, outputs, **options)
         self.dtype_policy = "float32"  # the layers have their own
         self._scales_loss = precision == "float16"
@@ -55,7 +62,7 @@ class FastModel(keras.Model):
         fitting = training and [tuple(x.shape) for x in tensors] == self._compiled_shapes
         results, updates = (self._compiled if fitting else self._plan)(*tensors, training=training)
         apply_updates(updates)
-        return tree.pack_sequence_as(self._outputs_struct, results)
+        return tree.pack_sequence_as(self.output, results)
 
     def compile(
         self, optimizer: Any = "rmsprop", *arguments: Any, auto_scale_loss: bool = True, **options: Any
@@ -67,7 +74,7 @@ class FastModel(keras.Model):
 
     def save(self, *arguments: Any, **options: Any) -> None:
         """Saves the plain Keras model of these layers: see `keras.Model.save`."""
-        keras.Model(self._inputs_struct, self._outputs_struct, name=self.name).save(*arguments, **options)
+        keras.Model(self.input, self.output, name=self.name).save(*arguments, **options)
 
     def compile_graph(self, inputs: Any) -> None:
         """Compiles the graph for training on batches of the shape of `inputs`; others go on as they are.
@@ -84,12 +91,12 @@ class FastModel(keras.Model):
 
     def _tensors(self, inputs: Any) -> list[Tensor]:
         """The inputs in the model's order, on the device; moved there before they are cast: photos as bytes."""
-        return self._standardize_inputs(tree.map_structure(ops.convert_to_tensor, inputs))
+        return flat_inputs(self, tree.map_structure(ops.convert_to_tensor, inputs))
 
 
 def fastest(model: keras.Model) -> keras.Model:
     """A `FastModel` of the same layers where the model is a graph with one input and one output, else the model."""
-    graph = _graph(model)
+    graph = functional_graph(model, plain=True)
     if graph is None or len(graph.inputs) != 1 or len(graph.outputs) != 1:
         return model
     return FastModel(graph.inputs[0], graph.outputs[0])
@@ -113,14 +120,14 @@ class _Plan:
     A slot holds the value of one of the graph's tensors, in one order of its axes.
     """
 
-    def __init__(self, graph: keras.Model, low_precision: str | None, remat: bool, inner: bool = False):
+    def __init__(self, graph: keras.Function, low_precision: str | None, remat: bool, inner: bool = False):
         self._low_precision, self._remat = low_precision, remat
         self._full = set() if inner else _float32_operations(graph)
         self._slots: dict[tuple[int, bool], int] = {}
         self._swapped: dict[int, bool] = {}  # the order of axes in which a tensor is made
         self._overwritable: set[int] = set()
         self._steps: list[_Step] = []
-        nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
+        nodes = nodes_in_order(graph)
         self._uses = Counter(id(x) for node in nodes for x in node.input_tensors)
         self._uses.update(id(x) for x in graph.outputs)
         self._inputs = [self._made(x, swapped=False) for x in graph.inputs]
@@ -178,7 +185,7 @@ class _Plan:
     def _add_call(self, node: Any) -> None:
         """Adds a step that calls the operation itself, or the plan of a graph inside the graph."""
         operation, symbols = node.operation, node.input_tensors
-        graph = _graph(operation)
+        graph = functional_graph(operation, plain=True)
         if graph is not None and len(graph.inputs) == len(symbols):
             run: Callable = _Plan(graph, self._low_precision, self._remat, inner=operation not in self._full)
         else:
@@ -196,7 +203,7 @@ class _Plan:
 
         def run(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], tuple]:
             args, kwargs = node.arguments.fill_in({id(x): value for x, value in zip(symbols, tensors, strict=True)})
-            if training is not None and getattr(operation, "_call_has_training_arg", False):
+            if training is not None and has_training_argument(operation):
                 kwargs["training"] = training  # as Keras does, whatever the graph says
             if policy is None:
                 return tree.flatten(operation(*args, **kwargs)), ()
@@ -280,22 +287,15 @@ def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]], defaul
     return run_step
 
 
-def _graph(operation: keras.Operation) -> keras.Model | None:
-    """The graph of a functional or sequential model, if calling it does nothing else than run it."""
-    graph = operation._functional if type(operation) is keras.Sequential else operation
-    is_graph = isinstance(graph, keras.Model) and hasattr(graph, "_nodes_by_depth")
-    return graph if is_graph and type(graph).__name__ == "Functional" else None
-
-
-def _float32_operations(graph: keras.Model) -> set[keras.Operation]:
+def _float32_operations(graph: keras.Function) -> set[keras.Operation]:
     """The last operations with weights before each output, and those after them."""
     found: set[keras.Operation] = set()
     waiting = list(graph.outputs)
     while waiting:
-        operation, place, _ = waiting.pop()._keras_history
-        found.add(operation)
-        if not getattr(operation, "weights", None):
-            waiting += operation._inbound_nodes[place].input_tensors
+        node = producing_node(waiting.pop())
+        found.add(node.operation)
+        if not getattr(node.operation, "weights", None):
+            waiting += node.input_tensors
     return found
 
 
