@@ -298,13 +298,6 @@ def Unet(
     return keras.Model(inputs, logits_head(x, num_classes, output_activation), name=name)
 
 
-def gives_probabilities(model: keras.Model) -> bool:
-    """Whether the layer of the first output is a softmax or sigmoid, or ends in one."""
-    layer = model.outputs[0]._keras_history.operation
-    ends_in = getattr(getattr(layer, "activation", None), "__name__", "")
-    return isinstance(layer, layers.Softmax) or ends_in in ("softmax", "sigmoid")
-
-
 def check_arguments(
     name: str, input_shape: tuple[int | None, int | None, int], num_classes: int, filters: int, depth: int
 ) -> None:

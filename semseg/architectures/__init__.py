@@ -17,8 +17,9 @@ from semseg.architectures.r2unet import R2Unet
 from semseg.architectures.resunet import ResUnet
 from semseg.architectures.unet3plus import Unet3Plus
 from semseg.architectures.unetpp import UnetPP
+from semseg.backend.keras_graph import gives_probabilities
 from semseg.errors import SemsegError, first_line
-from semseg.segmentation_model import Unet, gives_probabilities
+from semseg.segmentation_model import Unet
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "unet": Unet,

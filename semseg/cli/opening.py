@@ -128,7 +128,7 @@ def open_model(path: Path, gives: str = "logits") -> "keras.Model":
     weights = check_model_file(path)
     import keras
 
-    from semseg.segmentation_model import gives_probabilities
+    from semseg.backend.keras_graph import gives_probabilities
 
     try:
         with weights_limited(path, weights):
