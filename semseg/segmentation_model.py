@@ -100,7 +100,7 @@ def convolutions(
 def normalized(x: KerasTensor, normalization: str, *, name: str | None = None) -> KerasTensor:
     """`x` behind a layer of `NORMALIZATIONS`, or as it is; a `SemsegError` lists the known ones."""
     if normalization not in NORMALIZATIONS:
-        raise SemsegError(f"normalization: got {normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
+        raise SemsegError(f"`normalization`: got {normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
     new_layer = NORMALIZATIONS[normalization]
     return x if new_layer is None else new_layer(x.shape[-1], name)(x)
 

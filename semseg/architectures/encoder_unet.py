@@ -73,8 +73,8 @@ def EncoderUnet(
     check_arguments(name, input_shape, num_classes, filters, depth)
     if weights is not None and input_shape[2] != 3:
         raise SemsegError(
-            f"--encoder-weights: {encoder}'s weights are for photos of 3 channels, got {input_shape[2]}; use "
-            "--encoder-weights none"
+            f"`encoder_weights`: {encoder}'s weights are for photos of 3 channels, got {input_shape[2]}; use "
+            "`encoder_weights` none"
         )
     inputs = keras.Input(input_shape, name="photo")
     network = _network(encoder, inputs, weights)
@@ -99,12 +99,12 @@ def _network(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model
     if name not in encoder_names():
         close = difflib.get_close_matches(name, encoder_names(), n=3, cutoff=0.5)
         raise SemsegError(
-            f"--encoder: there is no network {name!r}; choose one of {', '.join(close or encoder_names())}"
+            f"`encoder`: there is no network {name!r}; choose one of {', '.join(close or encoder_names())}"
         )
     from_file = weights not in (None, "imagenet")
     if from_file and not Path(weights).is_file():
         raise SemsegError(
-            f"--encoder-weights: there is no file {weights}; expected imagenet, none or a file of weights"
+            f"`encoder_weights`: there is no file {weights}; expected imagenet, none or a file of weights"
         )
     constructor = getattr(keras.applications, name)
     order, scale, offset = own_scaling(constructor)
@@ -152,13 +152,13 @@ def _built(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
             return constructor(input_tensor=x, input_shape=x.shape[1:], **options)
     except ValueError as error:
         raise SemsegError(
-            f"--encoder: {constructor.__name__} cannot be built for photos of {_size_text(x.shape[1:])} "
+            f"`encoder`: {constructor.__name__} cannot be built for photos of {_size_text(x.shape[1:])} "
             f"({first_line(error)}); use another size or another encoder"
         ) from error
     except Exception as error:  # what Keras raises where nothing can be downloaded
         raise SemsegError(
-            f"--encoder-weights: the ImageNet weights of {constructor.__name__} cannot be had ({first_line(error)}); "
-            "use --encoder-weights none, or FILE with weights that were downloaded elsewhere"
+            f"`encoder_weights`: the ImageNet weights of {constructor.__name__} cannot be had ({first_line(error)}); "
+            "use `encoder_weights` none, or FILE with weights that were downloaded elsewhere"
         ) from error
     finally:
         keras.config.set_image_data_format(layout)
@@ -169,7 +169,7 @@ def _load(network: keras.Model, path: str, name: str) -> None:
         network.load_weights(path)
     except Exception as error:  # h5py, zipfile and Keras each have their own
         raise SemsegError(
-            f"--encoder-weights: {path} does not hold weights of {name} ({first_line(error)}); expected those of "
+            f"`encoder_weights`: {path} does not hold weights of {name} ({first_line(error)}); expected those of "
             f"{name} without its classifier (from Keras: ..._notop.h5), not weights of another architecture"
         ) from error
     own = next((layer for layer in network.layers if isinstance(layer, layers.Normalization)), None)

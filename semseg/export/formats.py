@@ -61,7 +61,7 @@ def export_model(model: keras.Model, path: Path, description: Description, photo
     """
     check_format(description)
     if description.precision == "int8" and photos is None:
-        raise SemsegError("--int8: needs training photos to calibrate with; give --data")
+        raise SemsegError("`int8`: needs training photos to calibrate with; give `data`")
     try:
         with _quiet():
             FORMATS[description.format].write(model, path, description, photos)
@@ -69,8 +69,8 @@ def export_model(model: keras.Model, path: Path, description: Description, photo
         raise
     except Exception as error:  # each converter has errors of its own
         raise SemsegError(
-            f"--format: {keras.backend.backend()} could not write this network as {description.format} "
-            f"({first_line(error)}); try another format or --backend"
+            f"`format`: {keras.backend.backend()} could not write this network as {description.format} "
+            f"({first_line(error)}); try another format or `backend`"
         ) from error
 
 
@@ -78,18 +78,18 @@ def check_format(description: Description) -> None:
     """Raises a `SemsegError` unless this backend can write the format with the packages that are installed."""
     name, backend = description.format, keras.backend.backend()
     if name not in FORMATS:
-        raise SemsegError(f"--format: there is no {name!r}; choose one of {', '.join(FORMATS)}")
+        raise SemsegError(f"`format`: there is no {name!r}; choose one of {', '.join(FORMATS)}")
     wanted = FORMATS[name]
     if backend not in wanted.packages:
         able = " or ".join(wanted.packages)
-        raise SemsegError(f"--format: {backend} cannot write {name}, {able} can; the same model opens there: --backend")
+        raise SemsegError(f"`format`: {backend} cannot write {name}, {able} can; the same model opens there: `backend`")
     if description.precision == "int8" and not wanted.quantises:
         able = " and ".join(other for other, entry in FORMATS.items() if entry.quantises)
-        raise SemsegError(f"--int8: not for {name}; only {able} can be int8")
+        raise SemsegError(f"`int8`: not for {name}; only {able} can be int8")
     if description.gives == "ids" and not wanted.finds_ids:
-        raise SemsegError(f"--gives: {name} holds layers only, and none gives ids; choose another --format")
+        raise SemsegError(f"`gives`: {name} holds layers only, and none gives ids; choose another `format`")
     for module, package in wanted.packages[backend]:
-        need(module, package, f"--format {name}")
+        need(module, package, f"`format` {name}")
 
 
 @contextlib.contextmanager

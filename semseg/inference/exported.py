@@ -311,9 +311,9 @@ def _seen_size(
         )
     built = opened.shape[1:3] if None not in opened.shape[1:3] else described and described.image_size
     if built is None and wanted is None:
-        raise SemsegError(f"--image-size: {path} takes photos of any size; say at which size it should see them")
+        raise SemsegError(f"`image_size`: {path} takes photos of any size; say at which size it should see them")
     if built and wanted not in (None, built):
-        raise SemsegError(f"--image-size: {path} was built for {built[1]}x{built[0]} pixels, and takes nothing else")
+        raise SemsegError(f"`image_size`: {path} was built for {built[1]}x{built[0]} pixels, and takes nothing else")
     return built or wanted
 
 

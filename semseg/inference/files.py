@@ -322,7 +322,7 @@ def mask_values(palette: Palette) -> np.ndarray:
         SemsegError: The masks hold colours.
     """
     if not palette.holds_values:
-        raise SemsegError("--values: the masks that it learnt from held colours, not numbers; use --colors")
+        raise SemsegError("`values`: the masks that it learnt from held colours, not numbers; use `colors`")
     first = {label.id: label.value for label in reversed(palette.labels)}
     values = np.array([first[i] for i in range(palette.num_classes)])
     return values.astype(np.uint8 if values.max() < 256 else np.uint16)
