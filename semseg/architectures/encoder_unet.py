@@ -96,36 +96,52 @@ def encoder_names() -> list[str]:
 
 def _network(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model:
     """The image network without its classifier, from `inputs`, its weights loaded."""
+    _check_encoder(name, weights)
+    constructor = getattr(keras.applications, name)
+    order, scale, offset = own_scaling(constructor)
+    from_file = weights not in (None, "imagenet")
+    options = {"include_top": False, "weights": None if from_file else weights}
+    if inputs.shape[-1] != 3 and name.startswith(SCALE_COLORS):
+        options["include_preprocessing"] = False
+    network = _built(constructor, _scaled_for(name, inputs, scale, offset), options)
+    if from_file:
+        _load(network, weights, name)
+    if weights is not None:
+        _reorder_colors(network, order)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = BATCH_NORM_MOMENTUM
+    return network
+
+
+def _check_encoder(name: str, weights: str | None) -> None:
     if name not in encoder_names():
         close = difflib.get_close_matches(name, encoder_names(), n=3, cutoff=0.5)
         raise SemsegError(
             f"`encoder`: there is no network {name!r}; choose one of {', '.join(close or encoder_names())}"
         )
-    from_file = weights not in (None, "imagenet")
-    if from_file and not Path(weights).is_file():
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise SemsegError(
             f"`encoder_weights`: there is no file {weights}; expected imagenet, none or a file of weights"
         )
-    constructor = getattr(keras.applications, name)
-    order, scale, offset = own_scaling(constructor)
-    options = {"include_top": False, "weights": None if from_file else weights}
-    x = inputs
-    if inputs.shape[-1] == 3 and ((scale != 1).any() or offset.any()):
-        x = layers.Normalization(mean=-offset / scale, variance=scale**-2.0, name="scale")(inputs)
-    elif inputs.shape[-1] != 3 and name.startswith(SCALE_COLORS):
-        x, options = scaled_input(inputs), {**options, "include_preprocessing": False}
-    elif inputs.shape[-1] != 3 and not name.startswith("EfficientNetB"):
-        x = scaled_input(inputs)
-    network = _built(constructor, x, options)
-    if from_file:
-        _load(network, weights, name)
-    if weights is not None and (order != [0, 1, 2]).any():
-        first = next(layer for layer in network.layers if isinstance(layer, layers.Conv2D))
-        first.kernel.assign(keras.ops.take(first.kernel, np.argsort(order), axis=2))
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = BATCH_NORM_MOMENTUM
-    return network
+
+
+def _scaled_for(name: str, inputs: KerasTensor, scale: np.ndarray, offset: np.ndarray) -> KerasTensor:
+    """Photos as the network wants them; of other than 3 channels as this package's own networks have them."""
+    if inputs.shape[-1] != 3:
+        # EfficientNetB0 to B7 have a Rescaling of their own, for any number of channels.
+        return inputs if name.startswith("EfficientNetB") else scaled_input(inputs)
+    if (scale == 1).all() and not offset.any():
+        return inputs
+    return layers.Normalization(mean=-offset / scale, variance=scale**-2.0, name="scale")(inputs)
+
+
+def _reorder_colors(network: keras.Model, order: np.ndarray) -> None:
+    """Lets the first convolution take red first, where its weights were learnt on photos with blue first."""
+    if (order == [0, 1, 2]).all():
+        return
+    first = next(layer for layer in network.layers if isinstance(layer, layers.Conv2D))
+    first.kernel.assign(keras.ops.take(first.kernel, np.argsort(order), axis=2))
 
 
 def own_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -186,26 +202,42 @@ def _pyramid(network: keras.Model, name: str, depth: int) -> list[KerasTensor]:
 
     Of a part with branches that is the point behind which they begin, if there is one at that size.
     """
+    features = _last_features(network)
+    if depth not in features:
+        there = ", ".join(str(step) for step in sorted(features) if 0 < step < NO_FEATURES)
+        raise SemsegError(f"encoder_unet: got {depth=}; expected one of {name}'s: {there}")
+    return [features[step] if step in features else _shrunk(features[0], 2**step) for step in range(depth + 1)]
+
+
+def _last_features(network: keras.Model) -> dict[int, KerasTensor]:
+    """By the number of halvings of the photo's size, the last features of that size.
+
+    What lies on one of several branches side by side is taken only where nothing of that size lies outside of them.
+    """
     parents = {  # in the order of work
         operation: [producer(x) for x in keras.tree.flatten(operation.input)] for operation in network.operations
     }
     last_use = {parent: place for place, before in enumerate(parents.values()) for parent in before}
-    steps: dict[keras.Operation, int] = {}  # halvings before each operation's result
-    last, last_alone, busy = {}, {}, 0
-    for place, (operation, before) in enumerate(parents.items()):
+    steps = _halvings(parents)
+    last, last_alone = {}, {}
+    branches_end = 0  # the place up to which a result of before is still to be used
+    for place, operation in enumerate(parents):
+        if not isinstance(operation, layers.ZeroPadding2D | layers.Cropping2D):
+            last[steps[operation]] = operation.output
+            if branches_end <= place:
+                last_alone[steps[operation]] = operation.output
+        branches_end = max(branches_end, last_use.get(operation, place))
+    return {**last, **last_alone}
+
+
+def _halvings(parents: dict[keras.Operation, list[keras.Operation]]) -> dict[keras.Operation, int]:
+    """How often the photo's size was halved before each operation's result; `NO_FEATURES` of what has no size."""
+    steps: dict[keras.Operation, int] = {}
+    for operation, before in parents.items():
         step = min((steps[parent] for parent in before if parent in steps), default=0)
         step += _stride(operation).bit_length() - 1
         steps[operation] = NO_FEATURES if "Global" in type(operation).__name__ else step
-        if not isinstance(operation, layers.ZeroPadding2D | layers.Cropping2D):
-            last[steps[operation]] = operation.output
-            if busy <= place:
-                last_alone[steps[operation]] = operation.output
-        busy = max(busy, last_use.get(operation, place))
-    found = {**last, **last_alone}
-    if depth not in found:
-        there = ", ".join(str(step) for step in sorted(found) if 0 < step < NO_FEATURES)
-        raise SemsegError(f"encoder_unet: got {depth=}; expected one of {name}'s: {there}")
-    return [found[step] if step in found else _shrunk(found[0], 2**step) for step in range(depth + 1)]
+    return steps
 
 
 def _stride(operation: keras.Operation) -> int:

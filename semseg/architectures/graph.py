@@ -156,21 +156,36 @@ def _collect(graph: Any, known: dict[int, _Op], ops: list[_Op]) -> list[_Op]:
 
 
 def _measured(layer: Any, inputs: list[_Op], shape: tuple[int | None, ...]) -> _Op:
+    """The operation with its place in the network: scale, depth, distance, and its input on the main path."""
     stem = re.sub("[123]D", "", type(layer).__name__)
     op = _Op(layer, stem, inputs, shape[-1] if shape else None, tuple(shape[:-1]))
+    op.scale = _scale(op)
     if not inputs:
-        op.scale = Fraction(1) if op.size else None
         return op
-    spatial = [each for each in inputs if each.scale is not None]
-    alike = [each for each in spatial if (each.channels, each.size) == (op.channels, op.size)]
-    op.main = max(alike or spatial or inputs, key=lambda each: (each.depth, each.distance))
+    op.main = _main_input(op)
     op.distance = 1 + max(each.distance for each in inputs)
     deepest = max if op.stem == "Concatenate" else min  # a skip that is gated by the way up remains a skip
     op.depth = deepest(each.depth for each in inputs)
-    if spatial and op.size and not op.stem.startswith("Global"):
-        op.scale = min(each.scale for each in spatial) * _step(op)
+    if op.scale is not None:
         op.depth = max(op.depth, op.scale)
     return op
+
+
+def _scale(op: _Op) -> Fraction | None:
+    """How many times coarser than the network's input; None of what has no resolution, as a vector."""
+    if not op.inputs:
+        return Fraction(1) if op.size else None
+    scales = [each.scale for each in op.inputs if each.scale is not None]
+    if not scales or not op.size or op.stem.startswith("Global"):
+        return None
+    return min(scales) * _step(op)
+
+
+def _main_input(op: _Op) -> _Op:
+    """The input through which the main path runs: the deepest, then the farthest, of those that look most like `op`."""
+    spatial = [each for each in op.inputs if each.scale is not None]
+    alike = [each for each in spatial if (each.channels, each.size) == (op.channels, op.size)]
+    return max(alike or spatial or op.inputs, key=lambda each: (each.depth, each.distance))
 
 
 def _step(op: _Op) -> Fraction:
@@ -260,24 +275,35 @@ def _fold(path: list[_Op]) -> tuple[list[FeatureMap], list[Link]]:
         if ways[op]:
             maps[-1].append([])
         maps[-1][-1].append(op)
+    return [_feature_map(runs) for runs in maps], _links(maps, ways)
+
+
+def _links(maps: list[list[list[_Op]]], ways: dict[_Op, dict[int, list[list[_Op]]]]) -> list[Link]:
+    """The links into every merge: skips, between which and the merge the resolution changes twice, and shortcuts."""
     scales = [runs[0][0].scale for runs in maps]
-    links = [
-        Link(source, target, *_described(run, aside, sum(a != b for a, b in pairwise(scales[source : target + 1])) > 1))
-        for target, (_, *merges) in enumerate(maps)
-        for run in merges
-        for source, aside in ways[run[0]].items()
-    ]
-    return [_feature_map(runs) for runs in maps], links
+    links = []
+    for target, (_, *merges) in enumerate(maps):
+        for run in merges:
+            for source, aside in ways[run[0]].items():
+                changes = sum(a != b for a, b in pairwise(scales[source : target + 1]))
+                links.append(Link(source, target, *_described(run, aside, is_skip=changes > 1)))
+    return links
 
 
 def _feature_map(runs: list[list[_Op]]) -> FeatureMap:
     ops = [op for run in runs for op in run]
     first = ops[0]
     size = next(op.size for op in reversed(ops) if op.stem != "ZeroPadding") if first.inputs else first.size
-    joined = [op for op in ops if op.stem == "Concatenate" and op.channels and op.main and op.main.channels]
-    parts = (joined[-1].channels - joined[-1].main.channels, joined[-1].main.channels) if joined else ()
     label = _join(_label(first), *map(_name, runs[0][1:]))
-    return FeatureMap(ops[-1].channels, size, first.scale, label, _kind(first), parts)
+    return FeatureMap(ops[-1].channels, size, first.scale, label, _kind(first), _joined_parts(ops))
+
+
+def _joined_parts(ops: list[_Op]) -> tuple[int, ...]:
+    """Of the last concatenation: the channels that joined and those that were there; () without one."""
+    for op in reversed(ops):
+        if op.stem == "Concatenate" and op.channels and op.main and op.main.channels:
+            return op.channels - op.main.channels, op.main.channels
+    return ()
 
 
 def _ways(merge: _Op, position: dict[_Op, int]) -> dict[int, list[list[_Op]]]:

@@ -9,6 +9,7 @@ import keras
 from keras import ops, tree
 
 from semseg.backend.keras_graph import (
+    Node,
     flat_inputs,
     functional_graph,
     has_training_argument,
@@ -148,7 +149,7 @@ class _Plan:
                 updates += _run(steps, values, training)
         return [values[slot] for slot in self._outputs], updates
 
-    def _add(self, node: Any) -> None:
+    def _add(self, node: Node) -> None:
         """Adds the steps of one application of an operation."""
         operation = node.operation
         kernel = self._kernel(node)
@@ -169,20 +170,19 @@ class _Plan:
         run = _with_one_result(run, node.arguments.kwargs.get("training"))
         self._steps.append(_Step(run, sources, (target,), _resizes(operation)))
 
-    def _kernel(self, node: Any) -> Kernel | None:
+    def _kernel(self, node: Node) -> Kernel | None:
         """The backend's kernel, if the operation is applied as usual: to tensors of one rank and nothing else."""
-        options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
-        others = (*node.arguments.args[1:], *options.values())
         ranks = {len(x.shape) for x in node.input_tensors}
-        usual = all(value is None for value in others) and len(ranks) == 1 and _without_loss(node.operation)
-        kernel = kernel_of(node.operation, self._dtype(node.operation)) if usual else None
+        if len(ranks) != 1 or not _without_loss(node.operation) or not _takes_tensors_alone(node):
+            return None
+        kernel = kernel_of(node.operation, self._dtype(node.operation))
         return None if kernel and kernel.channels_first and ranks != {4} else kernel
 
     def _dtype(self, layer: keras.Layer) -> str:
         own = layer.compute_dtype
         return self._low_precision if self._low_precision and own == "float32" and layer not in self._full else own
 
-    def _add_call(self, node: Any) -> None:
+    def _add_call(self, node: Node) -> None:
         """Adds a step that calls the operation itself, or the plan of a graph inside the graph."""
         operation, symbols = node.operation, node.input_tensors
         graph = functional_graph(operation, plain=True)
@@ -196,7 +196,7 @@ class _Plan:
         repeatable = not layer or (_without_loss(operation) and not operation.non_trainable_variables)
         self._steps.append(_Step(run, sources, targets, _resizes(operation), repeatable))
 
-    def _caller(self, node: Any) -> Callable[..., tuple[list[Tensor], tuple]]:
+    def _caller(self, node: Node) -> Callable[..., tuple[list[Tensor], tuple]]:
         operation, symbols = node.operation, node.input_tensors
         low = isinstance(operation, keras.Layer) and self._dtype(operation) != operation.compute_dtype
         policy = keras.DTypePolicy(f"mixed_{self._low_precision}") if low else None
@@ -246,10 +246,7 @@ class _Plan:
 
     def _run_twice(self, steps: list[_Step], values: dict[int, Tensor]) -> list[Update]:
         """Runs steps without keeping what is inside for the gradients, which run them again."""
-        made = {slot for step in steps for slot in step.targets}
-        freed = {slot for step in steps for slot in step.frees}
-        sources = list({slot: None for step in steps for slot in step.sources if slot not in made})
-        targets = [slot for step in steps for slot in step.targets if slot not in freed]
+        sources, targets, freed = _boundary(steps)
         changed: list[tuple[keras.Variable, float]] = []
 
         def segment(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -277,6 +274,24 @@ def _run(steps: list[_Step], values: dict[int, Tensor], training: bool | None) -
             values.pop(slot, None)
         del taken, results
     return updates
+
+
+def _boundary(steps: list[_Step]) -> tuple[list[int], list[int], set[int]]:
+    """The slots that steps take from before them, those that they leave behind them, and those that they free."""
+    sources: dict[int, None] = {}  # dictionaries as sets that keep their order
+    made: dict[int, None] = {}
+    freed: set[int] = set()
+    for step in steps:
+        sources.update(dict.fromkeys(slot for slot in step.sources if slot not in made))
+        made.update(dict.fromkeys(step.targets))
+        freed.update(step.frees)
+    return list(sources), [slot for slot in made if slot not in freed], freed
+
+
+def _takes_tensors_alone(node: Node) -> bool:
+    """Whether an operation is called with its tensors, as the first argument, `training`, and nothing else."""
+    options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
+    return all(value is None for value in (*node.arguments.args[1:], *options.values()))
 
 
 def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]], default: bool | None) -> Callable:

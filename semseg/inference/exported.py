@@ -273,7 +273,8 @@ def _segmenter(
     palette: Palette | None,
     image_size: tuple[int, int] | None,
 ) -> Segmenter:
-    size = _seen_size(path, opened, described, image_size)
+    _check_input(path, opened)
+    size = _input_size(path, opened, described, image_size)
     try:
         sample = opened.compute(np.zeros((2, *size, 3), opened.dtype))
     except Exception as error:  # each runtime has errors of its own
@@ -284,15 +285,23 @@ def _segmenter(
             f"{path}: goes from (N, {size[0]}, {size[1]}, 3) to {sample.shape}; expected {gives} for every pixel"
         )
     palette = Palette.from_dict(described.classes) if described else palette
-    learnt = sample.shape[-1] if gives != "ids" else None
-    palette = palette or Palette.numbered(max(2, learnt or 2))
-    if learnt is not None and max(2, learnt) != palette.num_classes:
-        raise ModelFileError(f"{path}: tells {max(2, learnt)} classes apart, and {palette.num_classes} are described")
+    palette = _checked_palette(path, palette, None if gives == "ids" else sample.shape[-1])
 
     def predict_batch(photos: np.ndarray) -> np.ndarray:
         return as_logits(opened.compute(photos.astype(opened.dtype)), gives, palette.num_classes)
 
     return Segmenter(predict_batch, size, palette)
+
+
+def _checked_palette(path: Path, palette: Palette | None, channels: int | None) -> Palette:
+    """The palette, or one of numbers, if it has as many classes as the output's channels tell apart (None: unknown)."""
+    if channels is None:
+        return palette or Palette.numbered(2)
+    num_classes = max(2, channels)  # one channel is the logit of the second of two classes
+    palette = palette or Palette.numbered(num_classes)
+    if num_classes != palette.num_classes:
+        raise ModelFileError(f"{path}: tells {num_classes} classes apart, and {palette.num_classes} are described")
+    return palette
 
 
 def _seems_to_give(sample: np.ndarray) -> str:
@@ -302,13 +311,17 @@ def _seems_to_give(sample: np.ndarray) -> str:
     return "probabilities" if sums_to_one and sample.min() >= 0 else "logits"
 
 
-def _seen_size(
-    path: Path, opened: Opened, described: Description | None, wanted: tuple[int, int] | None
-) -> tuple[int, int]:
+def _check_input(path: Path, opened: Opened) -> None:
     if len(opened.shape) != 4 or opened.shape[3] not in (3, None) or opened.dtype not in ("uint8", "float32"):
         raise ModelFileError(
             f"{path}: takes {opened.dtype} {opened.shape}; expected photos (N, H, W, 3), uint8 or float32"
         )
+
+
+def _input_size(
+    path: Path, opened: Opened, described: Description | None, wanted: tuple[int, int] | None
+) -> tuple[int, int]:
+    """(height, width) that the network sees: what it was built for, or where it takes any what is wanted."""
     built = opened.shape[1:3] if None not in opened.shape[1:3] else described and described.image_size
     if built is None and wanted is None:
         raise SemsegError(f"`image_size`: {path} takes photos of any size; say at which size it should see them")
