@@ -22,8 +22,8 @@ from semseg.segmentation_model import (
     up_block,
 )
 
-PROBE = 1024
-NO_FEATURES = 99
+PROBE_SIZE = 1024  # of a photo, in pixels, to see what becomes of its size
+NO_FEATURES = 99  # stands for the halvings of what has lost height and width
 SCALE_COLORS = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")  # by layers of their own, which can be left out
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
@@ -48,14 +48,15 @@ def EncoderUnet(
 
     Args:
         input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None. 3 channels, unless `weights` is None.
-        num_classes: See `Unet`.
+        num_classes: K, the channels of the logits; 1 for the binary task, a single logit.
         filters: Channels of the last up block; they double with each step down.
         depth: Steps of the encoder that are used; most have 5.
         encoder: Name of a function of `keras.applications`; `encoder_names()` lists them.
         weights: `"imagenet"`, which downloads them if Keras' cache has none, the path of a file of weights, or None for
             random ones.
-        normalization: That of the up blocks, see `Unet`.
-        name: See `Unet`.
+        normalization: Of the up blocks: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or
+            `"none"`.
+        name: Name of the model.
 
     Returns:
         A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
@@ -77,12 +78,12 @@ def EncoderUnet(
             "`encoder_weights` none"
         )
     inputs = keras.Input(input_shape, name="photo")
-    network = _network(encoder, inputs, weights)
-    skips = _pyramid(network, encoder, depth)
+    network = _encoder(encoder, inputs, weights)
+    skips = _features_by_size(network, encoder, depth)
     if None in input_shape:
         _check_any_size(network, skips, encoder)
     else:
-        skips = [_padded(x, [length >> step for length in input_shape[:2]]) for step, x in enumerate(skips)]
+        skips = [_pad_to(x, [length >> step for length in input_shape[:2]]) for step, x in enumerate(skips)]
     x = skips.pop()
     for step in reversed(range(depth)):
         x = up_block(x, skips[step], filters * 2**step, normalization=normalization, name=f"up{step + 1}")
@@ -94,7 +95,7 @@ def encoder_names() -> list[str]:
     return [name for name in dir(keras.applications) if name[0].isupper()]
 
 
-def _network(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model:
+def _encoder(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model:
     """The image network without its classifier, from `inputs`, its weights loaded."""
     _check_encoder(name, weights)
     constructor = getattr(keras.applications, name)
@@ -103,7 +104,7 @@ def _network(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model
     options = {"include_top": False, "weights": None if from_file else weights}
     if inputs.shape[-1] != 3 and name.startswith(SCALE_COLORS):
         options["include_preprocessing"] = False
-    network = _built(constructor, _scaled_for(name, inputs, scale, offset), options)
+    network = _build(constructor, _scaled_for(name, inputs, scale, offset), options)
     if from_file:
         _load(network, weights, name)
     if weights is not None:
@@ -159,7 +160,7 @@ def own_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return order, matrix.max(axis=1), black[back]
 
 
-def _built(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
+def _build(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
     layout = keras.config.image_data_format()
     keras.config.set_image_data_format(CHANNELS_LAST)
     try:
@@ -197,22 +198,23 @@ def _load(network: keras.Model, path: str, name: str) -> None:
         own.finalize_state()
 
 
-def _pyramid(network: keras.Model, name: str, depth: int) -> list[KerasTensor]:
+def _features_by_size(network: keras.Model, name: str, depth: int) -> list[KerasTensor]:
     """The last features of `network` at 1, 1/2, 1/4 ... of the photo's size, `depth + 1` of them.
 
-    Of a part with branches that is the point behind which they begin, if there is one at that size.
+    Where branches run side by side, that is the last point through which everything passes, if there is one of that
+    size. At a size at which the network has no features, the scaled photo is averaged down to it.
     """
     features = _last_features(network)
     if depth not in features:
         there = ", ".join(str(step) for step in sorted(features) if 0 < step < NO_FEATURES)
         raise SemsegError(f"encoder_unet: got {depth=}; expected one of {name}'s: {there}")
-    return [features[step] if step in features else _shrunk(features[0], 2**step) for step in range(depth + 1)]
+    return [features[step] if step in features else _shrink(features[0], 2**step) for step in range(depth + 1)]
 
 
 def _last_features(network: keras.Model) -> dict[int, KerasTensor]:
     """By the number of halvings of the photo's size, the last features of that size.
 
-    What lies on one of several branches side by side is taken only where nothing of that size lies outside of them.
+    A point through which everything passes goes before one on a branch that others run beside.
     """
     parents = {  # in the order of work
         operation: [producer(x) for x in keras.tree.flatten(operation.input)] for operation in network.operations
@@ -220,7 +222,7 @@ def _last_features(network: keras.Model) -> dict[int, KerasTensor]:
     last_use = {parent: place for place, before in enumerate(parents.values()) for parent in before}
     steps = _halvings(parents)
     last, last_alone = {}, {}
-    branches_end = 0  # the place up to which a result of before is still to be used
+    branches_end = 0  # the place of the last use of what was made so far: before it, branches are open
     for place, operation in enumerate(parents):
         if not isinstance(operation, layers.ZeroPadding2D | layers.Cropping2D):
             last[steps[operation]] = operation.output
@@ -246,19 +248,20 @@ def _stride(operation: keras.Operation) -> int:
     return getattr(operation, "strides", (1,))[0]
 
 
-def _shrunk(photo: KerasTensor, size: int) -> KerasTensor:
+def _shrink(photo: KerasTensor, size: int) -> KerasTensor:
     return layers.AveragePooling2D(size, data_format=CHANNELS_LAST, name=f"photo_by_{size}")(photo)
 
 
 def _check_any_size(network: keras.Model, skips: list[KerasTensor], name: str) -> None:
     """Only with known sizes can be said how much is missing at the edges of a network without padding."""
-    shapes = keras.Model(network.inputs, skips).compute_output_shape((1, PROBE, PROBE, network.inputs[0].shape[-1]))
-    if [shape[1] for shape in shapes] != [PROBE >> step for step in range(len(skips))]:
+    photo_shape = (1, PROBE_SIZE, PROBE_SIZE, network.inputs[0].shape[-1])
+    shapes = keras.Model(network.inputs, skips).compute_output_shape(photo_shape)
+    if [shape[1] for shape in shapes] != [PROBE_SIZE >> step for step in range(len(skips))]:
         raise SemsegError(f"encoder_unet: {name} needs photos of a fixed size, got an input of any; give (H, W, C)")
 
 
-def _padded(features: KerasTensor, size: list[int]) -> KerasTensor:
-    rims = [want - got for want, got in zip(size, features.shape[1:3], strict=True)]
+def _pad_to(features: KerasTensor, size: list[int]) -> KerasTensor:
+    rims = [wanted - given for wanted, given in zip(size, features.shape[1:3], strict=True)]
     if not any(rims):
         return features
     margins = tuple((rim // 2, rim - rim // 2) for rim in rims)
