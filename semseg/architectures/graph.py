@@ -110,7 +110,7 @@ def read_architecture(model: keras.Model) -> Architecture:
             "Sequential a keras.Input as its first layer."
         )
     ops: list[_Op] = []
-    ends = _collect(graph, {}, ops)
+    ends = _read_operations(graph, {}, ops)
     if any(getattr(op.layer, "data_format", None) == "channels_first" for op in ops):
         raise ValueError(f"get_model_arch: {model.name!r} has its channels first; expected channels last")
     path = [max(ends, key=lambda end: end.distance)]
@@ -122,14 +122,14 @@ def read_architecture(model: keras.Model) -> Architecture:
 
 @dataclass(eq=False)
 class _Op:
-    """One use of a layer (a shared one has several); `stem` is the layer's class name without 1D, 2D or 3D.
+    """One use of a layer (a shared one has several); `class_name` is the layer's class name without 1D, 2D or 3D.
 
     `depth` is the coarsest scale its values come from, `distance` the number of operations before it, and `main` the
     input through which the main path runs, if it runs here.
     """
 
     layer: Any
-    stem: str
+    class_name: str
     inputs: "list[_Op]"
     channels: int | None
     size: tuple[int | None, ...]
@@ -139,7 +139,10 @@ class _Op:
     main: "_Op | None" = None
 
 
-def _collect(graph: Any, known: dict[int, _Op], ops: list[_Op]) -> list[_Op]:
+_Runs = list[list[_Op]]  # operations that follow each other, several times
+
+
+def _read_operations(graph: Any, known: dict[int, _Op], ops: list[_Op]) -> list[_Op]:
     """Appends the graph's operations to `ops`, inputs first; `known` says which one made the tensor with an id."""
     for node in nodes_in_order(graph):
         if all(id(tensor) in known for tensor in node.outputs):
@@ -147,24 +150,25 @@ def _collect(graph: Any, known: dict[int, _Op], ops: list[_Op]) -> list[_Op]:
         inputs = [known[id(tensor)] for tensor in node.input_tensors]
         inner = functional_graph(node.operation)
         if inner is not None:
-            ends = _collect(inner, {id(tensor): op for tensor, op in zip(inner.inputs, inputs, strict=True)}, ops)
+            made = {id(tensor): op for tensor, op in zip(inner.inputs, inputs, strict=True)}
+            ends = _read_operations(inner, made, ops)
         else:
-            ops.append(_measured(node.operation, list(dict.fromkeys(inputs)), node.outputs[0].shape[1:]))
+            ops.append(_new_operation(node.operation, list(dict.fromkeys(inputs)), node.outputs[0].shape[1:]))
             ends = ops[-1:] * len(node.outputs)
         known.update((id(tensor), end) for tensor, end in zip(node.outputs, ends, strict=True))
     return [known[id(tensor)] for tensor in graph.outputs]
 
 
-def _measured(layer: Any, inputs: list[_Op], shape: tuple[int | None, ...]) -> _Op:
+def _new_operation(layer: Any, inputs: list[_Op], shape: tuple[int | None, ...]) -> _Op:
     """The operation with its place in the network: scale, depth, distance, and its input on the main path."""
-    stem = re.sub("[123]D", "", type(layer).__name__)
-    op = _Op(layer, stem, inputs, shape[-1] if shape else None, tuple(shape[:-1]))
+    class_name = re.sub("[123]D", "", type(layer).__name__)
+    op = _Op(layer, class_name, inputs, shape[-1] if shape else None, tuple(shape[:-1]))
     op.scale = _scale(op)
     if not inputs:
         return op
     op.main = _main_input(op)
     op.distance = 1 + max(each.distance for each in inputs)
-    deepest = max if op.stem == "Concatenate" else min  # a skip that is gated by the way up remains a skip
+    deepest = max if op.class_name == "Concatenate" else min  # a skip that is gated by the way up remains a skip
     op.depth = deepest(each.depth for each in inputs)
     if op.scale is not None:
         op.depth = max(op.depth, op.scale)
@@ -176,9 +180,9 @@ def _scale(op: _Op) -> Fraction | None:
     if not op.inputs:
         return Fraction(1) if op.size else None
     scales = [each.scale for each in op.inputs if each.scale is not None]
-    if not scales or not op.size or op.stem.startswith("Global"):
+    if not scales or not op.size or op.class_name.startswith("Global"):
         return None
-    return min(scales) * _step(op)
+    return min(scales) * _reduction(op)
 
 
 def _main_input(op: _Op) -> _Op:
@@ -188,15 +192,15 @@ def _main_input(op: _Op) -> _Op:
     return max(alike or spatial or op.inputs, key=lambda each: (each.depth, each.distance))
 
 
-def _step(op: _Op) -> Fraction:
+def _reduction(op: _Op) -> Fraction:
     """How many times coarser `op` makes its input; the layer's own numbers say so where sizes are free."""
-    if op.stem in ("ConvTranspose", "UpSampling"):
+    if op.class_name in ("ConvTranspose", "UpSampling"):
         return Fraction(1, _numbers(op, "strides", "size")[0])
     stride = _numbers(op, "strides", "pool_size")
     if stride:
         return Fraction(stride[0])
     before, after = op.inputs[0].size, op.size
-    if len(op.inputs) > 1 or len(before) != len(after) or not before[0] or not after[0] or op.stem in _PADS:
+    if len(op.inputs) > 1 or len(before) != len(after) or not before[0] or not after[0] or op.class_name in _PADS:
         return Fraction(1)
     return Fraction(round(before[0] / after[0])) if before[0] > after[0] else Fraction(1, round(after[0] / before[0]))
 
@@ -207,12 +211,12 @@ def _numbers(op: _Op, *names: str) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
 
 
-def _is_tail(op: _Op) -> bool:
+def _makes_no_map(op: _Op) -> bool:
     """Whether `op` makes no new map: it keeps the shape (or pads, crops) and is no convolution, pooling or the like."""
     source = op.main or op
     same = (op.channels, len(op.size), op.scale) == (source.channels, len(source.size), source.scale)
-    weighted = bool(getattr(op.layer, "weights", ())) and not op.stem.endswith(("Normalization", "PReLU"))
-    return op.stem in _PADS or (same and not weighted and not hasattr(op.layer, "pool_size"))
+    weighted = bool(getattr(op.layer, "weights", ())) and not op.class_name.endswith(("Normalization", "PReLU"))
+    return op.class_name in _PADS or (same and not weighted and not hasattr(op.layer, "pool_size"))
 
 
 def _join(*names: str) -> str:
@@ -227,16 +231,18 @@ def _activation(op: _Op) -> str:
 
 def _name(op: _Op) -> str:
     """The operation without its numbers: "BN", "ReLU", "Dropout"; empty for padding, cropping and linear."""
-    if op.stem == "Activation":
+    if op.class_name == "Activation":
         return _activation(op)
-    return "" if op.stem in _PADS else _NAMES.get(op.stem) or _ACTIVATIONS.get(op.stem.lower(), op.stem)
+    if op.class_name in _PADS:
+        return ""
+    return _NAMES.get(op.class_name) or _ACTIVATIONS.get(op.class_name.lower(), op.class_name)
 
 
 def _label(op: _Op) -> str:
     """The operation with its numbers and its own activation: "Conv 3x3, dilation 2 + ReLU"."""
     window = _numbers(op, "kernel_size", "pool_size", "size")
     text = f"{_name(op)} {'x'.join(map(str, window))}".rstrip()
-    usual = max(window) if op.stem == "ConvTranspose" or hasattr(op.layer, "pool_size") else 1
+    usual = max(window) if op.class_name == "ConvTranspose" or hasattr(op.layer, "pool_size") else 1
     stride, dilation = max(_numbers(op, "strides"), default=usual), max(_numbers(op, "dilation_rate"), default=1)
     if stride != usual:
         text += f", stride {stride}"
@@ -260,40 +266,41 @@ def _kind(op: _Op) -> str:
 
 
 def _fold(path: list[_Op]) -> tuple[list[FeatureMap], list[Link]]:
-    """Folds the path into maps: what keeps the shape, and the merges, belong to the map before.
+    """Folds the operations of the main path, first to last, into maps, and finds the links between these.
 
     The runs of a map: the operation that made it, then every merge with a link, each with what follows it at once.
     """
-    maps: list[list[list[_Op]]] = []
+    maps: list[_Runs] = []
     position: dict[_Op, int] = {}
-    ways: dict[_Op, dict[int, list[list[_Op]]]] = {}
+    side_paths: dict[_Op, dict[int, _Runs]] = {}
     for op in path:
-        if not maps or (len(op.inputs) == 1 and not _is_tail(op)):
+        # A map begins with what changes the shape or has weights of its own; what merges belongs to the map before.
+        if not maps or (len(op.inputs) == 1 and not _makes_no_map(op)):
             maps.append([[]])
         position[op] = len(maps) - 1
-        ways[op] = _ways(op, position)
-        if ways[op]:
+        side_paths[op] = _side_paths(op, position)
+        if side_paths[op]:
             maps[-1].append([])
         maps[-1][-1].append(op)
-    return [_feature_map(runs) for runs in maps], _links(maps, ways)
+    return [_feature_map(runs) for runs in maps], _links(maps, side_paths)
 
 
-def _links(maps: list[list[list[_Op]]], ways: dict[_Op, dict[int, list[list[_Op]]]]) -> list[Link]:
+def _links(maps: list[_Runs], side_paths: dict[_Op, dict[int, _Runs]]) -> list[Link]:
     """The links into every merge: skips, between which and the merge the resolution changes twice, and shortcuts."""
     scales = [runs[0][0].scale for runs in maps]
     links = []
     for target, (_, *merges) in enumerate(maps):
         for run in merges:
-            for source, aside in ways[run[0]].items():
+            for source, passed in side_paths[run[0]].items():
                 changes = sum(a != b for a, b in pairwise(scales[source : target + 1]))
-                links.append(Link(source, target, *_described(run, aside, is_skip=changes > 1)))
+                links.append(Link(source, target, *_link_kind_and_label(run, passed, is_skip=changes > 1)))
     return links
 
 
-def _feature_map(runs: list[list[_Op]]) -> FeatureMap:
+def _feature_map(runs: _Runs) -> FeatureMap:
     ops = [op for run in runs for op in run]
     first = ops[0]
-    size = next(op.size for op in reversed(ops) if op.stem != "ZeroPadding") if first.inputs else first.size
+    size = next(op.size for op in reversed(ops) if op.class_name != "ZeroPadding") if first.inputs else first.size
     label = _join(_label(first), *map(_name, runs[0][1:]))
     return FeatureMap(ops[-1].channels, size, first.scale, label, _kind(first), _joined_parts(ops))
 
@@ -301,49 +308,49 @@ def _feature_map(runs: list[list[_Op]]) -> FeatureMap:
 def _joined_parts(ops: list[_Op]) -> tuple[int, ...]:
     """Of the last concatenation: the channels that joined and those that were there; () without one."""
     for op in reversed(ops):
-        if op.stem == "Concatenate" and op.channels and op.main and op.main.channels:
+        if op.class_name == "Concatenate" and op.channels and op.main and op.main.channels:
             return op.channels - op.main.channels, op.main.channels
     return ()
 
 
-def _ways(merge: _Op, position: dict[_Op, int]) -> dict[int, list[list[_Op]]]:
+def _side_paths(merge: _Op, position: dict[_Op, int]) -> dict[int, _Runs]:
     """The maps from which links lead into `merge`, with the operations that lie on each; none to a map's own gate."""
-    found: dict[int, list[list[_Op]]] = {}
+    found: dict[int, _Runs] = {}
     for start in merge.inputs:
         if start is not merge.main:
-            reached, aside = _trace(start, position)
+            reached, passed = _trace(start, position)
             nearest = [op for op in reached if op.scale == merge.scale] or reached
             source = min((position[op] for op in nearest), default=position[merge])
             if source != position[merge]:
-                found.setdefault(source, []).append(aside)
+                found.setdefault(source, []).append(passed)
     return found
 
 
 def _trace(start: _Op, position: dict[_Op, int]) -> tuple[list[_Op], list[_Op]]:
     """Walks back from `start` to the main path: the operations reached there, and those passed, first to last."""
-    reached, aside, queue = [], [], [start]
+    reached, passed, queue = [], [], [start]
     while queue:
         op = queue.pop()
         if op in position:
             reached.append(op)
-        elif op not in aside:
-            aside.append(op)
+        elif op not in passed:
+            passed.append(op)
             queue += op.inputs
-    return reached, sorted(aside, key=lambda op: op.distance)
+    return reached, sorted(passed, key=lambda op: op.distance)
 
 
-def _described(run: list[_Op], ways: list[list[_Op]], is_skip: bool) -> tuple[str, str]:
+def _link_kind_and_label(run: list[_Op], side_paths: _Runs, is_skip: bool) -> tuple[str, str]:
     """The kind and the label of a link that ends in the merge at the head of `run`."""
     kind, one, several = _SKIP if is_skip else _SHORTCUT
-    merge = _join(run[0].stem.lower(), *map(_name, run[1:]))
-    if len(ways) > 1:
-        return kind, f"{len(ways)} {several}: {merge}"
-    return kind, f"{one}: {', '.join([*_passed(ways[0]), merge])}"
+    merge = _join(run[0].class_name.lower(), *map(_name, run[1:]))
+    if len(side_paths) > 1:
+        return kind, f"{len(side_paths)} {several}: {merge}"
+    return kind, f"{one}: {', '.join([*_side_path_text(side_paths[0]), merge])}"
 
 
-def _passed(aside: list[_Op]) -> list[str]:
+def _side_path_text(passed: list[_Op]) -> list[str]:
     """What lies on a link, in words."""
-    if any(op.stem == "Multiply" for op in aside):
+    if any(op.class_name == "Multiply" for op in passed):
         return ["attention gate"]
-    labels = list(dict.fromkeys(_label(op) for op in aside if not _is_tail(op)))
-    return [label[0].lower() + label[1:] for label in labels] if len(labels) < 3 else [f"{len(aside)} layers"]
+    labels = list(dict.fromkeys(_label(op) for op in passed if not _makes_no_map(op)))
+    return [label[0].lower() + label[1:] for label in labels] if len(labels) < 3 else [f"{len(passed)} layers"]
