@@ -15,7 +15,7 @@ import numpy as np
 
 from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line
 from semseg.files import write_json
-from semseg.inference.exported import RUNTIMES, Opened, need, runtime_of
+from semseg.inference.runtimes import RUNTIMES, Opened, need, runtime_of
 from semseg.inference.segmenter import Segmenter, as_logits
 from semseg.labels.palettes import Palette
 from semseg.runs import names

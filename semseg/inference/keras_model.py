@@ -4,9 +4,9 @@ from pathlib import Path
 
 import keras
 
+from semseg.backend.keras_graph import gives_probabilities
 from semseg.errors import ModelFileError, first_line
 from semseg.inference.model_file import check_model_file, weights_limited
-from semseg.segmentation_model import gives_probabilities
 
 
 def open_keras_model(path: Path, gives: str = "logits") -> keras.Model:

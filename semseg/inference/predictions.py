@@ -17,8 +17,8 @@ import numpy as np
 from semseg.errors import DataError, RunFolderError
 from semseg.files import remove_older, replacing, write_json
 from semseg.images.reading import list_images
-from semseg.inference.exported import files_of
 from semseg.inference.files import KINDS, Job
+from semseg.inference.runtimes import files_of
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
 PHOTO_COLUMNS, FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "seconds")

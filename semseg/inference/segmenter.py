@@ -191,7 +191,7 @@ def _resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resized.reshape(*size, logits.shape[2])  # OpenCV drops an axis of one channel
 
 
-_SURE = 20.0  # the logit of a class that a file of ids names
+_ID_LOGIT = 20.0  # the logit of a class that a file of ids names
 
 
 def as_logits(values: np.ndarray, gives: str, num_classes: int) -> np.ndarray:
@@ -212,7 +212,7 @@ def as_logits(values: np.ndarray, gives: str, num_classes: int) -> np.ndarray:
     if gives == "logits":
         return np.asarray(values, np.float32)
     if gives == "ids":
-        return (_SURE * (values[..., None] == np.arange(num_classes))).astype(np.float32)
+        return (_ID_LOGIT * (values[..., None] == np.arange(num_classes))).astype(np.float32)
     probabilities = np.clip(np.asarray(values, np.float32), np.finfo(np.float32).tiny, 1)
     if probabilities.shape[-1] > 1:
         return np.log(probabilities)

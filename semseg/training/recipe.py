@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import CosineDecay
 
+from semseg.backend.keras_graph import all_layers, producer
 from semseg.runs.config import RunConfig
 from semseg.segmentation_model import BATCH_NORM_MOMENTUM
 from semseg.training.muon import Muon
@@ -85,13 +86,13 @@ def prepare(model: keras.Model, recipe: Recipe, shares: Sequence[float] | None =
         shares: Of the classes among the counted pixels, `(K,)`; the last bias then starts where a network that sees
             nothing gives just these probabilities. None leaves it as it is, and so does a bias that has been learnt.
     """
-    for layer in model._flatten_layers(include_self=False):
+    for layer in all_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, recipe.batch_norm_momentum)
     if shares is not None:
         shares = np.maximum(np.asarray(shares, float), MIN_SHARE)
         for output in model.outputs:
-            _start_from(output._keras_history.operation, np.log(shares))
+            _start_from(producer(output), np.log(shares))
 
 
 def _start_from(layer: keras.layers.Layer, log_shares: np.ndarray) -> None:

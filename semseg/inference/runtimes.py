@@ -1,4 +1,4 @@
-"""Exported files -> class ids: networks that ONNX Runtime, OpenVINO, LiteRT, TensorFlow or PyTorch run, without Keras.
+"""Runtimes that compute exported files without Keras: ONNX Runtime, OpenVINO, LiteRT, TensorFlow and PyTorch.
 
 Each runtime is imported when a file of its format is opened. A file is opened only if its content can do nothing but
 compute: see `semseg.inference.exported_safety`.
@@ -24,16 +24,16 @@ class Opened:
     """A file that a runtime has loaded.
 
     Attributes:
-        compute: From `(N, h, w, 3)` of `dtype` to what the file gives.
-        shape: Of its input; None where it takes any number.
+        compute: From `(N, h, w, 3)` of `dtype`, 0 to 255, to what the file gives.
+        shape: Of its input, `(N, h, w, 3)`; None where it takes any number.
         dtype: NumPy's name of its input's type.
-        described: The description inside it, as JSON; None where there is none.
+        description: That inside it, as JSON of `Description.to_dict`; None where there is none.
     """
 
     compute: Callable[[np.ndarray], np.ndarray]
     shape: tuple[int | None, ...]
     dtype: str
-    described: str | None = None
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,16 @@ class Runtime:
 
 
 def need(module: str, package: str, purpose: str) -> None:
-    """Raises a `SemsegError` with the pip command unless a package is installed."""
+    """Checks that a package is installed, without importing it.
+
+    Args:
+        module: What Python imports, such as `"ai_edge_litert"`.
+        package: What pip calls it, such as `"ai-edge-litert"`.
+        purpose: What wants it, for the message.
+
+    Raises:
+        SemsegError: It is not; the message names the pip command.
+    """
     try:
         found = importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # the package around it
@@ -64,7 +73,7 @@ def need(module: str, package: str, purpose: str) -> None:
 
 
 def _threads() -> int:
-    """As many as PyTorch takes, too."""
+    """The threads that a runtime may use: as many as PyTorch would take, `OMP_NUM_THREADS` or one per core."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdecimal() and int(wanted) else os.cpu_count() or 1
 
@@ -75,11 +84,11 @@ def _open_onnx(path: Path) -> Opened:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = _threads(), 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    taken = session.get_inputs()[0]
-    shape = tuple(side if isinstance(side, int) else None for side in taken.shape)
-    dtype = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}.get(taken.type, taken.type)
-    described = session.get_modelmeta().custom_metadata_map.get(KEY)
-    return Opened(lambda photos: session.run(None, {taken.name: photos})[0], shape, dtype, described)
+    network_input = session.get_inputs()[0]
+    shape = tuple(side if isinstance(side, int) else None for side in network_input.shape)
+    dtype = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}.get(network_input.type, network_input.type)
+    description = session.get_modelmeta().custom_metadata_map.get(KEY)
+    return Opened(lambda photos: session.run(None, {network_input.name: photos})[0], shape, dtype, description)
 
 
 def _open_openvino(path: Path) -> Opened:
@@ -89,30 +98,30 @@ def _open_openvino(path: Path) -> Opened:
     network = core.read_model(path)
     exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": _threads(), "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(network, "CPU", exact)  # without the hint, CPUs with bfloat16 use it
-    taken = network.input(0)
-    shape = tuple(side.get_length() if side.is_static else None for side in taken.partial_shape)
-    described = network.get_rt_info([KEY]).astype(str) if network.has_rt_info([KEY]) else None
-    dtype = np.dtype(taken.element_type.to_dtype()).name
-    return Opened(lambda photos: compiled(photos)[0], shape, dtype, described)
+    network_input = network.input(0)
+    shape = tuple(side.get_length() if side.is_static else None for side in network_input.partial_shape)
+    description = network.get_rt_info([KEY]).astype(str) if network.has_rt_info([KEY]) else None
+    dtype = np.dtype(network_input.element_type.to_dtype()).name
+    return Opened(lambda photos: compiled(photos)[0], shape, dtype, description)
 
 
 def _open_litert(path: Path) -> Opened:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=_threads())
-    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    shape = tuple(None if side < 0 else int(side) for side in taken["shape_signature"])
+    (network_input, *_), (network_output, *_) = interpreter.get_input_details(), interpreter.get_output_details()
+    shape = tuple(None if side < 0 else int(side) for side in network_input["shape_signature"])
 
     def compute(photos: np.ndarray) -> np.ndarray:
         if shape[0] == 1 and len(photos) > 1:
             return np.concatenate([compute(photos[i : i + 1]) for i in range(len(photos))])
-        interpreter.resize_tensor_input(taken["index"], photos.shape)
+        interpreter.resize_tensor_input(network_input["index"], photos.shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(taken["index"], photos)
+        interpreter.set_tensor(network_input["index"], photos)
         interpreter.invoke()
-        return interpreter.get_tensor(given["index"])
+        return interpreter.get_tensor(network_output["index"])
 
-    return Opened(compute, (None, *shape[1:]), np.dtype(taken["dtype"]).name)
+    return Opened(compute, (None, *shape[1:]), np.dtype(network_input["dtype"]).name)
 
 
 def _open_saved_model(path: Path) -> Opened:
@@ -121,11 +130,11 @@ def _open_saved_model(path: Path) -> Opened:
 
     loaded = tensorflow.saved_model.load(str(path))
     serve = loaded.signatures["serving_default"]
-    (taken,) = serve.structured_input_signature[1].values()
+    (network_input,) = serve.structured_input_signature[1].values()
     return Opened(
         lambda photos: next(iter(serve(tensorflow.constant(photos)).values())).numpy(),
-        tuple(taken.shape),
-        taken.dtype.name,
+        tuple(network_input.shape),
+        network_input.dtype.name,
         _text_of(path / "assets.extra" / f"{KEY}.json"),
     )
 
@@ -137,14 +146,15 @@ def _open_pt2(path: Path) -> Opened:
     extra = {f"{KEY}.json": ""}
     program = torch.export.load(path, extra_files=extra)
     network = program.module()
-    taken = next(node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs).meta["val"]
-    shape = tuple(side if isinstance(side, int) else None for side in taken.shape)
+    names = program.graph_signature.user_inputs  # the graph's other inputs are its weights
+    network_input = next(node for node in program.graph.nodes if node.name in names).meta["val"]
+    shape = tuple(side if isinstance(side, int) else None for side in network_input.shape)
 
     def compute(photos: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return network(torch.from_numpy(photos)).numpy()
 
-    return Opened(compute, shape, str(taken.dtype).removeprefix("torch."), extra[f"{KEY}.json"] or None)
+    return Opened(compute, shape, str(network_input.dtype).removeprefix("torch."), extra[f"{KEY}.json"] or None)
 
 
 RUNTIMES = {
@@ -157,7 +167,12 @@ RUNTIMES = {
 
 
 def runtime_of(path: Path) -> str | None:
-    """The format of an exported file, by its name; None for Keras' own files and whatever else it is."""
+    """The format of an exported file, by its name; None for Keras' own files and whatever else it is.
+
+    Example:
+        >>> runtime_of(Path("unet.onnx")), runtime_of(Path("unet.keras"))
+        ('onnx', None)
+    """
     if (path / "saved_model.pb").is_file():
         return "tf_saved_model"
     return next((name for name, runtime in RUNTIMES.items() if path.suffix == runtime.suffix), None)
