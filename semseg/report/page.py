@@ -172,7 +172,8 @@ def save_runs_page(runs: Sequence[RunFacts], path: str | Path, commands: Sequenc
     return _write(
         path, "runs.html", title=f"{len(runs)} runs side by side", runs=runs, charts=_overlaid_curves(runs),
         series=SERIES, same_classes=same_classes, same_split=len(judged) == 1, shots=shots,
-        shown=_legend(runs[0], shots), layers=[layer[:2] for layer in shots[0]["layers"]] if shots else [], headlines=HEADLINES,
+        shown=_legend(runs[0], shots),
+        layers=[layer[:2] for layer in shots[0]["layers"]] if shots else [], headlines=HEADLINES,
         settings=settings, differing=_differing(settings), commands=commands,
     )  # fmt: skip
 
