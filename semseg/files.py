@@ -1,16 +1,22 @@
 """Files that are either whole or not there, and run folders that lose nothing."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from semseg.errors import ResourceError, RunFolderError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SPACE_NEEDED = 100 * 2**20  # bytes: a model, its successor while it is written, and the pictures
 _LONG_NAME = 200  # bytes; most disks take 255
 
 
@@ -147,6 +153,32 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_output(output: Path) -> None:
+    """Tries to write where results will go, before anything takes time; leaves nothing behind.
+
+    Args:
+        output: The folder; need not exist yet.
+
+    Raises:
+        RunFolderError: It cannot be written.
+        ResourceError: There is too little space on its disk.
+    """
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(bytes(4096))
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise ResourceError(f"{output}: no space left; free some or choose another `output`") from None
+        raise RunFolderError(f"{output}: cannot be written ({error.strerror}); choose another `output`") from None
+    free = shutil.disk_usage(existing).free
+    if free < SPACE_NEEDED:
+        raise ResourceError(
+            f"{output}: {free // 2**20} MB left on the disk, {SPACE_NEEDED // 2**20} MB needed; free some or choose "
+            "another `output`"
+        )
 
 
 def archive(folder: Path, patterns: Iterable[str]) -> Path | None:

@@ -335,15 +335,15 @@ def _refuse_unknown(parts: Sequence[str]) -> None:
     if unknown:
         short = {name: alias for alias, name in ALIASES.items()}
         known = ", ".join(f"{name} ({short[name]})" if name in short else name for name in LOSSES)
-        raise SemsegError(f"--loss: there is no loss {unknown[0]!r}; choose from {known}, joined by +")
+        raise SemsegError(f"there is no loss {unknown[0]!r}; choose from {known}, joined by +")
 
 
 def _refuse_smoothing(parts: Sequence[str], label_smoothing: float) -> None:
     if not 0 <= label_smoothing < 1:
-        raise SemsegError(f"--label-smoothing: got {label_smoothing}; expected at least 0 and below 1, such as 0.1")
+        raise SemsegError(f"`label_smoothing`: got {label_smoothing}; expected at least 0 and below 1, such as 0.1")
     if label_smoothing and not set(parts) & set(SMOOTHED):
         raise SemsegError(
-            f"--label-smoothing: got {label_smoothing} with the loss {'+'.join(parts)}, which has no use for it; "
+            f"`label_smoothing`: got {label_smoothing} with the loss {'+'.join(parts)}, which has no use for it; "
             f"expected a sum with one of {', '.join(SMOOTHED)}"
         )
 

@@ -41,18 +41,21 @@ def convolution(
 
     Args:
         x: `(N, H, W, C)`.
-        filters: See `down_block`, as for the other arguments without a word here.
-        kernel_size: See `down_block`.
-        padding: See `down_block`.
-        strides: See `down_block`.
+        filters: Channels F of the result.
+        kernel_size: Side of the kernel in pixels.
+        padding: `"same"` keeps H and W at stride 1; `"valid"` takes `kernel_size - 1` from each.
+        strides: Distance in pixels between the kernel's places.
         dilation: Distance in pixels of the kernel's neighbouring weights; not together with strides.
-        normalization: See `down_block`.
+        normalization: `"batch"`, `"group"` or `"none"`; only without one has the convolution a bias.
         activation: False leaves the ReLU out.
-        name: See `down_block`.
+        name: Prefix of the layer names.
         step: Ends the layers' names, where a block has several of them.
 
     Returns:
         `(N, H, W, F)`, with `"same"` padding and stride 1.
+
+    Raises:
+        SemsegError: `normalization` is unknown.
 
     Example:
         >>> convolution(keras.Input((8, 8, 4)), 16, dilation=2).shape
@@ -67,10 +70,10 @@ def convolution(
         use_bias=normalization == "none",
         kernel_initializer="he_normal",
         data_format=CHANNELS_LAST,
-        name=_named(name, f"conv{step}"),
+        name=_layer_name(name, f"conv{step}"),
     )(x)
-    x = normalized(x, normalization, name=_named(name, f"norm{step}"))
-    return layers.ReLU(name=_named(name, f"relu{step}"))(x) if activation else x
+    x = normalize(x, normalization, name=_layer_name(name, f"norm{step}"))
+    return layers.ReLU(name=_layer_name(name, f"relu{step}"))(x) if activation else x
 
 
 def convolutions(
@@ -86,21 +89,41 @@ def convolutions(
     dropout: float = 0.0,
     name: str | None = None,
 ) -> KerasTensor:
-    """`count` times `convolution`, only the first with `strides`, then dropout of whole channels."""
+    """`count` times `convolution`, only the first with `strides`, then dropout of whole channels.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of every convolution.
+        kernel_size: Side of the kernels in pixels.
+        padding: `"same"` or `"valid"`.
+        strides: Stride of the first convolution.
+        count: Number of convolutions.
+        dilation: Of every convolution; see `convolution`.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        dropout: Share of whole channels dropped at the end while training, 0 to 1.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H, W, F)`, with `"same"` padding and stride 1.
+
+    Example:
+        >>> convolutions(keras.Input((8, 8, 4)), 16, count=3, strides=2).shape
+        (None, 4, 4, 16)
+    """
     for step in range(1, count + 1):
         x = convolution(
             x, filters, kernel_size, padding, strides if step == 1 else 1,
             dilation=dilation, normalization=normalization, name=name, step=step,
         )  # fmt: skip
     if dropout:
-        x = layers.SpatialDropout2D(dropout, data_format=CHANNELS_LAST, name=_named(name, "dropout"))(x)
+        x = layers.SpatialDropout2D(dropout, data_format=CHANNELS_LAST, name=_layer_name(name, "dropout"))(x)
     return x
 
 
-def normalized(x: KerasTensor, normalization: str, *, name: str | None = None) -> KerasTensor:
+def normalize(x: KerasTensor, normalization: str, *, name: str | None = None) -> KerasTensor:
     """`x` behind a layer of `NORMALIZATIONS`, or as it is; a `SemsegError` lists the known ones."""
     if normalization not in NORMALIZATIONS:
-        raise SemsegError(f"normalization: got {normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
+        raise SemsegError(f"`normalization`: got {normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
     new_layer = NORMALIZATIONS[normalization]
     return x if new_layer is None else new_layer(x.shape[-1], name)(x)
 
@@ -118,16 +141,33 @@ def projection(x: KerasTensor, filters: int, *, strides: int = 1, name: str | No
     )(x)
 
 
-def pooled(x: KerasTensor, size: int = 2, *, name: str | None = None) -> KerasTensor:
+def max_pool(x: KerasTensor, size: int = 2, *, name: str | None = None) -> KerasTensor:
     """The largest value of each `size` x `size` square: `(N, H / size, W / size, C)`."""
     return layers.MaxPooling2D(size, data_format=CHANNELS_LAST, name=name)(x)
 
 
-def joined(x: KerasTensor, *skips: KerasTensor, filters: int, name: str | None = None) -> KerasTensor:
-    """`x` at twice its size, by a 2x2 transposed convolution, behind the `skips`: `(N, 2H, 2W, sum of channels)`."""
-    x = layers.Conv2DTranspose(filters, 2, strides=2, data_format=CHANNELS_LAST, name=_named(name, "up"))(x)
-    skips = [_cropped(skip, x, name) for skip in skips]
-    return layers.Concatenate(name=_named(name, "concatenate"))([*skips, x])
+def upsample_and_concatenate(x: KerasTensor, *skips: KerasTensor, filters: int, name: str | None = None) -> KerasTensor:
+    """`x` at twice its size, by a 2x2 transposed convolution, behind skip connections.
+
+    Args:
+        x: `(N, H, W, C)`.
+        skips: Features `(N, 2H, 2W, S)`; larger ones are cropped around the centre.
+        filters: Channels F of the transposed convolution.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, 2H, 2W, S + ... + F)`, the skip connections first.
+
+    Raises:
+        SemsegError: A skip connection is smaller than twice `x`.
+
+    Example:
+        >>> upsample_and_concatenate(keras.Input((8, 8, 32)), keras.Input((16, 16, 16)), filters=8).shape
+        (None, 16, 16, 24)
+    """
+    x = layers.Conv2DTranspose(filters, 2, strides=2, data_format=CHANNELS_LAST, name=_layer_name(name, "up"))(x)
+    skips = [_crop_to(skip, x, name) for skip in skips]
+    return layers.Concatenate(name=_layer_name(name, "concatenate"))([*skips, x])
 
 
 def down_block(
@@ -171,7 +211,7 @@ def down_block(
     features = convolutions(
         x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
     )
-    return features, pooled(features, name=_named(name, "pool"))
+    return features, max_pool(features, name=_layer_name(name, "pool"))
 
 
 def bottleneck(
@@ -187,10 +227,21 @@ def bottleneck(
 ) -> KerasTensor:
     """The bottom of the U: two convolutions.
 
-    Args and errors are those of `down_block`.
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of both convolutions.
+        kernel_size: Side of the convolutions in pixels.
+        padding: `"same"` keeps H and W; `"valid"` takes `kernel_size - 1` from each at each convolution.
+        strides: Stride of the first convolution.
+        normalization: `"batch"`, `"group"` or `"none"`, between convolution and ReLU; see `down_block`.
+        dropout: Share of whole channels dropped after the convolutions while training, 0 to 1.
+        name: Prefix of the layer names.
 
     Returns:
-        `(N, H, W, F)`.
+        `(N, H, W, F)`, with `"same"` padding and stride 1.
+
+    Raises:
+        SemsegError: `normalization` is unknown.
 
     Example:
         >>> bottleneck(keras.Input((8, 8, 4)), 16).shape
@@ -220,24 +271,24 @@ def up_block(
         skip: Features of the way down, `(N, 2H, 2W, S)`. Larger ones, as blocks with `"valid"` padding leave them, are
             cropped around the centre.
         filters: Channels F of the transposed convolution and of both convolutions.
-        kernel_size: See `down_block`, as for the other arguments.
-        padding: See `down_block`.
-        strides: See `down_block`.
-        normalization: See `down_block`.
-        dropout: See `down_block`.
-        name: See `down_block`.
+        kernel_size: Side of the convolutions in pixels.
+        padding: `"same"` keeps the size; `"valid"` takes `kernel_size - 1` from height and width at each convolution.
+        strides: Stride of the first convolution.
+        normalization: `"batch"`, `"group"` or `"none"`, between convolution and ReLU; see `down_block`.
+        dropout: Share of whole channels dropped after the convolutions while training, 0 to 1.
+        name: Prefix of the layer names.
 
     Returns:
-        `(N, 2H, 2W, F)`.
+        `(N, 2H, 2W, F)`, with `"same"` padding and stride 1.
 
     Raises:
-        SemsegError: `skip` is smaller than twice `x`.
+        SemsegError: `skip` is smaller than twice `x`, or `normalization` is unknown.
 
     Example:
         >>> up_block(keras.Input((8, 8, 32)), keras.Input((16, 16, 16)), 16).shape
         (None, 16, 16, 16)
     """
-    x = joined(x, skip, filters=filters, name=name)
+    x = upsample_and_concatenate(x, skip, filters=filters, name=name)
     return convolutions(
         x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
     )
@@ -298,24 +349,35 @@ def Unet(
     return keras.Model(inputs, logits_head(x, num_classes, output_activation), name=name)
 
 
-def gives_probabilities(model: keras.Model) -> bool:
-    """Whether the layer of the first output is a softmax or sigmoid, or ends in one."""
-    layer = model.outputs[0]._keras_history.operation
-    ends_in = getattr(getattr(layer, "activation", None), "__name__", "")
-    return isinstance(layer, layers.Softmax) or ends_in in ("softmax", "sigmoid")
-
-
 def check_arguments(
     name: str, input_shape: tuple[int | None, int | None, int], num_classes: int, filters: int, depth: int
 ) -> None:
-    """Raises a `SemsegError` for sizes that do not fit the depth, or a number below 1."""
+    """Checks what every network of this package takes: see `Unet` for the arguments.
+
+    Args:
+        name: Of the network, for the message.
+        input_shape: `(H, W, C)`.
+        num_classes: K.
+        filters: Channels of the first block.
+        depth: Number of poolings.
+
+    Raises:
+        SemsegError: A size does not fit the depth, or a number is below 1.
+    """
     if num_classes < 1 or filters < 1 or depth < 1:
         raise SemsegError(f"{name}: got {num_classes=}, {filters=}, {depth=}; expected at least 1 of each")
     check_size(input_shape, depth)
 
 
 def check_size(input_shape: tuple[int | None, int | None, int], depth: int) -> None:
-    """Raises a `SemsegError` naming sizes that fit unless H and W, where given, are multiples of `2 ** depth`."""
+    """Checks that H and W, where given, are multiples of `2 ** depth`.
+
+    Raises:
+        SemsegError: They are not; the message names sizes that fit.
+
+    Example:
+        >>> check_size((96, None, 3), depth=5)
+    """
     step = 2**depth
     for side, length in zip(("height", "width"), input_shape, strict=False):
         if length is not None and (length < step or length % step):
@@ -343,7 +405,7 @@ def logits_head(
     return x if activation is None else layers.Activation(activation, dtype="float32", name="probabilities")(x)
 
 
-def _cropped(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor:
+def _crop_to(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor:
     if None in (*skip.shape[1:3], *x.shape[1:3]) or skip.shape[1:3] == x.shape[1:3]:
         return skip
     surplus = [large - small for large, small in zip(skip.shape[1:3], x.shape[1:3], strict=True)]
@@ -353,8 +415,8 @@ def _cropped(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor
             "high and wide (was it taken one block too deep?)"
         )
     margins = tuple((extra // 2, extra - extra // 2) for extra in surplus)
-    return layers.Cropping2D(margins, data_format=CHANNELS_LAST, name=_named(name, "crop"))(skip)
+    return layers.Cropping2D(margins, data_format=CHANNELS_LAST, name=_layer_name(name, "crop"))(skip)
 
 
-def _named(prefix: str | None, part: str) -> str | None:
+def _layer_name(prefix: str | None, part: str) -> str | None:
     return None if prefix is None else f"{prefix}_{part}"

@@ -20,7 +20,7 @@ from semseg.errors import ModelFileError
 from semseg.export import formats as export
 from semseg.export.gate import Agreement
 from semseg.images.reading import read_mask
-from semseg.inference.exported import RUNTIMES, Description, as_logits, files_of, open_exported
+from semseg.inference.runtimes import RUNTIMES, Description, as_logits, files_of, open_exported
 from semseg.inference.segmenter import ids_of_logits
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
@@ -237,9 +237,9 @@ class TestBadInput:
     def test_no_such_format_and_none_of_this_backend(self, fails, run):
         fails(2, "there is no 'onxx'", "openvino", arguments=[run, "--format", "onxx"])
         foreign, able = ("torch", "torch") if BACKEND != "torch" else ("tf_saved_model", "tensorflow or jax")
-        fails(2, f"{BACKEND} cannot write {foreign}, {able} can", "--backend", arguments=[run, "--format", foreign])
-        fails(2, "--int8: not for h5; only onnx and openvino", arguments=[run, "--format", "h5", "--int8"])
-        fails(2, "--gives: h5 holds layers only", arguments=[run, "--format", "h5", "--gives", "ids"])
+        fails(2, f"{BACKEND} cannot write {foreign}, {able} can", "backend", arguments=[run, "--format", foreign])
+        fails(2, "int8", "not for h5; only onnx and openvino", arguments=[run, "--format", "h5", "--int8"])
+        fails(2, "gives", "h5 holds layers only", arguments=[run, "--format", "h5", "--gives", "ids"])
 
     @NOT_WRITTEN
     def test_a_package_that_is_missing(self, fails, run, monkeypatch):
@@ -253,7 +253,7 @@ class TestBadInput:
     def test_int8_without_photos(self, fails, run, tmp_path):
         shutil.copy(run / "unet_model.keras", tmp_path / "alone.keras")
         arguments = [tmp_path / "alone.keras", "--format", "onnx", "--int8"]
-        fails(2, "--int8: needs training photos", arguments=arguments)
+        fails(2, "int8", "needs training photos", arguments=arguments)
 
     @pytest.mark.plain
     def test_files_that_are_no_exports(self, tmp_path):

@@ -142,7 +142,7 @@ class TestArchives:
         refused(text, cache, "neither a folder nor a whole zip or tar")
         text.write_bytes(b"")
         refused(text, cache, "neither a folder nor a whole zip or tar")
-        refused(tmp_path / "none", cache, "none: no such file or folder; give --data")
+        refused(tmp_path / "none", cache, "none: no such file or folder; give `data`")
 
     def test_a_cache_that_cannot_be_written_is_one_line(self, tmp_path):
         (tmp_path / "file").touch()

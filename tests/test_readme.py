@@ -8,7 +8,7 @@ from helpers import REPOSITORY, draw_pair, make_pairs
 from PIL import Image
 
 from semseg.export.formats import FORMATS, export_model
-from semseg.inference.exported import Description
+from semseg.inference.runtimes import Description
 from semseg.labels.palettes import cityscapes_palette
 from semseg.runs.config import RunConfig
 

@@ -113,5 +113,5 @@ def test_each_scale_counts_as_much_as_another():
 
 @pytest.mark.parametrize("scales", [[], [0], [1, 9], [float("nan")]])
 def test_scales_that_make_no_sense(scales):
-    with pytest.raises(SemsegError, match="--scales: got"):
+    with pytest.raises(SemsegError, match="`scales`: got"):
         with_scales(blur, scales)

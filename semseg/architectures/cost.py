@@ -12,6 +12,7 @@ import numpy as np
 from keras import layers
 
 from semseg.backend.devices import peak_device_bytes
+from semseg.backend.keras_graph import functional_graph, run_through
 from semseg.backend.predictor import predictor
 
 ROUNDS = 15
@@ -41,7 +42,7 @@ def count_flops(model: keras.Model, image_size: tuple[int, int] | None = None) -
         13824
     """
     size = tuple(image_size or model.inputs[0].shape[1:3])
-    if _graph(model) is None or None in size:
+    if functional_graph(model) is None or None in size:
         return None
     found: list[int] = []
     _walk(model, [keras.KerasTensor((1, *size, *tensor.shape[3:]), tensor.dtype) for tensor in model.inputs], found)
@@ -53,7 +54,7 @@ def _walk(model: keras.Model, inputs: object, found: list[int]) -> object:
 
     def visit(operation: keras.Operation) -> Callable[..., object]:
         def spec(*args: object, **kwargs: object) -> object:
-            if _graph(operation) is not None:
+            if functional_graph(operation) is not None:
                 return _walk(operation, args[0], found)
             outputs = operation.compute_output_spec(*args, **kwargs)
             found.append(_flops(operation, args, outputs))
@@ -61,13 +62,7 @@ def _walk(model: keras.Model, inputs: object, found: list[int]) -> object:
 
         return spec
 
-    return _graph(model)._run_through_graph(inputs, operation_fn=visit)
-
-
-def _graph(operation: keras.Operation) -> keras.Model | None:
-    """What can be walked through: a functional model, or the one inside a sequential model."""
-    functional = getattr(operation, "_functional", None) or operation
-    return functional if hasattr(functional, "_run_through_graph") else None
+    return run_through(functional_graph(model), inputs, visit)
 
 
 def _flops(layer: keras.Operation, args: tuple, outputs: object) -> int:
@@ -98,7 +93,7 @@ def training_bytes(model: keras.Model, batch_size: int, image_size: tuple[int, i
     Returns:
         The bytes, in float32, or None for a model without a graph.
     """
-    if _graph(model) is None:
+    if functional_graph(model) is None:
         return None
     elements = 0
 
@@ -113,7 +108,7 @@ def training_bytes(model: keras.Model, batch_size: int, image_size: tuple[int, i
         return spec
 
     photos = [keras.KerasTensor((batch_size, *image_size, x.shape[-1]), x.dtype) for x in model.inputs]
-    _graph(model)._run_through_graph(photos, operation_fn=visit)
+    run_through(functional_graph(model), photos, visit)
     return 4 * (elements + 3 * model.count_params())
 
 

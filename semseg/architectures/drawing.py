@@ -5,7 +5,9 @@ import math
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -147,6 +149,11 @@ class _Layout:
     width: float = 1600.0
     height: float = 0.0
 
+    @property
+    def stages(self) -> list[list[int]]:
+        """The stages of the network, without the maps that are left out."""
+        return [[index for index in stage if index in self.boxes] for stage in self.arch.stages]
+
 
 def _layout(arch: Architecture) -> _Layout:
     scales = [arch.maps[stage[0]].scale for stage in arch.stages]
@@ -159,12 +166,19 @@ def _layout(arch: Architecture) -> _Layout:
     layout.width = max(layout.width, columns + left + right + 2 * _MARGIN)
     for box in layout.boxes.values():
         box.x += (layout.width - columns + left - right) / 2
-    for label in layout.colors:
-        if layout.legend[-1] and _legend_width([*layout.legend[-1], label]) > layout.width - 2 * _MARGIN:
-            layout.legend.append([])
-        layout.legend[-1].append(label)
+    layout.legend = _legend_rows(layout.colors, layout.width - 2 * _MARGIN)
     layout.height = _place_rows(layout) + 34 * len(layout.legend) + 84
     return layout
+
+
+def _legend_rows(labels: Iterable[str], room: float) -> list[list[str]]:
+    """The labels in order, in rows no wider than `room`."""
+    rows: list[list[str]] = [[]]
+    for label in labels:
+        if rows[-1] and _legend_width([*rows[-1], label]) > room:
+            rows.append([])
+        rows[-1].append(label)
+    return rows
 
 
 def _legend_width(labels: list[str]) -> float:
@@ -185,21 +199,25 @@ def _colors(arch: Architecture) -> dict[str, str]:
 
 def _grid(arch: Architecture, is_u: bool) -> dict[int, _Box]:
     """A column and a row for every map; in a U a stage begins below (or above) the end of the one before."""
-    finest = min((m.scale for m in arch.maps if m.scale is not None), default=None)
-    rows = sorted({m.scale for m in arch.maps}, key=lambda scale: (scale is None, scale))
+    rows = sorted({each.scale for each in arch.maps}, key=lambda scale: (scale is None, scale))
+    most = 3 if is_u and len(arch.maps) <= 40 else 2  # maps shown at each end of a long stage
     boxes: dict[int, _Box] = {}
     column = -1
-    for number, stage in enumerate(arch.stages):
-        most = 3 if is_u and len(arch.maps) <= 40 else 2
+    for before, stage in zip([[], *arch.stages], arch.stages, strict=False):
         shown = stage if len(stage) <= 2 * most + 1 else [*stage[:most], *stage[-most:]]
-        column += 0 if is_u and number and len(arch.stages[number - 1]) > 1 else 1
+        column += 0 if is_u and len(before) > 1 else 1
         for last, index in zip([stage[0], *shown], shown, strict=False):
             column += min(index - last, 2)  # an empty column where maps are left out
-            scale = arch.maps[index].scale
-            height = max(20.0, 215 * float(finest / scale) ** 0.62) if scale is not None else 20.0
-            width = max(10.0, 4 * math.log2(1 + (arch.maps[index].channels or 1)) ** 1.22)
-            boxes[index] = _Box(column, rows.index(scale) if is_u else 0, width, height)
+            row = rows.index(arch.maps[index].scale) if is_u else 0
+            boxes[index] = _Box(column, row, *_extents(arch.maps[index], rows[0]))
     return boxes
+
+
+def _extents(each: FeatureMap, finest: Fraction | None) -> tuple[float, float]:
+    """Width and height of a map's box: it grows with the logarithm of the channels, and with the resolution."""
+    width = max(10.0, 4 * math.log2(1 + (each.channels or 1)) ** 1.22)
+    height = 20.0 if each.scale is None else max(20.0, 215 * float(finest / each.scale) ** 0.62)
+    return width, height
 
 
 def _place_columns(layout: _Layout, room: float) -> float:
@@ -308,18 +326,21 @@ def _draw_step(canvas: _Canvas, before: _Box, after: _Box, color: str, left_out:
 
 
 def _draw_links(canvas: _Canvas, layout: _Layout) -> None:
-    drawn: list[Link] = []
-    for link in layout.arch.links:
-        if link.source not in layout.boxes or link.target not in layout.boxes:
-            continue  # in the part of a long stage that is left out
-        row = layout.boxes[link.source].row
-        others = [o for o in drawn if o.kind == link.kind and o.source < link.target and link.source < o.target]
-        points = _link_route(layout, link, sum(layout.boxes[o.source].row == row for o in others))
+    # A link may end in the part of a long stage that is left out.
+    shown = [link for link in layout.arch.links if link.source in layout.boxes and link.target in layout.boxes]
+    for number, link in enumerate(shown):
+        lane = sum(_run_side_by_side(layout, other, link) for other in shown[:number])
+        points = _link_route(layout, link, lane)
         color = layout.colors[link.label]
         canvas.arrow(points, color, 4.0 if link.kind == "skip" else 2.0)
         if "gate" in link.label and len(points) == 2:
             canvas.gate(points[-1][0] - 26, points[-1][1], color)
-        drawn.append(link)
+
+
+def _run_side_by_side(layout: _Layout, one: Link, other: Link) -> bool:
+    """Whether two links, drawn in one lane, would lie on each other."""
+    overlap = one.source < other.target and other.source < one.target
+    return overlap and one.kind == other.kind and layout.boxes[one.source].row == layout.boxes[other.source].row
 
 
 def _link_route(layout: _Layout, link: Link, lane: int) -> _Points:
@@ -335,19 +356,25 @@ def _link_route(layout: _Layout, link: Link, lane: int) -> _Points:
 
 def _draw_sizes(canvas: _Canvas, layout: _Layout) -> None:
     """The resolution of every stage: outside the arms of a U, else below; the input and output have theirs in words."""
-    stages = [[index for index in stage if index in layout.boxes] for stage in layout.arch.stages]
+    stages = layout.stages
     rows = [layout.boxes[stage[0]].row for stage in stages]
     rows = [rows[0], *rows, rows[-1]]
     for stage, before, row, after in zip(stages, rows, rows[1:], rows[2:], strict=False):
         first, last = layout.boxes[stage[0]], layout.boxes[stage[-1]]
         text = " to ".join(dict.fromkeys(_size_text(layout.arch.maps[i]) for i in (stage[0], stage[-1])))
+        at_an_end = stage in (stages[0], stages[-1])
         if before < row < after:
             canvas.text(first.left - 14, first.y, text, 15, _SOFT, "r")
         elif before > row > after:
             canvas.text(last.right + 13, last.y + 20 * (len(stage) == 1), text, 15, _SOFT, "l")
-        elif stage not in (stages[0], stages[-1]) or (len(stage) > 1 and not layout.is_u):
-            lowest = max(layout.boxes[index].bottom for index in stage)
-            canvas.text((first.x + last.x) / 2, lowest + 22 + 2 * layout.below, text, 15, _SOFT)
+        elif not at_an_end or (len(stage) > 1 and not layout.is_u):
+            _draw_size_below(canvas, layout, stage, text)
+
+
+def _draw_size_below(canvas: _Canvas, layout: _Layout, stage: list[int], text: str) -> None:
+    boxes = [layout.boxes[index] for index in stage]
+    lowest = max(box.bottom for box in boxes)
+    canvas.text((boxes[0].x + boxes[-1].x) / 2, lowest + 22 + 2 * layout.below, text, 15, _SOFT)
 
 
 def _draw_words(canvas: _Canvas, layout: _Layout) -> None:

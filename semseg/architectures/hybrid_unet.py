@@ -7,11 +7,11 @@ from semseg.segmentation_model import (
     CHANNELS_LAST,
     check_arguments,
     convolution,
-    joined,
     logits_head,
-    pooled,
+    max_pool,
     projection,
     scaled_input,
+    upsample_and_concatenate,
 )
 
 DILATIONS = (1, 2, 4)
@@ -70,7 +70,19 @@ def HybridUnet(
     convolutions of full width: it sees further, with two thirds of the weights. And skip connections are gated, channel
     by channel, by what they and the features from below hold on the whole.
 
-    Args, result and errors are those of `Unet`.
+    Args:
+        input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None for any such size.
+        num_classes: K, the channels of the logits; 1 for the binary task, a single logit.
+        filters: Channels of the first block; they double with each step down.
+        depth: Number of poolings, and of steps up, at least 1.
+        normalization: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or `"none"`.
+        name: Name of the model.
+
+    Returns:
+        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
+
+    Raises:
+        SemsegError: The size does not fit the depth, or an argument is out of its range.
 
     Example:
         >>> HybridUnet((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape
@@ -88,11 +100,11 @@ def HybridUnet(
     skips = []
     for step in range(depth):
         skips.append(residual_block(x, filters * 2**step, name=f"down{step + 1}", **block))
-        x = pooled(skips[-1], name=f"down{step + 1}_pool")
+        x = max_pool(skips[-1], name=f"down{step + 1}_pool")
     x = context_block(x, filters * 2**depth, name="bottleneck", **block)
     for step in reversed(range(depth)):
         part = f"up{step + 1}"
         skip = channel_gate(x, skips[step], name=f"{part}_attention")
-        x = joined(x, skip, filters=filters * 2**step, name=part)
+        x = upsample_and_concatenate(x, skip, filters=filters * 2**step, name=part)
         x = residual_block(x, filters * 2**step, name=part, **block)
     return keras.Model(inputs, logits_head(x, num_classes), name=name)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import keras
 
+from semseg.backend.keras_graph import hide_tensorflow
+
 
 def device_name() -> str:
     """Returns the device that the backend will use, as people call it: a GPU's name, or the CPU with its cores."""
@@ -20,13 +22,11 @@ def peak_device_bytes() -> int | None:
 def leave_tensorflow_out() -> None:
     """Keeps Keras from importing TensorFlow beside another backend, for the rest of the process.
 
-    Keras 3.15 asks whether TensorFlow is there whenever it saves a model, by importing it: some seconds, hundreds of
-    megabytes and start-up notes in the middle of a run that has no use for it.
+    Keras would import it only to ask whether it is there: some seconds, hundreds of megabytes and start-up notes in the
+    middle of a run that has no use for it.
     """
     if keras.backend.backend() != "tensorflow":
-        from keras.src.utils import module_utils
-
-        module_utils.tensorflow._available = False
+        hide_tensorflow()
 
 
 def keras_compiles(asked: bool) -> bool:

@@ -1,14 +1,10 @@
 """What the commands print: lines with a topic in the margin, numbers for people, a bar."""
 
-import json
 import math
 import os
 import sys
 import textwrap
 import time
-from pathlib import Path
-
-from semseg.files import replacing
 
 
 def say(line: str) -> None:
@@ -43,12 +39,6 @@ def percent(share: float) -> str:
 def cell(value: float) -> str:
     """A score in a column of eleven; a dash where there is none."""
     return f"{'-' if math.isnan(value) else f'{value:.4f}':>11}"
-
-
-def write_json(path: Path, values: dict) -> None:
-    """Writes plain values, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 class Progress:

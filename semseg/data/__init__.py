@@ -57,10 +57,10 @@ def open_dataset(
     """
     root = Path(root)
     if name is not None and name not in DATASETS:
-        raise SemsegError(f"--dataset: there is no data set {name!r}; choose one of {', '.join(DATASETS)}")
+        raise SemsegError(f"there is no data set {name!r}; choose one of {', '.join(DATASETS)}")
     if not root.is_dir():
         what = "is a file" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}; give --data a folder with photos and masks in it")
+        raise DataError(f"{root}: {what}; expected a folder with photos and masks in it")
     try:
         kind, found = _find(root, name)
         notes = [f"read as {kind}: {EXPECTED[kind].split(',')[0]}"]
@@ -110,7 +110,7 @@ def _draw_validation(found: Found, seed: int) -> str:
 
 def _in_categories(palette: Palette) -> Palette:
     if palette.source != "cityscapes":
-        raise SemsegError(f"--categories: is for Cityscapes' labels; these masks hold others ({palette.source})")
+        raise SemsegError(f"`categories`: is for Cityscapes' labels; these masks hold others ({palette.source})")
     if palette.holds_values:
         held = "id" if any(label.value == 33 for label in palette.labels) else "train_id"
         return cityscapes_palette(categories=True, held=held)

@@ -132,7 +132,7 @@ def _leave_out(dataset: Dataset, findings: Findings, broken: list[tuple[Sample, 
         findings.warnings.append(f"{len(lines)} of {total} files are left out: {named}")
     else:
         text = named if len(lines) == 1 else f"{len(lines)} of {total} files cannot be used: {named}"
-        findings.errors.append(f"{text}; or train without them by --skip-bad")
+        findings.errors.append(f"{text}; or train without them by `skip_bad`")
     for split, entries in list(findings.records.items()):
         dataset.splits[split] = [sample for sample, _ in entries]
         if not entries and split == "test" and skip_bad:
@@ -187,7 +187,7 @@ def _tell_of_leaks(
     if allow_leaks:
         findings.warnings.append(text)
     else:
-        findings.errors.append(f"{text}; remove one of each, or go on by --allow-leaks")
+        findings.errors.append(f"{text}; remove one of each, or go on by `allow_leaks`")
 
 
 def _check_labels(dataset: Dataset, findings: Findings, skip_bad: bool) -> None:
@@ -227,8 +227,8 @@ def _tell_of_strange_labels(
         findings.warnings.append(f"{text}; these pixels are ignored")
     else:
         findings.errors.append(
-            f"{text}; mend them, or list the {kind} under ignored in a classes.json for --classes, or ignore such "
-            "pixels by --skip-bad"
+            f"{text}; mend them, or list the {kind} under ignored in a classes.json and give it as `palette`, or "
+            "ignore such pixels by `skip_bad`"
         )
 
 
@@ -237,7 +237,7 @@ def _is_refused(dataset: Dataset, findings: Findings, split: str) -> bool:
     share = findings.ignored_shares(split)[1]
     if split == "train":
         wrong = share > _MOST_UNKNOWN
-        mend = "are these masks? If they are, --classes must be the number of their colours"
+        mend = "are these masks? If they are, `num_classes` must be the number of their colours"
     else:
         wrong = share > findings.ignored_shares("train")[1] + _MORE_UNKNOWN
         mend = f"give the masks of {split}/ the colours of train/"

@@ -1,4 +1,7 @@
-"""Turns what `--data` names into a folder. Archives are a stranger's: each member is judged, and only files written."""
+"""Turns a folder, an archive or a name on Kaggle into a folder of data.
+
+Archives come from strangers: each member is judged before it is written, and nothing but plain files is written.
+"""
 
 import hashlib
 import re
@@ -38,12 +41,12 @@ def local_folder(data: str, cache: Path, say: Callable[[str], None] = lambda _: 
     if (path := Path(data)).is_dir():
         return path
     if not path.is_file():
-        raise DataError(f"{path}: no such file or folder; give --data a folder, an archive or kaggle:owner/name")
+        raise DataError(f"{path}: no such file or folder; give `data` a folder, an archive or kaggle:owner/name")
     try:
         (cache / "archives").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"{cache}: {path} cannot be unpacked there ({error.strerror}); choose another --cache"
+            f"{cache}: {path} cannot be unpacked there ({error.strerror}); choose another `cache`"
         ) from None
     try:
         return _unpack_once(path, cache / "archives", say)
@@ -54,7 +57,7 @@ def local_folder(data: str, cache: Path, say: Callable[[str], None] = lambda _: 
 def _from_kaggle(handle: str, say: Callable[[str], None]) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9_-]*", handle):
         raise DataError(f"kaggle: got {handle!r}; expected kaggle:owner/name, the end of the data set's address")
-    by_hand = f"download https://www.kaggle.com/datasets/{handle} in the browser and give the zip or folder to --data"
+    by_hand = f"download https://www.kaggle.com/datasets/{handle} in the browser and give the zip or folder as `data`"
     if not is_installed("kagglehub"):
         raise MissingPackageError(f"kaggle:{handle}: needs kagglehub; run {pip_install('kaggle')}, or {by_hand}")
     try:

@@ -57,7 +57,7 @@ def check_meaning(samples: list[Sample], palette: Palette) -> None:
     fits = survey.shows_numbers if palette.holds_values else not survey.shows_numbers or survey.colors
     if not fits:
         held, described = ("colours", "values") if palette.holds_values else ("numbers", "colours")
-        raise SemsegError(f"--classes: describes {described}, and the masks hold {held}; start from their classes.json")
+        raise SemsegError(f"`palette`: describes {described}, and the masks hold {held}; start from their classes.json")
 
 
 class _Survey:

@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ import keras
 import numpy as np
 
 from semseg.errors import SemsegError, first_line
-from semseg.inference.exported import KEY, RUNTIMES, Description, need
+from semseg.inference.card import ModelCard
+from semseg.inference.runtimes import KEY, RUNTIMES, need
 
 if TYPE_CHECKING:
     import onnx
@@ -30,19 +31,19 @@ class Format:
     Attributes:
         suffix: What its files end with.
         packages: For each backend that can write it, the packages it needs: what Python imports, what pip calls it.
-        write: Takes a model, the path, its description and, for int8, photos to calibrate with.
+        write: Takes a model, the card of its file and, for int8, photos to calibrate with.
         quantises: Whether it can be int8.
         finds_ids: Whether it can give ids: where it holds more than layers.
     """
 
     suffix: str
     packages: dict[str, Sequence[tuple[str, str]]]
-    write: Callable[[keras.Model, Path, Description, np.ndarray | None], None]
+    write: Callable[[keras.Model, ModelCard, np.ndarray | None], None]
     quantises: bool = False
     finds_ids: bool = True
 
 
-def export_model(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None = None) -> None:
+def export_model(model: keras.Model, card: ModelCard, photos: np.ndarray | None = None) -> None:
     """Writes a model as a file of another format.
 
     The file takes photos uint8 `(N, h, w, 3)`, 0 to 255, N free (float32 in Keras' own formats), and gives, of class
@@ -51,45 +52,44 @@ def export_model(model: keras.Model, path: Path, description: Description, photo
 
     Args:
         model: From photos `(N, H, W, 3)`, 0 to 255, to logits.
-        path: Ends with the format's suffix.
-        description: Which format, what it gives, and the size that it sees.
+        card: Where the file goes, which format it has, what it gives, and the size that it sees.
         photos: uint8 `(N, h, w, 3)` of the training split, to calibrate int8 with.
 
     Raises:
         SemsegError: The backend cannot write the format, a package is missing, or the model holds what the format
             cannot express.
     """
-    check_format(description)
-    if description.precision == "int8" and photos is None:
-        raise SemsegError("--int8: needs training photos to calibrate with; give --data")
+    check_format(card)
+    if card.precision == "int8" and photos is None:
+        raise SemsegError("`int8`: needs training photos to calibrate with; give `data`")
     try:
         with _quiet():
-            FORMATS[description.format].write(model, path, description, photos)
+            FORMATS[card.format].write(model, card, photos)
     except (SemsegError, OSError, MemoryError):
         raise
     except Exception as error:  # each converter has errors of its own
         raise SemsegError(
-            f"--format: {keras.backend.backend()} could not write this network as {description.format} "
-            f"({first_line(error)}); try another format or --backend"
+            f"`format`: {keras.backend.backend()} could not write this network as {card.format} "
+            f"({first_line(error)}); try another format or `backend`"
         ) from error
 
 
-def check_format(description: Description) -> None:
+def check_format(card: ModelCard) -> None:
     """Raises a `SemsegError` unless this backend can write the format with the packages that are installed."""
-    name, backend = description.format, keras.backend.backend()
+    name, backend = card.format, keras.backend.backend()
     if name not in FORMATS:
-        raise SemsegError(f"--format: there is no {name!r}; choose one of {', '.join(FORMATS)}")
+        raise SemsegError(f"`format`: there is no {name!r}; choose one of {', '.join(FORMATS)}")
     wanted = FORMATS[name]
     if backend not in wanted.packages:
         able = " or ".join(wanted.packages)
-        raise SemsegError(f"--format: {backend} cannot write {name}, {able} can; the same model opens there: --backend")
-    if description.precision == "int8" and not wanted.quantises:
+        raise SemsegError(f"`format`: {backend} cannot write {name}, {able} can; the same model opens there: `backend`")
+    if card.precision == "int8" and not wanted.quantises:
         able = " and ".join(other for other, entry in FORMATS.items() if entry.quantises)
-        raise SemsegError(f"--int8: not for {name}; only {able} can be int8")
-    if description.gives == "ids" and not wanted.finds_ids:
-        raise SemsegError(f"--gives: {name} holds layers only, and none gives ids; choose another --format")
+        raise SemsegError(f"`int8`: not for {name}; only {able} can be int8")
+    if card.gives == "ids" and not wanted.finds_ids:
+        raise SemsegError(f"`gives`: {name} holds layers only, and none gives ids; choose another `format`")
     for module, package in wanted.packages[backend]:
-        need(module, package, f"--format {name}")
+        need(module, package, f"`format` {name}")
 
 
 @contextlib.contextmanager
@@ -118,35 +118,35 @@ def _with_tail(logits: Any, gives: str) -> Any:
     return logits
 
 
-def _served(model: keras.Model, description: Description) -> keras.Model:
+def _served(model: keras.Model, card: ModelCard) -> keras.Model:
     """The model with photos of one size and type in, and what was asked for out."""
-    photos = keras.Input((*description.image_size, 3), dtype="uint8", name=INPUT)
-    served = keras.Model(photos, _with_tail(model(keras.ops.cast(photos, "float32")), description.gives))
-    served(np.zeros((1, *description.image_size, 3), np.uint8))  # exporters refuse a model that was never called
+    photos = keras.Input((*card.image_size, 3), dtype="uint8", name=INPUT)
+    served = keras.Model(photos, _with_tail(model(keras.ops.cast(photos, "float32")), card.gives))
+    served(np.zeros((1, *card.image_size, 3), np.uint8))  # exporters refuse a model that was never called
     return served
 
 
-def _write_keras(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
-    keras.Model(model.inputs[0], _with_tail(model.outputs[0], description.gives)).save(path)
+def _write_keras(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
+    keras.Model(model.inputs[0], _with_tail(model.outputs[0], card.gives)).save(card.path)
 
 
-def _write_onnx(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None) -> None:
+def _write_onnx(model: keras.Model, card: ModelCard, photos: np.ndarray | None) -> None:
     import onnx
 
-    raw = path.with_name(f"raw{path.suffix}")
-    _served(model, description).export(raw, format="onnx", verbose=False)
+    raw = card.path.with_name(f"raw{card.path.suffix}")
+    _served(model, card).export(raw, format="onnx", verbose=False)
     _simplify(raw, raw)
     network = onnx.load(raw)
     _add_in_place_of_subtract(network.graph)
-    _rename_output(network.graph, description.gives)
+    _rename_output(network.graph, card.gives)
     onnx.save(network, raw)
-    _simplify(raw, path)
-    if photos is not None and description.precision == "int8":
-        path.replace(raw)
-        _quantise(raw, path, photos)
-    network = onnx.load(path)
-    onnx.helper.set_model_props(network, {KEY: json.dumps(description.to_dict())})
-    onnx.save(network, path)
+    _simplify(raw, card.path)
+    if photos is not None and card.precision == "int8":
+        card.path.replace(raw)
+        _quantise(raw, card.path, photos)
+    network = onnx.load(card.path)
+    onnx.helper.set_model_props(network, {KEY: json.dumps(card.to_dict())})
+    onnx.save(network, card.path)
     raw.unlink()
 
 
@@ -205,36 +205,36 @@ def _quantise(source: Path, target: Path, photos: np.ndarray) -> None:
     )  # fmt: skip
 
 
-def _write_openvino(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None) -> None:
+def _write_openvino(model: keras.Model, card: ModelCard, photos: np.ndarray | None) -> None:
     """By way of ONNX, so that every backend can and int8 is the same; from there OpenVINO is faster, too."""
     import openvino
 
-    between = path.with_suffix(".onnx")
-    _write_onnx(model, between, description, photos)
+    between = card.path.with_suffix(".onnx")
+    _write_onnx(model, replace(card, path=between), photos)
     network = openvino.convert_model(between)
-    network.set_rt_info(json.dumps(description.to_dict()), KEY)
-    openvino.save_model(network, path, compress_to_fp16=False)
+    network.set_rt_info(json.dumps(card.to_dict()), KEY)
+    openvino.save_model(network, card.path, compress_to_fp16=False)
     between.unlink()
 
 
-def _write_litert(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
-    _served(model, description).export(path, format="litert", verbose=False)
+def _write_litert(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
+    _served(model, card).export(card.path, format="litert", verbose=False)
 
 
-def _write_saved_model(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
-    _served(model, description).export(path, format="tf_saved_model", verbose=False)
-    (path / "assets.extra").mkdir()  # TensorFlow's place for what it does not load itself
-    (path / "assets.extra" / f"{KEY}.json").write_text(json.dumps(description.to_dict()), encoding="utf-8")
+def _write_saved_model(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
+    _served(model, card).export(card.path, format="tf_saved_model", verbose=False)
+    (card.path / "assets.extra").mkdir()  # TensorFlow's place for what it does not load itself
+    (card.path / "assets.extra" / f"{KEY}.json").write_text(json.dumps(card.to_dict()), encoding="utf-8")
 
 
-def _write_pt2(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
+def _write_pt2(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
     import torch
 
     free = {0: torch.export.Dim("batch", min=1, max=1024)}
-    _served(model, description).export(path, format="torch", verbose=False, dynamic_shapes=free)
-    program = torch.export.load(path)
+    _served(model, card).export(card.path, format="torch", verbose=False, dynamic_shapes=free)
+    program = torch.export.load(card.path)
     program.example_inputs = None  # would be a pickle in the file
-    torch.export.save(program, path, extra_files={f"{KEY}.json": json.dumps(description.to_dict())})
+    torch.export.save(program, card.path, extra_files={f"{KEY}.json": json.dumps(card.to_dict())})
 
 
 _ONNX = [("onnx", "onnx"), ("onnxruntime", "onnxruntime")]

@@ -272,10 +272,8 @@ def write_masks(
     Returns:
         int64 `(K,)`, the pixels of each class; and uint8 ids `(h, w)`, or None.
     """
-    counts, row = np.zeros(palette.num_classes, np.int64), 0
-    if shown:
-        picked = [((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip(shown, size, strict=True)]
-        small = np.zeros(shown, np.uint8)
+    counts = np.zeros(palette.num_classes, np.int64)
+    preview = _Preview(size, shown) if shown else None
     with ExitStack() as stack:
         pngs = [_png(stack, kind, path, size, palette) for kind, path in files.items() if kind in _PNGS]
         probabilities = _npy(stack, files.get("probabilities"), (*size, palette.num_classes))
@@ -286,11 +284,30 @@ def write_masks(
                 png.write(ids if table is None else table[ids])
             if probabilities:
                 probabilities.write(probabilities_of_logits(band).astype("<f2").tobytes())
-            if shown:
-                inside = np.flatnonzero((picked[0] >= row) & (picked[0] < row + len(ids)))
-                small[inside] = ids[picked[0][inside] - row][:, picked[1]]
-            row += len(ids)
-    return counts, small if shown else None
+            if preview:
+                preview.add(ids)
+    return counts, preview.ids if preview else None
+
+
+class _Preview:
+    """Ids at a smaller size, each the nearest of the photo's, picked while these pass by in bands.
+
+    Attributes:
+        ids: uint8 `(h, w)`.
+    """
+
+    def __init__(self, size: tuple[int, int], shown: tuple[int, int]):
+        self._rows, self._columns = (
+            ((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip(shown, size, strict=True)
+        )
+        self.ids = np.zeros(shown, np.uint8)
+        self._first = 0  # row of the photo that the next band begins with
+
+    def add(self, band: np.ndarray) -> None:
+        end = self._first + len(band)
+        inside = np.flatnonzero((self._rows >= self._first) & (self._rows < end))
+        self.ids[inside] = band[self._rows[inside] - self._first][:, self._columns]
+        self._first = end
 
 
 _PNGS = ("masks", "values", "colors")
@@ -322,7 +339,7 @@ def mask_values(palette: Palette) -> np.ndarray:
         SemsegError: The masks hold colours.
     """
     if not palette.holds_values:
-        raise SemsegError("--values: the masks that it learnt from held colours, not numbers; use --colors")
+        raise SemsegError("`values`: the masks that it learnt from held colours, not numbers; use `colors`")
     first = {label.id: label.value for label in reversed(palette.labels)}
     values = np.array([first[i] for i in range(palette.num_classes)])
     return values.astype(np.uint8 if values.max() < 256 else np.uint16)

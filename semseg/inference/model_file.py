@@ -204,8 +204,10 @@ def _is_known(entry: dict[str, Any]) -> bool:
         return True
     if module is None:  # HDF5 files name only the class
         return name in _NETWORKS | _LAYERS | _POLICIES | _HELPERS
-    if not isinstance(module, str):
-        return False
+    return isinstance(module, str) and _is_known_in(module, name)
+
+
+def _is_known_in(module: str, name: str) -> bool:
     return bool(
         (name in _NETWORKS and module in _NETWORK_MODULES)
         or (name in _LAYERS and _LAYER_MODULE.fullmatch(module))

@@ -255,7 +255,7 @@ def with_scales(predict_batch: PredictBatch, scales: Sequence[float]) -> Predict
         SemsegError: There are no scales, or some make no sense.
     """
     if not scales or not all(0.25 <= scale <= 4 for scale in scales):
-        raise SemsegError(f"--scales: got {', '.join(map(str, scales))}; expected factors from 0.25 to 4: 0.75,1,1.25")
+        raise SemsegError(f"`scales`: got {', '.join(map(str, scales))}; expected factors from 0.25 to 4: 0.75,1,1.25")
 
     def at_scale(photos: np.ndarray, scale: float) -> np.ndarray:
         seen = photos.shape[1:3]

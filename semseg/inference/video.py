@@ -148,7 +148,7 @@ class _Writer:
         code = cv2.VideoWriter_fourcc(*"mp4v")
         self._video = cv2.VideoWriter(str(temporary), code, self._source.rate, size[::-1])
         if not self._video.isOpened():
-            raise ResourceError(f"{self._path}: OpenCV cannot write a video there; use --no-overlays")
+            raise ResourceError(f"{self._path}: OpenCV cannot write a video there; use `no_overlays`")
 
     def __exit__(self, *exception: object) -> None:
         """Ends the file; after an error, or where somebody stopped what has an end, it is removed."""

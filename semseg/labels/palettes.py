@@ -309,7 +309,7 @@ def _given_number(values: list[int], num_classes: int) -> list[int]:
         return list(range(num_classes))
     if len(values) == num_classes:
         return values
-    raise DataError(f"masks: hold {_listed(values)}; these are not the {num_classes} classes that --classes says")
+    raise DataError(f"masks: hold {_listed(values)}; these are not the {num_classes} classes that `num_classes` says")
 
 
 def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color, Label]:
@@ -373,7 +373,7 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *,
         SemsegError: `num_classes` is below 2 or above 253.
     """
     if num_classes is not None and not 2 <= num_classes <= MAX_CLASSES:
-        raise SemsegError(f"number of classes: got {num_classes}; expected 2 to {MAX_CLASSES}")
+        raise SemsegError(f"`num_classes`: got {num_classes}; expected 2 to {MAX_CLASSES}")
     heaps = _gather_colors(masks)
     few = heaps.exact is not None and not lossy
     exact = few and num_classes in (None, len(heaps.exact))
@@ -458,7 +458,7 @@ def _refuse_photos(heaps: _Heaps, centers: np.ndarray) -> None:
     if share < _PURE_SHARE:
         raise DataError(
             f"masks: only {share:.0%} of their pixels lie in areas of one pure colour, as in photos; are these the "
-            "masks (of pairs, the right halves)? If they are, give their number of colours by --classes"
+            "masks (of pairs, the right halves)? If they are, give their number of colours as `num_classes`"
         )
 
 
@@ -480,7 +480,7 @@ def _seed_colors(colors: np.ndarray, counts: np.ndarray, num_classes: int | None
     if len(seeds) < (num_classes or 2):
         raise DataError(
             f"masks: hold {len(seeds)} clearly different colours, fewer than the {num_classes or 2} classes expected; "
-            "check the masks or --classes"
+            "check the masks or `num_classes`"
         )
     return np.array(seeds)
 

@@ -134,14 +134,10 @@ def save_quality_cost(points: Sequence[Mapping[str, object]], path: str | Path) 
     Returns:
         The path.
     """
-    drawn = [(i, point) for i, point in enumerate(points) if np.isfinite(point["miou"]).any()]
-    panels = {cost: [(i, point) for i, point in drawn if np.isfinite(point.get(cost) or np.nan)] for cost in COSTS}
-    panels = {cost: shown for cost, shown in panels.items() if shown}
+    panels = _points_by_cost(points)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13, 9.5 if len(panels) > 2 else 5), layout="constrained")
-        lost = ", ".join(str(point["name"]) for point in points if not np.isfinite(point["miou"]).any())
-        title = "Mean IoU against cost; large: the mean, small: each seed"
-        figure.suptitle(title + (f" (without a score: {lost})" if lost else ""), x=0.008, ha="left", fontweight="bold")
+        figure.suptitle(_cost_title(points), x=0.008, ha="left", fontweight="bold")
         grid = figure.subplots(-(-len(panels) // 2) or 1, min(2, len(panels)) or 1, squeeze=False, sharey=True)
         for axis in grid.flat[len(panels) :]:
             axis.remove()
@@ -154,6 +150,19 @@ def save_quality_cost(points: Sequence[Mapping[str, object]], path: str | Path) 
             for axis, (cost, shown) in zip(grid.flat, panels.items(), strict=False):
                 _name_points(axis, cost, shown)
         return save_figure(figure, path)
+
+
+def _points_by_cost(points: Sequence[Mapping[str, object]]) -> dict[str, list[tuple[int, Mapping[str, object]]]]:
+    """For each cost that is known of any network: the networks with a score and this cost, and their numbers."""
+    scored = [(i, point) for i, point in enumerate(points) if np.isfinite(point["miou"]).any()]
+    found = {cost: [(i, point) for i, point in scored if np.isfinite(point.get(cost) or np.nan)] for cost in COSTS}
+    return {cost: shown for cost, shown in found.items() if shown}
+
+
+def _cost_title(points: Sequence[Mapping[str, object]]) -> str:
+    title = "Mean IoU against cost; large: the mean, small: each seed"
+    lost = ", ".join(str(point["name"]) for point in points if not np.isfinite(point["miou"]).any())
+    return f"{title} (without a score: {lost})" if lost else title
 
 
 def _cost_panel(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, object]]]) -> None:

@@ -168,15 +168,19 @@ def save_runs_page(runs: Sequence[RunFacts], path: str | Path, commands: Sequenc
     same_classes = all(run.palette.names == runs[0].palette.names for run in runs)
     judged = {(run.metrics["split"], run.photos) for run in runs}
     shots = _shared_shots(runs) if same_classes else []
-    told = [{**run.settings, **run.environment} for run in runs]
-    settings = list(dict.fromkeys(name for of in told for name in of))
+    settings = [{**run.settings, **run.environment} for run in runs]
     return _write(
         path, "runs.html", title=f"{len(runs)} runs side by side", runs=runs, charts=_overlaid(runs), series=SERIES,
         same_classes=same_classes, same_split=len(judged) == 1, shots=shots, shown=_legend(runs[0], shots),
-        layers=[layer[:2] for layer in shots[0]["layers"]] if shots else [], headlines=HEADLINES, told=told,
-        settings=settings, differing={name for name in settings if len({of.get(name) for of in told}) > 1},
-        commands=commands,
+        layers=[layer[:2] for layer in shots[0]["layers"]] if shots else [], headlines=HEADLINES,
+        settings=settings, differing=_differing(settings), commands=commands,
     )  # fmt: skip
+
+
+def _differing(settings: Sequence[Mapping[str, str]]) -> dict[str, bool]:
+    """Of each setting that any of the runs has, whether they differ in it."""
+    names = dict.fromkeys(name for of_run in settings for name in of_run)
+    return {name: len({of_run.get(name) for of_run in settings}) > 1 for name in names}
 
 
 def _legend(run: RunFacts, shots: Sequence[Mapping]) -> list[dict]:
@@ -229,19 +233,23 @@ def _shared_shots(runs: Sequence[RunFacts]) -> list[dict]:
     shots = []
     for name, first in albums[0].items():
         same = [album[name] for album in albums if name in album and np.array_equal(album[name].truth, first.truth)]
-        if len(same) < len(runs):
-            continue
-        palette = runs[0].palette
-        layers = [("photo", "Photo", data_address(Image.fromarray(first.photo), "JPEG")),
-                  ("truth", "Truth", _ids_address(first.truth, palette))]  # fmt: skip
-        layers += [
-            (f"run{i}", run.name, _ids_address(picture.prediction, palette))
-            for i, (run, picture) in enumerate(zip(runs, same, strict=True), start=1)
-        ]
-        scores = [(run.name, picture.scores) for run, picture in zip(runs, same, strict=True)]
-        shown = _classes_in(palette, first.truth, *(picture.prediction for picture in same))
-        shots.append({**_described(first), "layers": layers, "by_run": scores, "classes": shown})
+        if len(same) == len(runs):
+            shots.append(_shared_shot([run.name for run in runs], same, runs[0].palette))
     return shots
+
+
+def _shared_shot(names: Sequence[str], pictures: Sequence[Picture], palette: Palette) -> dict:
+    """A photo with its truth and the prediction of each run, whose names are given."""
+    first = pictures[0]
+    layers = [
+        ("photo", "Photo", data_address(Image.fromarray(first.photo), "JPEG")),
+        ("truth", "Truth", _ids_address(first.truth, palette)),
+    ]
+    for number, (name, picture) in enumerate(zip(names, pictures, strict=True), start=1):
+        layers.append((f"run{number}", name, _ids_address(picture.prediction, palette)))
+    scores = [(name, picture.scores) for name, picture in zip(names, pictures, strict=True)]
+    classes = _classes_in(palette, first.truth, *(picture.prediction for picture in pictures))
+    return {**_described(first), "layers": layers, "by_run": scores, "classes": classes}
 
 
 def _classes_in(palette: Palette, *masks: np.ndarray) -> list[int]:

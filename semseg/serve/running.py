@@ -29,13 +29,13 @@ def listen(port: int) -> socket.socket:
         '127.0.0.1'
     """
     if not 0 <= port < 65536:
-        raise SemsegError(f"--port: got {port}; expected 0 to 65535, such as 8000")
+        raise SemsegError(f"`port`: got {port}; expected 0 to 65535, such as 8000")
     try:
         return socket.create_server((ADDRESS, port))
     except OSError as error:
         reasons = {errno.EADDRINUSE: "is in use by another program", errno.EACCES: "is reserved for the system"}
         what = reasons.get(error.errno, f"cannot be used ({error.strerror})")
-        raise ResourceError(f"--port: {port} {what}; give another, or --port 0 for any that is free") from None
+        raise ResourceError(f"`port`: {port} {what}; give another, or `port` 0 for any that is free") from None
 
 
 def run(app: ASGIApp, listener: socket.socket) -> None:

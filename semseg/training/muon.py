@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from semseg.backend.kernels import ADAMW
+from semseg.backend.optimizer import PartialAdamW
 
 POLYNOMIALS = (  # a x + b x^3 + c x^5, one a round: of all, those that bring singular values of .003 to 1 nearest to 1
     (8.3837, -24.7659, 18.3571),
@@ -18,7 +18,7 @@ STEP = 0.2  # root mean square of a step's entries over the learning rate, as Ad
 
 
 @keras.saving.register_keras_serializable("semseg")
-class Muon(ADAMW):
+class Muon(PartialAdamW):
     """Muon for the kernels between features, AdamW for all other weights; one learning rate and decay suit both.
 
     A kernel is taken as the matrix that maps what lies under it to its output, and a step is the orthogonal matrix
@@ -49,12 +49,13 @@ class Muon(ADAMW):
         super().__init__(learning_rate, name=name, **options)
         self.momentum, self.precision = momentum, precision
 
-    def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
-        """Changes one variable."""
-        if not is_between_features(variable):
-            super().update_step(gradient, variable, learning_rate)
-            return
-        gathered = self._momentums[self._get_variable_index(variable)]
+    def takes(self, variable: keras.Variable) -> bool:
+        """Whether it is a kernel between features."""
+        return is_between_features(variable)
+
+    def own_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
+        """Changes a kernel between features."""
+        gathered = self.momentum_of(variable)
         self.assign(gathered, self.momentum * gathered + gradient)
         ahead = gradient + self.momentum * gathered  # Nesterov's
         rows = math.prod(variable.shape[:-1])
@@ -62,24 +63,6 @@ class Muon(ADAMW):
         length = STEP * math.sqrt(max(rows, variable.shape[-1]))
         rate = ops.cast(learning_rate, variable.dtype)
         self.assign_sub(variable, rate * length * ops.reshape(step, variable.shape))
-
-    def _parallel_update_step(self, grads: list, variables: list[keras.Variable], learning_rate: Any) -> None:
-        """PyTorch's way in, for all variables at once."""
-        others = []
-        for gradient, variable in zip(grads, variables, strict=True):
-            if is_between_features(variable):
-                self.update_step(gradient, variable, learning_rate)
-            else:
-                others.append((gradient, variable))
-        if others:
-            super()._parallel_update_step(*map(list, zip(*others, strict=True)), learning_rate)
-
-    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
-        """Decays the kernels; AdamW has its own way with the other variables."""
-        kernels = [variable for variable in variables if is_between_features(variable)]
-        if any(map(self._use_weight_decay, kernels)):  # Keras on PyTorch stumbles over none
-            keras.optimizers.Optimizer._apply_weight_decay(self, kernels)
-        super()._apply_weight_decay([variable for variable in variables if not is_between_features(variable)])
 
     def get_config(self) -> dict:
         """Returns what `from_config` needs."""

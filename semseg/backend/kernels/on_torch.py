@@ -50,14 +50,23 @@ def compiled(graph: Callable, examples: Sequence[torch.Tensor]) -> Callable:
 
 
 def _convolution(layer: layers.Conv2D, dtype: str) -> Kernel | None:
-    reach = [(size - 1) * dilation for size, dilation in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
-    if layer.padding == "same" and (any(length % 2 for length in reach) or (max(layer.strides) > 1 and max(reach) > 0)):
-        return None  # Keras pads one side more
-    if layer.padding not in ("same", "valid") or not _simple(layer):
+    padding = _even_padding(layer)
+    if padding is None or not _simple(layer):
         return None
-    padding = [length // 2 for length in reach] if layer.padding == "same" else [0, 0]
     strides, dilation, groups = layer.strides, layer.dilation_rate, layer.groups
     return _with_weights(layer, dtype, lambda x, w, b: functional.conv2d(x, w, b, strides, padding, dilation, groups))
+
+
+def _even_padding(layer: layers.Conv2D) -> list[int] | None:
+    """Rows and columns of zeros on each side; None where Keras adds more on one side, or pads in another way."""
+    if layer.padding not in ("same", "valid"):
+        return None
+    if layer.padding == "valid":
+        return [0, 0]
+    reach = [(size - 1) * dilation for size, dilation in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
+    if any(length % 2 for length in reach) or (max(layer.strides) > 1 and max(reach) > 0):
+        return None
+    return [length // 2 for length in reach]
 
 
 def _transposed_convolution(layer: layers.Conv2DTranspose, dtype: str) -> Kernel | None:
