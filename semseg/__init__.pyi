@@ -8,10 +8,8 @@ from semseg.architectures.cost import count_parameters as count_parameters
 from semseg.backend.fast_model import FastModel as FastModel
 from semseg.backend.predictor import predictor as predictor
 from semseg.cli import main as main
-from semseg.cli.runs import open_run as open_run
+from semseg.comparison.networks import group_runs as group_runs
 from semseg.comparison.statistics import compare_networks as compare_networks
-from semseg.comparison.statistics import group_runs as group_runs
-from semseg.comparison.statistics import read_run as read_run
 from semseg.data import DATASETS as DATASETS
 from semseg.data import ensure_demo as ensure_demo
 from semseg.data import open_dataset as open_dataset
@@ -20,7 +18,11 @@ from semseg.data.batches import data_generator as data_generator
 from semseg.data.cache import Cache as Cache
 from semseg.data.check import check_dataset as check_dataset
 from semseg.data.demo import make_demo as make_demo
+from semseg.data.opening import open_data as open_data
 from semseg.evaluation.evaluate import evaluate_split as evaluate_split
+from semseg.evaluation.opening import open_run as open_run
+from semseg.inference.card import ModelCard as ModelCard
+from semseg.inference.card import open_model as open_model
 from semseg.inference.segmenter import Segmenter as Segmenter
 from semseg.inference.segmenter import predict_ids as predict_ids
 from semseg.labels.painting import paint_errors as paint_errors
@@ -51,6 +53,7 @@ from semseg.report import save_ranked as save_ranked
 from semseg.report import save_reliability as save_reliability
 from semseg.report import show_predictions as show_predictions
 from semseg.runs.config import RunConfig as RunConfig
+from semseg.runs.run import Run as Run
 from semseg.segmentation_model import Unet as Unet
 from semseg.segmentation_model import bottleneck as bottleneck
 from semseg.segmentation_model import down_block as down_block
@@ -58,6 +61,8 @@ from semseg.segmentation_model import up_block as up_block
 from semseg.training.loop import make_batches as make_batches
 from semseg.training.loop import train_model as train_model
 from semseg.training.muon import Muon as Muon
+from semseg.training.plan import Plan as Plan
+from semseg.training.plan import plan_run as plan_run
 from semseg.training.recipe import Recipe as Recipe
 from semseg.training.recipe import prepare as prepare
 from semseg.utils_func import bin_image as bin_image
