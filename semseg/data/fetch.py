@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from semseg.errors import DataError
+from semseg.errors import DataError, MissingPackageError, is_installed, pip_install
 
 MAX_MEMBERS, SPARE_BYTES = 2_000_000, 500_000_000  # these bytes stay free on the disk
 MAX_RATIO, SMALL_BYTES = 200, 1_000_000_000  # n bytes may unpack to 200 n and a GB
@@ -34,6 +34,7 @@ def local_folder(data: str, cache: Path, say: Callable[[str], None] = lambda _: 
 
     Raises:
         DataError: Nothing that can be used, or an archive that is damaged, encrypted, too large or unsafe.
+        MissingPackageError: kagglehub is not installed, and `data` begins with `kaggle:`.
     """
     if data.startswith("kaggle:"):
         return _from_kaggle(data.removeprefix("kaggle:"), say)
@@ -57,14 +58,15 @@ def _from_kaggle(handle: str, say: Callable[[str], None]) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9_-]*", handle):
         raise DataError(f"kaggle: got {handle!r}; expected kaggle:owner/name, the end of the data set's address")
     by_hand = f"download https://www.kaggle.com/datasets/{handle} in the browser and give the zip or folder as `data`"
+    if not is_installed("kagglehub"):
+        raise MissingPackageError(f"kaggle:{handle}: needs kagglehub; run {pip_install('kaggle')}, or {by_hand}")
     try:
         import kagglehub
 
         say(f"downloading {handle} from Kaggle")
         return Path(kagglehub.dataset_download(handle))
     except Exception as error:  # whatever it is, the browser helps
-        first = "pip install kagglehub, or " if isinstance(error, ImportError) else ""
-        raise DataError(f"kaggle:{handle}: {_in_one_line(error)}; {first}{by_hand}") from None
+        raise DataError(f"kaggle:{handle}: {_in_one_line(error)}; {by_hand}") from None
 
 
 def _in_one_line(error: Exception) -> str:

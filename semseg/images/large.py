@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from semseg.errors import DataError, first_line
+from semseg.errors import DataError, first_line, pip_install
 
 _BAND = 1 << 24  # bytes that are read at once
 _CACHE = 64  # MB that GDAL may keep
@@ -107,7 +107,7 @@ class BigPicture:
             import rasterio
         except ImportError:
             raise DataError(
-                f"{self.path}: larger than 89 million pixels; run 'pip install rasterio', which reads it piece by piece"
+                f"{self.path}: larger than 89 million pixels; run {pip_install('geo')}, to read it piece by piece"
             ) from None
         options = {"GDAL_CACHEMAX": _CACHE, "GDAL_ERROR_ON_LIBJPEG_WARNING": True}
         try:
