@@ -89,7 +89,7 @@ def check_format(card: ModelCard) -> None:
     """Checks that this backend can write a format with the packages that are installed.
 
     Args:
-        description: Its `format`, `precision` and `gives` are looked at.
+        card: Its `format`, `precision` and `gives` are looked at.
 
     Raises:
         SemsegError: It cannot; the message names what can, or the pip command.
