@@ -38,6 +38,7 @@ from semseg.errors import DataError
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
 from semseg.training.loop import make_batches, train_model
+from semseg.training.plan import plan_run
 
 SIZE = (160, 240)
 WORKERS = 2
@@ -120,11 +121,12 @@ def measure_waiting(dataset: Dataset, epochs: int) -> float:
     """Share of the time after the first epoch that a training waits for its batches."""
     config = RunConfig(epochs=epochs, batch_size=BATCH_SIZE, image_size=SIZE, filters=8, workers=WORKERS)
     model = build_model(config.model, (*SIZE, 3), dataset.num_logits, filters=config.filters)
+    plan = plan_run(config, dataset)
     with tempfile.TemporaryDirectory() as folder:
         history = train_model(
             model,
-            make_batches(dataset, config, cache=new_cache(dataset, folder)),
-            config,
+            make_batches(dataset, plan, new_cache(dataset, folder)),
+            plan,
             model_path=Path(folder, "model.keras"),
             results_path=Path(folder, "results.csv"),
         )

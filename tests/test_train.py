@@ -211,7 +211,8 @@ def test_compiling_gives_way_to_remat(dataset, tmp_path):
     model, lines = Unet((32, 32, 3), dataset.num_logits, filters=CONFIG.filters, depth=DEPTH), []
     plan = plan_run(replace(CONFIG, epochs=1, compile=True, remat=True), dataset)
     train_model(
-        model, make_batches(dataset, plan), plan, model_path=tmp_path / "model.keras", results_path=tmp_path / "results.csv", tell=lines.append,
+        model, make_batches(dataset, plan), plan, model_path=tmp_path / "model.keras",
+        results_path=tmp_path / "results.csv", tell=lines.append,
     )  # fmt: skip
     assert lines == ["does not go with `remat` on PyTorch; training without"]
 
