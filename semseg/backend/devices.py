@@ -33,6 +33,9 @@ def keras_compiles(asked: bool) -> bool:
     """Whether Keras is to compile the whole step (`jit_compile`): on JAX always, on TensorFlow (XLA) when asked to.
 
     On PyTorch Keras' own way compiles Keras along with the network, in pieces; `FastModel.compile_graph` does better.
+
+    Args:
+        asked: Whether the user wants compiled steps.
     """
     return {"jax": True, "tensorflow": asked}.get(keras.backend.backend(), False)
 
@@ -56,7 +59,12 @@ def _on_gpu() -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any backend says that memory is short."""
+    """Whether an error of any backend says that memory is short.
+
+    Example:
+        >>> out_of_memory(RuntimeError("CUDA out of memory")), out_of_memory(ValueError("no such layer"))
+        (True, False)
+    """
     text = f"{type(error).__name__} {error}".lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in _SIGNS_OF_MEMORY)
 

@@ -32,12 +32,13 @@ class FastModel(keras.Model):
     are not passed on.
 
     Args:
-        inputs: As for `keras.Model`.
-        outputs: As for `keras.Model`.
+        inputs: Symbolic tensor, or a list or dict of them, as for `keras.Model`.
+        outputs: Symbolic tensor, or a list or dict of them, as for `keras.Model`.
         precision: `"float32"`; or `"bfloat16"` or `"float16"` for all that is computed before the last weights of each
             output. Weights, moving averages and outputs stay float32.
         remat: While training, keep only what enters or leaves a run of layers of one size, and compute the rest again
             for the gradients: less memory, more time.
+        options: Of `keras.Model`, such as `name`.
 
     Raises:
         SemsegError: The precision is none of these.
@@ -78,10 +79,13 @@ class FastModel(keras.Model):
         keras.Model(self.input, self.output, name=self.name).save(*arguments, **options)
 
     def compile_graph(self, inputs: Any) -> None:
-        """Compiles the graph for training on batches of the shape of `inputs`; others go on as they are.
+        """Compiles the graph for training on batches of one shape; others go on as they are.
 
         It has an effect on PyTorch. Elsewhere Keras compiles the whole step (`jit_compile` of `keras.Model.compile`),
         and this only tries whether XLA can.
+
+        Args:
+            inputs: A batch of that shape, of any values.
 
         Raises:
             Exception: What the compiler raised; the model can be used as before.
@@ -96,7 +100,14 @@ class FastModel(keras.Model):
 
 
 def fastest(model: keras.Model) -> keras.Model:
-    """A `FastModel` of the same layers where the model is a graph with one input and one output, else the model."""
+    """A model that computes the same with the fastest kernels, where there can be one.
+
+    Args:
+        model: Any Keras model.
+
+    Returns:
+        A `FastModel` of the same layers where `model` is a plain graph with one input and one output, else `model`.
+    """
     graph = functional_graph(model, plain=True)
     if graph is None or len(graph.inputs) != 1 or len(graph.outputs) != 1:
         return model

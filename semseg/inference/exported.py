@@ -226,7 +226,14 @@ def runtime_of(path: Path) -> str | None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """All files that a model's file consists of: those of a SavedModel's folder; with OpenVINO's the weights beside."""
+    """All files that an exported model consists of.
+
+    Args:
+        path: The file, or the folder of a SavedModel.
+
+    Returns:
+        The files of a SavedModel's folder; with OpenVINO's the weights beside it; else the file alone.
+    """
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     weights = path.with_suffix(".bin")
@@ -234,7 +241,13 @@ def files_of(path: Path) -> list[Path]:
 
 
 def described_beside(path: Path) -> Description | None:
-    """What export.json beside a file says of it; None where it says nothing.
+    """What export.json beside a file says of it.
+
+    Args:
+        path: The exported file.
+
+    Returns:
+        None where it says nothing, or where there is no export.json.
 
     Raises:
         ModelFileError: It cannot be understood.

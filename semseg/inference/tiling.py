@@ -85,6 +85,11 @@ class _Axis:
 def tile_count(size: tuple[int, int], image_size: tuple[int, int], tile: tuple[int, int]) -> int:
     """How many tiles a photo is seen in.
 
+    Args:
+        size: (H, W) of the photo.
+        image_size: (h, w) that the network sees.
+        tile: (height, width) of the tiles in the photo's pixels.
+
     Example:
         >>> tile_count((256, 256), (64, 64), (64, 64)), tile_count((60, 1), (64, 64), (64, 64))
         (64, 1)
