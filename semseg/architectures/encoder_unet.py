@@ -24,11 +24,8 @@ from semseg.segmentation_model import (
 
 PROBE_SIZE = 1024  # of a photo, in pixels, to see what becomes of its size
 NO_FEATURES = 99  # stands for the halvings of what has lost height and width
-WITH_OPTIONAL_SCALING = (
-    "ConvNeXt",
-    "EfficientNetV2",
-    "MobileNetV3",
-)  # these scale photos by layers of their own, which can be left out
+# These scale photos by layers of their own, which can be left out.
+WITH_OPTIONAL_SCALING = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
 
@@ -161,8 +158,8 @@ def input_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.nda
         constructor: A function of `keras.applications`.
 
     Returns:
-        Order, scale and offset, `(3,)` each: which colour of the photo becomes channel 0, 1, 2 of the network, and by what
-        each colour, 0 to 255, is multiplied and shifted, in the order of the photo.
+        Order, scale and offset, `(3,)` each: which colour of the photo becomes channel 0, 1, 2 of the network; and by
+        what each colour, 0 to 255, is multiplied, and what is added then, in the order of the photo.
 
     Example:
         >>> order, scale, offset = input_scaling(keras.applications.VGG16)  # blue first, minus ImageNet's means
