@@ -11,15 +11,12 @@ from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from semseg.architectures.graph import Architecture, FeatureMap, Link, read_architecture
 from semseg.files import replacing
-
-if TYPE_CHECKING:
-    import keras
 
 _SHADES = {
     "conv": ("#3f72af", "#2a9db0", "#27496d", "#7aa5d8"),
@@ -401,7 +398,7 @@ def _draw_words(canvas: _Canvas, layout: _Layout) -> None:
     canvas.text(layout.width / 2, layout.height - 30, note, 13, _SOFT)
 
 
-def get_model_arch(model: "keras.Model", path: str | Path) -> list[Path]:
+def get_model_arch(model: keras.Model, path: str | Path) -> list[Path]:
     """Draws the architecture of `model` as a picture, without any system package.
 
     The drawing is made from the model's own graph, whatever its depth and widths. Where graphviz is at hand (`dot` on
@@ -435,12 +432,10 @@ def get_model_arch(model: "keras.Model", path: str | Path) -> list[Path]:
     return [path, layers] if _plot_layers(model, layers) else [path]
 
 
-def _plot_layers(model: "keras.Model", path: Path) -> bool:
+def _plot_layers(model: keras.Model, path: Path) -> bool:
     """Writes Keras' diagram of the layers to `path`; returns whether that could be done."""
     if shutil.which("dot") is None or importlib.util.find_spec("pydot") is None:
         return False
-    import keras
-
     try:
         with replacing(path) as temporary:
             keras.utils.plot_model(model, to_file=str(temporary), show_shapes=True)

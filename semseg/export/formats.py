@@ -1,4 +1,7 @@
-"""A trained Keras model -> files that other runtimes run without Keras: photos in, scaling inside, classes out."""
+"""A trained Keras model -> files that other runtimes run without Keras: photos in, scaling inside, classes out.
+
+Converters are imported when their format is written, because each of them may be missing.
+"""
 
 import contextlib
 import io

@@ -96,7 +96,7 @@ def weights_limited(path: Path, max_weights: int) -> Iterator[None]:
     Raises:
         ModelFileError: From where Keras builds the layer that is too much.
     """
-    from keras import Layer
+    from keras import Layer  # not at the top: exported files are opened without Keras
 
     add_weight, built = Layer.add_weight, 0
 
