@@ -168,9 +168,10 @@ class _Plan:
             self._add_call(node)
             return
         swapped = kernel.channels_first
-        if swapped is None:
+        if swapped is None:  # either order will do: the one that the inputs have, so that no view is needed
             swapped = all(self._swapped[id(x)] for x in node.input_tensors)
         run, (first, *_) = kernel.run, node.input_tensors
+        # An input may be overwritten if no gradient needs its values and nothing else reads it.
         alone = id(first) in self._overwritable and self._uses[id(first)] == 1
         if kernel.overwriting and alone and not self._remat:  # what enters a run of steps is needed twice
             run = kernel.overwriting
@@ -264,6 +265,7 @@ class _Plan:
             inside = dict(zip(sources, tensors, strict=True))
             updates = _run(steps, inside, True)
             changed[:] = [(variable, share) for variable, _, share in updates]
+            # What is to become of variables leaves the segment as a result: a side effect would happen twice.
             return (*(inside[slot] for slot in targets), *(value for _, value, _ in updates))
 
         results = keras.remat(segment)(*(values[slot] for slot in sources))
@@ -316,7 +318,7 @@ def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]], defaul
 def _float32_operations(graph: keras.Function) -> set[keras.Operation]:
     """The last operations with weights before each output, and those after them."""
     found: set[keras.Operation] = set()
-    waiting = list(graph.outputs)
+    waiting = list(graph.outputs)  # tensors; from each the way leads back to the nearest operation with weights
     while waiting:
         node = producing_node(waiting.pop())
         found.add(node.operation)

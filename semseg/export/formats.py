@@ -154,7 +154,7 @@ def _write_keras(model: keras.Model, path: Path, description: Description, _: np
 def _write_onnx(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None) -> None:
     import onnx
 
-    raw = path.with_name(f"raw{path.suffix}")
+    raw = path.with_name(f"raw{path.suffix}")  # each step writes a file that the next one reads
     _serving_model(model, description).export(raw, format="onnx", verbose=False)
     _simplify(raw, raw)
     network = onnx.load(raw)

@@ -142,7 +142,7 @@ def predict_files(
         for ((job, _), _), result in map_ahead(writers, write, computed, max_ahead):
             yield job, result
     finally:
-        stopped.set()
+        stopped.set()  # a large photo that is being written ends with its next band
         for pool in (loaders, writers):
             pool.shutdown(cancel_futures=True)
 
@@ -277,7 +277,7 @@ class _ShrinkingPicture:
         self._parts: list[np.ndarray] = []
 
     def watch(self, bands: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        rest: np.ndarray | None = None
+        rest: np.ndarray | None = None  # rows that are too few for one of the picture's
         for band in bands:
             rows = band if rest is None else np.concatenate([rest, band])
             whole = len(rows) // self._factor
