@@ -102,7 +102,9 @@ def check_format(description: Description) -> None:
     wanted = FORMATS[name]
     if backend not in wanted.packages:
         able = " or ".join(wanted.packages)
-        raise SemsegError(f"`format`: {backend} cannot write {name}, {able} can; the same model opens there: `backend`")
+        raise SemsegError(
+            f"`format`: {backend} cannot write {name}, {able} can; the model opens with that `backend` too"
+        )
     if description.precision == "int8" and not wanted.can_quantise:
         able = " and ".join(other for other, entry in FORMATS.items() if entry.can_quantise)
         raise SemsegError(f"`int8`: not for {name}; only {able} can be int8")
