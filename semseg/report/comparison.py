@@ -115,7 +115,7 @@ def _label_ends(axis: Axes, names: Sequence[str], ends: Mapping[int, tuple[float
 def _spread_apart(places: np.ndarray, least: float) -> np.ndarray:
     """Rising places from 0 to 1, moved a little so that neighbours lie `least` apart where there is room."""
     places = places.copy()
-    for _ in range(200):
+    for _ in range(200):  # each pair that is too close moves half of what is missing; neighbours then move on
         push = np.maximum(0, least - np.diff(places)) / 2
         places[:-1] -= push
         places[1:] += push

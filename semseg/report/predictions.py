@@ -70,6 +70,12 @@ def save_panels(panels: Mapping[str, np.ndarray], palette: Palette, path: str | 
 
     Returns:
         The path.
+
+    Example:
+        >>> import tempfile
+        >>> panels = {"Photo": np.full((48, 64, 3), 128, np.uint8), "Prediction": np.zeros((48, 64), np.uint8)}
+        >>> save_panels(panels, Palette.numbered(2), Path(tempfile.mkdtemp()) / "panels.png").name
+        'panels.png'
     """
     height, width = next(iter(panels.values())).shape[:2]
     ids = [panel.astype(np.uint8) for panel in panels.values() if panel.ndim == 2 and panel.dtype.kind in "iu"]

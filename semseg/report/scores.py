@@ -107,6 +107,12 @@ def save_reliability(bins: np.ndarray, error: float, path: str | Path) -> Path:
     Returns:
         The path.
 
+    Example:
+        >>> import tempfile
+        >>> bins = np.array([[20.0, 80.0], [12.0, 72.0], [6.0, 68.0]])  # in two steps of confidence
+        >>> save_reliability(bins, error=0.1, path=Path(tempfile.mkdtemp()) / "reliability.png").name
+        'reliability.png'
+
     Reference:
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017, https://arxiv.org/abs/1706.04599.
     """

@@ -228,20 +228,21 @@ class _SoftmaxStatistics(torch.autograd.Function):
     def forward(ctx, logits, truth, counted):
         truth = truth.long()[..., None]
         log_p = torch.log_softmax(logits, -1)
-        surprise = log_p.gather(-1, truth)[..., 0].neg_()
+        nll = log_p.gather(-1, truth)[..., 0].neg_()
         p = log_p.exp_()
         row_sums = counted[..., None, :] @ p
         ctx.save_for_backward(p, truth, counted)
-        return surprise, row_sums.sum((0, 1, 2))
+        return nll, row_sums.sum((0, 1, 2))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, by_surprise, by_sum):
+    def backward(ctx, nll_gradient, sums_gradient):
         p, truth, counted = ctx.saved_tensors
-        # p_k (counted (by_sum_k - sum_j p_j by_sum_j) + by_surprise), and -by_surprise for the true class
-        base = by_surprise - counted * (p @ by_sum)
-        gradient = torch.stack((base, counted), -1) @ torch.stack((torch.ones_like(by_sum), by_sum))
-        gradient.mul_(p).scatter_add_(-1, truth, -by_surprise[..., None])
+        # For class k: p_k (counted (sums_gradient_k - sum_j p_j sums_gradient_j) + nll_gradient); of the true class
+        # nll_gradient is taken away once more.
+        base = nll_gradient - counted * (p @ sums_gradient)
+        gradient = torch.stack((base, counted), -1) @ torch.stack((torch.ones_like(sums_gradient), sums_gradient))
+        gradient.mul_(p).scatter_add_(-1, truth, -nll_gradient[..., None])
         return gradient, None, None
 
 
