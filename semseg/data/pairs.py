@@ -23,20 +23,21 @@ def find_pairs(folder: Path) -> Found | None:
     Returns:
         The samples; None if the folder holds no such pictures, or they do not look like pairs.
     """
-    splits = {}
-    for split, names in SPLITS.items():
-        inside = subfolder(folder, names)
-        splits[split] = _samples(list_images(inside)) if inside else []
-    if not splits["train"]:
-        pictures = [path for path in list_images(folder) if path.parent == folder]
-        if len(pictures) > 1:  # one may lie there by chance
-            splits["train"] = _samples(pictures)
-    splits = {split: samples for split, samples in splits.items() if samples}
+    pictures = _pictures_of_splits(folder)
+    splits = {split: [Sample(path, path) for path in paths] for split, paths in pictures.items() if paths}
     return Found(folder, splits) if "train" in splits and _look_like_pairs(splits["train"]) else None
 
 
-def _samples(pictures: list[Path]) -> list[Sample]:
-    return [Sample(path, path) for path in pictures]
+def _pictures_of_splits(folder: Path) -> dict[str, list[Path]]:
+    """The images inside the folder of each split; without a training folder, those that lie in `folder` itself."""
+    pictures = {}
+    for split, names in SPLITS.items():
+        inside = subfolder(folder, names)
+        pictures[split] = list_images(inside) if inside else []
+    if not pictures["train"]:
+        here = [path for path in list_images(folder) if path.parent == folder]
+        pictures["train"] = here if len(here) > 1 else []  # one may lie there by chance
+    return pictures
 
 
 def _look_like_pairs(samples: list[Sample]) -> bool:

@@ -58,7 +58,7 @@ def vary(rng: Rng, colour: Colour, amount: float = 0.15) -> Colour:
 
 
 def tone(rng: Rng, palette: Sequence[Colour], amount: float = 0.15) -> Colour:
-    """One of the palette's colours, vary.
+    """One of the palette's colours, a little brighter or darker.
 
     Args:
         rng: Where the draws come from.
