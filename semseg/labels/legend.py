@@ -42,7 +42,7 @@ def legend(classes: Sequence[int], palette: Palette, width: int, shares: np.ndar
     """
     font_size = min(28, max(11, width // 56))
     font, pad = _font(font_size), font_size // 2
-    names = [shortened(palette.names[i], 28) for i in classes]
+    names = [shorten(palette.names[i], 28) for i in classes]
     if shares is not None:
         names = [f"{name} {_percent(shares[i])}" for i, name in zip(classes, names, strict=True)]
     widths = [round(font.getlength(name)) + font_size + 3 * pad for name in names]
@@ -69,7 +69,7 @@ def _places_in_rows(widths: Sequence[int], width: int, pad: int) -> tuple[list[t
     return places, row + 1
 
 
-def below(picture: np.ndarray, strip: np.ndarray) -> np.ndarray:
+def add_strip_below(picture: np.ndarray, strip: np.ndarray) -> np.ndarray:
     """Puts a strip below a picture, the narrower one filled up with white.
 
     Args:
@@ -86,7 +86,7 @@ def below(picture: np.ndarray, strip: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def over(picture: np.ndarray, strip: np.ndarray, opacity: float = 0.8) -> np.ndarray:
+def lay_strip_over(picture: np.ndarray, strip: np.ndarray, opacity: float = 0.8) -> np.ndarray:
     """Lays a strip over the lower left of a picture, on a third of its height at most.
 
     Args:
@@ -110,7 +110,7 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 else "<0.1%"
 
 
-def shortened(text: str, most: int = 38) -> str:
+def shorten(text: str, most: int = 38) -> str:
     """A name, drawable, with its middle left out where it is long.
 
     Args:
@@ -118,7 +118,7 @@ def shortened(text: str, most: int = 38) -> str:
         most: The most characters of the result, at least 5.
 
     Example:
-        >>> shortened("frankfurt_000001_leftImg8bit.png", 20)
+        >>> shorten("frankfurt_000001_leftImg8bit.png", 20)
         'frankfurt...8bit.png'
     """
     text = drawable(text)

@@ -73,7 +73,9 @@ class Palette:
             raise SemsegError("classes: some labels have a value and some do not; give one to all or to none")
 
     @classmethod
-    def of(cls, names: Sequence[str], colors: Sequence[Color], ignored: Sequence[tuple[str, Color]] = (), **options):
+    def from_colors(
+        cls, names: Sequence[str], colors: Sequence[Color], ignored: Sequence[tuple[str, Color]] = (), **options
+    ):
         """A palette of colours, each a class of its own, and of colours that are no class.
 
         Args:
@@ -261,7 +263,7 @@ def _known_palettes() -> list[Palette]:
     for source, table in tables.items():
         classes = [entry for entry in table if entry[0] != "void"]
         ignored = [entry for entry in table if entry[0] == "void"]
-        known.append(Palette.of(*zip(*classes, strict=True), ignored, source=source.split()[0]))
+        known.append(Palette.from_colors(*zip(*classes, strict=True), ignored, source=source.split()[0]))
     return known
 
 
@@ -460,7 +462,7 @@ def _palette_by_share(centers: np.ndarray, weights: np.ndarray, **options: Any) 
     order = np.argsort(-weights, kind="stable")
     names = [f"class_{i}" for i in range(len(order))]
     colors = centers[order].round().astype(int).tolist()
-    return Palette.of(names, colors, **options)
+    return Palette.from_colors(names, colors, **options)
 
 
 @dataclass

@@ -34,7 +34,7 @@ def bin_image(mask: np.ndarray, palette: Palette) -> np.ndarray:
         SemsegError: `mask` is of another kind.
 
     Example:
-        >>> palette = Palette.of(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
+        >>> palette = Palette.from_colors(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
         >>> bin_image(np.array([[[127, 66, 128], [70, 130, 180], [0, 255, 0]]], np.uint8), palette)
         array([[  0,   1, 255]], dtype=uint8)
     """
@@ -55,7 +55,7 @@ def quantise(mask: np.ndarray, palette: Palette) -> tuple[np.ndarray, np.ndarray
         SemsegError: As `bin_image`.
 
     Example:
-        >>> palette = Palette.of(("road", "sky"), ((128, 64, 128), (70, 130, 180)), [("void", (0, 0, 0))])
+        >>> palette = Palette.from_colors(("road", "sky"), ((128, 64, 128), (70, 130, 180)), [("void", (0, 0, 0))])
         >>> ids, unknown = quantise(np.array([[[0, 0, 0], [0, 255, 0]]], np.uint8), palette)
         >>> ids.tolist(), unknown.tolist()
         ([[255, 255]], [[False, True]])
@@ -185,7 +185,7 @@ def give_color_to_seg_img(ids: np.ndarray, palette: Palette, ignore_color: Color
         uint8 RGB `(H, W, 3)`.
 
     Example:
-        >>> palette = Palette.of(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
+        >>> palette = Palette.from_colors(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
         >>> give_color_to_seg_img(np.array([[0, 255]]), palette).tolist()
         [[[128, 64, 128], [0, 0, 0]]]
     """
