@@ -128,6 +128,9 @@ def check_dataset(
         skip_bad: Leave files out that cannot be used, with a warning, in place of an error.
         allow_leaks: Only warn of photos that are in two splits.
         on_progress: Called with (files done, files in all).
+
+    Returns:
+        What was found. Nothing is raised for bad data: see `Findings.errors` and `Findings.refuse`.
     """
     records: dict[str, list[tuple[Sample, Record]]] = {split: [] for split in dataset.splits}
     problems: list[str] = []

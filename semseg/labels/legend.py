@@ -110,20 +110,22 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 else "<0.1%"
 
 
-def shorten(text: str, most: int = 38) -> str:
+def shorten(text: str, max_length: int = 38) -> str:
     """A name, drawable, with its middle left out where it is long.
 
     Args:
         text: The name.
-        most: The most characters of the result, at least 5.
+        max_length: The most characters of the result, at least 5.
 
     Example:
         >>> shorten("frankfurt_000001_leftImg8bit.png", 20)
         'frankfurt...8bit.png'
     """
     text = drawable(text)
-    tail = (most - 3) // 2
-    return text if len(text) <= most else f"{text[: most - 3 - tail]}...{text[-tail:]}"
+    if len(text) <= max_length:
+        return text
+    tail = (max_length - 3) // 2
+    return f"{text[: max_length - 3 - tail]}...{text[-tail:]}"
 
 
 def drawable(name: str) -> str:
