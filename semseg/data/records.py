@@ -38,7 +38,7 @@ class Record:
         tops: Pixels per class in the upper half.
         unknown: Pixels that are ignored because they could not be understood.
         strange: The most frequent unknown numbers or colours, with their pixels, of masks that hold exact ones.
-        print: The photo's fingerprint, float32, in base 64.
+        fingerprint_base64: The photo's fingerprint, float32, as text.
         misfit: Evidence for a mask that does not lie on its photo.
     """
 
@@ -50,13 +50,13 @@ class Record:
     tops: list[int]
     unknown: int
     strange: dict[str, int]
-    print: str
+    fingerprint_base64: str
     misfit: dict[str, float]
 
     @property
     def fingerprint(self) -> np.ndarray:
-        """`print` as float32."""
-        return np.frombuffer(b64decode(self.print), "<f4")
+        """The photo's fingerprint, float32 `(401,)`; see `fit.fingerprint`."""
+        return np.frombuffer(b64decode(self.fingerprint_base64), "<f4")
 
 
 def look_at_all(
@@ -146,7 +146,7 @@ def _record(dataset: Dataset, look: Look) -> Record:
         tops=np.bincount(look.ids[:half].ravel(), minlength=256)[:k].tolist(),
         unknown=unknown,
         strange=_strange(look.mask[look.unknown]) if exact else {},
-        print=b64encode(fingerprint(look.photo).astype("<f4").tobytes()).decode(),
+        fingerprint_base64=b64encode(fingerprint(look.photo).astype("<f4").tobytes()).decode(),
         misfit=misfit(look.photo, look.ids),
     )
 
