@@ -53,7 +53,7 @@ class Peer(torch.utils.data.Dataset):
     def __init__(self, dataset: Dataset):
         palette = dataset.palette
         if palette.holds_values:  # Pillow turns Carvana's masks into black and white
-            palette = Palette.of(palette.names, [(0, 0, 0), (255, 255, 255)])
+            palette = Palette.from_colors(palette.names, [(0, 0, 0), (255, 255, 255)])
         self.samples = dataset.splits["train"]
         self.colors = np.array([label.color for label in palette.labels])
         self.ids = np.array([label.id for label in palette.labels], np.uint8)

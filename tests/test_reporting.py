@@ -53,7 +53,7 @@ def make_run(folder, *, model="unet", iou=0.4321, prediction=1, name="sky", olde
     columns = "epoch,loss,val_loss,mean_iou,val_mean_iou,seconds"
     (folder / "results.csv").write_text(f"{columns}\n1,.5,.6,.2,.25,30\n2,.4,nan,.3,.5,30\n")
     (folder / "per_image.csv").write_text("photo,iou\na,.5\nb,.25\nc,\n")
-    palette = Palette.of((name, "road"), (SKY, ROAD))
+    palette = Palette.from_colors((name, "road"), (SKY, ROAD))
     (folder / "classes.json").write_text(json.dumps(palette.to_dict()))
     if not older:
         (folder / "per_class.csv").write_text(f"class,truth_share\n{name},0.75\nroad,0.25\n")

@@ -31,7 +31,7 @@ from semseg.serve import app as serve_app
 from semseg.serve import decoding, guarding
 from semseg.serve.app import MAX_WAITING, make_app
 
-PALETTE = Palette.of(("red", "green", "blue"), ((200, 0, 0), (0, 200, 0), (0, 0, 200)))
+PALETTE = Palette.from_colors(("red", "green", "blue"), ((200, 0, 0), (0, 200, 0), (0, 0, 200)))
 SIZE = 8
 IDS = np.repeat(np.uint8([[0, 1], [0, 2]]), SIZE // 2, axis=0).repeat(SIZE // 2, axis=1)
 PHOTO = (255 * np.eye(3)).astype(np.uint8)[IDS]  # the strongest channel is the class

@@ -22,7 +22,7 @@ from semseg.images.reading import read_photo
 from semseg.images.resizing import enough_for, resize_photo, size_within
 from semseg.inference.segmenter import Item, Segmenter, ids_of_logits, in_batches, probabilities_of_logits
 from semseg.inference.tiling import resize_bands, tiled_logits
-from semseg.labels.legend import below, legend, visible_classes
+from semseg.labels.legend import add_strip_below, legend, visible_classes
 from semseg.labels.painting import overlay
 from semseg.labels.palettes import Palette
 
@@ -416,7 +416,7 @@ def _npy(stack: ExitStack, path: Path | None, shape: tuple[int, ...]) -> Any:
 
 def _write_overlay(path: Path, photo: np.ndarray, ids: np.ndarray, counts: np.ndarray, palette: Palette) -> None:
     strip = legend(visible_classes(counts), palette, photo.shape[1], counts / counts.sum())
-    picture = below(overlay(photo, ids, palette, OPACITY), strip)
+    picture = add_strip_below(overlay(photo, ids, palette, OPACITY), strip)
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1]
     with _new_file(path) as temporary:

@@ -27,7 +27,13 @@ class ConfusionMatrix(keras.metrics.Metric):
         self.high = self.add_weight(shape=shape, initializer="zeros", dtype="int32", name="high")
 
     def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: None = None) -> None:
-        """Adds one batch."""
+        """Adds one batch.
+
+        Args:
+            y_true: Integer class ids `(N, H, W)`, 0 to K-1, or 255 to leave a pixel out.
+            y_pred: Logits, float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+            sample_weight: Not used.
+        """
         k = self.num_classes
         truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         prediction = ops.reshape(class_ids(y_pred), (-1,))
@@ -62,7 +68,11 @@ class ConfusionMatrix(keras.metrics.Metric):
 
 
 def class_ids(logits: KerasTensor) -> KerasTensor:
-    """Class ids, int32 `(N, H, W)`: the largest of K logits, or whether the single logit is above 0."""
+    """Class ids, int32 `(N, H, W)`: the largest of K logits, or whether the single logit is above 0.
+
+    Args:
+        logits: Float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+    """
     if logits.shape[-1] == 1:
         return ops.cast(logits[..., 0] > 0, "int32")
     return ops.cast(ops.argmax(logits, axis=-1), "int32")

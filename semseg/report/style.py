@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from semseg import IGNORE
 from semseg.files import replacing
-from semseg.labels.legend import FAINT, INK, LEGEND_SHARE, shortened
+from semseg.labels.legend import FAINT, INK, LEGEND_SHARE, shorten
 from semseg.labels.palettes import Palette
 
 GRID = "#e4e7eb"
@@ -67,7 +67,7 @@ def class_legend(figure: Figure, palette: Palette, *masks: np.ndarray) -> None:
             facecolor=np.array(palette.colors[i]) / 255,
             edgecolor=FAINT,
             linewidth=0.5,
-            label=shortened(palette.names[i], 28),
+            label=shorten(palette.names[i], 28),
         )
         for i in present
     ]
