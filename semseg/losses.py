@@ -22,7 +22,7 @@ from semseg import IGNORE
 from semseg.backend.kernels import softmax_statistics
 from semseg.errors import SemsegError
 
-_Weights = Sequence[float] | None
+_Weights = Sequence[float] | np.ndarray | None
 
 
 def cross_entropy(
@@ -269,7 +269,7 @@ class SegmentationLoss(keras.losses.Loss):
 _RAREST = 1e-3  # share of the pixels below which a class is weighted no higher
 
 
-def inverse_frequency_weights(shares: Sequence[float]) -> np.ndarray:
+def inverse_frequency_weights(shares: Sequence[float] | np.ndarray) -> np.ndarray:
     """Class weights that lift rare classes: 1 / sqrt(share), with shares below .001 taken for .001.
 
     The plain inverse would give a class of 1e-5 of the pixels 30 000 times the weight of one of .3, and the loss would
@@ -289,11 +289,11 @@ def inverse_frequency_weights(shares: Sequence[float]) -> np.ndarray:
         [0.857, 1.143, 0.0]
     """
     _refuse_senseless(shares)
-    shares = np.asarray(shares, float)
-    return _mean_1(1 / np.sqrt(np.maximum(shares, _RAREST)), shares > 0)
+    given = np.asarray(shares, float)
+    return _mean_1(1 / np.sqrt(np.maximum(given, _RAREST)), given > 0)
 
 
-def effective_number_weights(counts: Sequence[float], *, beta: float | None = None) -> np.ndarray:
+def effective_number_weights(counts: Sequence[float] | np.ndarray, *, beta: float | None = None) -> np.ndarray:
     """Class weights by the effective number of samples: (1 - beta) / (1 - beta^n) for a class of n pixels.
 
     Classes of many more than 1 / (1 - beta) pixels weigh alike; below that, weights go like 1 / n. The paper's .9 to
@@ -318,11 +318,11 @@ def effective_number_weights(counts: Sequence[float], *, beta: float | None = No
         [0.8, 1.2, 0.0]
     """
     _refuse_senseless(counts)
-    counts = np.asarray(counts, float)
-    beta = max(0.0, 1 - 100 / counts.sum()) if beta is None else beta
+    pixels = np.asarray(counts, float)
+    beta = max(0.0, 1 - 100 / pixels.sum()) if beta is None else beta
     if not 0 <= beta < 1:
         raise SemsegError(f"effective_number_weights: got beta={beta}; expected at least 0 and below 1")
-    return _mean_1((1 - beta) / (1 - beta ** np.maximum(counts, _RAREST * counts.sum())), counts > 0)
+    return _mean_1((1 - beta) / (1 - beta ** np.maximum(pixels, _RAREST * pixels.sum())), pixels > 0)
 
 
 def _mean_1(weights: np.ndarray, present: np.ndarray) -> np.ndarray:
@@ -348,7 +348,7 @@ def _refuse_smoothing(parts: Sequence[str], label_smoothing: float) -> None:
         )
 
 
-def _refuse_senseless(weights: Sequence[float]) -> None:
+def _refuse_senseless(weights: Sequence[float] | np.ndarray) -> None:
     values = np.asarray(weights, float)
     if values.ndim != 1 or not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) == 0:
         raise SemsegError(

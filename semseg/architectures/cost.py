@@ -65,7 +65,7 @@ def _walk(model: keras.Model, inputs: object, found: list[int]) -> object:
     return run_through(functional_graph(model), inputs, visit)
 
 
-def _flops(layer: keras.Operation, args: tuple, outputs: object) -> int:
+def _flops(layer: keras.Operation, args: tuple, outputs: keras.KerasTensor) -> int:
     """Of one application: each position of a convolution's output (of its input where transposed) meets the kernel."""
     channels_last = getattr(layer, "data_format", "channels_last") == "channels_last"
 

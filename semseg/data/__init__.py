@@ -77,8 +77,7 @@ def open_dataset(
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
     if categories:
         palette = _in_categories(palette)
-    options = {"notes": notes, "problems": found.problems, "drawn": drawn, "group": found.group}
-    return Dataset(found.root, splits, palette, **options)
+    return Dataset(found.root, splits, palette, notes=notes, problems=found.problems, drawn=drawn, group=found.group)
 
 
 def _find(root: Path, name: str | None) -> tuple[str, Found]:

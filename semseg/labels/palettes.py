@@ -54,7 +54,7 @@ class Palette:
     blended: bool = False
     max_distance: float = 40.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raises a `SemsegError` unless the ids are 0 to K-1, K at least 2, and all labels are of one kind."""
         found = sorted({label.id for label in self.labels} - {IGNORE})
         if found != list(range(len(found))) or not 2 <= len(found) <= MAX_CLASSES:
@@ -66,16 +66,18 @@ class Palette:
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise SemsegError(f"classes: two are called {twice!r}; give each its own name, or both one id")
         if self.source == "file" and len(set(held)) < len(held):
-            twice = next(entry for entry in held if held.count(entry) > 1)
-            raise SemsegError(f"classes: {twice} stands for more than one entry; give each colour or value once")
+            entry = next(entry for entry in held if held.count(entry) > 1)
+            raise SemsegError(f"classes: {entry} stands for more than one entry; give each colour or value once")
         if len({label.value is None for label in self.labels}) > 1:
             raise SemsegError("classes: some labels have a value and some do not; give one to all or to none")
 
     @classmethod
-    def of(cls, names: Sequence[str], colors: Sequence[Color], ignored: Sequence[tuple[str, Color]] = (), **options):
+    def of(
+        cls, names: Sequence[str], colors: Sequence[Color], ignored: Sequence[tuple[str, Color]] = (), **options: Any
+    ) -> "Palette":
         """A palette of colours, each a class of its own, and of colours that are no class."""
-        classes = [Label(name, i, tuple(color)) for i, (name, color) in enumerate(zip(names, colors, strict=True))]
-        return cls((*classes, *(Label(name, IGNORE, tuple(color)) for name, color in ignored)), **options)
+        classes = [Label(name, i, _color(color)) for i, (name, color) in enumerate(zip(names, colors, strict=True))]
+        return cls((*classes, *(Label(name, IGNORE, _color(color)) for name, color in ignored)), **options)
 
     @classmethod
     def numbered(cls, count: int) -> "Palette":
@@ -160,7 +162,12 @@ def distinct_color(index: int) -> Color:
         return (52, 58, 70)
     hue = (0.11 + 0.618034 * (index - 1)) % 1
     lightness, saturation = ((0.55, 0.85), (0.42, 0.65), (0.72, 0.75))[(index // 5) % 3]
-    return tuple(round(255 * level) for level in colorsys.hls_to_rgb(hue, lightness, saturation))
+    return _color(round(255 * level) for level in colorsys.hls_to_rgb(hue, lightness, saturation))
+
+
+def _color(levels: Iterable[int]) -> Color:
+    red, green, blue = levels
+    return int(red), int(green), int(blue)
 
 
 def cityscapes_palette(*, categories: bool = False, held: str = "color") -> Palette:
@@ -230,7 +237,8 @@ def _known_palettes() -> list[Palette]:
     for source, table in tables.items():
         classes = [entry for entry in table if entry[0] != "void"]
         ignored = [entry for entry in table if entry[0] == "void"]
-        known.append(Palette.of(*zip(*classes, strict=True), ignored, source=source.split()[0]))
+        names, colors = zip(*classes, strict=True)
+        known.append(Palette.of(names, colors, ignored, source=source.split()[0]))
     return known
 
 
@@ -312,11 +320,11 @@ def _given_number(values: list[int], num_classes: int) -> list[int]:
     raise DataError(f"masks: hold {_listed(values)}; these are not the {num_classes} classes that `num_classes` says")
 
 
-def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color, Label]:
+def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color | None, Label]:
     """The labels of a well-known palette that has all of these colours, by colour."""
     wanted = set(colors)
     for palette in _known_palettes():
-        table = {label.color: label for label in reversed(palette.labels)}
+        table: dict[Color | None, Label] = {label.color: label for label in reversed(palette.labels)}
         if wanted <= table.keys() and _suffice(palette, {table[color].id for color in wanted}):
             return table
     return {}
@@ -375,10 +383,11 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *,
     if num_classes is not None and not 2 <= num_classes <= MAX_CLASSES:
         raise SemsegError(f"`num_classes`: got {num_classes}; expected 2 to {MAX_CLASSES}")
     heaps = _gather_colors(masks)
-    few = heaps.exact is not None and not lossy
-    exact = few and num_classes in (None, len(heaps.exact))
+    pixels_of_color = heaps.exact if heaps.exact and not lossy else {}
+    few = bool(pixels_of_color)
+    exact = few and num_classes in (None, len(pixels_of_color))
     if exact:
-        centers, weights = colors_of_codes(np.array(list(heaps.exact))), np.array(list(heaps.exact.values()))
+        centers, weights = colors_of_codes(np.array(list(pixels_of_color))), np.array(list(pixels_of_color.values()))
     else:
         seeds = _seed_colors(heaps.colors, heaps.counts, num_classes)
         near = squared_distances(heaps.colors, seeds).min(axis=1) <= (np.inf if num_classes else _REACH**2)
@@ -395,7 +404,7 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *,
     apart = _smallest_distance(centers) if num_classes is None else np.inf  # a given number may merge colours
     return Palette.of(
         tuple(f"class_{i}" for i in range(len(order))),
-        tuple(tuple(int(v) for v in centers[i].round()) for i in order),
+        tuple(_color(centers[i].round()) for i in order),
         source="exact" if exact else "k-means",
         blended=not few,
         max_distance=0.0 if exact else min(Palette.max_distance, apart / 2),
@@ -421,7 +430,9 @@ class _Heaps:
 
 def _gather_colors(masks: Iterable[np.ndarray]) -> _Heaps:
     per_axis = 256 // _CELL
-    sums, total, exact, with_area = np.zeros((per_axis**3, 4)), 0, {}, set()
+    sums, total = np.zeros((per_axis**3, 4)), 0
+    exact: dict[int, int] | None = {}
+    with_area: set[int] = set()
     kernel = np.ones((3, 3), np.uint8)
     for mask in masks:
         total += mask[..., 0].size

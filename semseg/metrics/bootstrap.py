@@ -45,10 +45,7 @@ def bootstrap_intervals(
     chances = np.full(len(counts), 1 / len(counts))
     drawn = np.stack([rng.multinomial(len(counts), chances) @ per_image for _ in range(draws)])
     tails = ((1 - level) / 2, (1 + level) / 2)
-    return {
-        name: tuple(float(end) for end in _quantiles(values, tails))
-        for name, values in _headline_scores(drawn.reshape(draws, 3, -1)).items()
-    }
+    return {name: _quantiles(values, tails) for name, values in _headline_scores(drawn.reshape(draws, 3, -1)).items()}
 
 
 def _headline_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -63,6 +60,7 @@ def _headline_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _quantiles(values: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
+def _quantiles(values: np.ndarray, shares: tuple[float, float]) -> tuple[float, float]:
     known = values[~np.isnan(values)]
-    return np.quantile(known, shares) if known.size else np.full(len(shares), np.nan)
+    low, high = np.quantile(known, shares) if known.size else (np.nan, np.nan)
+    return float(low), float(high)

@@ -62,8 +62,8 @@ def boundary_counts(truth: np.ndarray, prediction: np.ndarray, num_classes: int,
     bands = [_near_border(ids, distance) for ids in maps]
     both = _count(truth, bands[0] & bands[1] & (truth == prediction), num_classes)
     truth_band, prediction_band = (_count(ids, band, num_classes) for ids, band in zip(maps, bands, strict=True))
-    lines = [np.where(_near_border(ids, 1), ids, IGNORE) for ids in maps]
-    met, on_border = _met(*lines, num_classes, distance)
+    truth_line, prediction_line = (np.where(_near_border(ids, 1), ids, IGNORE) for ids in maps)
+    met, on_border = _met(truth_line, prediction_line, num_classes, distance)
     return np.stack([both, truth_band + prediction_band - both, met[0], on_border[0], met[1], on_border[1]])
 
 
@@ -92,11 +92,12 @@ def boundary_scores(counts: np.ndarray) -> dict[str, float | np.ndarray]:
     both, either, met_truth, on_truth, met_prediction, on_prediction = np.asarray(counts, np.float64)
     recall, precision = met_truth / np.maximum(on_truth, 1), met_prediction / np.maximum(on_prediction, 1)
     f = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
-    result = {
+    per_class = {
         "boundary_iou": np.where(either > 0, both / np.maximum(either, 1), np.nan),
         "boundary_f": np.where(on_truth + on_prediction > 0, f, np.nan),
     }
-    for name, values in list(result.items()):
+    result: dict[str, float | np.ndarray] = {**per_class}
+    for name, values in per_class.items():
         known = values[~np.isnan(values)]
         result[f"macro_{name}"] = float(known.mean()) if known.size else float("nan")
     return result
