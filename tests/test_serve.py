@@ -305,8 +305,8 @@ def received(client):
 def run(tmp_path_factory):
     """A run with an untrained network, as far as `serve` and `predict` read it."""
     import keras
-    from semseg.cli.splits import splits_of, write_splits
 
+    from semseg.cli.splits import splits_of, write_splits
     from semseg.data import open_dataset
     from semseg.segmentation_model import Unet
 
