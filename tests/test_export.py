@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import pytest
 from helpers import REPOSITORY, draw_pair, make_folder, make_pairs
+from semseg.cli.opening import open_segmenter
 
 from semseg.cli import commands
-from semseg.cli.opening import open_segmenter
 from semseg.data import open_dataset
 from semseg.errors import ModelFileError
 from semseg.export import formats as export

@@ -27,7 +27,7 @@ from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
 from semseg.serve import app as serve_app
 from semseg.serve import decoding, guarding
-from semseg.serve.app import WAITING, make_app
+from semseg.serve.app import MAX_WAITING, make_app
 
 PALETTE = Palette.of(("red", "green", "blue"), ((200, 0, 0), (0, 200, 0), (0, 0, 200)))
 SIZE = 8
@@ -87,8 +87,8 @@ def network():
 @pytest.fixture(scope="module")
 def port(network, patch):
     segmenter = Segmenter(network, (SIZE, SIZE), PALETTE)
-    patch.setattr(decoding, "SECONDS", 300)  # for machines that are busy
-    patch.setattr(guarding, "PATIENCE", 300)
+    patch.setattr(decoding, "DECODE_SECONDS", 300)  # for machines that are busy
+    patch.setattr(guarding, "TIMEOUT_SECONDS", 300)
     with running(make_app(segmenter, title="a network", examples=[lambda: (PHOTO, IDS)], note="")) as found:
         ask(found, "POST", "/mask", png(PHOTO))  # the decoder has started
         yield found
@@ -220,7 +220,7 @@ class TestStrangers:
         assert answer.startswith(b"HTTP/1.1 413") and b"larger than 64 MB" in answer
 
     def test_an_endless_body_is_cut_off(self, port, monkeypatch):
-        monkeypatch.setattr(guarding, "MOST_BYTES", 5000)
+        monkeypatch.setattr(guarding, "MAX_BYTES", 5000)
         with socket.create_connection(("127.0.0.1", port), timeout=200) as client:
             client.sendall(b"POST /mask HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nTransfer-Encoding: chunked\r\n\r\n" % port)
             client.sendall(b"1000\r\n" + bytes(4096) + b"\r\n")
@@ -228,7 +228,7 @@ class TestStrangers:
             assert received(client).startswith(b"HTTP/1.1 413")
 
     def test_a_slow_body_is_cut_off(self, port, monkeypatch):
-        monkeypatch.setattr(guarding, "PATIENCE", 0.3)
+        monkeypatch.setattr(guarding, "TIMEOUT_SECONDS", 0.3)
         start = time.monotonic()
         with socket.create_connection(("127.0.0.1", port), timeout=200) as client:
             client.sendall(b"POST /mask HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: 1000\r\n\r\nabc" % port)
@@ -247,11 +247,11 @@ class TestStrangers:
         with ThreadPoolExecutor(16) as pool:
             answers = [pool.submit(ask, port, "POST", "/mask", png(PHOTO)) for _ in range(16)]
             deadline = time.monotonic() + 200
-            while sum(answer.done() for answer in answers) < 15 - WAITING and time.monotonic() < deadline:
+            while sum(answer.done() for answer in answers) < 15 - MAX_WAITING and time.monotonic() < deadline:
                 time.sleep(0.02)
             network.free.set()
             found = [answer.result() for answer in answers]
-        assert [status for status, _, _ in found].count(200) == 1 + WAITING == network.asked - asked
+        assert [status for status, _, _ in found].count(200) == 1 + MAX_WAITING == network.asked - asked
         for status, headers, body in found:
             assert status == 200 or (status == 503 and headers["retry-after"] and b"try again" in body)
         assert lives(port)
@@ -261,7 +261,7 @@ class TestStrangers:
         receive = decoding.Decoder._receive
 
         def crash(decoder, seconds):
-            if seconds == decoding.SECONDS and not killed:
+            if seconds == decoding.DECODE_SECONDS and not killed:
                 killed.append(decoder._process.pid)
                 os.kill(killed[0], signal.SIGKILL)
                 decoder._process.join()
@@ -276,7 +276,7 @@ class TestStrangers:
 
     def test_a_picture_that_takes_forever_is_given_up(self, port, monkeypatch):
         with monkeypatch.context() as hurry:
-            hurry.setattr(decoding, "SECONDS", 0)
+            hurry.setattr(decoding, "DECODE_SECONDS", 0)
             status, _, body = ask(port, "POST", "/mask", png(np.zeros((3000, 3000, 3), np.uint8)))
         assert status == 422 and b"seconds to decode" in body
         assert lives(port)
@@ -305,8 +305,8 @@ def received(client):
 def run(tmp_path_factory):
     """A run with an untrained network, as far as `serve` and `predict` read it."""
     import keras
-
     from semseg.cli.splits import splits_of, write_splits
+
     from semseg.data import open_dataset
     from semseg.segmentation_model import Unet
 

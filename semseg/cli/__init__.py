@@ -3,13 +3,11 @@
 import argparse
 import errno
 import importlib
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from semseg.cli.backends import choose_backend
-from semseg.cli.console import printable
+from semseg.cli.console import name_flags, say_error
 from semseg.cli.flags import Parser, build_parser, training_parser
 from semseg.errors import ResourceError, RunFolderError, SemsegError
 from semseg.files import DISK_FULL
@@ -38,12 +36,13 @@ def commands(argv: Sequence[str] | None = None) -> int:
 def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     """Runs a command; what the user can mend becomes one line and an exit code, and only bugs leave a traceback."""
     arguments = parser.parse_args(argv)
+    name_flags(arguments.parser.flags)
     try:
         if arguments.command not in _WITHOUT_BACKEND:
             arguments.backend = choose_backend(_asked_backend(arguments))
         importlib.import_module(f"semseg.cli.{arguments.command}").run(arguments)
     except SemsegError as error:
-        return _fail(_in_flags(str(error), arguments.parser.flags), error.exit_code)
+        return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         trained = "; what was finished before is in the output folder" if arguments.command in _TRAINING else ""
         return _fail(f"stopped by Ctrl-C{trained}", 130)
@@ -71,16 +70,6 @@ def _asked_backend(arguments: argparse.Namespace) -> str | None:
     return read_config(Path(file))[0].backend if file and not asked else asked
 
 
-def _in_flags(message: str, flags: dict[str, str]) -> str:
-    """A message of the library, which names parameters in backquotes, in words of the command line.
-
-    Example:
-        >>> _in_flags("`batch_size`: got 0; see `plan_run`", {"batch_size": "--batch-size"})
-        '--batch-size: got 0; see plan_run'
-    """
-    return re.sub(r"`(\w+)`", lambda match: flags.get(match[1], match[1]), message)
-
-
 def _fail(message: str, code: int) -> int:
-    print("error: " + printable(" ".join(message.split()), sys.stderr.encoding), file=sys.stderr)
+    say_error(" ".join(message.split()))
     return code

@@ -32,15 +32,15 @@ class Format:
         suffix: What its files end with.
         packages: For each backend that can write it, the packages it needs: what Python imports, what pip calls it.
         write: Takes a model, the card of its file and, for int8, photos to calibrate with.
-        quantises: Whether it can be int8.
-        finds_ids: Whether it can give ids: where it holds more than layers.
+        can_quantise: Whether it can be int8.
+        can_give_ids: Whether it can give ids; a format that holds layers alone cannot, as there is no layer for argmax.
     """
 
     suffix: str
     packages: dict[str, Sequence[tuple[str, str]]]
     write: Callable[[keras.Model, ModelCard, np.ndarray | None], None]
-    quantises: bool = False
-    finds_ids: bool = True
+    can_quantise: bool = False
+    can_give_ids: bool = True
 
 
 def export_model(model: keras.Model, card: ModelCard, photos: np.ndarray | None = None) -> None:
@@ -53,11 +53,22 @@ def export_model(model: keras.Model, card: ModelCard, photos: np.ndarray | None 
     Args:
         model: From photos `(N, H, W, 3)`, 0 to 255, to logits.
         card: Where the file goes, which format it has, what it gives, and the size that it sees.
-        photos: uint8 `(N, h, w, 3)` of the training split, to calibrate int8 with.
+        photos: uint8 `(N, h, w, 3)` of the training split, to calibrate int8 with; else None.
 
     Raises:
         SemsegError: The backend cannot write the format, a package is missing, or the model holds what the format
             cannot express.
+
+    Example:
+        >>> import tempfile
+        >>> from semseg.labels.palettes import Palette
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> model = keras.Model(inputs, keras.layers.Conv2D(5, 1)(inputs))
+        >>> path = Path(tempfile.mkdtemp()) / "scores.keras"
+        >>> card = ModelCard(path, "keras", "probabilities", (8, 8), Palette.numbered(5))
+        >>> export_model(model, card)
+        >>> keras.saving.load_model(path).layers[-1].name
+        'probabilities'
     """
     check_format(card)
     if card.precision == "int8" and photos is None:
@@ -75,7 +86,14 @@ def export_model(model: keras.Model, card: ModelCard, photos: np.ndarray | None 
 
 
 def check_format(card: ModelCard) -> None:
-    """Raises a `SemsegError` unless this backend can write the format with the packages that are installed."""
+    """Checks that this backend can write a format with the packages that are installed.
+
+    Args:
+        card: Its `format`, `precision` and `gives` are looked at.
+
+    Raises:
+        SemsegError: It cannot; the message names what can, or the pip command.
+    """
     name, backend = card.format, keras.backend.backend()
     if name not in FORMATS:
         raise SemsegError(f"`format`: there is no {name!r}; choose one of {', '.join(FORMATS)}")
@@ -83,10 +101,10 @@ def check_format(card: ModelCard) -> None:
     if backend not in wanted.packages:
         able = " or ".join(wanted.packages)
         raise SemsegError(f"`format`: {backend} cannot write {name}, {able} can; the same model opens there: `backend`")
-    if card.precision == "int8" and not wanted.quantises:
-        able = " and ".join(other for other, entry in FORMATS.items() if entry.quantises)
+    if card.precision == "int8" and not wanted.can_quantise:
+        able = " and ".join(other for other, entry in FORMATS.items() if entry.can_quantise)
         raise SemsegError(f"`int8`: not for {name}; only {able} can be int8")
-    if card.gives == "ids" and not wanted.finds_ids:
+    if card.gives == "ids" and not wanted.can_give_ids:
         raise SemsegError(f"`gives`: {name} holds layers only, and none gives ids; choose another `format`")
     for module, package in wanted.packages[backend]:
         need(module, package, f"`format` {name}")
@@ -105,7 +123,8 @@ def _quiet() -> Iterator[None]:
             logging.disable(disabled)
 
 
-def _with_tail(logits: Any, gives: str) -> Any:
+def _with_output(logits: Any, gives: str) -> Any:
+    """The logits of a model, `(N, h, w, K)`, followed by what makes of them what the file is to give."""
     if gives == "probabilities":
         activation = "softmax" if logits.shape[-1] > 1 else "sigmoid"
         return keras.layers.Activation(activation, dtype="float32", name=gives)(logits)
@@ -118,23 +137,23 @@ def _with_tail(logits: Any, gives: str) -> Any:
     return logits
 
 
-def _served(model: keras.Model, card: ModelCard) -> keras.Model:
+def _serving_model(model: keras.Model, card: ModelCard) -> keras.Model:
     """The model with photos of one size and type in, and what was asked for out."""
     photos = keras.Input((*card.image_size, 3), dtype="uint8", name=INPUT)
-    served = keras.Model(photos, _with_tail(model(keras.ops.cast(photos, "float32")), card.gives))
+    served = keras.Model(photos, _with_output(model(keras.ops.cast(photos, "float32")), card.gives))
     served(np.zeros((1, *card.image_size, 3), np.uint8))  # exporters refuse a model that was never called
     return served
 
 
 def _write_keras(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
-    keras.Model(model.inputs[0], _with_tail(model.outputs[0], card.gives)).save(card.path)
+    keras.Model(model.inputs[0], _with_output(model.outputs[0], card.gives)).save(card.path)
 
 
 def _write_onnx(model: keras.Model, card: ModelCard, photos: np.ndarray | None) -> None:
     import onnx
 
     raw = card.path.with_name(f"raw{card.path.suffix}")
-    _served(model, card).export(raw, format="onnx", verbose=False)
+    _serving_model(model, card).export(raw, format="onnx", verbose=False)
     _simplify(raw, raw)
     network = onnx.load(raw)
     _add_in_place_of_subtract(network.graph)
@@ -218,11 +237,11 @@ def _write_openvino(model: keras.Model, card: ModelCard, photos: np.ndarray | No
 
 
 def _write_litert(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
-    _served(model, card).export(card.path, format="litert", verbose=False)
+    _serving_model(model, card).export(card.path, format="litert", verbose=False)
 
 
 def _write_saved_model(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
-    _served(model, card).export(card.path, format="tf_saved_model", verbose=False)
+    _serving_model(model, card).export(card.path, format="tf_saved_model", verbose=False)
     (card.path / "assets.extra").mkdir()  # TensorFlow's place for what it does not load itself
     (card.path / "assets.extra" / f"{KEY}.json").write_text(json.dumps(card.to_dict()), encoding="utf-8")
 
@@ -231,7 +250,7 @@ def _write_pt2(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> Non
     import torch
 
     free = {0: torch.export.Dim("batch", min=1, max=1024)}
-    _served(model, card).export(card.path, format="torch", verbose=False, dynamic_shapes=free)
+    _serving_model(model, card).export(card.path, format="torch", verbose=False, dynamic_shapes=free)
     program = torch.export.load(card.path)
     program.example_inputs = None  # would be a pickle in the file
     torch.export.save(program, card.path, extra_files={f"{KEY}.json": json.dumps(card.to_dict())})
@@ -243,9 +262,9 @@ _TF2ONNX = ("tf2onnx", "tf2onnx")
 _LITERT = ("ai_edge_litert", "ai-edge-litert")
 _KERAS: dict[str, Sequence[tuple[str, str]]] = {"torch": [], "tensorflow": [], "jax": []}
 FORMATS = {
-    "onnx": Format(".onnx", {"torch": _ONNX, "tensorflow": [*_ONNX, _TF2ONNX]}, _write_onnx, quantises=True),
+    "onnx": Format(".onnx", {"torch": _ONNX, "tensorflow": [*_ONNX, _TF2ONNX]}, _write_onnx, can_quantise=True),
     "openvino": Format(
-        ".xml", {"torch": _OPENVINO, "tensorflow": [*_OPENVINO, _TF2ONNX]}, _write_openvino, quantises=True
+        ".xml", {"torch": _OPENVINO, "tensorflow": [*_OPENVINO, _TF2ONNX]}, _write_openvino, can_quantise=True
     ),
     "litert": Format(
         ".tflite", {"tensorflow": [_LITERT], "torch": [_LITERT, ("litert_torch", "litert-torch")]}, _write_litert
@@ -255,5 +274,5 @@ FORMATS = {
     ),
     "torch": Format(".pt2", {"torch": []}, _write_pt2),
     "keras": Format(".keras", _KERAS, _write_keras),
-    "h5": Format(".h5", _KERAS, _write_keras, finds_ids=False),
+    "h5": Format(".h5", _KERAS, _write_keras, can_give_ids=False),
 }

@@ -24,10 +24,10 @@ COSTS = {
     "milliseconds": "Milliseconds per photo",
     "memory_mb": "Memory, MB",
 }
-RADII = (12, 20, 32, 48, 66, 90)  # pixels between a network's point and its name
-AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
-LOG_FROM = 3  # times the smallest cost: from here on a logarithmic axis
-MANY_TICKS = 300  # times the smallest cost: from here on a tick only at powers of ten
+LABEL_DISTANCES = (12, 20, 32, 48, 66, 90)  # pixels between a network's point and its name
+LABEL_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+LOG_AXIS_RATIO = 3  # times the smallest cost: from here on a logarithmic axis
+DECADE_TICKS_RATIO = 300  # times the smallest cost: from here on a tick only at powers of ten
 
 
 class _LargeInUnits(EngFormatter):
@@ -96,14 +96,14 @@ def _draw_curves(
             usual, top = np.quantile(means[finite], 0.9), values[:, finite].max()
             tops.append(1.1 * (min(top, 2 * usual) if is_loss else top))  # the first losses may be far off
     axis.set_ylim(0, max(tops))
-    _name_ends(axis, names, ends)
+    _label_ends(axis, names, ends)
 
 
-def _name_ends(axis: Axes, names: Sequence[str], ends: Mapping[int, tuple[float, float]]) -> None:
+def _label_ends(axis: Axes, names: Sequence[str], ends: Mapping[int, tuple[float, float]]) -> None:
     """Each network's name right of the axis at the height of its last point, moved so that none touch."""
     order = sorted(ends, key=lambda i: ends[i][1])
     heights = np.array([ends[i][1] for i in order]) / axis.get_ylim()[1]
-    for height, i in zip(_apart(heights.clip(0, 1), 0.052), order, strict=True):
+    for height, i in zip(_spread_apart(heights.clip(0, 1), 0.052), order, strict=True):
         color = COLORS[i % len(COLORS)]
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "alpha": 0.5, "relpos": (0, 0.5)}
         axis.annotate(
@@ -112,7 +112,7 @@ def _name_ends(axis: Axes, names: Sequence[str], ends: Mapping[int, tuple[float,
         )  # fmt: skip
 
 
-def _apart(places: np.ndarray, least: float) -> np.ndarray:
+def _spread_apart(places: np.ndarray, least: float) -> np.ndarray:
     """Rising places from 0 to 1, moved a little so that neighbours lie `least` apart where there is room."""
     places = places.copy()
     for _ in range(200):
@@ -148,7 +148,7 @@ def save_quality_cost(points: Sequence[Mapping[str, object]], path: str | Path) 
         with any_letters():
             figure.draw_without_rendering()  # fixes the layout, so that free places can be found
             for axis, (cost, shown) in zip(grid.flat, panels.items(), strict=False):
-                _name_points(axis, cost, shown)
+                _label_points(axis, cost, shown)
         return save_figure(figure, path)
 
 
@@ -181,14 +181,15 @@ def _cost_panel(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, o
             linewidth=0.8, zorder=3,
         )  # fmt: skip
     values = [point[cost] for _, point in shown]
-    if max(values) > LOG_FROM * min(values):
+    if max(values) > LOG_AXIS_RATIO * min(values):
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < MANY_TICKS * min(values) else (1,)))
+        between_decades = max(values) < DECADE_TICKS_RATIO * min(values)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if between_decades else (1,)))
         axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(_LargeInUnits(sep=""))
 
 
-def _name_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, object]]]) -> None:
+def _label_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, object]]]) -> None:
     """Each network's name near its point, where it covers the fewest points and other names."""
     places, taken = [], []
     for _, point in shown:
@@ -204,7 +205,7 @@ def _name_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, 
         box = _free_box(place, size, taken, axis.get_window_extent())
         nearest = ((place - box.min) / size).clip(0, 1)
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "shrinkB": 6, "relpos": nearest}
-        far = np.hypot(*(box.min + nearest * size - place)) > 1.5 * RADII[0]
+        far = np.hypot(*(box.min + nearest * size - place)) > 1.5 * LABEL_DISTANCES[0]
         axis.annotate(
             name.get_text(), (point[cost], np.nanmean(point["miou"])), (box.min + 1 - place) * 72 / axis.figure.dpi,
             textcoords="offset points", in_layout=False, zorder=4, color=color, va="baseline", **style,
@@ -216,7 +217,7 @@ def _name_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, 
 def _free_box(place: np.ndarray, size: np.ndarray, taken: Sequence[Bbox], room: Bbox) -> Bbox:
     """The nearest box of this size around a place that lies in the room and on the fewest taken ones."""
     found = []
-    for radius, side in product(RADII, AROUND):
+    for radius, side in product(LABEL_DISTANCES, LABEL_DIRECTIONS):
         corner = place + radius * np.array(side) / np.hypot(*side) + size * (np.array(side) - 1) / 2
         box = Bbox([corner, corner + size])
         inside = (box.min >= room.min).all() and (box.max <= room.max).all()

@@ -14,8 +14,8 @@ from semseg.labels.painting import paint, paint_errors
 from semseg.labels.palettes import Palette
 from semseg.report.style import STYLE, class_legend, save_figure, show_image
 
-PANEL = 3.6  # inches
-PAGE = 22.0  # inches: pages with many columns get smaller panels
+PANEL = 3.6  # inches, the side of a panel
+PAGE = 22.0  # inches, the width of a page: one with many columns gets smaller panels
 LINE, GAP = 0.3, 0.1  # inches: a line of text above a panel, the space between panels
 
 
@@ -169,16 +169,16 @@ def _score_title(axis: Axes, score: float, best: bool) -> None:
 def _page(title: str, headings: Sequence[str], shapes: Sequence[tuple[int, int]]) -> tuple[Figure, np.ndarray]:
     """A figure with a row of panels per shape, each as high as its photo: the figure, and the axes as an array."""
     widest = min(PANEL, PAGE / len(headings))
-    heights = [min(widest, widest * high / wide) for high, wide in shapes]
-    width = max(high * shape[1] / shape[0] for high, shape in zip(heights, shapes, strict=True))
+    heights = [min(widest, widest * height / width) for height, width in shapes]
+    width = max(height * shape[1] / shape[0] for height, shape in zip(heights, shapes, strict=True))
     size = len(headings) * (width + GAP) - GAP, sum(heights) + LINE * len(shapes)
     figure = Figure(figsize=size)
     axes = np.empty((len(shapes), len(headings)), object)
     bottom = size[1]
-    for row, high in enumerate(heights):
-        bottom -= high + LINE
+    for row, height in enumerate(heights):
+        bottom -= height + LINE
         for column in range(len(headings)):
-            box = column * (width + GAP) / size[0], bottom / size[1], width / size[0], high / size[1]
+            box = column * (width + GAP) / size[0], bottom / size[1], width / size[0], height / size[1]
             axes[row, column] = figure.add_axes(box, anchor="W")
     for axis, heading in zip(axes[0], headings, strict=True):
         text = shortened(heading, _letters(axis, 1))
@@ -188,6 +188,6 @@ def _page(title: str, headings: Sequence[str], shapes: Sequence[tuple[int, int]]
     return figure, axes
 
 
-def _letters(axis: Axes, panels: int, wide: float = 0.12) -> int:
+def _letters(axis: Axes, panels: int, letter_width: float = 0.12) -> int:
     """How many letters, so many inches wide, fit above so many panels."""
-    return max(14, int(axis.get_position(original=True).width * axis.figure.get_figwidth() * panels / wide))
+    return max(14, int(axis.get_position(original=True).width * axis.figure.get_figwidth() * panels / letter_width))

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp
 from semseg.errors import ResourceError, SemsegError
 
 ADDRESS = "127.0.0.1"  # nobody else's computer can ask
-_MOST_CONNECTIONS = 100
-_LAST_SECONDS = 5  # for what is under way when the server ends
+_MAX_CONNECTIONS = 100
+_SHUTDOWN_SECONDS = 5  # for what is under way when the server ends
 
 
 def listen(port: int) -> socket.socket:
@@ -50,7 +50,7 @@ def run(app: ASGIApp, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=_LAST_SECONDS,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     uvicorn.Server(config).run(sockets=[listener])
