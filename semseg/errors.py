@@ -5,7 +5,6 @@ traceback. All of them are `ValueError`s, so code that imports the package needs
 """
 
 import importlib.util
-import sys
 from pathlib import Path
 
 _IN_CHECKOUT = (Path(__file__).parents[1] / "pyproject.toml").is_file()
@@ -75,12 +74,12 @@ def first_line(error: Exception) -> str:
 
 def is_installed(module: str) -> bool:
     """Whether Python finds a module, `"starlette"` or `"package.module"`; it is not imported."""
-    if module in sys.modules:
-        return sys.modules[module] is not None
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # the package around it
         return False
+    except ValueError:  # it is loaded, and nothing says from where
+        return True
 
 
 def pip_install(extra: str) -> str:
@@ -88,12 +87,12 @@ def pip_install(extra: str) -> str:
     return f"pip install -e '.[{extra}]'" if _IN_CHECKOUT else f"pip install 'semseg[{extra}]'"
 
 
-def require(purpose: str, extra: str, *modules: str) -> None:
+def require(purpose: str, extra: str | None, *modules: str) -> None:
     """Asks for packages that only some users need, before anything takes time.
 
     Args:
         purpose: What needs them; the message begins with it.
-        extra: The extra of pyproject.toml that brings them.
+        extra: The extra of pyproject.toml that brings them; None where none does.
         *modules: What Python imports.
 
     Raises:
@@ -101,4 +100,5 @@ def require(purpose: str, extra: str, *modules: str) -> None:
     """
     missing = [module for module in modules if not is_installed(module)]
     if missing:
-        raise MissingPackageError(f"{purpose}: needs {' and '.join(missing)}; run {pip_install(extra)}")
+        command = pip_install(extra) if extra else f"pip install {' '.join(missing)}"
+        raise MissingPackageError(f"{purpose}: needs {' and '.join(missing)}; run {command}")

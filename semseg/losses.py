@@ -22,7 +22,7 @@ from semseg import IGNORE
 from semseg.backend.kernels import softmax_statistics
 from semseg.errors import SemsegError
 
-_Weights = Sequence[float] | None
+_Weights = Sequence[float] | np.ndarray | None
 
 
 def cross_entropy(
@@ -369,7 +369,7 @@ class SegmentationLoss(keras.losses.Loss):
 _MIN_SHARE = 1e-3  # share of the pixels below which a class is weighted no higher
 
 
-def inverse_frequency_weights(shares: Sequence[float]) -> np.ndarray:
+def inverse_frequency_weights(shares: Sequence[float] | np.ndarray) -> np.ndarray:
     """Class weights that lift rare classes: 1 / sqrt(share), with shares below .001 taken for .001.
 
     The plain inverse would give a class of 1e-5 of the pixels 30 000 times the weight of one of .3, and the loss would
@@ -393,7 +393,7 @@ def inverse_frequency_weights(shares: Sequence[float]) -> np.ndarray:
     return _scale_to_mean_1(1 / np.sqrt(np.maximum(shares, _MIN_SHARE)), shares > 0)
 
 
-def effective_number_weights(counts: Sequence[float], *, beta: float | None = None) -> np.ndarray:
+def effective_number_weights(counts: Sequence[float] | np.ndarray, *, beta: float | None = None) -> np.ndarray:
     """Class weights by the effective number of samples: (1 - beta) / (1 - beta^n) for a class of n pixels.
 
     Classes of many more than 1 / (1 - beta) pixels weigh alike; below that, weights go like 1 / n. The paper's .9 to

@@ -6,6 +6,7 @@ layers, so that a block can stand in a model twice; without one Keras numbers th
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import KerasTensor, layers
@@ -197,8 +198,8 @@ def upsample_and_concatenate(x: KerasTensor, *skips: KerasTensor, filters: int, 
         (None, 16, 16, 24)
     """
     x = layers.Conv2DTranspose(filters, 2, strides=2, data_format=CHANNELS_LAST, name=_layer_name(name, "up"))(x)
-    skips = [_crop_to(skip, x, name) for skip in skips]
-    return layers.Concatenate(name=_layer_name(name, "concatenate"))([*skips, x])
+    cropped = [_crop_to(skip, x, name) for skip in skips]
+    return layers.Concatenate(name=_layer_name(name, "concatenate"))([*cropped, x])
 
 
 def down_block(
@@ -366,7 +367,7 @@ def Unet(
     check_arguments(name, input_shape, num_classes, filters, depth)
     if output_activation == "softmax" and num_classes == 1:
         raise SemsegError("Unet: softmax over a single class is always 1; use output_activation='sigmoid'")
-    block = {"kernel_size": kernel_size, "normalization": normalization}
+    block: dict[str, Any] = {"kernel_size": kernel_size, "normalization": normalization}
 
     inputs = keras.Input(input_shape, name="photo")
     x = scaled_input(inputs)

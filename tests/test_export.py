@@ -251,7 +251,7 @@ class TestBadInput:
     @NOT_WRITTEN
     def test_a_package_that_is_missing(self, fails, run, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnx" else 1)
-        fails(2, "needs onnx, which is not installed; run 'pip install onnx'", arguments=[run, "--format", "onnx"])
+        fails(2, "needs onnx; run pip install -e '.[onnx]'", arguments=[run, "--format", "onnx"])
 
     def test_a_name_that_hides_the_format(self, fails, run, tmp_path):
         fails(2, "let it end in .h5", arguments=[run, "--format", "h5", "--output", tmp_path / "x.bin"])

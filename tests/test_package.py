@@ -36,7 +36,6 @@ IMPORTED_AS = {  # where it differs from what pip calls it, or comes with anothe
     "cv2": "opencv-python-headless", "PIL": "pillow", "ai_edge_litert": "ai-edge-litert", "markupsafe": "jinja2",
     "google": "tensorflow",
 }  # fmt: skip
-NOT_IN_AN_EXTRA = {"litert_torch"}  # brings its own torch and 1 GB; export's message names it
 
 
 def stub_text():
@@ -115,13 +114,17 @@ class TestDependencies:
                 for module in {module.split(".")[0] for module in modules} - sys.stdlib_module_names - {"semseg"}:
                     assert IMPORTED_AS.get(module, module) in declared, f"{path} imports {module}"
 
-    def test_what_a_format_needs_is_in_the_extra_of_its_name(self):
+    def test_what_a_format_needs_is_in_the_extra_that_its_message_names(self):
         from semseg.export.formats import FORMATS
+        from semseg.inference.runtimes import RUNTIMES
 
         for name, wanted in FORMATS.items():
             for packages in wanted.packages.values():
-                for module in {module for module, _ in packages} - BACKENDS - NOT_IN_AN_EXTRA:
-                    assert IMPORTED_AS.get(module, module) in pip_names(name), f"{name}: {module}"
+                for module, extra in packages:
+                    assert extra is None or IMPORTED_AS.get(module, module) in pip_names(extra), f"{name}: {module}"
+
+        for runtime in RUNTIMES.values():
+            assert IMPORTED_AS.get(runtime.module, runtime.module) in pip_names(runtime.extra)
 
 
 class TestMissingPackages:
@@ -136,6 +139,10 @@ class TestMissingPackages:
             require("photo.png", "geo", *modules)
         assert str(caught.value) == f"photo.png: needs {listed}; run {pip_install('geo')}"
         assert caught.value.exit_code == 2
+
+    def test_without_an_extra_the_package_itself_is_named(self):
+        with pytest.raises(MissingPackageError, match=r"^x: needs nothing_a; run pip install nothing_a$"):
+            require("x", None, "nothing_a")
 
     def test_the_command_suits_a_checkout_and_an_installed_package(self, monkeypatch):
         assert pip_install("geo") == "pip install -e '.[geo]'"

@@ -76,7 +76,7 @@ def build_model(
             )
     if ":" in name:
         return _own_model(name, tuple(input_shape), num_classes, filters)
-    options = {} if encoder is None else {"encoder": encoder}
+    options: dict[str, str | None] = {} if encoder is None else {"encoder": encoder}
     if encoder_weights is not None:
         options["weights"] = None if encoder_weights == "none" else encoder_weights
     return ARCHITECTURES[name](input_shape, num_classes, filters=filters, **options)
@@ -95,7 +95,7 @@ def model_name(name: str) -> str:
     return re.sub(r"\W", "_", name.rpartition(":")[-1])
 
 
-def _own_model(name: str, input_shape: tuple[int, int, int], num_classes: int, filters: int) -> keras.Model:
+def _own_model(name: str, input_shape: tuple[int, ...], num_classes: int, filters: int) -> keras.Model:
     function = _own_function(name)
     try:
         inspect.signature(function).bind(input_shape, num_classes, filters=filters)
@@ -133,7 +133,7 @@ def _own_function(name: str) -> Callable[..., keras.Model]:
     return function
 
 
-def _check_own_model(name: str, model: object, input_shape: tuple[int, int, int], num_classes: int) -> None:
+def _check_own_model(name: str, model: object, input_shape: tuple[int, ...], num_classes: int) -> None:
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
         raise SemsegError(
             f"`model`: {name} gave a {type(model).__name__} without a known input; expected "

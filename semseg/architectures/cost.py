@@ -74,7 +74,7 @@ def _note_costs(model: keras.Model, inputs: object, costs: list[int]) -> object:
     return run_through(functional_graph(model), inputs, visit)
 
 
-def _flops(layer: keras.Operation, args: tuple, outputs: object) -> int:
+def _flops(layer: keras.Operation, args: tuple, outputs: keras.KerasTensor) -> int:
     """Multiplications and additions of one application of a layer to inputs of known shapes.
 
     Each position of a convolution's output (of its input where transposed) meets every weight of the kernel once.

@@ -56,7 +56,8 @@ class FastModel(keras.Model):
         self.dtype_policy = "float32"  # the layers have their own
         self._scales_loss = precision == "float16"
         self._plan = _Plan(self, None if precision == "float32" else precision, remat)
-        self._compiled, self._compiled_shapes = self._plan, None
+        self._compiled: Callable[..., Any] = self._plan
+        self._compiled_shapes: list[tuple] | None = None
 
     def call(self, inputs: Any, training: bool | None = None, mask: None = None) -> Any:
         """Returns the outputs, as the functional model would."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 from keras.src.models.functional import Functional
-from keras.src.ops.node import Node
+from keras.src.ops.node import Node as Node
 from keras.src.utils import module_utils
 
 

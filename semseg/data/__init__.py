@@ -72,8 +72,7 @@ def open_dataset(
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
     if categories:
         palette = _in_categories(palette)
-    options = {"notes": notes, "problems": found.problems, "drawn": drawn, "group": found.group}
-    return Dataset(found.root, splits, palette, **options)
+    return Dataset(found.root, splits, palette, notes=notes, problems=found.problems, drawn=drawn, group=found.group)
 
 
 def _refuse_unless_folder(root: Path) -> None:

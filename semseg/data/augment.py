@@ -1,6 +1,8 @@
 """Photo and mask changed together, from one random draw."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 from semseg import IGNORE
 from semseg.errors import SemsegError
 
+_Range = tuple[Callable[[Any], bool], str]  # what fits, and that in words
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
@@ -41,7 +44,7 @@ class Augmentation:
     saturation: float = 0.1
     hue: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses senseless values."""
         for name, (fits, expected) in _RANGES.items():
             value = getattr(self, name)
@@ -120,10 +123,10 @@ def _turn_of_colors(angle: float) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * _CROSS + (1 - np.cos(angle)) * _CROSS @ _CROSS
 
 
-_PROBABILITY = (lambda value: 0 <= value <= 1, "a probability, 0 to 1")
-_CHANGE = (lambda value: 0 <= value < 1, "a relative change, 0 to below 1")
-_ANGLE = (lambda value: 0 <= value <= 180, "degrees, 0 to 180")
-_RANGES = {
+_PROBABILITY: _Range = (lambda value: 0 <= value <= 1, "a probability, 0 to 1")
+_CHANGE: _Range = (lambda value: 0 <= value < 1, "a relative change, 0 to below 1")
+_ANGLE: _Range = (lambda value: 0 <= value <= 180, "degrees, 0 to 180")
+_RANGES: dict[str, _Range] = {
     "horizontal_flip": _PROBABILITY,
     "vertical_flip": _PROBABILITY,
     "quarter_turns": (lambda value: value in (False, True), "0 or 1"),
@@ -158,7 +161,8 @@ def parse_augmentation(text: str, default: Augmentation) -> Augmentation:
     """
     if text.strip() == "none":
         return NO_AUGMENTATION
-    return replace(default, **dict(_parse_setting(part) for part in text.split(",")))
+    settings: dict[str, Any] = dict(_parse_setting(part) for part in text.split(","))
+    return replace(default, **settings)
 
 
 def _parse_setting(part: str) -> tuple[str, float | bool | tuple[float, ...]]:

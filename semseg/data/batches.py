@@ -111,7 +111,18 @@ class Batches(keras.utils.PyDataset):
         error: The last error that loading raised.
     """
 
-    def __init__(self, dataset, split, batch_size, image_size, augmentation, seed, workers, cache, probabilities):
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        batch_size: int,
+        image_size: tuple[int, int],
+        augmentation: Augmentation | None,
+        seed: int,
+        workers: int,
+        cache: Cache | None,
+        probabilities: np.ndarray | None,
+    ) -> None:
         super().__init__(workers=0)
         self.dataset, self.samples = dataset, dataset.splits[split]
         self.batch_size, self.image_size = batch_size, image_size

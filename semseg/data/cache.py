@@ -169,4 +169,4 @@ def _digest(parts: Sequence[str | bytes]) -> bytes:
 
 
 def _crc(data: bytes | np.ndarray) -> bytes:
-    return zlib.crc32(data).to_bytes(4, "little")
+    return zlib.crc32(data).to_bytes(4, "little")  # type: ignore[arg-type]  # NumPy has Buffer from Python 3.12 on

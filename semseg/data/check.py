@@ -61,7 +61,7 @@ class Findings:
     @property
     def sizes(self) -> dict[tuple[int, int], int]:
         """(height, width) of the photos with the number of files of that size, the most frequent first."""
-        return dict(Counter(tuple(record.size) for _, record in self.all).most_common())
+        return dict(Counter((record.size[0], record.size[1]) for _, record in self.all).most_common())
 
     @property
     def all(self) -> list[tuple[Sample, Record]]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from semseg.errors import SemsegError, first_line
+from semseg.errors import SemsegError, first_line, require
 from semseg.inference.card import ModelCard
-from semseg.inference.runtimes import KEY, RUNTIMES, need
+from semseg.inference.runtimes import KEY, RUNTIMES
 
 if TYPE_CHECKING:
     import onnx
@@ -33,14 +33,15 @@ class Format:
 
     Attributes:
         suffix: What its files end with.
-        packages: For each backend that can write it, the packages it needs: what Python imports, what pip calls it.
+        packages: For each backend that can write it, the packages it needs: what Python imports, and the extra of
+            this package that brings it; None where none does.
         write: Takes a model, the card of its file and, for int8, photos to calibrate with.
         can_quantise: Whether it can be int8.
         can_give_ids: Whether it can give ids; a format that holds layers alone cannot, as there is no layer for argmax.
     """
 
     suffix: str
-    packages: dict[str, Sequence[tuple[str, str]]]
+    packages: dict[str, Sequence[tuple[str, str | None]]]
     write: Callable[[keras.Model, ModelCard, np.ndarray | None], None]
     can_quantise: bool = False
     can_give_ids: bool = True
@@ -111,8 +112,8 @@ def check_format(card: ModelCard) -> None:
         raise SemsegError(f"`int8`: not for {name}; only {able} can be int8")
     if card.gives == "ids" and not wanted.can_give_ids:
         raise SemsegError(f"`gives`: {name} holds layers only, and none gives ids; choose another `format`")
-    for module, package in wanted.packages[backend]:
-        need(module, package, f"`format` {name}")
+    for module, extra in wanted.packages[backend]:
+        require(f"`format` {name}", extra, module)
 
 
 @contextlib.contextmanager
@@ -261,19 +262,17 @@ def _write_pt2(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> Non
     torch.export.save(program, card.path, extra_files={f"{KEY}.json": json.dumps(card.to_dict())})
 
 
-_ONNX = [("onnx", "onnx"), ("onnxruntime", "onnxruntime")]
+_ONNX = [("onnx", "onnx"), ("onnxruntime", "onnx")]
 _OPENVINO = [*_ONNX, ("openvino", "openvino")]
-_TF2ONNX = ("tf2onnx", "tf2onnx")
-_LITERT = ("ai_edge_litert", "ai-edge-litert")
-_KERAS: dict[str, Sequence[tuple[str, str]]] = {"torch": [], "tensorflow": [], "jax": []}
+_TF2ONNX = ("tf2onnx", "onnx")
+_LITERT = ("ai_edge_litert", "litert")
+_KERAS: dict[str, Sequence[tuple[str, str | None]]] = {"torch": [], "tensorflow": [], "jax": []}
 FORMATS = {
     "onnx": Format(".onnx", {"torch": _ONNX, "tensorflow": [*_ONNX, _TF2ONNX]}, _write_onnx, can_quantise=True),
     "openvino": Format(
         ".xml", {"torch": _OPENVINO, "tensorflow": [*_OPENVINO, _TF2ONNX]}, _write_openvino, can_quantise=True
     ),
-    "litert": Format(
-        ".tflite", {"tensorflow": [_LITERT], "torch": [_LITERT, ("litert_torch", "litert-torch")]}, _write_litert
-    ),
+    "litert": Format(".tflite", {"tensorflow": [_LITERT], "torch": [_LITERT, ("litert_torch", None)]}, _write_litert),
     "tf_saved_model": Format(
         RUNTIMES["tf_saved_model"].suffix, {"tensorflow": [], "jax": [("tensorflow", "tensorflow")]}, _write_saved_model
     ),

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line
+from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line, require
 from semseg.files import write_json
-from semseg.inference.runtimes import RUNTIMES, Opened, need, runtime_of
+from semseg.inference.runtimes import RUNTIMES, Opened, runtime_of
 from semseg.inference.segmenter import Segmenter, as_logits
 from semseg.labels.palettes import Palette
 from semseg.runs import names
@@ -223,10 +223,10 @@ class ModelCard:
     def _opened(self) -> tuple["ModelCard", Opened]:
         """The file in its runtime, and the card with what stands inside the file."""
         runtime = RUNTIMES[self.format]
-        need(runtime.module, runtime.package, str(self.path))
+        require(str(self.path), runtime.extra, runtime.module)
         try:
             opened = runtime.open(self.path)
-            return (self.described_by(json.loads(opened.described)) if opened.described else self), opened
+            return (self.described_by(json.loads(opened.description)) if opened.description else self), opened
         except SemsegError:
             raise
         except Exception as error:  # each runtime has errors of its own

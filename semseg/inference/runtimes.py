@@ -4,8 +4,6 @@ Each runtime is imported when a file of its format is opened. A file is opened o
 compute: see `semseg.inference.exported_safety`.
 """
 
-import importlib
-import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from semseg.errors import SemsegError
 from semseg.inference.exported_safety import check_pt2, check_saved_model
 
 KEY = "semseg"  # what the description is called inside a file
@@ -43,33 +40,14 @@ class Runtime:
     Attributes:
         suffix: What its files end with.
         module: What Python imports to run it.
-        package: What pip calls that.
+        extra: The extra of this package that brings it.
         open: Loads a file.
     """
 
     suffix: str
     module: str
-    package: str
+    extra: str
     open: Callable[[Path], Opened]
-
-
-def need(module: str, package: str, purpose: str) -> None:
-    """Checks that a package is installed, without importing it.
-
-    Args:
-        module: What Python imports, such as `"ai_edge_litert"`.
-        package: What pip calls it, such as `"ai-edge-litert"`.
-        purpose: What wants it, for the message.
-
-    Raises:
-        SemsegError: It is not; the message names the pip command.
-    """
-    try:
-        found = importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package around it
-        found = False
-    if not found:
-        raise SemsegError(f"{purpose}: needs {package}, which is not installed; run 'pip install {package}'")
 
 
 def _threads() -> int:
@@ -158,9 +136,9 @@ def _open_pt2(path: Path) -> Opened:
 
 
 RUNTIMES = {
-    "onnx": Runtime(".onnx", "onnxruntime", "onnxruntime", _open_onnx),
+    "onnx": Runtime(".onnx", "onnxruntime", "onnx", _open_onnx),
     "openvino": Runtime(".xml", "openvino", "openvino", _open_openvino),
-    "litert": Runtime(".tflite", "ai_edge_litert", "ai-edge-litert", _open_litert),
+    "litert": Runtime(".tflite", "ai_edge_litert", "litert", _open_litert),
     "tf_saved_model": Runtime("_saved_model", "tensorflow", "tensorflow", _open_saved_model),
     "torch": Runtime(".pt2", "torch", "torch", _open_pt2),
 }

@@ -55,7 +55,7 @@ class Palette:
     blended: bool = False
     max_distance: float = 40.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raises a `SemsegError` unless the ids are 0 to K-1, K at least 2, and all labels are of one kind."""
         ids = sorted({label.id for label in self.labels} - {IGNORE})
         if ids != list(range(len(ids))) or not 2 <= len(ids) <= MAX_CLASSES:
@@ -193,7 +193,12 @@ def distinct_color(index: int) -> Color:
         return (52, 58, 70)
     hue = (0.11 + 0.618034 * (index - 1)) % 1
     lightness, saturation = ((0.55, 0.85), (0.42, 0.65), (0.72, 0.75))[(index // 5) % 3]
-    return tuple(round(255 * level) for level in colorsys.hls_to_rgb(hue, lightness, saturation))
+    return _color(round(255 * level) for level in colorsys.hls_to_rgb(hue, lightness, saturation))
+
+
+def _color(levels: Iterable[int]) -> Color:
+    red, green, blue = levels
+    return int(red), int(green), int(blue)
 
 
 def cityscapes_palette(*, categories: bool = False, held: str = "color") -> Palette:
@@ -363,11 +368,11 @@ def _as_many_as(num_classes: int, values: list[int]) -> list[int]:
     raise DataError(f"masks: hold {_listed(values)}; these are not the {num_classes} classes that `num_classes` says")
 
 
-def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color, Label]:
+def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color | None, Label]:
     """The labels of a well-known palette that has all of these colours, by colour."""
     wanted = set(colors)
     for palette in _known_palettes():
-        table = {label.color: label for label in reversed(palette.labels)}
+        table: dict[Color | None, Label] = {label.color: label for label in reversed(palette.labels)}
         if wanted <= table.keys() and _suffice(palette, {table[color].id for color in wanted}):
             return table
     return {}
@@ -484,7 +489,9 @@ class _ColorHistogram:
 
 def _color_histogram(masks: Iterable[np.ndarray]) -> _ColorHistogram:
     per_axis = 256 // _CELL
-    sums, total, exact, with_area = np.zeros((per_axis**3, 4)), 0, {}, set()
+    sums, total = np.zeros((per_axis**3, 4)), 0
+    exact: dict[int, int] | None = {}
+    with_area: set[int] = set()
     kernel = np.ones((3, 3), np.uint8)
     for mask in masks:
         total += mask[..., 0].size

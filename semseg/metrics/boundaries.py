@@ -96,11 +96,12 @@ def boundary_scores(counts: np.ndarray) -> dict[str, float | np.ndarray]:
     recall = matched_truth / np.maximum(on_truth, 1)
     precision = matched_prediction / np.maximum(on_prediction, 1)
     f = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
-    result = {
+    per_class = {
         "boundary_iou": np.where(either > 0, both / np.maximum(either, 1), np.nan),
         "boundary_f": np.where(on_truth + on_prediction > 0, f, np.nan),
     }
-    for name, values in list(result.items()):
+    result: dict[str, float | np.ndarray] = {**per_class}
+    for name, values in per_class.items():
         numbers = values[~np.isnan(values)]
         result[f"macro_{name}"] = float(numbers.mean()) if numbers.size else float("nan")
     return result

@@ -49,8 +49,8 @@ def cityscapes_results(matrix: np.ndarray, names: Sequence[str]) -> dict[str, An
     by_id = np.zeros((len(_LABELS), len(_LABELS)), np.int64)  # rows and columns by label id
     by_id[np.ix_(ids, ids)] = matrix
     groups = [_CATEGORIES.index(_EVALUATED[name]) for name in names]
-    classes = dict.fromkeys(_LABELS) | _named(names, scores(matrix)["iou"])
-    merged = scores(merge_classes(matrix, groups))["iou"]
+    classes = dict.fromkeys(_LABELS) | _named(names, np.asarray(scores(matrix)["iou"]))
+    merged = np.asarray(scores(merge_classes(matrix, groups))["iou"])
     categories = dict.fromkeys(_CATEGORIES) | _named(_CATEGORIES[: len(merged)], merged)
     pixels = max(1, int(matrix.sum()))
     return {
