@@ -244,8 +244,6 @@ def _guarded(
     except KeyboardInterrupt:
         trained = "; what was finished before is in the output folder" if hasattr(arguments, "epochs") else ""
         return _fail(f"stopped by Ctrl-C{trained}", 130)
-    except MemoryError:
-        return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
     except OSError as error:
         if error.errno in DISK_FULL:
             where = error.filename or getattr(arguments, "output", "disk")
@@ -255,7 +253,20 @@ def _guarded(
                 f"{error.filename}: {error.strerror}; choose a place that can be written", RunFolderError.exit_code
             )
         raise
+    except Exception as error:
+        if not _out_of_memory(error):
+            raise
+        return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
     return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Also where a backend says so in words of its own, which is known where one was loaded."""
+    if isinstance(error, MemoryError) or "keras" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from semseg.distribute import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _fail(message: str, code: int) -> int:
