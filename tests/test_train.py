@@ -30,6 +30,7 @@ from semseg.train import (
     make_class_weights,
     make_loss,
     train_model,
+    training_model,
 )
 
 CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1)
@@ -391,3 +392,21 @@ class TestClassWeights:
     @pytest.mark.parametrize(("text", "idle"), [("sky=3,pole=2", ["sky"]), ("pole=2", []), ("1,2,3", []), ("none", [])])
     def test_a_weight_for_a_class_that_does_not_occur_is_told(self, text, idle):
         assert idle_class_weights(RunConfig(class_weights=text), self.findings, self.names) == idle
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch copies each number on its own")
+def test_a_step_makes_no_tensors_of_numbers(dataset, monkeypatch):
+    """On a GPU the host waits, for each of them, until all is done that was asked for before."""
+    import torch
+
+    model = build_model("unet", (32, 32, 3), dataset.num_logits, filters=4)
+    trained = training_model(model, RunConfig(), dataset)
+    trained.compile(Recipe.suited(RunConfig(), 10).optimizer())
+    photos, masks = np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 32), np.uint8)
+    trained.train_on_batch(photos, masks)
+    assert trained.optimizer.learning_rate > 0  # computed on the CPU, once a step
+    made, as_tensor = [], torch.as_tensor
+    monkeypatch.setattr(torch, "as_tensor", lambda x, *a, **o: (made.append(x), as_tensor(x, *a, **o))[1])
+    trained.train_step((photos, masks))
+    numbers = [x for x in made if isinstance(x, int | float) and not isinstance(x, bool)]
+    assert len(numbers) <= 1  # Keras' own mean of the losses makes one, of the number of photos
