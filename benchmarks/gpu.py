@@ -25,14 +25,13 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # it would take most of the GPU from its neighbours
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import keras
 import numpy as np
@@ -42,12 +41,13 @@ from semseg.config import RunConfig
 from semseg.data import open_dataset
 from semseg.data.batches import data_generator
 from semseg.data.cache import Cache
-from semseg.distribute import device_name, leave_tensorflow_out, peak_device_bytes
+from semseg.distribute import device_name, leave_tensorflow_out
 from semseg.fast_model import FastModel
 from semseg.losses import SegmentationLoss
 from semseg.recipe import Recipe
 from semseg.train import StopOnNonFiniteLoss, TrainingModel, make_batches, train_model
 
+ROOT = Path(__file__).parents[1]
 BACKEND = keras.backend.backend()
 CLASSES, BATCH = 19, 8
 EXACT = {"NVIDIA_TF32_OVERRIDE": "0", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}  # float32 as float32
@@ -98,7 +98,9 @@ def gradients(model: FastModel, photos: np.ndarray, truth: np.ndarray) -> list[n
         def value(trained: list, fixed: list) -> object:
             return total(model.stateless_call(trained, fixed, photos, training=True)[0])
 
-        trained, fixed = ([v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables))
+        trained, fixed = (
+            [v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables)
+        )
         found = jax.jit(jax.grad(value))(trained, fixed)
     return [keras.ops.convert_to_numpy(x) for x in found]
 
@@ -124,7 +126,7 @@ def distance(ours: np.ndarray, reference: np.ndarray) -> float:
 
 
 def agreement(arguments: argparse.Namespace) -> dict[str, object]:
-    size, filters = (32, 4) if arguments.tiny else (128, 16)
+    size, filters = (32, 4) if arguments.tiny else (64, 8)
     names = list(ARCHITECTURES) if BACKEND == "torch" and not arguments.tiny else ["unet"]
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "reference.npz"))
@@ -198,7 +200,9 @@ def noted_waits() -> Iterator[collections.Counter]:
     def note(message: object, *arguments: object, **options: object) -> None:
         if "synchroniz" in str(message):
             frames = traceback.extract_stack()[:-1]
-            lines = [f for f in frames if any(part in f.filename for part in ("/semseg/", "/keras/")) and f.name != "note"]
+            lines = [
+                f for f in frames if any(part in f.filename for part in ("/semseg/", "/keras/")) and f.name != "note"
+            ]
             shown = [f"{Path(*Path(f.filename).parts[-2:])}:{f.lineno} {f.name}" for f in lines[-4:]]
             found[" > ".join(shown)] += 1
 
@@ -212,13 +216,14 @@ def noted_waits() -> Iterator[collections.Counter]:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def profile(run: Callable[[], object], steps: int) -> tuple[float, float]:
+def profile(model: TrainingModel, batches: Repeated, callbacks: list) -> tuple[float, float]:
     """Milliseconds per step in which the GPU computes, and kernels per step; prints the longest."""
     import torch
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiled:
-        run()
+        model.fit(batches, verbose=0, shuffle=False, callbacks=callbacks)
         torch.cuda.synchronize()
+    steps = len(batches)
     rows = [row for row in profiled.key_averages() if row.self_device_time_total > 0]
     rows.sort(key=lambda row: -row.self_device_time_total)
     for row in rows[:14]:
@@ -227,7 +232,7 @@ def profile(run: Callable[[], object], steps: int) -> tuple[float, float]:
 
 
 def step(arguments: argparse.Namespace) -> dict[str, object]:
-    cases, steps = [(16, 256), (16, 512), (64, 512)], 40
+    cases, steps = [(16, 256), (64, 512)], 40
     if arguments.tiny:
         cases, steps = [(4, 32)], 3
     result: dict[str, object] = {}
@@ -238,7 +243,7 @@ def step(arguments: argparse.Namespace) -> dict[str, object]:
         stop = StopOnNonFiniteLoss(Repeated(batch, steps), None)
         watched = milliseconds_of_fit(model, batch, steps, [stop])
         print(f"\n{filters} filters, {BATCH} photos of {size} x {size}, bfloat16, Muon: {alone:.2f} ms a step in fit, "
-              f"{watched:.2f} with the loss read after each; peak {(peak_device_bytes() or 0) / 1e6:.0f} MB")  # fmt: skip
+              f"{watched:.2f} with the loss read after each")  # fmt: skip
         result[f"ms_{filters}x{size}"] = f"{watched:.2f}"
         if BACKEND != "torch" or arguments.tiny:
             continue
@@ -248,7 +253,7 @@ def step(arguments: argparse.Namespace) -> dict[str, object]:
         print(f"  the host waits {waits.total() / 5:.1f} times a step:")
         for place, count in waits.most_common(25):
             print(f"    {count / 5:5.1f}  {place}")
-        busy, kernels = profile(lambda few=few: model.fit(few, verbose=0, shuffle=False, callbacks=[stop]), 5)
+        busy, kernels = profile(model, few, [stop])
         print(f"  the GPU computes {busy:.2f} ms of a step, in {kernels:.0f} kernels: {busy / watched:.0%}")
         result[f"busy_{filters}x{size}"], result[f"waits_{filters}x{size}"] = f"{busy / watched:.2f}", waits.total() / 5
     return result
@@ -285,45 +290,70 @@ def feeding(arguments: argparse.Namespace) -> dict[str, object]:
         result["run"] = round(sum(map(len, dataset.splits.values())) / seconds)
         result["waiting"] = f"{waiting / seconds:.3f}"
     step_model = training_step(16, size, "bfloat16", 200)
-    result["step"] = round(1000 * BATCH / milliseconds_of_fit(step_model, batch_of(size), 3 if arguments.tiny else 40, []))
+    result["step"] = round(
+        1000 * BATCH / milliseconds_of_fit(step_model, batch_of(size), 3 if arguments.tiny else 40, [])
+    )
     print(f"photos per second of {size} x {size}, {len(dataset.splits['train'])} photos: {result}")
     return result
 
 
+SHORT_OF_MEMORY = """
+import sys
+import torch
+torch.cuda.set_per_process_memory_fraction(float(sys.argv[1]))
+from semseg.cli import commands
+sys.exit(commands(sys.argv[2:]))
+"""
+
+
 def memory(arguments: argparse.Namespace) -> dict[str, object]:
-    """A run that is refused, one whose memory turns out short, and a prediction whose memory does."""
-    sizes = ["--image-size", "64", "--limit", "8", "--epochs", "1", "--workers", "0"]
-    huge = ["--image-size", "2048", "--filters", "64", "--batch-size", "512", "--limit", "1024"]
-    short = "import sys, torch; torch.cuda.set_per_process_memory_fraction(float(sys.argv.pop(1))); "
-    short += "from semseg.cli import commands; sys.exit(commands(sys.argv[1:]))"
+    """A run that is refused, one whose memory turns out short, and an evaluation and a prediction whose memory does."""
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        data, output = arguments.data, f"{folder}/run"
+        data, run = arguments.data, f"{folder}/run"
         if data is None:
             from semseg.data.demo import make_demo
 
-            make_demo(Path(folder, "images"), num_train=8, num_val=4)
+            make_demo(Path(folder, "images"), num_train=16, num_val=4)
             data = f"{folder}/images"
-        common = ["--data", data, "--cache", folder]
-        trained = subprocess.run([sys.executable, "main.py", *common, *sizes, "--output", output], cwd=ROOT,
-                                 capture_output=True, text=True)  # fmt: skip
-        print(f"a small run: exit code {trained.returncode}\n{trained.stderr[-1500:]}")
-        failed += trained.returncode != 0
-        large = ["--image-size", "512", "--filters", "64", "--batch-size", "8", "--epochs", "1", "--limit", "16"]
+        common = ["--data", data, "--cache", folder, "--epochs", "1"]
+        small = ["--image-size", "64", "--limit", "8", "--workers", "0", "--output", run]
+        done = command("main.py", *common, *small)
+        print(f"a small run: exit code {done.returncode} {done.stderr[-1500:]}")
+        failed += done.returncode != 0
+        huge = ["--image-size", "2048", "--filters", "64", "--batch-size", "512", "--output", f"{folder}/a"]
+        large = [
+            "--image-size",
+            "512",
+            "--filters",
+            "64",
+            "--batch-size",
+            "8",
+            "--limit",
+            "16",
+            "--output",
+            f"{folder}/b",
+        ]
         cases = {
-            "refused": ["main.py", *common, *huge, "--output", f"{folder}/a"],
-            "while training": ["-c", short, "0.03", "train", *common, *large, "--output", f"{folder}/b"],
-            "while evaluating": ["-c", short, "0.0001", "evaluate", output, "--output", f"{folder}/c"],
-            "while predicting": ["-c", short, "0.0001", "predict", output, data, "--output", f"{folder}/d"],
+            "refused": ["main.py", *common, *huge],
+            "while training": ["-c", SHORT_OF_MEMORY, "0.03", "train", *common, *large],
+            "while evaluating": ["-c", SHORT_OF_MEMORY, "0.0001", "evaluate", run, "--output", f"{folder}/c"],
+            "while predicting": ["-c", SHORT_OF_MEMORY, "0.0001", "predict", run, data, "--output", f"{folder}/d"],
         }
         for name, case in {} if arguments.tiny else cases.items():
-            done = subprocess.run([sys.executable, *case], cwd=ROOT, capture_output=True, text=True,
-                                  env=os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"})  # fmt: skip
+            done = command(*case)
             right = done.returncode == 6 and "Traceback" not in done.stderr and "--batch-size" in done.stderr
-            last = "\n".join(done.stderr.strip().splitlines()[-(1 if right else 12) :])
-            print(f"{name}: exit code {done.returncode}{'' if right else ' FAILED'}: {last}", flush=True)
+            said = "\n".join(done.stderr.strip().splitlines()[-(1 if right else 12) :])
+            print(f"{name}: exit code {done.returncode}{'' if right else ' FAILED'}: {said}", flush=True)
             failed += not right
     return {"failed": failed}
+
+
+def command(*words: str) -> subprocess.CompletedProcess:
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
 
 
 def again(own: list[str], environment: dict[str, str]) -> None:
@@ -348,7 +378,7 @@ def main() -> None:
     arguments.own = ["--tiny"] * arguments.tiny
     leave_tensorflow_out()
     if arguments.reference:
-        size, filters = (32, 4) if arguments.tiny else (128, 16)
+        size, filters = (32, 4) if arguments.tiny else (64, 8)
         write_reference(arguments.reference[0], arguments.reference[1:], size, filters)
     elif not on_gpu() and not arguments.tiny:
         print("there is no GPU here: nothing to measure\nRESULT gpu=none")

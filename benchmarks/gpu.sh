@@ -45,12 +45,12 @@ more=(tests/test_architectures.py tests/test_cost.py tests/test_distribute.py te
   tests/test_evaluate.py tests/test_tiling.py)
 {
   if asked agreement; then
-    exactly on torch check agreement_torch 150 python3 benchmarks/gpu.py agreement &
-    exactly on jax check agreement_jax 150 python3 benchmarks/gpu.py agreement &
+    OMP_NUM_THREADS=4 exactly on torch check agreement_torch 150 python3 benchmarks/gpu.py agreement &
+    OMP_NUM_THREADS=4 exactly on jax check agreement_jax 150 python3 benchmarks/gpu.py agreement &
   fi
   if asked tests; then
-    test_on torch 6 "${core[@]}" "${more[@]}" &
-    test_on jax 4 "${core[@]}" &
+    test_on torch 8 "${core[@]}" "${more[@]}" &
+    test_on jax 6 tests/test_kernels.py tests/test_losses.py tests/test_metrics.py tests/test_muon.py &
   fi
   wait
 }
