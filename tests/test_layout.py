@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "config": set(),
     "kernels": set(),
     "losses": {"kernels"},
-    "metrics": set(),
+    "metrics": {"kernels"},
     "boundaries": set(),
     "cityscapes_scores": {"metrics", "known_palettes"},
     "model_graph": set(),
