@@ -19,7 +19,7 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from semseg import IGNORE
-from semseg.backend.kernels import softmax_statistics
+from semseg.backend.kernels import class_sums, softmax_statistics
 from semseg.errors import SemsegError
 
 _Weights = Sequence[float] | np.ndarray | None
@@ -464,6 +464,7 @@ def _check_at_least(where: str, least: float, **numbers: float) -> None:
 
 
 _TINY = 1e-12  # keeps powers below 1 from an infinite gradient at 0
+_MIN_OVERLAP = 1e-6  # pixels that an overlap is divided by
 _MAX_NLL = 50.0  # -log p_t from which 1 - p_t is 1 in float32
 
 
@@ -478,7 +479,7 @@ class _Batch:
         counted = truth != IGNORE
         self.logits = ops.cast(logits, "float32")
         self.binary = logits.shape[-1] == 1
-        self.truth = ops.where(counted, truth, 0)  # (N, H, W)
+        self.truth = truth * ops.cast(counted, "int32")  # (N, H, W): 0 where ignored
         self.counted = ops.cast(counted, "float32")  # (N, H, W): 1.0, and 0.0 where ignored
         self.class_weights = _weights_tensor(class_weights, max(2, logits.shape[-1]))
 
@@ -527,10 +528,7 @@ class _Batch:
 
     @cached_property
     def soft_counts(self) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-        """|Y P|, |Y| and |P| of each class, `(K,)` each, or `(1,)` of class 1; see `dice`.
-
-        Rows are summed first: one long sum in float32 loses digits.
-        """
+        """|Y P|, |Y| and |P| of each class, `(K,)` each, or `(1,)` of class 1; see `dice`."""
         if self.binary:
             y = self.counted * ops.cast(self.truth, "float32")
             return ops.sum(y * self.p[..., 0])[None], ops.sum(y)[None], self._p_sum
@@ -545,11 +543,7 @@ class _Batch:
 
     def _sum_by_class(self, values: KerasTensor) -> KerasTensor:
         """Sums `(N, H, W)` over the pixels of each true class, `(K,)`."""
-        (n, height), k = ops.shape(self.truth)[:2], self.logits.shape[-1]
-        rows = ops.reshape(ops.arange(n * height, dtype="int32"), (n, height, 1))
-        segments = ops.reshape(rows * k + self.truth, (-1,))  # one for each class in each row of pixels
-        sums = ops.segment_sum(ops.reshape(values, (-1,)), segments, n * height * k)
-        return ops.sum(ops.reshape(sums, (-1, k)), axis=0)
+        return class_sums(values, self.truth, self.logits.shape[-1])
 
     @cached_property
     def errors(self) -> tuple[KerasTensor, KerasTensor]:
@@ -602,10 +596,10 @@ def _tversky_per_class(where: str, batch: _Batch, alpha: float, beta: float) -> 
     _check_at_least(where, 0, alpha=alpha, beta=beta)
     true_positive, truth_sum, p_sum = batch.soft_counts
     whole = true_positive + alpha * (p_sum - true_positive) + beta * (truth_sum - true_positive)
-    return 1 - true_positive / ops.maximum(whole, 1e-6)
+    return 1 - true_positive / (ops.relu(whole - _MIN_OVERLAP) + _MIN_OVERLAP)
 
 
 def _mean(values: KerasTensor, weights: KerasTensor) -> KerasTensor:
     """Weighted mean, 0 where every weight is 0; weighted before it is summed, since a sum might overflow."""
     total = ops.sum(weights)
-    return ops.sum(values * (weights / ops.where(total > 0, total, 1.0)))
+    return ops.sum(values * (weights / (total + ops.cast(total == 0, "float32"))))

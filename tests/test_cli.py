@@ -12,7 +12,8 @@ import pytest
 from helpers import REPOSITORY, draw_pair, make_pairs
 from PIL import Image
 
-from semseg.cli import main
+import semseg.cli.predict
+from semseg.cli import commands, main
 from semseg.cli.backends import choose_backend
 from semseg.data.base import Dataset
 from semseg.errors import SemsegError
@@ -447,3 +448,28 @@ def test_too_little_memory_ends_in_one_line_with_what_to_change(pairs, tmp_path)
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: out of memory: --batch-size 12 with photos of 512x512")
     assert "use " in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")],
+    ids=lambda x: type(x).__name__,
+)
+def test_memory_that_ends_while_predicting_ends_in_one_line(error, monkeypatch, capsys):
+    def predict(arguments):
+        raise error
+
+    monkeypatch.setattr(semseg.cli.predict, "run", predict)
+    assert commands(["predict", "outputs", "photo.jpg"]) == 6
+    assert capsys.readouterr().err.splitlines() == [
+        "error: out of memory; use a smaller --batch-size, --image-size or --filters"
+    ]
+
+
+def test_any_other_error_keeps_its_traceback(monkeypatch):
+    def predict(arguments):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(semseg.cli.predict, "run", predict)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        commands(["predict", "outputs", "photo.jpg"])

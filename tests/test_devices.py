@@ -73,6 +73,7 @@ def test_out_of_memory_is_known_by_what_each_backend_says():
         MemoryError(),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         ResourceExhaustedError("OOM when allocating tensor with shape[8,8]"),
         RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"),
     ]

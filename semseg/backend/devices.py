@@ -78,14 +78,15 @@ def out_of_memory(error: BaseException) -> bool:
 
 _SIGNS_OF_MEMORY = (
     "out of memory", "outofmemory", "resource_exhausted", "resourceexhausted", "can't allocate memory",
-    "cannot allocate memory", "not enough memory", "oom when allocating",
+    "cannot allocate memory", "not enough memory", "oom when allocating", "status_alloc_failed",
 )  # fmt: skip
 
 
 def free_bytes() -> int | None:
     """Memory that can still be had where the network computes: the GPU's, or the machine's; None if unknown."""
     if keras.backend.backend() == "torch" and torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # from before, and used again
+        return torch.cuda.mem_get_info()[0] + kept
     return None if _on_gpu() else _free_main_memory()
 
 

@@ -71,4 +71,22 @@ def softmax_statistics(logits: Tensor, truth: Tensor, counted: Tensor) -> tuple[
     return _room.softmax_statistics(logits, truth, counted)
 
 
+def counts(numbers: Tensor, length: int) -> Tensor:
+    """How often each of 0 to `length` - 1 occurs, int32 `(length,)`; others count nowhere.
+
+    Args:
+        numbers: int32 `(M,)`, at least 0.
+        length: Of the result.
+    """
+    return _room.counts(numbers, length)
+
+
+def class_sums(values: Tensor, truth: Tensor, num_classes: int) -> Tensor:
+    """Sums of float32 values `(N, H, W)` over the pixels of each true class, `(K,)`; see `softmax_statistics`.
+
+    Rows are summed first: one long sum in float32 loses digits.
+    """
+    return _room.class_sums(values, truth, num_classes)
+
+
 ADAMW: type[keras.optimizers.AdamW] = _room.ADAMW  # by the backend's fused kernel where it has one
