@@ -190,8 +190,6 @@ def test_the_fused_optimiser_is_keras_own():  # keras.src.backend.torch.optimize
 
 def test_keras_can_be_told_that_tensorflow_is_missing(monkeypatch):
     # keras.src.utils.module_utils.tensorflow._available
-    monkeypatch,
-):  # keras.src.utils.module_utils.tensorflow._available
     monkeypatch.setattr(module_utils.tensorflow, "_available", True)
     hide_tensorflow()
     assert not module_utils.tensorflow.available  # what Keras asks before it saves: see test_devices
