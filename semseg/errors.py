@@ -61,7 +61,14 @@ class NonFiniteLossError(SemsegError):
 
 
 def first_line(error: Exception) -> str:
-    """What somebody else's error says, short enough for a line of ours: its first line, or its kind."""
+    """What somebody else's error says, short enough for a line of ours: its first line, or its kind.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        At most 200 characters.
+    """
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 

@@ -66,10 +66,8 @@ def write_json(path: str | Path, values: Any) -> None:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "scores.json"
         >>> write_json(path, {"iou": 0.5})
-        >>> print(path.read_text(), end="")
-        {
-          "iou": 0.5
-        }
+        >>> path.read_text().splitlines()
+        ['{', '  "iou": 0.5', '}']
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -104,7 +102,12 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def move_into_place(source: Path, target: Path) -> None:
-    """Gives a whole file or folder, written elsewhere on the same disk, its final name; what had it goes."""
+    """Gives a whole file or folder, written elsewhere on the same disk, its final name; what had it goes.
+
+    Args:
+        source: The file or folder as it was written.
+        target: Its final path. What had it stays there until the new one is whole.
+    """
     if source.is_file():
         with replacing(target) as temporary:
             source.replace(temporary)
@@ -123,6 +126,10 @@ _KEPT_FREE = 500_000_000  # bytes of a disk left to others
 def reserve(path: Path, size: int) -> None:
     """Makes a file of `size` zeros with all of its space taken, so that writing into it later meets no full disk.
 
+    Args:
+        path: The file to make or to replace.
+        size: In bytes.
+
     Raises:
         OSError: Not permitted, or less than 500 MB would be left on the disk.
     """
@@ -138,7 +145,12 @@ def reserve(path: Path, size: int) -> None:
 
 
 def remove_older(paths: Iterable[Path], seconds: float) -> None:
-    """Removes those of the files that were changed longer ago; one that may not be removed stays."""
+    """Removes those of the files that were changed too long ago; one that may not be removed stays.
+
+    Args:
+        paths: Files; folders among them stay, as do files that are gone.
+        seconds: Age from which on a file is removed.
+    """
     for path in paths:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > seconds:
@@ -185,6 +197,10 @@ def archive(folder: Path, patterns: Iterable[str]) -> Path | None:
     """Moves the files in `folder` that match any of the glob `patterns` to `folder/archive/<date-time>/`.
 
     Those in folders inside stay in folders of the same names.
+
+    Args:
+        folder: Where the files lie.
+        patterns: As for `Path.glob`, relative to `folder`.
 
     Returns:
         The new folder, or None when there was nothing to move.

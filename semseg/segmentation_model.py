@@ -122,7 +122,19 @@ def convolutions(
 
 
 def normalize(x: KerasTensor, normalization: str, *, name: str | None = None) -> KerasTensor:
-    """`x` behind a layer of `NORMALIZATIONS`, or as it is; a `SemsegError` lists the known ones."""
+    """`x` behind a layer of `NORMALIZATIONS`, or `x` itself for `"none"`.
+
+    Args:
+        x: `(N, H, W, C)`.
+        normalization: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide C) or `"none"`.
+        name: Name of the layer.
+
+    Returns:
+        `(N, H, W, C)`.
+
+    Raises:
+        SemsegError: `normalization` is unknown.
+    """
     if normalization not in NORMALIZATIONS:
         raise SemsegError(f"`normalization`: got {normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
     new_layer = NORMALIZATIONS[normalization]
@@ -130,7 +142,17 @@ def normalize(x: KerasTensor, normalization: str, *, name: str | None = None) ->
 
 
 def projection(x: KerasTensor, filters: int, *, strides: int = 1, name: str | None = None) -> KerasTensor:
-    """A 1x1 convolution to `filters` channels, without bias, normalisation or activation: `(N, H, W, F)`."""
+    """A 1x1 convolution without bias, normalisation or activation: another number of channels.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result.
+        strides: Distance in pixels between those that are taken.
+        name: Name of the layer.
+
+    Returns:
+        `(N, H / strides, W / strides, F)`, rounded up.
+    """
     return layers.Conv2D(
         filters,
         1,
@@ -143,7 +165,16 @@ def projection(x: KerasTensor, filters: int, *, strides: int = 1, name: str | No
 
 
 def max_pool(x: KerasTensor, size: int = 2, *, name: str | None = None) -> KerasTensor:
-    """The largest value of each `size` x `size` square: `(N, H / size, W / size, C)`."""
+    """The largest value of each `size` x `size` square.
+
+    Args:
+        x: `(N, H, W, C)`.
+        size: Side of the squares in pixels.
+        name: Name of the layer.
+
+    Returns:
+        `(N, H / size, W / size, C)`, rounded down.
+    """
     return layers.MaxPooling2D(size, data_format=CHANNELS_LAST, name=name)(x)
 
 
@@ -373,6 +404,10 @@ def check_arguments(
 def check_size(input_shape: tuple[int | None, int | None, int], depth: int) -> None:
     """Checks that H and W, where given, are multiples of `2 ** depth`.
 
+    Args:
+        input_shape: `(H, W, C)`.
+        depth: Number of poolings.
+
     Raises:
         SemsegError: They are not; the message names sizes that fit.
 
@@ -391,16 +426,32 @@ def check_size(input_shape: tuple[int | None, int | None, int], depth: int) -> N
 
 
 def scaled_input(inputs: KerasTensor) -> KerasTensor:
-    """Photos from 0..255 to -1..1, inside the model, so that a saved model takes plain photos."""
+    """Photos as the network computes with them, inside the model, so that a saved model takes plain photos.
+
+    Args:
+        inputs: `(N, H, W, C)`, 0 to 255.
+
+    Returns:
+        The same shape, -1 to 1.
+    """
     return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
 
 
 def logits_head(
     x: KerasTensor, num_classes: int, activation: str | None = None, *, name: str = "logits"
 ) -> KerasTensor:
-    """The 1x1 convolution to `(N, H, W, K)` logits, or to probabilities where `activation` asks for them.
+    """The 1x1 convolution that gives each pixel its class scores.
 
     Float32 whatever the precision policy, because softmax and the loss need it.
+
+    Args:
+        x: `(N, H, W, C)`.
+        num_classes: K, or 1 for the binary task.
+        activation: `"softmax"` or `"sigmoid"` for probabilities; None for logits.
+        name: Name of the convolution.
+
+    Returns:
+        `(N, H, W, K)`.
     """
     x = layers.Conv2D(num_classes, 1, data_format=CHANNELS_LAST, dtype="float32", name=name)(x)
     return x if activation is None else layers.Activation(activation, dtype="float32", name="probabilities")(x)

@@ -193,12 +193,12 @@ def test_the_input_is_scaled_as_the_encoder_wants_it(encoder):
 
 @pytest.mark.plain
 def test_every_family_has_the_scaling_of_its_preprocess_input():
-    from semseg.architectures.encoder_unet import own_scaling
+    from semseg.architectures.encoder_unet import input_scaling
 
     photos = photos_of(1, 8, 8, 3).astype("float32")
     for name in encoder_names():
         constructor = getattr(keras.applications, name)
-        order, scale, offset = own_scaling(constructor)
+        order, scale, offset = input_scaling(constructor)
         expected = sys.modules[constructor.__module__].preprocess_input(photos.copy())
         np.testing.assert_allclose((photos * scale + offset)[..., order], expected, atol=1e-4)
     assert len(encoder_names()) > 30

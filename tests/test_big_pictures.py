@@ -15,7 +15,7 @@ pytestmark = pytest.mark.plain
 
 @pytest.fixture(autouse=True)
 def _small_bands(monkeypatch):
-    monkeypatch.setattr(big_pictures, "_BAND", 3 * 40 * 7)
+    monkeypatch.setattr(big_pictures, "_BAND_BYTES", 3 * 40 * 7)
 
 
 def photo(height=50, width=40):

@@ -107,7 +107,7 @@ class TestFindingPairs:
         assert set(np.unique(dataset.load(dataset.splits["train"][0])[1])) == {0, 1, 4, 6, 255}
 
     def test_a_given_palette_is_used(self, pairs):
-        palette = Palette.of(("road", "else"), ((128, 64, 128), (70, 70, 70)), [("sky", (70, 130, 180))])
+        palette = Palette.from_colors(("road", "else"), ((128, 64, 128), (70, 70, 70)), [("sky", (70, 130, 180))])
         dataset = open_dataset(pairs, palette=palette)
         assert dataset.task == "binary" and dataset.palette is palette
 

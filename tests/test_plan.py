@@ -89,7 +89,9 @@ class TestFinalSplit:
         assert reason.startswith("there is no test split; val also chooses the best epoch")
 
     def test_one_that_is_not_there_is_refused(self, dataset):
-        with pytest.raises(SemsegError, match=r"`test_split`: .* has no split 'holdout'; choose one of train, val, all"):
+        with pytest.raises(
+            SemsegError, match=r"`test_split`: .* has no split 'holdout'; choose one of train, val, all"
+        ):
             plan_run(replace(CONFIG, test_split="holdout"), dataset)
 
 

@@ -33,9 +33,9 @@ def test_an_onnx_file_predicts_without_keras(tmp_path):
     version = [onnx.helper.make_opsetid("", 13)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=version, ir_version=8), tmp_path / "x.onnx")
     loaded = modules_after(
-        "import numpy as np, pathlib\n"
-        "from semseg.inference.runtimes import open_exported\n"
-        "segmenter = open_exported(pathlib.Path(sys.argv[1]))\n"
+        "import numpy as np\n"
+        "from semseg.inference.card import ModelCard\n"
+        "segmenter = ModelCard.read(sys.argv[1]).load()\n"
         "assert segmenter.image_size == (8, 8) and segmenter.palette.num_classes == 3\n"
         "assert segmenter.probabilities(np.zeros((8, 8, 3), np.uint8)).shape == (8, 8, 3)",
         tmp_path / "x.onnx",

@@ -21,15 +21,17 @@ import uvicorn
 from helpers import draw_pair, make_pairs
 from PIL import Image
 
-from semseg.cli import commands, serving
+from semseg.cli import commands
+from semseg.cli import serve as serving
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
+from semseg.runs.run import Run
 from semseg.serve import app as serve_app
 from semseg.serve import decoding, guarding
 from semseg.serve.app import MAX_WAITING, make_app
 
-PALETTE = Palette.of(("red", "green", "blue"), ((200, 0, 0), (0, 200, 0), (0, 0, 200)))
+PALETTE = Palette.from_colors(("red", "green", "blue"), ((200, 0, 0), (0, 200, 0), (0, 0, 200)))
 SIZE = 8
 IDS = np.repeat(np.uint8([[0, 1], [0, 2]]), SIZE // 2, axis=0).repeat(SIZE // 2, axis=1)
 PHOTO = (255 * np.eye(3)).astype(np.uint8)[IDS]  # the strongest channel is the class
@@ -305,9 +307,9 @@ def received(client):
 def run(tmp_path_factory):
     """A run with an untrained network, as far as `serve` and `predict` read it."""
     import keras
-    from semseg.cli.splits import splits_of, write_splits
 
     from semseg.data import open_dataset
+    from semseg.data.splits import splits_of
     from semseg.segmentation_model import Unet
 
     folder = tmp_path_factory.mktemp("served")
@@ -317,8 +319,8 @@ def run(tmp_path_factory):
     keras.utils.set_random_seed(0)
     Unet((32, 32, 3), dataset.num_logits, filters=2, depth=1).save(out / "unet_model.keras")
     (out / "classes.json").write_text(json.dumps(dataset.palette.to_dict()))
-    write_splits(out / "splits.csv", splits_of(dataset))
-    RunConfig(data=str(folder / "data"), image_size=(32, 32)).save(out / "config.json")
+    Run(out).write_splits(splits_of(dataset))
+    Run(out).write_config(RunConfig(data=str(folder / "data"), image_size=(32, 32)), {}, {})
     Image.fromarray(draw_pair(77, 96)[0]).save(folder / "a photo.jpg", quality=95)
     assert commands(["predict", str(out), str(folder / "a photo.jpg"), "--output", str(folder / "predicted")]) == 0
     return folder
@@ -464,9 +466,9 @@ class TestBadInput:
 
     def test_a_package_that_is_missing(self, capsys, tmp_path, monkeypatch):
         monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
-        self.fails(capsys, 2, "needs uvicorn; run 'pip install uvicorn'", arguments=[tmp_path])
+        self.fails(capsys, 2, "needs uvicorn; run pip install 'semseg[serve]'", arguments=[tmp_path])
 
     def test_data_that_are_gone_are_told_on_the_page(self, tmp_path):
-        RunConfig(data=str(tmp_path / "gone")).save(tmp_path / "config.json")
-        examples, note = serving._examples(tmp_path / "unet_model.keras")
+        Run(tmp_path).write_config(RunConfig(data=str(tmp_path / "gone")), {}, {})
+        examples, note = serving._examples(Run(tmp_path))
         assert examples == [] and note.startswith("No examples: the data of its run are not at ")

@@ -24,6 +24,7 @@ from semseg.training.loop import (
     TrainingModel,
     make_batches,
     train_model,
+    training_model,
 )
 from semseg.training.memory import check_memory
 from semseg.training.plan import plan_run
@@ -211,7 +212,8 @@ def test_compiling_gives_way_to_remat(dataset, tmp_path):
     model, lines = Unet((32, 32, 3), dataset.num_logits, filters=CONFIG.filters, depth=DEPTH), []
     plan = plan_run(replace(CONFIG, epochs=1, compile=True, remat=True), dataset)
     train_model(
-        model, make_batches(dataset, plan), plan, model_path=tmp_path / "model.keras", results_path=tmp_path / "results.csv", tell=lines.append,
+        model, make_batches(dataset, plan), plan, model_path=tmp_path / "model.keras",
+        results_path=tmp_path / "results.csv", tell=lines.append,
     )  # fmt: skip
     assert lines == ["does not go with `remat` on PyTorch; training without"]
 
@@ -315,3 +317,22 @@ def test_the_loss_of_several_outputs_is_their_mean():
     values = [np.random.default_rng(i).normal(size=(1, 4, 4, 2)).astype("float32") for i in (1, 2)]
     found = TrainingModel(inputs, outputs, loss, 2).compute_loss(y=truth, y_pred=values)
     assert float(found) == pytest.approx(np.mean([float(loss(truth, logits)) for logits in values]), rel=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch copies each number on its own")
+def test_a_step_makes_no_tensors_of_numbers(dataset, monkeypatch):
+    """On a GPU the host waits, for each of them, until all is done that was asked for before."""
+    import torch
+
+    model = build_model("unet", (32, 32, 3), dataset.num_logits, filters=4)
+    plan = plan_run(CONFIG, dataset)
+    trained = training_model(model, plan)
+    trained.compile(plan.recipe.optimizer())
+    photos, masks = np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 32), np.uint8)
+    trained.train_on_batch(photos, masks)
+    assert trained.optimizer.learning_rate > 0  # computed on the CPU, once a step
+    made, as_tensor = [], torch.as_tensor
+    monkeypatch.setattr(torch, "as_tensor", lambda x, *a, **o: (made.append(x), as_tensor(x, *a, **o))[1])
+    trained.train_step((photos, masks))
+    numbers = [x for x in made if isinstance(x, int | float) and not isinstance(x, bool)]
+    assert len(numbers) <= 1  # Keras' own mean of the losses makes one, of the number of photos

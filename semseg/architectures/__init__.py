@@ -83,7 +83,15 @@ def build_model(
 
 
 def model_name(name: str) -> str:
-    """What stands for a network in the names of files: `unet` for `unet`, `fn` for `package.module:fn`."""
+    """What stands for a network in the names of files.
+
+    Args:
+        name: As for `build_model`.
+
+    Example:
+        >>> model_name("unet"), model_name("package.module:fn")
+        ('unet', 'fn')
+    """
     return re.sub(r"\W", "_", name.rpartition(":")[-1])
 
 

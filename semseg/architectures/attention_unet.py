@@ -16,7 +16,18 @@ from semseg.segmentation_model import (
 
 
 def attention_gate(x: KerasTensor, skip: KerasTensor, filters: int, *, normalization: str, name: str) -> KerasTensor:
-    """`skip` `(N, 2H, 2W, S)`, each pixel times a number from 0 to 1 that is found from it and `x` `(N, H, W, C)`."""
+    """The skip connection, each pixel times a number from 0 to 1 that is found from it and from the features below.
+
+    Args:
+        x: Features from below, `(N, H, W, C)`.
+        skip: Features of the way down, `(N, 2H, 2W, S)`.
+        filters: Channels in which the two are compared.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, 2H, 2W, S)`.
+    """
     block = {"normalization": normalization, "activation": False, "name": name}
     from_skip = convolution(skip, filters, 2, strides=2, step="_skip", **block)  # (N, H, W, filters)
     from_below = convolution(x, filters, 1, step="_x", **block)

@@ -11,15 +11,12 @@ from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from semseg.architectures.graph import Architecture, FeatureMap, Link, read_architecture
 from semseg.files import replacing
-
-if TYPE_CHECKING:
-    import keras
 
 _SHADES = {
     "conv": ("#3f72af", "#2a9db0", "#27496d", "#7aa5d8"),
@@ -157,9 +154,10 @@ class _Layout:
 
 def _layout(arch: Architecture) -> _Layout:
     scales = [arch.maps[stage[0]].scale for stage in arch.stages]
-    is_u = any(a and b and b < a for a, b in pairwise(scales))
+    is_u = any(a and b and b < a for a, b in pairwise(scales))  # some stage is finer than the one before
     below = 9 * any(link.kind == "shortcut" for link in arch.links)
     layout = _Layout(arch, is_u, _grid(arch, is_u), _colors(arch), below, [[]])
+    # Left and right of the boxes stand the words for the input and for the output, and their sizes.
     words = ((arch.maps[0], arch.maps[0].label), (arch.maps[-1], "Output"))
     left, right = (24 + max(_width(text, 16) for text in (_size_text(each, True), word)) for each, word in words)
     columns = _place_columns(layout, 1800 - 2 * _MARGIN - left - right)
@@ -226,9 +224,11 @@ def _place_columns(layout: _Layout, room: float) -> float:
     widest, before, after = [0.0] * count, [19.0] * count, [19.0] * count
     for box in layout.boxes.values():
         widest[box.column] = max(widest[box.column], box.width + box.depth[0])
+    # Where the boxes do not fit, their widths shrink, at most to half; the picture gets wider if that is not enough.
     shrink = min(1.0, max(0.5, (room - 26 * (count - 1)) / sum(widest)))
     for index, box in layout.boxes.items():
         box.width = max(9.0, shrink * box.width)
+        # Without a U the sizes stand below the boxes, and need room there.
         words = 0.0 if layout.is_u else _width(_size_text(layout.arch.maps[index]), 15) / 2 - 8
         before[box.column] = max(before[box.column], box.width / 2, words)
         after[box.column] = max(after[box.column], box.width / 2 + box.depth[0], words)
@@ -280,6 +280,7 @@ def _faces(arch: Architecture) -> dict[int, str]:
     """The colour of every map: the way down, the turning point, the way up, input and output."""
     scales = [0, *(arch.maps[stage[0]].scale or math.inf for stage in arch.stages), math.inf]
     faces = {}
+    # A stage is on the way up if it is finer than the one before; the bottom is coarser than both its neighbours.
     for stage, before, own, after in zip(arch.stages, scales, scales[1:], scales[2:], strict=False):
         faces |= dict.fromkeys(stage, _FACES["up" if own < before else "bottom" if after < own else "down"])
     return {**faces, len(arch.maps) - 1: _FACES["output"], 0: _FACES["input"]}
@@ -293,6 +294,7 @@ def _draw_box(canvas: _Canvas, box: _Box, face: str, parts: tuple[int, ...]) -> 
     """A box in oblique view; after a concatenation its left part has the colour of the encoder, whence it came."""
     (dx, dy), y0, y1 = box.depth, box.y - box.height / 2, box.bottom
     right = box.left + box.width
+    # The channels that joined take their share of the width.
     cut = box.left + box.width * (parts[0] / sum(parts) if parts else 0)
     edge = _shade(face, 0, 0.42)
     for x0, x1, color in ((box.left, cut, _FACES["down"]), (cut, right, face)):
@@ -349,6 +351,7 @@ def _link_route(layout: _Layout, link: Link, lane: int) -> _Points:
         return _route(source, target, 8, -source.height / 4)
     if link.kind == "skip" and layout.is_u:
         return _route(source, target, dy=-12 * lane)
+    # Under the row: down from the source, below all boxes between, and up to the target.
     y = max(box.bottom for i, box in layout.boxes.items() if link.source <= i <= link.target) + 13 + 8 * lane
     x0, x1 = source.x + max(8, source.width / 4), target.x - max(8, target.width / 4)
     return [(x0, source.bottom), (x0, y), (x1, y), (x1, target.bottom + 2)]
@@ -401,7 +404,7 @@ def _draw_words(canvas: _Canvas, layout: _Layout) -> None:
     canvas.text(layout.width / 2, layout.height - 30, note, 13, _SOFT)
 
 
-def get_model_arch(model: "keras.Model", path: str | Path) -> list[Path]:
+def get_model_arch(model: keras.Model, path: str | Path) -> list[Path]:
     """Draws the architecture of `model` as a picture, without any system package.
 
     The drawing is made from the model's own graph, whatever its depth and widths. Where graphviz is at hand (`dot` on
@@ -435,12 +438,10 @@ def get_model_arch(model: "keras.Model", path: str | Path) -> list[Path]:
     return [path, layers] if _plot_layers(model, layers) else [path]
 
 
-def _plot_layers(model: "keras.Model", path: Path) -> bool:
+def _plot_layers(model: keras.Model, path: Path) -> bool:
     """Writes Keras' diagram of the layers to `path`; returns whether that could be done."""
     if shutil.which("dot") is None or importlib.util.find_spec("pydot") is None:
         return False
-    import keras
-
     try:
         with replacing(path) as temporary:
             keras.utils.plot_model(model, to_file=str(temporary), show_shapes=True)

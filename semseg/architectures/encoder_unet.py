@@ -24,7 +24,8 @@ from semseg.segmentation_model import (
 
 PROBE_SIZE = 1024  # of a photo, in pixels, to see what becomes of its size
 NO_FEATURES = 99  # stands for the halvings of what has lost height and width
-SCALE_COLORS = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")  # by layers of their own, which can be left out
+# These scale photos by layers of their own, which can be left out.
+WITH_OPTIONAL_SCALING = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
 
@@ -91,7 +92,12 @@ def EncoderUnet(
 
 
 def encoder_names() -> list[str]:
-    """The networks of `keras.applications`."""
+    """The networks of `keras.applications`, by the names that `EncoderUnet` takes.
+
+    Example:
+        >>> encoder_names()[:2]
+        ['ConvNeXtBase', 'ConvNeXtLarge']
+    """
     return [name for name in dir(keras.applications) if name[0].isupper()]
 
 
@@ -99,10 +105,10 @@ def _encoder(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model
     """The image network without its classifier, from `inputs`, its weights loaded."""
     _check_encoder(name, weights)
     constructor = getattr(keras.applications, name)
-    order, scale, offset = own_scaling(constructor)
+    order, scale, offset = input_scaling(constructor)
     from_file = weights not in (None, "imagenet")
     options = {"include_top": False, "weights": None if from_file else weights}
-    if inputs.shape[-1] != 3 and name.startswith(SCALE_COLORS):
+    if inputs.shape[-1] != 3 and name.startswith(WITH_OPTIONAL_SCALING):
         options["include_preprocessing"] = False
     network = _build(constructor, _scaled_for(name, inputs, scale, offset), options)
     if from_file:
@@ -145,11 +151,20 @@ def _reorder_colors(network: keras.Model, order: np.ndarray) -> None:
     first.kernel.assign(keras.ops.take(first.kernel, np.argsort(order), axis=2))
 
 
-def own_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The network's `preprocess_input`, found by using it: a scale and an offset per colour, and a change of order.
+def input_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How a network's `preprocess_input` changes photos, found by using it on black and on the three pure colours.
+
+    Args:
+        constructor: A function of `keras.applications`.
 
     Returns:
-        Which input becomes channel 0, 1, 2, and scales and offsets in the order of the inputs, `(3,)` each.
+        Order, scale and offset, `(3,)` each: which colour of the photo becomes channel 0, 1, 2 of the network; and by
+        what each colour, 0 to 255, is multiplied, and what is added then, in the order of the photo.
+
+    Example:
+        >>> order, scale, offset = input_scaling(keras.applications.VGG16)  # blue first, minus ImageNet's means
+        >>> order.tolist(), scale.tolist(), offset.round(1).tolist()
+        ([2, 1, 0], [1.0, 1.0, 1.0], [-123.7, -116.8, -103.9])
     """
     colors = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).reshape(4, 1, 1, 3)
     preprocess_input = sys.modules[constructor.__module__].preprocess_input

@@ -87,10 +87,16 @@ class Architecture:
 
 
 def read_architecture(model: keras.Model) -> Architecture:
-    """Reads the main path of a functional or built Sequential `model`, and what joins it, from its layers.
+    """Reads the main path of a model, and what joins it, from the graph of its layers.
 
     Nested functional models are read as if their layers stood in `model` itself. Of several outputs the one with the
     longest path is followed.
+
+    Args:
+        model: A functional model or a built Sequential, channels last, of any number of dimensions.
+
+    Returns:
+        The feature maps of the main path and the links beside it.
 
     Raises:
         ValueError: If the model has no graph to read (a subclassed model, or one that was not built), or if it has

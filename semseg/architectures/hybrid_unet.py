@@ -18,7 +18,17 @@ DILATIONS = (1, 2, 4)
 
 
 def residual_block(x: KerasTensor, filters: int, *, normalization: str, name: str) -> KerasTensor:
-    """Two convolutions and a shortcut around both, then ReLU: `(N, H, W, F)`."""
+    """Two convolutions and a shortcut around both, then ReLU.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H, W, F)`.
+    """
     y = convolution(x, filters, normalization=normalization, name=name, step=1)
     y = convolution(y, filters, normalization=normalization, activation=False, name=name, step=2)
     y = layers.Add(name=f"{name}_add")([projection(x, filters, name=f"{name}_shortcut"), y])
@@ -26,7 +36,17 @@ def residual_block(x: KerasTensor, filters: int, *, normalization: str, name: st
 
 
 def context_block(x: KerasTensor, filters: int, *, normalization: str, name: str) -> KerasTensor:
-    """Near, further and the whole picture at once: dilated convolutions side by side, plus the mean over all pixels."""
+    """Near, further and the whole picture at once: dilated convolutions side by side, plus the mean over all pixels.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result; each of the dilated convolutions has half of them.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H, W, F)`.
+    """
     width = max(1, filters // 2)
     branches = [
         convolution(x, width, dilation=rate, normalization=normalization, name=name, step=f"_{rate}")
@@ -40,7 +60,16 @@ def context_block(x: KerasTensor, filters: int, *, normalization: str, name: str
 
 
 def channel_gate(x: KerasTensor, skip: KerasTensor, *, name: str) -> KerasTensor:
-    """`skip`, each channel times a number from 0 to 1 that is found from the means of all channels of it and of `x`."""
+    """The skip connection, each channel times a number from 0 to 1 that is found from the means of all channels.
+
+    Args:
+        x: Features from below, `(N, H, W, C)`.
+        skip: Features of the way down, `(N, 2H, 2W, S)`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, 2H, 2W, S)`.
+    """
     channels = skip.shape[-1]
     means = [
         layers.GlobalAveragePooling2D(keepdims=True, data_format=CHANNELS_LAST, name=f"{name}_mean_{part}")(features)

@@ -18,11 +18,21 @@ from semseg.segmentation_model import (
 def recurrent_unit(
     x: KerasTensor, filters: int, *, recurrences: int = 2, normalization: str = "batch", name: str
 ) -> KerasTensor:
-    """A 1x1 convolution to `filters` channels, and the sum of it and of two recurrent blocks behind it.
+    """A 1x1 convolution, and the sum of its result and of two recurrent blocks behind it.
 
     A recurrent block applies one convolution `recurrences` times, first to its input, then each time to the sum of its
     input and the last result. The convolution is shared; the normalisations are not, since features of different
     steps have different means, and one moving average of them all would fit none when the network is used.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result.
+        recurrences: How often each shared convolution is applied, at least 1.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H, W, F)`.
     """
     x = projection(x, filters, name=f"{name}_in")
     y = x

@@ -15,13 +15,35 @@ from semseg.segmentation_model import (
 
 
 def preactivated(x: KerasTensor, filters: int, *, strides: int = 1, normalization: str, name: str) -> KerasTensor:
-    """Normalisation, ReLU, 3x3 convolution."""
+    """Normalisation, ReLU, 3x3 convolution.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result.
+        strides: Stride of the convolution.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H / strides, W / strides, F)`.
+    """
     x = layers.ReLU(name=f"{name}_relu")(normalize(x, normalization, name=f"{name}_norm"))
     return convolution(x, filters, strides=strides, normalization="none", activation=False, name=name)
 
 
 def residual_unit(x: KerasTensor, filters: int, *, strides: int = 1, normalization: str, name: str) -> KerasTensor:
-    """`x` by a 1x1 convolution, plus two pre-activated convolutions: `(N, H / strides, W / strides, F)`."""
+    """`x` by a 1x1 convolution, plus two pre-activated convolutions of it.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result.
+        strides: Stride of the first convolution and of the shortcut.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H / strides, W / strides, F)`.
+    """
     y = preactivated(x, filters, strides=strides, normalization=normalization, name=f"{name}_1")
     y = preactivated(y, filters, normalization=normalization, name=f"{name}_2")
     return layers.Add(name=f"{name}_add")([projection(x, filters, strides=strides, name=f"{name}_shortcut"), y])

@@ -15,7 +15,14 @@ from semseg.segmentation_model import (
 
 
 def at_scale(x: KerasTensor, scale: int, target: int, *, name: str) -> KerasTensor:
-    """Features at 1 / 2^scale of the photo's size, brought to 1 / 2^target: pooled, or enlarged bilinearly."""
+    """Features brought to another scale: pooled, or enlarged bilinearly.
+
+    Args:
+        x: Features at 1 / 2^`scale` of the photo's size.
+        scale: See `x`.
+        target: The result has 1 / 2^`target` of the photo's size.
+        name: Prefix of the layer names.
+    """
     if scale < target:
         return max_pool(x, 2 ** (target - scale), name=f"{name}_pool")
     if scale > target:

@@ -32,12 +32,13 @@ class FastModel(keras.Model):
     are not passed on.
 
     Args:
-        inputs: As for `keras.Model`.
-        outputs: As for `keras.Model`.
+        inputs: Symbolic tensor, or a list or dict of them, as for `keras.Model`.
+        outputs: Symbolic tensor, or a list or dict of them, as for `keras.Model`.
         precision: `"float32"`; or `"bfloat16"` or `"float16"` for all that is computed before the last weights of each
             output. Weights, moving averages and outputs stay float32.
         remat: While training, keep only what enters or leaves a run of layers of one size, and compute the rest again
             for the gradients: less memory, more time.
+        options: Of `keras.Model`, such as `name`.
 
     Raises:
         SemsegError: The precision is none of these.
@@ -79,10 +80,13 @@ class FastModel(keras.Model):
         keras.Model(self.input, self.output, name=self.name).save(*arguments, **options)
 
     def compile_graph(self, inputs: Any) -> None:
-        """Compiles the graph for training on batches of the shape of `inputs`; others go on as they are.
+        """Compiles the graph for training on batches of one shape; others go on as they are.
 
         It has an effect on PyTorch. Elsewhere Keras compiles the whole step (`jit_compile` of `keras.Model.compile`),
         and this only tries whether XLA can.
+
+        Args:
+            inputs: A batch of that shape, of any values.
 
         Raises:
             Exception: What the compiler raised; the model can be used as before.
@@ -97,7 +101,14 @@ class FastModel(keras.Model):
 
 
 def fastest(model: keras.Model) -> keras.Model:
-    """A `FastModel` of the same layers where the model is a graph with one input and one output, else the model."""
+    """A model that computes the same with the fastest kernels, where there can be one.
+
+    Args:
+        model: Any Keras model.
+
+    Returns:
+        A `FastModel` of the same layers where `model` is a plain graph with one input and one output, else `model`.
+    """
     graph = functional_graph(model, plain=True)
     if graph is None or len(graph.inputs) != 1 or len(graph.outputs) != 1:
         return model
@@ -158,9 +169,10 @@ class _Plan:
             self._add_call(node)
             return
         swapped = kernel.channels_first
-        if swapped is None:
+        if swapped is None:  # either order will do: the one that the inputs have, so that no view is needed
             swapped = all(self._swapped[id(x)] for x in node.input_tensors)
         run, (first, *_) = kernel.run, node.input_tensors
+        # An input may be overwritten if no gradient needs its values and nothing else reads it.
         alone = id(first) in self._overwritable and self._uses[id(first)] == 1
         if kernel.overwriting and alone and not self._remat:  # what enters a run of steps is needed twice
             run = kernel.overwriting
@@ -254,6 +266,7 @@ class _Plan:
             inside = dict(zip(sources, tensors, strict=True))
             updates = _run(steps, inside, True)
             changed[:] = [(variable, share) for variable, _, share in updates]
+            # What is to become of variables leaves the segment as a result: a side effect would happen twice.
             return (*(inside[slot] for slot in targets), *(value for _, value, _ in updates))
 
         results = keras.remat(segment)(*(values[slot] for slot in sources))
@@ -306,7 +319,7 @@ def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]], defaul
 def _float32_operations(graph: keras.Function) -> set[keras.Operation]:
     """The last operations with weights before each output, and those after them."""
     found: set[keras.Operation] = set()
-    waiting = list(graph.outputs)
+    waiting = list(graph.outputs)  # tensors; from each the way leads back to the nearest operation with weights
     while waiting:
         node = producing_node(waiting.pop())
         found.add(node.operation)

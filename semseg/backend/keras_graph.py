@@ -84,12 +84,20 @@ def run_through(graph: keras.Function, inputs: Any, visit: Callable[[keras.Opera
 
 
 def flat_inputs(model: keras.Model, inputs: Any) -> list[Any]:
-    """The inputs of a call of a functional model as a flat list, in the model's order, of the ranks that it expects."""
+    """What a functional model is called with, as a flat list.
+
+    Args:
+        model: A functional model.
+        inputs: Tensors in any structure that the model takes: one, a list, or a dict by the names of its inputs.
+
+    Returns:
+        The tensors in the order of `model.inputs`, of the ranks that these have.
+    """
     return model._standardize_inputs(inputs)
 
 
 def has_training_argument(operation: keras.Operation) -> bool:
-    """Whether calling the layer takes `training`."""
+    """Whether a layer's `call` takes `training`; False for an operation that is no layer."""
     return getattr(operation, "_call_has_training_arg", False)
 
 

@@ -1,5 +1,6 @@
 """AdamW for a part of the weights: what an optimiser of one's own builds on, free of Keras' private names."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,20 +12,19 @@ from semseg.backend.kernels import ADAMW
 class PartialAdamW(ADAMW):
     """AdamW for all weights but those whose steps a subclass computes itself.
 
-    A subclass defines `takes` and `own_step`. Weight decay is that of AdamW for all weights; only the backend's fused
+    A subclass defines `takes` and `own_steps`. Weight decay is that of AdamW for all weights; only the backend's fused
     kernel, where there is one, does not see what a subclass takes. Arguments are those of `keras.optimizers.AdamW`.
     """
 
     def takes(self, variable: keras.Variable) -> bool:
-        """Whether the steps of a variable are computed by `own_step`."""
+        """Whether the steps of a variable are computed by `own_steps`."""
         raise NotImplementedError
 
-    def own_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
-        """Changes a variable that the class takes; its weights have been decayed before.
+    def own_steps(self, pairs: Sequence[tuple[KerasTensor, keras.Variable]], learning_rate: Any) -> None:
+        """Changes variables that the class takes; their weights have been decayed before.
 
         Args:
-            gradient: Of the variable's shape.
-            variable: What to change, by `assign_sub` and the like of the optimiser.
+            pairs: Gradients with their variables, to be changed by `assign_sub` and the like of the optimiser.
             learning_rate: Scalar, of this step.
         """
         raise NotImplementedError
@@ -35,17 +35,18 @@ class PartialAdamW(ADAMW):
 
     def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
         """Changes one variable."""
-        step = self.own_step if self.takes(variable) else super().update_step
-        step(gradient, variable, learning_rate)
+        if self.takes(variable):
+            self.own_steps([(gradient, variable)], learning_rate)
+        else:
+            super().update_step(gradient, variable, learning_rate)
 
     def _parallel_update_step(self, grads: list, variables: list[keras.Variable], learning_rate: Any) -> None:
         """PyTorch's way in, for all variables at once."""
-        others = []
-        for gradient, variable in zip(grads, variables, strict=True):
-            if self.takes(variable):
-                self.own_step(gradient, variable, learning_rate)
-            else:
-                others.append((gradient, variable))
+        pairs = list(zip(grads, variables, strict=True))
+        taken = [pair for pair in pairs if self.takes(pair[1])]
+        others = [pair for pair in pairs if not self.takes(pair[1])]
+        if taken:
+            self.own_steps(taken, learning_rate)
         if others:
             super()._parallel_update_step(*map(list, zip(*others, strict=True)), learning_rate)
 

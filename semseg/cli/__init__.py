@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,8 +49,6 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         trained = "; what was finished before is in the output folder" if arguments.command in _TRAINING else ""
         return _fail(f"stopped by Ctrl-C{trained}", 130)
-    except MemoryError:
-        return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
     except OSError as error:
         if error.errno in DISK_FULL:
             where = error.filename or getattr(arguments, "output", "disk")
@@ -59,6 +58,10 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
                 f"{error.filename}: {error.strerror}; choose a place that can be written", RunFolderError.exit_code
             )
         raise
+    except Exception as error:
+        if not _out_of_memory(error):
+            raise
+        return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
     return 0
 
 
@@ -70,6 +73,15 @@ def _asked_backend(arguments: argparse.Namespace) -> str | None:
     asked = getattr(arguments, "backend", None)
     file = getattr(arguments, "config", None)
     return read_config(Path(file))[0].backend if file and not asked else asked
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Also where a backend says so in words of its own, which is known where one was loaded."""
+    if isinstance(error, MemoryError) or "keras" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from semseg.backend.devices import out_of_memory  # loads Keras, which is here then
+
+    return out_of_memory(error)
 
 
 def _fail(message: str, code: int) -> int:

@@ -98,14 +98,23 @@ def _unpack(archive: Path, members: Iterator[_Member], folder: Path) -> None:
     name = "its beginning"
     try:
         for count, (name, size, fault, open_member) in enumerate(members):
-            fault = "it would lie outside the folder" if _OUTSIDE.search(name) else fault
-            if fault or count >= MAX_MEMBERS or not 0 <= size <= left:
-                raise ValueError(fault or "more than the disk, or an archive of this size, should hold")
-            if not _JUNK.search(name) and not name.endswith(("/", "\\")):  # folders come with their files
+            _refuse_unsafe(name, size, fault, count, left)
+            is_folder = name.endswith(("/", "\\"))  # folders come with their files
+            if not is_folder and not _JUNK.search(name):
                 _write(open_member, size, folder / name.replace("\\", "/"))
                 left -= size
     except Exception as error:
         raise ValueError(f"stopped at {name[:99]!r} ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _refuse_unsafe(name: str, size: int, fault: str, count: int, left: int) -> None:
+    """Raises a `ValueError` for a member that must not be written: `count` are before it, `left` bytes remain."""
+    if _OUTSIDE.search(name):
+        raise ValueError("it would lie outside the folder")
+    if fault:
+        raise ValueError(fault)
+    if count >= MAX_MEMBERS or not 0 <= size <= left:
+        raise ValueError("more than the disk, or an archive of this size, should hold")
 
 
 def _write(open_member: Callable, size: int, path: Path) -> None:

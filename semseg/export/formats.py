@@ -1,4 +1,7 @@
-"""A trained Keras model -> files that other runtimes run without Keras: photos in, scaling inside, classes out."""
+"""A trained Keras model -> files that other runtimes run without Keras: photos in, scaling inside, classes out.
+
+Converters are imported when their format is written, because each of them may be missing.
+"""
 
 import contextlib
 import io
@@ -101,7 +104,9 @@ def check_format(card: ModelCard) -> None:
     wanted = FORMATS[name]
     if backend not in wanted.packages:
         able = " or ".join(wanted.packages)
-        raise SemsegError(f"`format`: {backend} cannot write {name}, {able} can; the same model opens there: `backend`")
+        raise SemsegError(
+            f"`format`: {backend} cannot write {name}, {able} can; the model opens with that `backend` too"
+        )
     if card.precision == "int8" and not wanted.can_quantise:
         able = " and ".join(other for other, entry in FORMATS.items() if entry.can_quantise)
         raise SemsegError(f"`int8`: not for {name}; only {able} can be int8")
@@ -153,7 +158,7 @@ def _write_keras(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> N
 def _write_onnx(model: keras.Model, card: ModelCard, photos: np.ndarray | None) -> None:
     import onnx
 
-    raw = card.path.with_name(f"raw{card.path.suffix}")
+    raw = card.path.with_name(f"raw{card.path.suffix}")  # each step writes a file that the next one reads
     _serving_model(model, card).export(raw, format="onnx", verbose=False)
     _simplify(raw, raw)
     network = onnx.load(raw)

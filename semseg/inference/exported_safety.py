@@ -43,6 +43,9 @@ def check_pt2(path: Path) -> None:
     PyTorch would load pickles, run guards that are written as Python, evaluate formulas of free sizes, and call
     whatever name of its module a graph holds.
 
+    Args:
+        path: The archive; nothing in it is run.
+
     Raises:
         ModelFileError: It does, or is no such archive.
     """
@@ -80,6 +83,9 @@ def _pt2_part(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> 
 
 def check_saved_model(path: Path) -> None:
     """Refuses a SavedModel with operations that read, write or call something outside of it.
+
+    Args:
+        path: Its folder; nothing in it is run.
 
     Raises:
         ModelFileError: It has such operations, or is no SavedModel.

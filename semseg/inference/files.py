@@ -22,7 +22,7 @@ from semseg.images.reading import read_photo
 from semseg.images.resizing import enough_for, resize_photo, size_within
 from semseg.inference.segmenter import Item, Segmenter, ids_of_logits, in_batches, probabilities_of_logits
 from semseg.inference.tiling import resize_bands, tiled_logits
-from semseg.labels.legend import below, legend, visible_classes
+from semseg.labels.legend import add_strip_below, legend, visible_classes
 from semseg.labels.painting import overlay
 from semseg.labels.palettes import Palette
 
@@ -142,7 +142,7 @@ def predict_files(
         for ((job, _), _), result in map_ahead(writers, write, computed, max_ahead):
             yield job, result
     finally:
-        stopped.set()
+        stopped.set()  # a large photo that is being written ends with its next band
         for pool in (loaders, writers):
             pool.shutdown(cancel_futures=True)
 
@@ -161,7 +161,22 @@ def _serialized(predict_batch: PredictBatch) -> PredictBatch:
 def map_ahead(
     pool: Executor, function: Callable[[Item], Output], items: Iterable[Item], max_ahead: int
 ) -> Iterator[tuple[Item, Output]]:
-    """Each item with what the function makes of it, in order; up to `max_ahead` are worked on in the pool meanwhile."""
+    """Applies a function to items in a pool, and keeps their order.
+
+    Args:
+        pool: What works.
+        function: Takes an item.
+        items: They are asked for only as far as they are worked on.
+        max_ahead: How many are worked on beside the one that is waited for.
+
+    Yields:
+        Each item with what the function makes of it.
+
+    Example:
+        >>> with ThreadPoolExecutor(2) as pool:
+        ...     list(map_ahead(pool, abs, [-1, 2, -3], max_ahead=1))
+        [(-1, 1), (2, 2), (-3, 3)]
+    """
     waiting: deque = deque()
     for item in items:
         waiting.append((item, pool.submit(function, item)))
@@ -173,8 +188,13 @@ def map_ahead(
 
 
 def automatic_tile(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Size of the tiles where nobody said it: the size that the network sees, or so many times that the shorter side
-    has 1024 pixels at least.
+    """Size of the tiles where nobody said it.
+
+    Args:
+        image_size: (h, w) that the network sees.
+
+    Returns:
+        (height, width) in a photo's pixels: `image_size`, or so many times that the shorter side has 1024 at least.
 
     Example:
         >>> automatic_tile((128, 192)), automatic_tile((2000, 2000))
@@ -185,7 +205,13 @@ def automatic_tile(image_size: tuple[int, int]) -> tuple[int, int]:
 
 
 def enough_to_show(image_size: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) to which a photo may be decoded smaller; the same with and without overlays, for equal masks.
+    """The size to which a photo may be decoded smaller; the same with and without overlays, for equal masks.
+
+    Args:
+        image_size: (h, w) that the network sees.
+
+    Returns:
+        (height, width) in pixels, at least those of an overlay.
 
     Example:
         >>> enough_to_show((128, 4096))
@@ -251,7 +277,7 @@ class _ShrinkingPicture:
         self._parts: list[np.ndarray] = []
 
     def watch(self, bands: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        rest: np.ndarray | None = None
+        rest: np.ndarray | None = None  # rows that are too few for one of the picture's
         for band in bands:
             rows = band if rest is None else np.concatenate([rest, band])
             whole = len(rows) // self._factor
@@ -363,6 +389,9 @@ def _new_file(path: Path) -> Any:
 def mask_values(palette: Palette) -> np.ndarray:
     """The number that the user's masks hold for each class, the first where they hold several.
 
+    Args:
+        palette: Of a network that learnt from masks of numbers.
+
     Returns:
         uint8 `(K,)`, or uint16 where a number is larger than 255.
 
@@ -387,7 +416,7 @@ def _npy(stack: ExitStack, path: Path | None, shape: tuple[int, ...]) -> Any:
 
 def _write_overlay(path: Path, photo: np.ndarray, ids: np.ndarray, counts: np.ndarray, palette: Palette) -> None:
     strip = legend(visible_classes(counts), palette, photo.shape[1], counts / counts.sum())
-    picture = below(overlay(photo, ids, palette, OPACITY), strip)
+    picture = add_strip_below(overlay(photo, ids, palette, OPACITY), strip)
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1]
     with _new_file(path) as temporary:

@@ -157,7 +157,14 @@ def runtime_of(path: Path) -> str | None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """All files that a model's file consists of: those of a SavedModel's folder; with OpenVINO's the weights beside."""
+    """All files that an exported model consists of.
+
+    Args:
+        path: The file, or the folder of a SavedModel.
+
+    Returns:
+        The files of a SavedModel's folder; with OpenVINO's the weights beside it; else the file alone.
+    """
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     weights = path.with_suffix(".bin")

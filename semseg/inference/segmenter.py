@@ -211,9 +211,10 @@ def as_logits(values: np.ndarray, gives: str, num_classes: int) -> np.ndarray:
     """
     if gives == "logits":
         return np.asarray(values, np.float32)
-    if gives == "ids":
+    if gives == "ids":  # one hot, with a logit that is as good as certain
         return (_ID_LOGIT * (values[..., None] == np.arange(num_classes))).astype(np.float32)
     probabilities = np.clip(np.asarray(values, np.float32), np.finfo(np.float32).tiny, 1)
     if probabilities.shape[-1] > 1:
         return np.log(probabilities)
+    # log(p / (1 - p)), p at most the largest float32 below 1
     return np.log(probabilities) - np.log1p(-np.minimum(probabilities, np.float32(1 - 2**-24)))

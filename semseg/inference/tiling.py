@@ -73,6 +73,7 @@ class _Axis:
         """float32 `(count, seen_tile)`: how much each pixel of each tile counts; the sum over the tiles is 1."""
         centred = (np.arange(self.seen_tile) - (self.seen_tile - 1) / 2) / (self.seen_tile / 8)
         window = np.exp(-(centred**2) / 2)
+        # Shifted down to 0 in the margin, so that what a tile says near its edge counts nothing, without a step.
         window = (window - (window[self.margin - 1] if self.margin else 0)).clip(min=0)
         total = np.zeros(self.padded_length)
         for place in range(self.count):
@@ -84,6 +85,11 @@ class _Axis:
 
 def tile_count(size: tuple[int, int], image_size: tuple[int, int], tile: tuple[int, int]) -> int:
     """How many tiles a photo is seen in.
+
+    Args:
+        size: (H, W) of the photo.
+        image_size: (h, w) that the network sees.
+        tile: (height, width) of the tiles in the photo's pixels.
 
     Example:
         >>> tile_count((256, 256), (64, 64), (64, 64)), tile_count((60, 1), (64, 64), (64, 64))
@@ -220,9 +226,11 @@ def resize_bands(
     held, first, row = None, 0, 0
     width = size[1] / seen[1]
     for thin in (part for block in blocks for part in _split_rows(block, width)):
+        # First along the rows: the value to the left, and so much of the difference to the one on the right.
         wide = thin[:, left]
         wide += across * (thin[:, right] - wide)
         held = wide if held is None else np.concatenate([held, wide])
+        # Then along the columns, for all rows of the photo whose two neighbours are held.
         end = np.searchsorted(below, first + len(held))
         step = max(1, _BAND_BYTES // wide[0].nbytes)
         for start in range(row, end, step):

@@ -16,7 +16,7 @@ from semseg.images.resizing import resize_photo
 from semseg.inference.files import OPACITY, map_ahead, write_masks
 from semseg.inference.segmenter import Segmenter, in_batches
 from semseg.inference.tiling import resize_bands
-from semseg.labels.legend import legend, over, visible_classes
+from semseg.labels.legend import lay_strip_over, legend, visible_classes
 from semseg.labels.painting import overlay
 from semseg.labels.palettes import Palette
 
@@ -155,7 +155,7 @@ class _Writer:
             self._open(photo.shape[:2])
         self._shown_classes.update(visible_classes(counts))
         strip = legend(sorted(self._shown_classes), self._palette, photo.shape[1])
-        frame = over(overlay(photo, ids, self._palette, OPACITY), strip)
+        frame = lay_strip_over(overlay(photo, ids, self._palette, OPACITY), strip)
         self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
     def _open(self, size: tuple[int, int]) -> None:

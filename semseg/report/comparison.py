@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from semseg.labels.legend import shortened
+from semseg.labels.legend import shorten
 from semseg.report.style import STYLE, any_letters, save_figure
 
 COLORS = (  # lie 29 or more apart in CIE Lab for normal, red-blind and green-blind eyes
@@ -107,7 +107,7 @@ def _label_ends(axis: Axes, names: Sequence[str], ends: Mapping[int, tuple[float
         color = COLORS[i % len(COLORS)]
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "alpha": 0.5, "relpos": (0, 0.5)}
         axis.annotate(
-            shortened(names[i], 22), ends[i], (1.04, height), textcoords="axes fraction", color=color, fontsize=9.5,
+            shorten(names[i], 22), ends[i], (1.04, height), textcoords="axes fraction", color=color, fontsize=9.5,
             va="center", fontweight="bold", arrowprops=line,
         )  # fmt: skip
 
@@ -115,7 +115,7 @@ def _label_ends(axis: Axes, names: Sequence[str], ends: Mapping[int, tuple[float
 def _spread_apart(places: np.ndarray, least: float) -> np.ndarray:
     """Rising places from 0 to 1, moved a little so that neighbours lie `least` apart where there is room."""
     places = places.copy()
-    for _ in range(200):
+    for _ in range(200):  # each pair that is too close moves half of what is missing; neighbours then move on
         push = np.maximum(0, least - np.diff(places)) / 2
         places[:-1] -= push
         places[1:] += push
@@ -199,7 +199,7 @@ def _label_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str,
         taken += [Bbox([place - 9, place + 9]), Bbox([low - 3, high + 3])]
     for place, (i, point) in zip(places, shown, strict=True):
         color, style = COLORS[i % len(COLORS)], {"fontsize": 9.5, "fontweight": "bold"}
-        name = axis.text(0, 0, shortened(str(point["name"]), 22), **style)
+        name = axis.text(0, 0, shorten(str(point["name"]), 22), **style)
         size = name.get_window_extent().size + 2
         name.remove()
         box = _free_box(place, size, taken, axis.get_window_extent())

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from semseg.labels.legend import FAINT, INK, shortened
+from semseg.labels.legend import FAINT, INK, shorten
 from semseg.labels.painting import overlay
 from semseg.labels.palettes import Palette
 from semseg.report.style import STYLE, save_figure, show_image
@@ -52,7 +52,7 @@ def save_data_page(
             axis.axis("off")
         for i, (title, photo, ids) in enumerate(samples):
             row, column = 2 * (i // columns), i % columns
-            axes[row, column].set_title(shortened(title), fontsize=9, fontweight="normal")
+            axes[row, column].set_title(shorten(title), fontsize=9, fontweight="normal")
             show_image(axes[row, column], photo, smooth=True)
             show_image(axes[row + 1, column], overlay(photo, ids, palette), smooth=False)
         _share_bars(lower.subplots(), palette, pixels, classes)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from semseg.labels.legend import FAINT, INK, shortened
+from semseg.labels.legend import FAINT, INK, shorten
 from semseg.report.style import GRID, STYLE, save_figure, short
 
 EMPTY_COLOR = "#f4f4f4"
@@ -39,7 +39,7 @@ def save_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: str | 
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
     counts = np.where((matrix > 0) & (totals > 0), matrix, np.nan)
-    names = [shortened(name, 28) for name in names]
+    names = [shorten(name, 28) for name in names]
     percent = [f"{name}  {share:.1%}" for name, share in zip(names, _shares(totals), strict=True)]
     pixels = [f"{short(total)}  {name}" for name, total in zip(names, totals[:, 0].tolist(), strict=True)]
     side, longest = float(np.clip(0.5 * len(names), 3.4, 12)), max(len(name) for name in names)
@@ -106,6 +106,12 @@ def save_reliability(bins: np.ndarray, error: float, path: str | Path) -> Path:
 
     Returns:
         The path.
+
+    Example:
+        >>> import tempfile
+        >>> bins = np.array([[20.0, 80.0], [12.0, 72.0], [6.0, 68.0]])  # in two steps of confidence
+        >>> save_reliability(bins, error=0.1, path=Path(tempfile.mkdtemp()) / "reliability.png").name
+        'reliability.png'
 
     Reference:
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017, https://arxiv.org/abs/1706.04599.

@@ -62,7 +62,13 @@ def _refusal_reason(scope: Scope) -> str | None:
 
 
 def refusal(status: int, error: str, **headers: str) -> JSONResponse:
-    """An error in one line; the connection is closed, because the request may be under way."""
+    """An error in one line; the connection is closed, because the request may be under way.
+
+    Args:
+        status: Of HTTP, 400 or more.
+        error: What is wrong and how to mend it.
+        headers: Further ones of the answer.
+    """
     return JSONResponse({"error": error}, status, {"connection": "close", **headers})
 
 

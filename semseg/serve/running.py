@@ -39,7 +39,12 @@ def listen(port: int) -> socket.socket:
 
 
 def run(app: ASGIApp, listener: socket.socket) -> None:
-    """Serves an app until Ctrl-C or SIGTERM."""
+    """Serves an app until Ctrl-C or SIGTERM.
+
+    Args:
+        app: An ASGI application, see `semseg.serve.app.make_app`.
+        listener: From `listen`.
+    """
     config = uvicorn.Config(
         app,
         loop="asyncio",
