@@ -10,11 +10,12 @@ from pathlib import Path
 from semseg.cli.backends import choose_backend
 from semseg.cli.console import name_flags, say_error
 from semseg.cli.flags import Parser, build_parser, training_parser
-from semseg.errors import ResourceError, RunFolderError, SemsegError
+from semseg.errors import ResourceError, RunFolderError, SemsegError, require
 from semseg.files import DISK_FULL
 from semseg.runs.config import read_config
 
 _WITHOUT_BACKEND = ("check", "report")
+_IMPORTED = {"compare": ("scipy",), "serve": ("starlette", "uvicorn")}  # by a command, from the extra of its name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +40,7 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     arguments = parser.parse_args(argv)
     name_flags(arguments.parser.flags)
     try:
+        require(arguments.command, arguments.command, *_IMPORTED.get(arguments.command, ()))
         if arguments.command not in _WITHOUT_BACKEND:
             arguments.backend = choose_backend(_asked_backend(arguments))
         importlib.import_module(f"semseg.cli.{arguments.command}").run(arguments)

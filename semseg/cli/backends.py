@@ -4,7 +4,7 @@ import importlib.util
 import os
 import sys
 
-from semseg.errors import SemsegError
+from semseg.errors import SemsegError, pip_install
 
 BACKENDS = ("torch", "tensorflow", "jax")
 
@@ -22,12 +22,12 @@ def choose_backend(name: str | None) -> str:
     wanted = name or os.environ.get("KERAS_BACKEND") or next(iter(installed), None)
     source = "`backend`" if name else "KERAS_BACKEND"
     if wanted is None:
-        raise SemsegError(f"no backend is installed for Keras; run {_install(BACKENDS[0])}, or one of {_others()}")
+        raise SemsegError(f"no backend is installed for Keras; run {pip_install(BACKENDS[0])}, or one of {_others()}")
     if wanted not in BACKENDS:
         raise SemsegError(f"{source}: there is no backend {wanted!r}; choose one of {', '.join(BACKENDS)}")
     if wanted not in installed:
         others = f", or use {' or '.join(installed)}" if installed else ""
-        raise SemsegError(f"{source}: {wanted} is not installed; run {_install(wanted)}{others}")
+        raise SemsegError(f"{source}: {wanted} is not installed; run {pip_install(wanted)}{others}")
     _refuse_another_running(wanted, source)
     os.environ["KERAS_BACKEND"] = wanted
     return wanted
@@ -38,10 +38,6 @@ def _refuse_another_running(wanted: str, source: str) -> None:
         running = sys.modules["keras"].backend.backend()
         if running != wanted:
             raise SemsegError(f"{source}: Keras runs on {running} already; choose {wanted} before Keras is imported")
-
-
-def _install(backend: str) -> str:
-    return f"pip install 'semseg[{backend}]'"
 
 
 def _others() -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import importlib.util
 import sys
 import threading
 import webbrowser
@@ -16,17 +15,15 @@ from semseg.errors import SemsegError
 from semseg.evaluation.opening import own_data
 from semseg.inference.card import ModelCard
 from semseg.runs.run import Run
+from semseg.serve.app import make_app
+from semseg.serve.running import listen
+from semseg.serve.running import run as run_server
 
 EXAMPLES = 8
-_PACKAGES = ("starlette", "uvicorn")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C."""
-    _check_packages()
-    from semseg.serve.running import listen  # what it stands on is an extra
-    from semseg.serve.running import run as run_server
-
     with listen(arguments.port) as listener:  # before anything takes time
         app = _app(ModelCard.read(arguments.model), arguments.image_size)
         url = "http://{}:{}/".format(*listener.getsockname())
@@ -36,16 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
         run_server(app, listener)
 
 
-def _check_packages() -> None:
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SemsegError(f"serve: needs {' and '.join(missing)}; run pip install 'semseg[serve]'")
-
-
 def _app(card: ModelCard, image_size: tuple[int, int] | None) -> Callable:
     """The application around a network; says what it is."""
-    from semseg.serve.app import make_app  # what it stands on is an extra
-
     segmenter = card.load(image_size=image_size, batch_size=1)
     examples, note = _examples(Run.of_model(card.path))
     say(f"semseg {__version__}: {card.path} on {card.device()}")
