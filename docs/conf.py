@@ -24,12 +24,15 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # attributes as one list
 napoleon_preprocess_types = False
 add_module_names = False
 python_maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["_static"]
+html_css_files = ["manual.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False

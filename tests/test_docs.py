@@ -27,7 +27,15 @@ PACKAGE = REPOSITORY / "semseg"
 BLOCKS = blocks()
 DIRECTIVES = {"{toctree}", "{eval-rst}", "{include}"}  # which Sphinx checks when it builds the pages
 # What the manual describes and another branch brings. A line that holds one of these must fail until it is there.
-COMING = ("semseg plan", "--config", "plan_run", "open_data(", "open_model", "RunConfig(learning_rate=-1)", "install .[")
+COMING = (
+    "semseg plan",
+    "--config",
+    "plan_run",
+    "open_data(",
+    "open_model",
+    "RunConfig(learning_rate=-1)",
+    "install .[",
+)
 
 
 def coming(text: str) -> list[pytest.MarkDecorator]:
