@@ -33,6 +33,7 @@ from semseg.data.cache import Cache
 from semseg.data.demo import make_demo
 from semseg.runs.config import RunConfig
 from semseg.training.loop import make_batches, train_model
+from semseg.training.plan import plan_run
 
 PARTS = ("steps", "loading", "evaluation", "rest")
 
@@ -105,15 +106,16 @@ def measure(data: str | None, epochs: int, quick: bool) -> Stopwatch:
         model = build_model(config.model, (*config.image_size, 3), dataset.num_logits, filters=config.filters)
         watch = Stopwatch()
         cache = Cache(dataset.samples, config.image_size, "benchmark", root)
+        plan = plan_run(config, dataset)
         train_model(
             model,
-            make_batches(dataset, config, cache=cache),
-            config,
+            make_batches(dataset, plan, cache),
+            plan,
             model_path=root / "model.keras",
             results_path=root / "results.csv",
             callbacks=[watch],
         )
-        watch.bare_step = bare_step(watch.model, *make_batches(dataset, config, cache=cache)[0][0])
+        watch.bare_step = bare_step(watch.model, *make_batches(dataset, plan, cache)[0][0])
         photos = ", ".join(f"{len(samples)} {name}" for name, samples in dataset.splits.items())
         print(f"{keras.backend.backend()} on {device_name()}: {photos} photos, {config.image_size[0]} pixels, "
               f"{config.filters} filters, batches of {config.batch_size}")  # fmt: skip

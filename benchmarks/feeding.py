@@ -38,6 +38,7 @@ from semseg.errors import DataError
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
 from semseg.training.loop import make_batches, train_model
+from semseg.training.plan import plan_run
 
 SIZE = (160, 240)
 WORKERS = 2
@@ -52,7 +53,7 @@ class Peer(torch.utils.data.Dataset):
     def __init__(self, dataset: Dataset):
         palette = dataset.palette
         if palette.holds_values:  # Pillow turns Carvana's masks into black and white
-            palette = Palette.of(palette.names, [(0, 0, 0), (255, 255, 255)])
+            palette = Palette.from_colors(palette.names, [(0, 0, 0), (255, 255, 255)])
         self.samples = dataset.splits["train"]
         self.colors = np.array([label.color for label in palette.labels])
         self.ids = np.array([label.id for label in palette.labels], np.uint8)
@@ -120,11 +121,12 @@ def measure_waiting(dataset: Dataset, epochs: int) -> float:
     """Share of the time after the first epoch that a training waits for its batches."""
     config = RunConfig(epochs=epochs, batch_size=BATCH_SIZE, image_size=SIZE, filters=8, workers=WORKERS)
     model = build_model(config.model, (*SIZE, 3), dataset.num_logits, filters=config.filters)
+    plan = plan_run(config, dataset)
     with tempfile.TemporaryDirectory() as folder:
         history = train_model(
             model,
-            make_batches(dataset, config, cache=new_cache(dataset, folder)),
-            config,
+            make_batches(dataset, plan, new_cache(dataset, folder)),
+            plan,
             model_path=Path(folder, "model.keras"),
             results_path=Path(folder, "results.csv"),
         )

@@ -38,7 +38,7 @@ SIZE, MASKS = 256, 39
 LABELS = cityscapes_palette().labels  # the 29 colours
 COLORS = np.array([label.color for label in LABELS], np.uint8)
 OFFICIAL = [label.name for label in LABELS]
-EVERY = Palette.of(OFFICIAL, COLORS.tolist(), max_distance=1e3)
+EVERY = Palette.from_colors(OFFICIAL, COLORS.tolist(), max_distance=1e3)
 TRAINED = [label.name for label in LABELS if label.id != IGNORE]
 CAMVID = {  # CamVid's names in the order of its ids, and Cityscapes' names for the same
     "sky": "sky", "building": "building", "pole": "pole", "road": "road", "pavement": "sidewalk", "tree": "vegetation",

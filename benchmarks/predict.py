@@ -38,8 +38,8 @@ from PIL import Image
 
 from semseg.backend.devices import device_name, leave_tensorflow_out
 from semseg.cli import commands
-from semseg.cli.opening import open_segmenter
 from semseg.data.demo import make_demo
+from semseg.inference.card import ModelCard
 from semseg.inference.files import Job, predict_files
 from semseg.segmentation_model import Unet
 
@@ -65,7 +65,7 @@ def plain_loop(model: keras.Model, photos: list[Path], output: Path) -> None:
 
 
 def ours(model: Path, photos: list[Path], output: Path) -> Callable[[], None]:
-    _, segmenter = open_segmenter(model)
+    segmenter = ModelCard.read(model).load()
     jobs = [Job(path, {"masks": output / f"{path.stem}.png"}) for path in photos]
 
     def run() -> None:

@@ -38,7 +38,9 @@ from semseg.data.check import Findings, check_dataset
 from semseg.data.demo import make_demo
 from semseg.runs.config import RunConfig
 from semseg.segmentation_model import Unet
-from semseg.training.loop import CountEpochs, make_batches, make_class_weights, training_model
+from semseg.training.callbacks import CountEpochs
+from semseg.training.loop import make_batches, training_model
+from semseg.training.plan import plan_run
 from semseg.training.recipe import Recipe, prepare
 
 OURS = "semseg"
@@ -193,14 +195,14 @@ def learn(task: Task, contender: Contender, seed: int, minutes: float = 0.0) -> 
     keras.utils.set_random_seed(seed)
     shape = (*config.image_size, 3)
     model = Unet(shape, task.dataset.num_logits, filters=config.filters, normalization=contender.normalization)
-    train, val = make_batches(task.dataset, config, task.findings, task.cache)
-    recipe = replace(contender.kind(**asdict(Recipe.suited(config, len(train)))), **contender.recipe)
-    prepare(model, recipe, task.findings.shares("train") if contender.bias else None)
+    plan = plan_run(config, task.dataset, task.findings)
+    train, val = make_batches(task.dataset, plan, task.cache)
+    recipe = replace(contender.kind(**asdict(plan.recipe)), **contender.recipe)
+    prepare(model, recipe, plan.class_shares if contender.bias else None)
     for layer in model.layers:
         if contender.momentum and isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = contender.momentum
-    weights = make_class_weights(config, task.findings, task.dataset.palette.names)
-    trained = training_model(model, config, task.dataset, weights)
+    trained = training_model(model, plan)
     trained.compile((contender.optimizer or recipe.optimizer)(), jit_compile=keras.backend.backend() == "jax")
     judge = Judge(val, config.epochs, minutes)
     most = config.epochs if contender.optimizer is None else 100 * config.epochs

@@ -3,7 +3,8 @@
 A step is all that `fit` does with a batch of 8 uint8 photos and their class ids: cross-entropy and Dice, gradients,
 AdamW, the confusion matrix, and the loss as a number. Each way in which a backend can compile is a row of its own.
 PyTorch is written as an expert would: channels-last memory, ReLU in place, fused AdamW, and torch.compile of network
-and loss where a row says so. Memory is what a process of its own grows by over three steps.
+and loss where a row says so. Memory is what a process of its own grows by over three steps; with PyTorch on a GPU, the
+peak there.
 
     KERAS_BACKEND=torch python benchmarks/train_step.py
 
@@ -198,7 +199,7 @@ def median_seconds(steps: dict[str, Step], rounds: int) -> dict[str, float]:
 
 
 def grown_memory(name: str, filters: int, size: int, precision: str) -> float:
-    """MB (10^6 bytes) that three steps take, in a process of its own; on a GPU all that the network takes there."""
+    """MB (10^6 bytes) that three steps take, in a process of its own."""
     code = [sys.executable, __file__, "--memory-of", json.dumps([name, filters, size, precision])]
     done = subprocess.run(code, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
@@ -207,10 +208,22 @@ def grown_memory(name: str, filters: int, size: int, precision: str) -> float:
 def print_grown_memory(name: str, filters: int, size: int, precision: str) -> None:
     make, options = contenders(with_compiled=True)[name]
     step = make(filters, size, precision, **options)
-    before = 0.0 if DEVICE == "cuda" else peak_memory_mb()
+    before = peak_memory_mb()
     for _ in range(3):
         step()
     print(peak_memory_mb() - before)
+
+
+def memory_on_gpu(name: str, filters: int, size: int, precision: str) -> float:
+    """MB (10^6 bytes) that the network, its optimiser and three steps take on the GPU, of PyTorch's own count."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    make, options = contenders(with_compiled=True)[name]
+    step = make(filters, size, precision, **options)
+    for _ in range(3):
+        step()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
 def matrix_rate(precision: str) -> float:
@@ -229,11 +242,13 @@ def matrix_rate(precision: str) -> float:
 def measure(filters: int, size: int, precision: str, rounds: int, with_compiled: bool) -> dict[str, dict[str, float]]:
     """Of each contender: `ms` per step, and `mb` of those that are not compiled or cannot be otherwise."""
     ways = contenders(with_compiled)
+    on_gpu = DEVICE == "cuda" and BACKEND == "torch"
+    mb = {name: memory_on_gpu(name, filters, size, precision) for name in ways if on_gpu and "compiled" not in name}
     steps = {name: make(filters, size, precision, **options) for name, (make, options) in ways.items()}
     rows = {name: {"ms": 1000 * seconds} for name, seconds in median_seconds(steps, rounds).items()}
     for name in rows:
         if f"{name} compiled" in rows or "compiled" not in name or BACKEND == "jax":
-            rows[name]["mb"] = grown_memory(name, filters, size, precision)
+            rows[name]["mb"] = mb[name] if mb else grown_memory(name, filters, size, precision)
     return rows
 
 

@@ -62,8 +62,13 @@ _ROOM_OF_NAME = {
     "count_flops": "architectures.cost",
     "count_parameters": "architectures.cost",
     "compare_networks": "comparison.statistics",
-    "group_runs": "comparison.statistics",
-    "read_run": "comparison.statistics",
+    "Plan": "training.plan",
+    "plan_run": "training.plan",
+    "Run": "runs.run",
+    "open_data": "data.opening",
+    "open_model": "inference.card",
+    "ModelCard": "inference.card",
+    "group_runs": "comparison.networks",
     "evaluate_split": "evaluation.evaluate",
     "Segmenter": "inference.segmenter",
     "predict_ids": "inference.segmenter",
@@ -81,7 +86,7 @@ _ROOM_OF_NAME = {
     "make_batches": "training.loop",
     "train_model": "training.loop",
     "main": "cli",
-    "open_run": "cli.runs",
+    "open_run": "evaluation.opening",
 }
 
 __all__ = ["IGNORE", *sorted(_ROOM_OF_NAME)]

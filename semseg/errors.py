@@ -4,11 +4,20 @@ A message reads `<where>: <what>; <how to mend>`. Anything that is not a `Semseg
 traceback. All of them are `ValueError`s, so code that imports the package needs no knowledge of this module.
 """
 
+import importlib.util
+from pathlib import Path
+
+_IN_CHECKOUT = (Path(__file__).parents[1] / "pyproject.toml").is_file()
+
 
 class SemsegError(ValueError):
     """A wrong argument or option (exit code 2)."""
 
     exit_code = 2
+
+
+class MissingPackageError(SemsegError):
+    """A package that only some users need, and that is not installed (exit code 2)."""
 
 
 class ExportError(SemsegError):
@@ -52,5 +61,44 @@ class NonFiniteLossError(SemsegError):
 
 
 def first_line(error: Exception) -> str:
-    """What somebody else's error says, short enough for a line of ours: its first line, or its kind."""
+    """What somebody else's error says, short enough for a line of ours: its first line, or its kind.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        At most 200 characters.
+    """
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def is_installed(module: str) -> bool:
+    """Whether Python finds a module, `"starlette"` or `"package.module"`; it is not imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
+    except ValueError:  # it is loaded, and nothing says from where
+        return True
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs an extra of pyproject.toml, such as `"serve"`."""
+    return f"pip install -e '.[{extra}]'" if _IN_CHECKOUT else f"pip install 'semseg[{extra}]'"
+
+
+def require(purpose: str, extra: str | None, *modules: str) -> None:
+    """Asks for packages that only some users need, before anything takes time.
+
+    Args:
+        purpose: What needs them; the message begins with it.
+        extra: The extra of pyproject.toml that brings them; None where none does.
+        *modules: What Python imports.
+
+    Raises:
+        MissingPackageError: One of them is not installed; the message names the pip command.
+    """
+    missing = [module for module in modules if not is_installed(module)]
+    if missing:
+        command = pip_install(extra) if extra else f"pip install {' '.join(missing)}"
+        raise MissingPackageError(f"{purpose}: needs {' and '.join(missing)}; run {command}")

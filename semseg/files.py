@@ -1,13 +1,22 @@
 """Files that are either whole or not there, and run folders that lose nothing."""
 
+import csv
+import errno
 import hashlib
+import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from semseg.errors import ResourceError, RunFolderError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SPACE_NEEDED = 100 * 2**20  # bytes: a model, its successor while it is written, and the pictures
 _LONG_NAME = 200  # bytes; most disks take 255
 
 
@@ -42,8 +51,63 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_json(path: str | Path, values: Any) -> None:
+    """Writes a JSON file, indented by 2 and ended by a newline, as `replacing` does: whole or not at all.
+
+    Args:
+        path: The file to write or to replace.
+        values: What `json.dumps` takes: dicts, lists, strings, numbers, booleans, None.
+
+    Raises:
+        ValueError: A number is NaN or infinite, which JSON does not have; write None instead.
+        TypeError: A value is of another type, such as a NumPy array.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "scores.json"
+        >>> write_json(path, {"iou": 0.5})
+        >>> path.read_text().splitlines()
+        ['{', '  "iou": 0.5', '}']
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a CSV file with a header, in UTF-8, as `replacing` does: whole or not at all.
+
+    Args:
+        path: The file to write or to replace.
+        rows: At least one row, by column name. The columns stand in the order in which the rows first name them; a row
+            that lacks one leaves it empty. Characters that UTF-8 does not have (in names of files) become `?`.
+
+    Raises:
+        ValueError: There are no rows, so that nothing names the columns.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
+        >>> write_csv(path, [{"class": "road", "iou": 0.5}, {"class": "sky", "iou": 0.75}])
+        >>> path.read_text().splitlines()
+        ['class,iou', 'road,0.5', 'sky,0.75']
+    """
+    rows = list(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if not columns:
+        raise ValueError(f"{path}: got no rows to write; expected at least one, whose names become the header")
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def move_into_place(source: Path, target: Path) -> None:
-    """Gives a whole file or folder, written elsewhere on the same disk, its final name; what had it goes."""
+    """Gives a whole file or folder, written elsewhere on the same disk, its final name; what had it goes.
+
+    Args:
+        source: The file or folder as it was written.
+        target: Its final path. What had it stays there until the new one is whole.
+    """
     if source.is_file():
         with replacing(target) as temporary:
             source.replace(temporary)
@@ -62,6 +126,10 @@ _KEPT_FREE = 500_000_000  # bytes of a disk left to others
 def reserve(path: Path, size: int) -> None:
     """Makes a file of `size` zeros with all of its space taken, so that writing into it later meets no full disk.
 
+    Args:
+        path: The file to make or to replace.
+        size: In bytes.
+
     Raises:
         OSError: Not permitted, or less than 500 MB would be left on the disk.
     """
@@ -77,7 +145,12 @@ def reserve(path: Path, size: int) -> None:
 
 
 def remove_older(paths: Iterable[Path], seconds: float) -> None:
-    """Removes those of the files that were changed longer ago; one that may not be removed stays."""
+    """Removes those of the files that were changed too long ago; one that may not be removed stays.
+
+    Args:
+        paths: Files; folders among them stay, as do files that are gone.
+        seconds: Age from which on a file is removed.
+    """
     for path in paths:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > seconds:
@@ -94,10 +167,40 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_output(output: Path) -> None:
+    """Tries to write where results will go, before anything takes time; leaves nothing behind.
+
+    Args:
+        output: The folder; need not exist yet.
+
+    Raises:
+        RunFolderError: It cannot be written.
+        ResourceError: There is too little space on its disk.
+    """
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(bytes(4096))
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise ResourceError(f"{output}: no space left; free some or choose another `output`") from None
+        raise RunFolderError(f"{output}: cannot be written ({error.strerror}); choose another `output`") from None
+    free = shutil.disk_usage(existing).free
+    if free < SPACE_NEEDED:
+        raise ResourceError(
+            f"{output}: {free // 2**20} MB left on the disk, {SPACE_NEEDED // 2**20} MB needed; free some or choose "
+            "another `output`"
+        )
+
+
 def archive(folder: Path, patterns: Iterable[str]) -> Path | None:
     """Moves the files in `folder` that match any of the glob `patterns` to `folder/archive/<date-time>/`.
 
     Those in folders inside stay in folders of the same names.
+
+    Args:
+        folder: Where the files lie.
+        patterns: As for `Path.glob`, relative to `folder`.
 
     Returns:
         The new folder, or None when there was nothing to move.

@@ -19,10 +19,10 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from semseg import IGNORE
-from semseg.backend.kernels import softmax_statistics
+from semseg.backend.kernels import class_sums, softmax_statistics
 from semseg.errors import SemsegError
 
-_Weights = Sequence[float] | None
+_Weights = Sequence[float] | np.ndarray | None
 
 
 def cross_entropy(
@@ -37,6 +37,18 @@ def cross_entropy(
     1 - s + s/K of the true class and s/K of each other. Even the best prediction then costs the entropy of that truth,
     not 0.
 
+    Args:
+        y_true: Integer class ids `(N, H, W)`, 255 where a pixel counts nowhere.
+        logits: Float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+        class_weights: One float of at least 0 per class, two for the binary task; None weighs all alike.
+        label_smoothing: s, at least 0 and below 1.
+
+    Returns:
+        Float32 scalar, at least 0; 0 for a batch without a counted pixel.
+
+    Raises:
+        SemsegError: The shapes do not match, or there is not one weight per class.
+
     Reference: Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7 (label smoothing).
 
     Example:
@@ -45,10 +57,10 @@ def cross_entropy(
         >>> round(float(cross_entropy(truth, np.zeros((1, 1, 2, 4), "float32"))), 4)  # log 4
         1.3863
     """
-    batch = _Batch.of(y_true, logits, class_weights)
-    values = batch.surprise
+    batch = _Batch.from_logits(y_true, logits, class_weights)
+    values = batch.nll
     if label_smoothing:
-        values = (1 - label_smoothing) * values + label_smoothing * batch.mean_surprise
+        values = (1 - label_smoothing) * values + label_smoothing * batch.mean_nll
     return _mean(values, batch.pixel_weights)
 
 
@@ -57,15 +69,24 @@ def binary_cross_entropy(
 ) -> KerasTensor:
     """`cross_entropy` for a single logit, p(1) = sigmoid(logit), and for nothing else.
 
+    Args:
+        y_true: Integer class ids `(N, H, W)`, 0 or 1, 255 where a pixel counts nowhere.
+        logits: Float `(N, H, W, 1)`.
+        class_weights: Two floats of at least 0; None weighs both classes alike.
+        label_smoothing: As in `cross_entropy`.
+
+    Returns:
+        Float32 scalar, at least 0.
+
     Raises:
-        SemsegError: `logits` has more than one channel.
+        SemsegError: `logits` has more than one channel, or is refused by `cross_entropy`.
 
     Example:
         >>> import numpy as np
         >>> round(float(binary_cross_entropy(np.array([[[1]]]), np.zeros((1, 1, 1, 1), "float32"))), 4)  # log 2
         0.6931
     """
-    batch = _Batch.of(y_true, logits, class_weights)
+    batch = _Batch.from_logits(y_true, logits, class_weights)
     if not batch.binary:
         raise SemsegError(
             f"binary_cross_entropy: got {batch.logits.shape[-1]} logits per pixel; expected 1 (two classes). "
@@ -82,6 +103,18 @@ def focal(
     p_t is the probability of the true class, as in `cross_entropy`, which this is with a gamma of 0. Class weights
     stand where the paper has its alpha.
 
+    Args:
+        y_true: Integer class ids `(N, H, W)`, 255 where a pixel counts nowhere.
+        logits: Float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+        class_weights: One float of at least 0 per class, two for the binary task; None weighs all alike.
+        gamma: At least 0; the higher, the less count pixels that are right already.
+
+    Returns:
+        Float32 scalar, at least 0; 0 for a batch without a counted pixel.
+
+    Raises:
+        SemsegError: The shapes do not match, there is not one weight per class, or `gamma` is out of range.
+
     Reference: Lin et al. 2017, https://arxiv.org/abs/1708.02002.
 
     Example:
@@ -89,11 +122,11 @@ def focal(
         >>> round(float(focal(np.array([[[1]]]), np.zeros((1, 1, 1, 1), "float32"))), 4)  # log 2 / 4
         0.1733
     """
-    _refuse_below("focal", 0, gamma=gamma)
-    batch = _Batch.of(y_true, logits, class_weights)
-    near = ops.minimum(batch.surprise, _HOPELESS)
-    missing = ops.maximum(-ops.expm1(-near), _TINY)  # 1 - p_t, without the rounding of p_t
-    values = ops.where(batch.surprise < _HOPELESS, ops.power(missing, gamma) * near, batch.surprise)
+    _check_at_least("focal", 0, gamma=gamma)
+    batch = _Batch.from_logits(y_true, logits, class_weights)
+    nll = ops.minimum(batch.nll, _MAX_NLL)
+    p_wrong = ops.maximum(-ops.expm1(-nll), _TINY)  # 1 - p_t, without the rounding of p_t
+    values = ops.where(batch.nll < _MAX_NLL, ops.power(p_wrong, gamma) * nll, batch.nll)
     return _mean(values, batch.pixel_weights)
 
 
@@ -106,6 +139,19 @@ def tversky(
     FP = sum of P outside Y, the false negatives FN = sum of 1 - P in Y. `alpha` >= 0 weighs what is predicted and not
     there, `beta` >= 0 what is there and not predicted; beta above alpha favours sensitivity.
 
+    Args:
+        y_true: Integer class ids `(N, H, W)`, 255 where a pixel counts nowhere.
+        logits: Float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+        class_weights: One float of at least 0 per class, two for the binary task; None weighs all alike.
+        alpha: Weight of false positives, at least 0.
+        beta: Weight of false negatives, at least 0.
+
+    Returns:
+        Float32 scalar, 0 to 1; 0 for a batch without a counted pixel.
+
+    Raises:
+        SemsegError: The shapes do not match, there is not one weight per class, or `alpha` or `beta` is out of range.
+
     Reference: Salehi et al. 2017, https://arxiv.org/abs/1706.05721, with its alpha and beta.
 
     Example:
@@ -114,8 +160,8 @@ def tversky(
         >>> round(float(tversky(truth, logits, alpha=1, beta=2)), 4)  # 1 - .5 / (.5 + .5 + 2 * .5)
         0.75
     """
-    batch = _Batch.of(y_true, logits, class_weights)
-    return _mean(_missing_share("tversky", batch, alpha, beta), batch.weights_of_present)
+    batch = _Batch.from_logits(y_true, logits, class_weights)
+    return _mean(_tversky_per_class("tversky", batch, alpha, beta), batch.weights_of_present)
 
 
 def focal_tversky(
@@ -133,6 +179,21 @@ def focal_tversky(
     `tversky`: the paper has the same values under swapped names, and sums over the classes. Where T is 0 the gradient,
     infinite by the formula, is 0.
 
+    Args:
+        y_true: Integer class ids `(N, H, W)`, 255 where a pixel counts nowhere.
+        logits: Float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+        class_weights: One float of at least 0 per class, two for the binary task; None weighs all alike.
+        alpha: Weight of false positives, at least 0.
+        beta: Weight of false negatives, at least 0.
+        gamma: At least 1, which gives `tversky`.
+
+    Returns:
+        Float32 scalar, 0 to 1; 0 for a batch without a counted pixel.
+
+    Raises:
+        SemsegError: The shapes do not match, there is not one weight per class, or `alpha`, `beta` or `gamma` is
+            out of range.
+
     Reference: Abraham and Khan 2018, https://arxiv.org/abs/1810.07842; gamma from 1 to 3.
 
     Example:
@@ -141,16 +202,27 @@ def focal_tversky(
         >>> round(float(focal_tversky(truth, logits, gamma=2)), 4)  # the root of .5
         0.7071
     """
-    _refuse_below("focal_tversky", 1, gamma=gamma)
-    batch = _Batch.of(y_true, logits, class_weights)
-    missing = ops.maximum(_missing_share("focal_tversky", batch, alpha, beta), _TINY)
-    return _mean(ops.power(missing, 1 / gamma), batch.weights_of_present)
+    _check_at_least("focal_tversky", 1, gamma=gamma)
+    batch = _Batch.from_logits(y_true, logits, class_weights)
+    values = ops.maximum(_tversky_per_class("focal_tversky", batch, alpha, beta), _TINY)
+    return _mean(ops.power(values, 1 / gamma), batch.weights_of_present)
 
 
 def dice(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = None) -> KerasTensor:
     """1 - mean over the classes present of the soft Dice coefficient 2 |Y P| / (|Y| + |P|), over the whole batch.
 
     Y is 1 in the pixels of the class, P its probability. It is `tversky` with alpha = beta = 1/2.
+
+    Args:
+        y_true: Integer class ids `(N, H, W)`, 255 where a pixel counts nowhere.
+        logits: Float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+        class_weights: One float of at least 0 per class, two for the binary task; None weighs all alike.
+
+    Returns:
+        Float32 scalar, 0 to 1; 0 for a batch without a counted pixel.
+
+    Raises:
+        SemsegError: The shapes do not match, or there is not one weight per class.
 
     Reference: Milletari et al. 2016, https://arxiv.org/abs/1606.04797.
 
@@ -166,6 +238,17 @@ def iou(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights = N
     """1 - mean over the classes present of the soft IoU |Y P| / (|Y| + |P| - |Y P|), over the whole batch.
 
     Y and P are as in `dice`. It is `tversky` with alpha = beta = 1.
+
+    Args:
+        y_true: Integer class ids `(N, H, W)`, 255 where a pixel counts nowhere.
+        logits: Float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+        class_weights: One float of at least 0 per class, two for the binary task; None weighs all alike.
+
+    Returns:
+        Float32 scalar, 0 to 1; 0 for a batch without a counted pixel.
+
+    Raises:
+        SemsegError: The shapes do not match, or there is not one weight per class.
 
     Reference: Rahman and Wang 2016, Optimizing Intersection-Over-Union in Deep Neural Networks for Image Segmentation.
 
@@ -187,6 +270,17 @@ def lovasz(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights 
 
     It sorts all pixels once per class: on a CPU some 15 times the time of `dice`, and 20 times with JAX.
 
+    Args:
+        y_true: Integer class ids `(N, H, W)`, 255 where a pixel counts nowhere.
+        logits: Float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+        class_weights: One float of at least 0 per class, two for the binary task; None weighs all alike.
+
+    Returns:
+        Float32 scalar, 0 to 1, or at least 0 for a single logit; 0 for a batch without a counted pixel.
+
+    Raises:
+        SemsegError: The shapes do not match, or there is not one weight per class.
+
     Reference: Berman et al. 2018, https://arxiv.org/abs/1705.08790; its Lovasz hinge also counts batches without
     class 1.
 
@@ -196,16 +290,17 @@ def lovasz(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights 
         >>> round(float(lovasz(truth, logits)), 4)  # errors .5 and .2; J_1 = J_2 = 1
         0.5
     """
-    batch = _Batch.of(y_true, logits, class_weights)
+    batch = _Batch.from_logits(y_true, logits, class_weights)
     y, errors = batch.errors
     order = ops.argsort(-ops.stop_gradient(errors), axis=-1)
     y = ops.cast(ops.take_along_axis(y, order, axis=-1), "int32")
-    seen, place = ops.cumsum(y, axis=-1), ops.cumsum(ops.ones_like(y), axis=-1)
-    size = seen[:, -1:]
-    left, union = ops.cast(size - seen, "float32"), ops.cast(size + place - seen, "float32")
+    # If the first i pixels are wrong, those of the class among them are missed and the others are false positives.
+    rank, missed = ops.cumsum(ops.ones_like(y), axis=-1), ops.cumsum(y, axis=-1)
+    class_size = missed[:, -1:]
+    overlap, union = ops.cast(class_size - missed, "float32"), ops.cast(class_size + rank - missed, "float32")
     # J_i - J_(i-1), written without the difference: that of two nearly equal numbers would be mostly rounding.
-    step = ops.where(y == 1, 1 / union, left / (union * ops.maximum(union - 1, 1)))
-    values = ops.sum(step * ops.relu(ops.take_along_axis(errors, order, axis=-1)), axis=-1)
+    increments = ops.where(y == 1, 1 / union, overlap / (union * ops.maximum(union - 1, 1)))
+    values = ops.sum(increments * ops.relu(ops.take_along_axis(errors, order, axis=-1)), axis=-1)
     return _mean(values, batch.weights_of_present)
 
 
@@ -246,10 +341,10 @@ class SegmentationLoss(keras.losses.Loss):
     def __init__(self, names: str, class_weights: _Weights = None, label_smoothing: float = 0.0, name: str = "loss"):
         super().__init__(name=name)
         parts = [ALIASES.get(part, part) for part in names.split("+")]
-        _refuse_unknown(parts)
-        _refuse_smoothing(parts, label_smoothing)
+        _check_names(parts)
+        _check_smoothing(parts, label_smoothing)
         if class_weights is not None:
-            _refuse_senseless(class_weights)
+            _check_weights(class_weights)
         self.names = "+".join(parts)
         self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
         self.label_smoothing = label_smoothing
@@ -257,8 +352,13 @@ class SegmentationLoss(keras.losses.Loss):
         self._parts = [(LOSSES[part], smoothing if part in SMOOTHED else {}) for part in parts]
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        """Returns the sum, a scalar."""
-        batch = _Batch.of(y_true, y_pred, self.class_weights)
+        """Returns the sum, a float32 scalar.
+
+        Args:
+            y_true: Integer class ids `(N, H, W)`, 255 where a pixel counts nowhere.
+            y_pred: Logits, float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+        """
+        batch = _Batch.from_logits(y_true, y_pred, self.class_weights)
         return sum(part(y_true, batch, **options) for part, options in self._parts)
 
     def get_config(self) -> dict:
@@ -266,10 +366,10 @@ class SegmentationLoss(keras.losses.Loss):
         return {name: getattr(self, name) for name in ("names", "class_weights", "label_smoothing", "name")}
 
 
-_RAREST = 1e-3  # share of the pixels below which a class is weighted no higher
+_MIN_SHARE = 1e-3  # share of the pixels below which a class is weighted no higher
 
 
-def inverse_frequency_weights(shares: Sequence[float]) -> np.ndarray:
+def inverse_frequency_weights(shares: Sequence[float] | np.ndarray) -> np.ndarray:
     """Class weights that lift rare classes: 1 / sqrt(share), with shares below .001 taken for .001.
 
     The plain inverse would give a class of 1e-5 of the pixels 30 000 times the weight of one of .3, and the loss would
@@ -288,12 +388,12 @@ def inverse_frequency_weights(shares: Sequence[float]) -> np.ndarray:
         >>> inverse_frequency_weights([0.64, 0.36, 0.0]).round(3).tolist()  # 1 / .8 and 1 / .6
         [0.857, 1.143, 0.0]
     """
-    _refuse_senseless(shares)
+    _check_weights(shares)
     shares = np.asarray(shares, float)
-    return _mean_1(1 / np.sqrt(np.maximum(shares, _RAREST)), shares > 0)
+    return _scale_to_mean_1(1 / np.sqrt(np.maximum(shares, _MIN_SHARE)), shares > 0)
 
 
-def effective_number_weights(counts: Sequence[float], *, beta: float | None = None) -> np.ndarray:
+def effective_number_weights(counts: Sequence[float] | np.ndarray, *, beta: float | None = None) -> np.ndarray:
     """Class weights by the effective number of samples: (1 - beta) / (1 - beta^n) for a class of n pixels.
 
     Classes of many more than 1 / (1 - beta) pixels weigh alike; below that, weights go like 1 / n. The paper's .9 to
@@ -317,38 +417,38 @@ def effective_number_weights(counts: Sequence[float], *, beta: float | None = No
         >>> effective_number_weights([2, 1, 0], beta=0.5).round(3).tolist()  # .5 / .75 and .5 / .5
         [0.8, 1.2, 0.0]
     """
-    _refuse_senseless(counts)
+    _check_weights(counts)
     counts = np.asarray(counts, float)
     beta = max(0.0, 1 - 100 / counts.sum()) if beta is None else beta
     if not 0 <= beta < 1:
         raise SemsegError(f"effective_number_weights: got beta={beta}; expected at least 0 and below 1")
-    return _mean_1((1 - beta) / (1 - beta ** np.maximum(counts, _RAREST * counts.sum())), counts > 0)
+    return _scale_to_mean_1((1 - beta) / (1 - beta ** np.maximum(counts, _MIN_SHARE * counts.sum())), counts > 0)
 
 
-def _mean_1(weights: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Scaled to a mean of 1 over the classes present; 0 for the others."""
+def _scale_to_mean_1(weights: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Scales weights `(K,)` to a mean of 1 over the classes present; 0 for the others."""
     return np.where(present, weights, 0.0) / weights[present].mean()
 
 
-def _refuse_unknown(parts: Sequence[str]) -> None:
+def _check_names(parts: Sequence[str]) -> None:
     unknown = [part for part in parts if part not in LOSSES]
     if unknown:
         short = {name: alias for alias, name in ALIASES.items()}
         known = ", ".join(f"{name} ({short[name]})" if name in short else name for name in LOSSES)
-        raise SemsegError(f"--loss: there is no loss {unknown[0]!r}; choose from {known}, joined by +")
+        raise SemsegError(f"there is no loss {unknown[0]!r}; choose from {known}, joined by +")
 
 
-def _refuse_smoothing(parts: Sequence[str], label_smoothing: float) -> None:
+def _check_smoothing(parts: Sequence[str], label_smoothing: float) -> None:
     if not 0 <= label_smoothing < 1:
-        raise SemsegError(f"--label-smoothing: got {label_smoothing}; expected at least 0 and below 1, such as 0.1")
+        raise SemsegError(f"`label_smoothing`: got {label_smoothing}; expected at least 0 and below 1, such as 0.1")
     if label_smoothing and not set(parts) & set(SMOOTHED):
         raise SemsegError(
-            f"--label-smoothing: got {label_smoothing} with the loss {'+'.join(parts)}, which has no use for it; "
+            f"`label_smoothing`: got {label_smoothing} with the loss {'+'.join(parts)}, which has no use for it; "
             f"expected a sum with one of {', '.join(SMOOTHED)}"
         )
 
 
-def _refuse_senseless(weights: Sequence[float]) -> None:
+def _check_weights(weights: Sequence[float]) -> None:
     values = np.asarray(weights, float)
     if values.ndim != 1 or not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) == 0:
         raise SemsegError(
@@ -357,14 +457,15 @@ def _refuse_senseless(weights: Sequence[float]) -> None:
         )
 
 
-def _refuse_below(where: str, least: float, **numbers: float) -> None:
+def _check_at_least(where: str, least: float, **numbers: float) -> None:
     for name, value in numbers.items():
         if not least <= value < float("inf"):
             raise SemsegError(f"{where}: got {name}={value}; expected a finite number of at least {least}")
 
 
 _TINY = 1e-12  # keeps powers below 1 from an infinite gradient at 0
-_HOPELESS = 50.0  # -log p_t from which 1 - p_t is 1 in float32
+_MIN_OVERLAP = 1e-6  # pixels that an overlap is divided by
+_MAX_NLL = 50.0  # -log p_t from which 1 - p_t is 1 in float32
 
 
 class _Batch:
@@ -374,16 +475,16 @@ class _Batch:
     """
 
     def __init__(self, y_true: KerasTensor, logits: KerasTensor, class_weights: _Weights):
-        truth = _without_channel(ops.cast(y_true, "int32"), logits)
+        truth = _drop_channel(ops.cast(y_true, "int32"), logits)
         counted = truth != IGNORE
         self.logits = ops.cast(logits, "float32")
         self.binary = logits.shape[-1] == 1
-        self.truth = ops.where(counted, truth, 0)  # (N, H, W)
+        self.truth = truth * ops.cast(counted, "int32")  # (N, H, W): 0 where ignored
         self.counted = ops.cast(counted, "float32")  # (N, H, W): 1.0, and 0.0 where ignored
-        self.class_weights = _checked(class_weights, max(2, logits.shape[-1]))
+        self.class_weights = _weights_tensor(class_weights, max(2, logits.shape[-1]))
 
     @classmethod
-    def of(cls, y_true: KerasTensor, logits: "KerasTensor | _Batch", class_weights: _Weights) -> "_Batch":
+    def from_logits(cls, y_true: KerasTensor, logits: "KerasTensor | _Batch", class_weights: _Weights) -> "_Batch":
         """The batch, which may come in place of the logits; it has its own weights then."""
         return logits if isinstance(logits, cls) else cls(y_true, logits, class_weights)
 
@@ -394,7 +495,7 @@ class _Batch:
 
     @cached_property
     def _statistics(self) -> tuple[KerasTensor, KerasTensor] | None:
-        """`surprise` and `p_sum` of several logits, where the backend computes them faster together."""
+        """`nll` and the sums of `p` of several logits, where the backend computes them faster together."""
         return softmax_statistics(self.logits, self.truth, self.counted)
 
     @cached_property
@@ -408,8 +509,8 @@ class _Batch:
         return ops.sigmoid(self.logits) if self.binary else ops.exp(self.log_p)
 
     @cached_property
-    def surprise(self) -> KerasTensor:
-        """-log p of the true class, `(N, H, W)`."""
+    def nll(self) -> KerasTensor:
+        """Negative log-likelihood: -log p of the true class, `(N, H, W)`."""
         if self.binary:
             logit = self.logits[..., 0]
             return ops.softplus(ops.where(self.truth == 1, -logit, logit))
@@ -418,7 +519,7 @@ class _Batch:
         return -ops.squeeze(ops.take_along_axis(self.log_p, self.truth[..., None], axis=-1), -1)
 
     @cached_property
-    def mean_surprise(self) -> KerasTensor:
+    def mean_nll(self) -> KerasTensor:
         """Mean over all classes of -log p, `(N, H, W)`."""
         if self.binary:
             logit = self.logits[..., 0]
@@ -427,14 +528,11 @@ class _Batch:
 
     @cached_property
     def soft_counts(self) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-        """|Y P|, |Y| and |P| of each class, `(K,)` each, or `(1,)` of class 1; see `dice`.
-
-        Rows are summed first: one long sum in float32 loses digits.
-        """
+        """|Y P|, |Y| and |P| of each class, `(K,)` each, or `(1,)` of class 1; see `dice`."""
         if self.binary:
             y = self.counted * ops.cast(self.truth, "float32")
             return ops.sum(y * self.p[..., 0])[None], ops.sum(y)[None], self._p_sum
-        return self._by_class(self.counted * ops.exp(-self.surprise)), self._by_class(self.counted), self._p_sum
+        return self._sum_by_class(self.counted * ops.exp(-self.nll)), self._sum_by_class(self.counted), self._p_sum
 
     @cached_property
     def _p_sum(self) -> KerasTensor:
@@ -443,12 +541,9 @@ class _Batch:
             return self._statistics[1]
         return ops.sum(ops.sum(self.p * self.counted[..., None], axis=2), axis=(0, 1))
 
-    def _by_class(self, values: KerasTensor) -> KerasTensor:
+    def _sum_by_class(self, values: KerasTensor) -> KerasTensor:
         """Sums `(N, H, W)` over the pixels of each true class, `(K,)`."""
-        (n, height), k = ops.shape(self.truth)[:2], self.logits.shape[-1]
-        rows = ops.reshape(ops.arange(n * height, dtype="int32"), (n, height, 1))
-        ids = ops.reshape(rows * k + self.truth, (-1,))
-        return ops.sum(ops.reshape(ops.segment_sum(ops.reshape(values, (-1,)), ids, n * height * k), (-1, k)), axis=0)
+        return class_sums(values, self.truth, self.logits.shape[-1])
 
     @cached_property
     def errors(self) -> tuple[KerasTensor, KerasTensor]:
@@ -473,12 +568,13 @@ class _Batch:
         return present if self.class_weights is None or self.binary else present * self.class_weights
 
 
-def _without_channel(truth: KerasTensor, logits: KerasTensor) -> KerasTensor:
+def _drop_channel(truth: KerasTensor, logits: KerasTensor) -> KerasTensor:
     """Ids `(N, H, W)`, also from `(N, H, W, 1)`, which Keras' own losses expect; anything else would broadcast."""
     if len(truth.shape) == len(logits.shape) and truth.shape[-1] == 1:
         truth = ops.squeeze(truth, -1)
-    sides = zip(truth.shape, logits.shape[:-1], strict=False)
-    if len(truth.shape) != len(logits.shape) - 1 or any(None not in pair and pair[0] != pair[1] for pair in sides):
+    pairs = zip(truth.shape, logits.shape[:-1], strict=False)
+    differ = any(None not in pair and pair[0] != pair[1] for pair in pairs)  # None is a size that is not known yet
+    if len(truth.shape) != len(logits.shape) - 1 or differ:
         raise SemsegError(
             f"loss: got truth {tuple(truth.shape)} for logits {tuple(logits.shape)}; expected class ids (N, H, W) for "
             "logits (N, H, W, K)"
@@ -486,7 +582,7 @@ def _without_channel(truth: KerasTensor, logits: KerasTensor) -> KerasTensor:
     return truth
 
 
-def _checked(class_weights: _Weights, num_classes: int) -> KerasTensor | None:
+def _weights_tensor(class_weights: _Weights, num_classes: int) -> KerasTensor | None:
     """The weights as a float32 tensor `(K,)`."""
     if class_weights is None:
         return None
@@ -495,15 +591,15 @@ def _checked(class_weights: _Weights, num_classes: int) -> KerasTensor | None:
     return ops.convert_to_tensor(class_weights, "float32")
 
 
-def _missing_share(where: str, batch: _Batch, alpha: float, beta: float) -> KerasTensor:
+def _tversky_per_class(where: str, batch: _Batch, alpha: float, beta: float) -> KerasTensor:
     """1 - TP / (TP + alpha FP + beta FN) of each class; see `tversky`."""
-    _refuse_below(where, 0, alpha=alpha, beta=beta)
-    overlap, truth_sum, p_sum = batch.soft_counts
-    whole = overlap + alpha * (p_sum - overlap) + beta * (truth_sum - overlap)
-    return 1 - overlap / ops.maximum(whole, 1e-6)
+    _check_at_least(where, 0, alpha=alpha, beta=beta)
+    true_positive, truth_sum, p_sum = batch.soft_counts
+    whole = true_positive + alpha * (p_sum - true_positive) + beta * (truth_sum - true_positive)
+    return 1 - true_positive / (ops.relu(whole - _MIN_OVERLAP) + _MIN_OVERLAP)
 
 
 def _mean(values: KerasTensor, weights: KerasTensor) -> KerasTensor:
     """Weighted mean, 0 where every weight is 0; weighted before it is summed, since a sum might overflow."""
     total = ops.sum(weights)
-    return ops.sum(values * (weights / ops.where(total > 0, total, 1.0)))
+    return ops.sum(values * (weights / (total + ops.cast(total == 0, "float32"))))

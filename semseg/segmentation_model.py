@@ -6,6 +6,7 @@ layers, so that a block can stand in a model twice; without one Keras numbers th
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import KerasTensor, layers
@@ -41,18 +42,21 @@ def convolution(
 
     Args:
         x: `(N, H, W, C)`.
-        filters: See `down_block`, as for the other arguments without a word here.
-        kernel_size: See `down_block`.
-        padding: See `down_block`.
-        strides: See `down_block`.
+        filters: Channels F of the result.
+        kernel_size: Side of the kernel in pixels.
+        padding: `"same"` keeps H and W at stride 1; `"valid"` takes `kernel_size - 1` from each.
+        strides: Distance in pixels between the kernel's places.
         dilation: Distance in pixels of the kernel's neighbouring weights; not together with strides.
-        normalization: See `down_block`.
+        normalization: `"batch"`, `"group"` or `"none"`; only without one has the convolution a bias.
         activation: False leaves the ReLU out.
-        name: See `down_block`.
+        name: Prefix of the layer names.
         step: Ends the layers' names, where a block has several of them.
 
     Returns:
         `(N, H, W, F)`, with `"same"` padding and stride 1.
+
+    Raises:
+        SemsegError: `normalization` is unknown.
 
     Example:
         >>> convolution(keras.Input((8, 8, 4)), 16, dilation=2).shape
@@ -67,10 +71,10 @@ def convolution(
         use_bias=normalization == "none",
         kernel_initializer="he_normal",
         data_format=CHANNELS_LAST,
-        name=_named(name, f"conv{step}"),
+        name=_layer_name(name, f"conv{step}"),
     )(x)
-    x = normalized(x, normalization, name=_named(name, f"norm{step}"))
-    return layers.ReLU(name=_named(name, f"relu{step}"))(x) if activation else x
+    x = normalize(x, normalization, name=_layer_name(name, f"norm{step}"))
+    return layers.ReLU(name=_layer_name(name, f"relu{step}"))(x) if activation else x
 
 
 def convolutions(
@@ -86,27 +90,69 @@ def convolutions(
     dropout: float = 0.0,
     name: str | None = None,
 ) -> KerasTensor:
-    """`count` times `convolution`, only the first with `strides`, then dropout of whole channels."""
+    """`count` times `convolution`, only the first with `strides`, then dropout of whole channels.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of every convolution.
+        kernel_size: Side of the kernels in pixels.
+        padding: `"same"` or `"valid"`.
+        strides: Stride of the first convolution.
+        count: Number of convolutions.
+        dilation: Of every convolution; see `convolution`.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        dropout: Share of whole channels dropped at the end while training, 0 to 1.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H, W, F)`, with `"same"` padding and stride 1.
+
+    Example:
+        >>> convolutions(keras.Input((8, 8, 4)), 16, count=3, strides=2).shape
+        (None, 4, 4, 16)
+    """
     for step in range(1, count + 1):
         x = convolution(
             x, filters, kernel_size, padding, strides if step == 1 else 1,
             dilation=dilation, normalization=normalization, name=name, step=step,
         )  # fmt: skip
     if dropout:
-        x = layers.SpatialDropout2D(dropout, data_format=CHANNELS_LAST, name=_named(name, "dropout"))(x)
+        x = layers.SpatialDropout2D(dropout, data_format=CHANNELS_LAST, name=_layer_name(name, "dropout"))(x)
     return x
 
 
-def normalized(x: KerasTensor, normalization: str, *, name: str | None = None) -> KerasTensor:
-    """`x` behind a layer of `NORMALIZATIONS`, or as it is; a `SemsegError` lists the known ones."""
+def normalize(x: KerasTensor, normalization: str, *, name: str | None = None) -> KerasTensor:
+    """`x` behind a layer of `NORMALIZATIONS`, or `x` itself for `"none"`.
+
+    Args:
+        x: `(N, H, W, C)`.
+        normalization: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide C) or `"none"`.
+        name: Name of the layer.
+
+    Returns:
+        `(N, H, W, C)`.
+
+    Raises:
+        SemsegError: `normalization` is unknown.
+    """
     if normalization not in NORMALIZATIONS:
-        raise SemsegError(f"normalization: got {normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
+        raise SemsegError(f"`normalization`: got {normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
     new_layer = NORMALIZATIONS[normalization]
     return x if new_layer is None else new_layer(x.shape[-1], name)(x)
 
 
 def projection(x: KerasTensor, filters: int, *, strides: int = 1, name: str | None = None) -> KerasTensor:
-    """A 1x1 convolution to `filters` channels, without bias, normalisation or activation: `(N, H, W, F)`."""
+    """A 1x1 convolution without bias, normalisation or activation: another number of channels.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result.
+        strides: Distance in pixels between those that are taken.
+        name: Name of the layer.
+
+    Returns:
+        `(N, H / strides, W / strides, F)`, rounded up.
+    """
     return layers.Conv2D(
         filters,
         1,
@@ -118,16 +164,42 @@ def projection(x: KerasTensor, filters: int, *, strides: int = 1, name: str | No
     )(x)
 
 
-def pooled(x: KerasTensor, size: int = 2, *, name: str | None = None) -> KerasTensor:
-    """The largest value of each `size` x `size` square: `(N, H / size, W / size, C)`."""
+def max_pool(x: KerasTensor, size: int = 2, *, name: str | None = None) -> KerasTensor:
+    """The largest value of each `size` x `size` square.
+
+    Args:
+        x: `(N, H, W, C)`.
+        size: Side of the squares in pixels.
+        name: Name of the layer.
+
+    Returns:
+        `(N, H / size, W / size, C)`, rounded down.
+    """
     return layers.MaxPooling2D(size, data_format=CHANNELS_LAST, name=name)(x)
 
 
-def joined(x: KerasTensor, *skips: KerasTensor, filters: int, name: str | None = None) -> KerasTensor:
-    """`x` at twice its size, by a 2x2 transposed convolution, behind the `skips`: `(N, 2H, 2W, sum of channels)`."""
-    x = layers.Conv2DTranspose(filters, 2, strides=2, data_format=CHANNELS_LAST, name=_named(name, "up"))(x)
-    skips = [_cropped(skip, x, name) for skip in skips]
-    return layers.Concatenate(name=_named(name, "concatenate"))([*skips, x])
+def upsample_and_concatenate(x: KerasTensor, *skips: KerasTensor, filters: int, name: str | None = None) -> KerasTensor:
+    """`x` at twice its size, by a 2x2 transposed convolution, behind skip connections.
+
+    Args:
+        x: `(N, H, W, C)`.
+        skips: Features `(N, 2H, 2W, S)`; larger ones are cropped around the centre.
+        filters: Channels F of the transposed convolution.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, 2H, 2W, S + ... + F)`, the skip connections first.
+
+    Raises:
+        SemsegError: A skip connection is smaller than twice `x`.
+
+    Example:
+        >>> upsample_and_concatenate(keras.Input((8, 8, 32)), keras.Input((16, 16, 16)), filters=8).shape
+        (None, 16, 16, 24)
+    """
+    x = layers.Conv2DTranspose(filters, 2, strides=2, data_format=CHANNELS_LAST, name=_layer_name(name, "up"))(x)
+    cropped = [_crop_to(skip, x, name) for skip in skips]
+    return layers.Concatenate(name=_layer_name(name, "concatenate"))([*cropped, x])
 
 
 def down_block(
@@ -171,7 +243,7 @@ def down_block(
     features = convolutions(
         x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
     )
-    return features, pooled(features, name=_named(name, "pool"))
+    return features, max_pool(features, name=_layer_name(name, "pool"))
 
 
 def bottleneck(
@@ -187,10 +259,21 @@ def bottleneck(
 ) -> KerasTensor:
     """The bottom of the U: two convolutions.
 
-    Args and errors are those of `down_block`.
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of both convolutions.
+        kernel_size: Side of the convolutions in pixels.
+        padding: `"same"` keeps H and W; `"valid"` takes `kernel_size - 1` from each at each convolution.
+        strides: Stride of the first convolution.
+        normalization: `"batch"`, `"group"` or `"none"`, between convolution and ReLU; see `down_block`.
+        dropout: Share of whole channels dropped after the convolutions while training, 0 to 1.
+        name: Prefix of the layer names.
 
     Returns:
-        `(N, H, W, F)`.
+        `(N, H, W, F)`, with `"same"` padding and stride 1.
+
+    Raises:
+        SemsegError: `normalization` is unknown.
 
     Example:
         >>> bottleneck(keras.Input((8, 8, 4)), 16).shape
@@ -220,24 +303,24 @@ def up_block(
         skip: Features of the way down, `(N, 2H, 2W, S)`. Larger ones, as blocks with `"valid"` padding leave them, are
             cropped around the centre.
         filters: Channels F of the transposed convolution and of both convolutions.
-        kernel_size: See `down_block`, as for the other arguments.
-        padding: See `down_block`.
-        strides: See `down_block`.
-        normalization: See `down_block`.
-        dropout: See `down_block`.
-        name: See `down_block`.
+        kernel_size: Side of the convolutions in pixels.
+        padding: `"same"` keeps the size; `"valid"` takes `kernel_size - 1` from height and width at each convolution.
+        strides: Stride of the first convolution.
+        normalization: `"batch"`, `"group"` or `"none"`, between convolution and ReLU; see `down_block`.
+        dropout: Share of whole channels dropped after the convolutions while training, 0 to 1.
+        name: Prefix of the layer names.
 
     Returns:
-        `(N, 2H, 2W, F)`.
+        `(N, 2H, 2W, F)`, with `"same"` padding and stride 1.
 
     Raises:
-        SemsegError: `skip` is smaller than twice `x`.
+        SemsegError: `skip` is smaller than twice `x`, or `normalization` is unknown.
 
     Example:
         >>> up_block(keras.Input((8, 8, 32)), keras.Input((16, 16, 16)), 16).shape
         (None, 16, 16, 16)
     """
-    x = joined(x, skip, filters=filters, name=name)
+    x = upsample_and_concatenate(x, skip, filters=filters, name=name)
     return convolutions(
         x, filters, kernel_size, padding, strides, normalization=normalization, dropout=dropout, name=name
     )
@@ -284,7 +367,7 @@ def Unet(
     check_arguments(name, input_shape, num_classes, filters, depth)
     if output_activation == "softmax" and num_classes == 1:
         raise SemsegError("Unet: softmax over a single class is always 1; use output_activation='sigmoid'")
-    block = {"kernel_size": kernel_size, "normalization": normalization}
+    block: dict[str, Any] = {"kernel_size": kernel_size, "normalization": normalization}
 
     inputs = keras.Input(input_shape, name="photo")
     x = scaled_input(inputs)
@@ -298,24 +381,39 @@ def Unet(
     return keras.Model(inputs, logits_head(x, num_classes, output_activation), name=name)
 
 
-def gives_probabilities(model: keras.Model) -> bool:
-    """Whether the layer of the first output is a softmax or sigmoid, or ends in one."""
-    layer = model.outputs[0]._keras_history.operation
-    ends_in = getattr(getattr(layer, "activation", None), "__name__", "")
-    return isinstance(layer, layers.Softmax) or ends_in in ("softmax", "sigmoid")
-
-
 def check_arguments(
     name: str, input_shape: tuple[int | None, int | None, int], num_classes: int, filters: int, depth: int
 ) -> None:
-    """Raises a `SemsegError` for sizes that do not fit the depth, or a number below 1."""
+    """Checks what every network of this package takes: see `Unet` for the arguments.
+
+    Args:
+        name: Of the network, for the message.
+        input_shape: `(H, W, C)`.
+        num_classes: K.
+        filters: Channels of the first block.
+        depth: Number of poolings.
+
+    Raises:
+        SemsegError: A size does not fit the depth, or a number is below 1.
+    """
     if num_classes < 1 or filters < 1 or depth < 1:
         raise SemsegError(f"{name}: got {num_classes=}, {filters=}, {depth=}; expected at least 1 of each")
     check_size(input_shape, depth)
 
 
 def check_size(input_shape: tuple[int | None, int | None, int], depth: int) -> None:
-    """Raises a `SemsegError` naming sizes that fit unless H and W, where given, are multiples of `2 ** depth`."""
+    """Checks that H and W, where given, are multiples of `2 ** depth`.
+
+    Args:
+        input_shape: `(H, W, C)`.
+        depth: Number of poolings.
+
+    Raises:
+        SemsegError: They are not; the message names sizes that fit.
+
+    Example:
+        >>> check_size((96, None, 3), depth=5)
+    """
     step = 2**depth
     for side, length in zip(("height", "width"), input_shape, strict=False):
         if length is not None and (length < step or length % step):
@@ -328,22 +426,38 @@ def check_size(input_shape: tuple[int | None, int | None, int], depth: int) -> N
 
 
 def scaled_input(inputs: KerasTensor) -> KerasTensor:
-    """Photos from 0..255 to -1..1, inside the model, so that a saved model takes plain photos."""
+    """Photos as the network computes with them, inside the model, so that a saved model takes plain photos.
+
+    Args:
+        inputs: `(N, H, W, C)`, 0 to 255.
+
+    Returns:
+        The same shape, -1 to 1.
+    """
     return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
 
 
 def logits_head(
     x: KerasTensor, num_classes: int, activation: str | None = None, *, name: str = "logits"
 ) -> KerasTensor:
-    """The 1x1 convolution to `(N, H, W, K)` logits, or to probabilities where `activation` asks for them.
+    """The 1x1 convolution that gives each pixel its class scores.
 
     Float32 whatever the precision policy, because softmax and the loss need it.
+
+    Args:
+        x: `(N, H, W, C)`.
+        num_classes: K, or 1 for the binary task.
+        activation: `"softmax"` or `"sigmoid"` for probabilities; None for logits.
+        name: Name of the convolution.
+
+    Returns:
+        `(N, H, W, K)`.
     """
     x = layers.Conv2D(num_classes, 1, data_format=CHANNELS_LAST, dtype="float32", name=name)(x)
     return x if activation is None else layers.Activation(activation, dtype="float32", name="probabilities")(x)
 
 
-def _cropped(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor:
+def _crop_to(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor:
     if None in (*skip.shape[1:3], *x.shape[1:3]) or skip.shape[1:3] == x.shape[1:3]:
         return skip
     surplus = [large - small for large, small in zip(skip.shape[1:3], x.shape[1:3], strict=True)]
@@ -353,8 +467,8 @@ def _cropped(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor
             "high and wide (was it taken one block too deep?)"
         )
     margins = tuple((extra // 2, extra - extra // 2) for extra in surplus)
-    return layers.Cropping2D(margins, data_format=CHANNELS_LAST, name=_named(name, "crop"))(skip)
+    return layers.Cropping2D(margins, data_format=CHANNELS_LAST, name=_layer_name(name, "crop"))(skip)
 
 
-def _named(prefix: str | None, part: str) -> str | None:
+def _layer_name(prefix: str | None, part: str) -> str | None:
     return None if prefix is None else f"{prefix}_{part}"

@@ -11,7 +11,7 @@ from semseg.runs.pictures import BEST, GROUPS, SPREAD, UNSURE, WORST, read_pictu
 
 pytestmark = pytest.mark.plain
 
-PALETTE = Palette.of(("road", "car"), ((128, 64, 128), (0, 0, 142)))
+PALETTE = Palette.from_colors(("road", "car"), ((128, 64, 128), (0, 0, 142)))
 
 
 def draw(shape=(8, 12), seed=0):

@@ -95,7 +95,7 @@ class TestFilesThatCannotBeUsed:
         dataset, findings = check(folder)
         assert len(findings.errors) == 1
         assert findings.errors[0].startswith("7 of 12 files cannot be used: ")
-        assert findings.errors[0].endswith("and 4 more; or train without them by --skip-bad")
+        assert findings.errors[0].endswith("and 4 more; or train without them by `skip_bad`")
         assert len(dataset.splits["train"]) == 1
 
     @pytest.mark.skipif(os.name == "nt", reason="no pipes in folders there")
@@ -338,7 +338,7 @@ class TestLabels:
         mask = np.random.default_rng(0).integers(0, 256, mask.shape, dtype=np.uint8)
         for number in (2, 3):
             Image.fromarray(np.concatenate([photo, mask], axis=1)).save(tmp_path / "train" / f"{number}.png")
-        assert has(check(tmp_path)[1].errors, "are these masks? If they are, --classes")
+        assert has(check(tmp_path)[1].errors, "are these masks? If they are, `num_classes`")
 
     def test_photos_in_place_of_masks_are_refused(self, tmp_path):
         for number in range(12):
@@ -372,7 +372,7 @@ class TestLeaks:
         _, findings = check(tmp_path)
         (error,) = findings.errors
         assert error.startswith("1 photo of the val split, also in the train split")
-        assert "train/images/2.png = " in error and "val/images/again" in error and "--allow-leaks" in error
+        assert "train/images/2.png = " in error and "val/images/again" in error and "`allow_leaks`" in error
         _, findings = check(tmp_path, allow_leaks=True)
         assert not findings.errors and has(findings.warnings, "1 photo of the val split")
 
@@ -547,7 +547,7 @@ class TestTheCommand:
 
     def test_categories_of_masks_that_are_not_cityscapes(self, run, folder):
         code, _, errors = run(folder, "--categories")
-        assert code == 2 and "--categories: is for Cityscapes' labels" in errors
+        assert code == 2 and "categories" in errors and "is for Cityscapes' labels" in errors
 
     def test_an_archive_is_read_as_it_is(self, folder, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)

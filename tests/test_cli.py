@@ -12,8 +12,9 @@ import pytest
 from helpers import REPOSITORY, draw_pair, make_pairs
 from PIL import Image
 
-from semseg.cli import main
-from semseg.cli.opening import choose_backend
+import semseg.cli.predict
+from semseg.cli import commands, main
+from semseg.cli.backends import choose_backend
 from semseg.data.base import Dataset
 from semseg.errors import SemsegError
 from semseg.images.reading import read_image
@@ -121,13 +122,18 @@ class TestARun:
         assert classes["classes"][13]["name"] == "car"
         assert sum(entry["share"] for entry in classes["classes"]) == pytest.approx(1, abs=1e-4)
         config = json.loads((finished[0] / "config.json").read_text())
-        assert config["epochs"] == 2 and config["backend"] == keras.backend.backend()
+        assert config["training"]["epochs"] == 2 and config["speed"]["backend"] == keras.backend.backend()
+        assert config["facts"]["samples"] == {"train": 12, "val": 4}
 
-    def test_what_suits_a_short_run_is_said_and_written_down(self, finished):
+    def test_what_was_decided_is_said_and_written_down_with_its_reason(self, finished):
         config = json.loads((finished[0] / "config.json").read_text())
-        assert config["batch_size"] is None and config["recipe"]["batch_size"] == 1
-        assert config["recipe"]["in_words"].endswith("; batches of 1, as those of 4 give only 6 steps")
-        assert config["recipe"]["in_words"] in " ".join(finished[1].stdout.split())
+        decided = config["plan"]["batches"]["batch_size"]
+        assert config["training"]["batch_size"] is None and decided["value"] == 1
+        assert decided["reason"].startswith("batches of 4 would give only 6 steps, and short runs learn more")
+        said = " ".join(finished[1].stdout.split())
+        for decisions in config["plan"].values():
+            for decision in decisions.values():
+                assert " ".join(decision["reason"].split()).replace("`image_size`", "--image-size") in said, decision
 
     @pytest.mark.plain
     def test_a_second_run_moves_the_first_and_leaves_other_files(self, finished, pairs, tmp_path):
@@ -204,7 +210,7 @@ def test_the_flags_for_rare_classes_augmentation_and_categories(pairs, tmp_path,
     text = " ".join(capsys.readouterr().out.split())
     assert "7, multiclass" in text and "zoomed by 1 to 1.5" in text
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["sample_rare"] is True and config["class_weights"] == "inverse"
+    assert config["training"]["sample_rare"] is True and config["training"]["class_weights"] == "inverse"
 
 
 @pytest.mark.plain
@@ -215,7 +221,7 @@ def test_a_second_run_decodes_nothing_while_it_trains(pairs, tmp_path, monkeypat
     asked = []
     inspect = Dataset.inspect
     monkeypatch.setattr(Dataset, "inspect", lambda self, *rest: asked.append(rest) or inspect(self, *rest))
-    monkeypatch.setattr("semseg.cli.training._finish", lambda *_: None)  # judges at the files' own size
+    monkeypatch.setattr("semseg.cli.train._finish", lambda *_: None)  # judges at the files' own size
     assert main([*arguments, "--epochs", "1"]) == 0
     assert not asked
     losses = [text.splitlines()[1].split(",")[1] for text in (first, (tmp_path / "out" / "results.csv").read_text())]
@@ -376,7 +382,7 @@ class TestChoosingTheBackend:
     def test_a_backend_that_is_not_installed_names_the_mend(self, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "jax" else object())
         with pytest.raises(
-            SemsegError, match="--backend: jax is not installed; run 'pip install jax', or use torch or"
+            SemsegError, match=r"`backend`: jax is not installed; run pip install 'semseg\[jax\]', or use torch or"
         ):
             choose_backend("jax")
 
@@ -442,3 +448,28 @@ def test_too_little_memory_ends_in_one_line_with_what_to_change(pairs, tmp_path)
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: out of memory: --batch-size 12 with photos of 512x512")
     assert "use " in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")],
+    ids=lambda x: type(x).__name__,
+)
+def test_memory_that_ends_while_predicting_ends_in_one_line(error, monkeypatch, capsys):
+    def predict(arguments):
+        raise error
+
+    monkeypatch.setattr(semseg.cli.predict, "run", predict)
+    assert commands(["predict", "outputs", "photo.jpg"]) == 6
+    assert capsys.readouterr().err.splitlines() == [
+        "error: out of memory; use a smaller --batch-size, --image-size or --filters"
+    ]
+
+
+def test_any_other_error_keeps_its_traceback(monkeypatch):
+    def predict(arguments):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(semseg.cli.predict, "run", predict)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        commands(["predict", "outputs", "photo.jpg"])

@@ -10,25 +10,17 @@ import pytest
 from helpers import make_folder
 from scipy import stats
 
-import semseg.cli.comparing as comparing
 from semseg.cli import commands
-from semseg.comparison.statistics import (
-    RULE,
-    Network,
-    check_same_data,
-    compare_networks,
-    compare_pair,
-    group_runs,
-    holm,
-    read_run,
-    summarise,
-    table,
-    to_csv_rows,
-    to_markdown,
-    unequal_conditions,
-)
+from semseg.cli import compare as comparing
+from semseg.cli.backends import choose_backend
+from semseg.cli.flags import build_parser, given_settings, to_flags
+from semseg.comparison import trainings
+from semseg.comparison.networks import Network, group_runs, unequal_conditions
+from semseg.comparison.statistics import RULE, compare_networks, compare_pair, holm
+from semseg.comparison.tables import summarise, table, to_csv_rows, to_markdown
 from semseg.errors import RunFolderError, SemsegError
 from semseg.runs.config import RunConfig
+from semseg.runs.run import Run, check_same_data
 
 COSTS = {"parameters": 1_234_567, "gflops": 12.5, "milliseconds": 34.56}
 SMALL = ["--image-size", "32", "--filters", "4", "--epochs", "1", "--learning-rate", "0.01"]
@@ -37,7 +29,7 @@ SMALL = ["--image-size", "32", "--filters", "4", "--epochs", "1", "--learning-ra
 def make_run(folder, photos, *, iou=None, metrics=None, noted=None, splits=None, **config):
     """The folder of a finished run with these mean IoUs per photo; its model is an empty file."""
     folder.mkdir(parents=True, exist_ok=True)
-    RunConfig(**config).save(folder / "config.json", **{"versions": {"keras": "3"}, **(noted or {})})
+    Run(folder).write_config(RunConfig(**config), {}, {"versions": {"keras": "3"}, **(noted or {})})
     if splits is not None:
         rows = [f"{split},{photo},9" for split, names in splits.items() for photo in names]
         (folder / "splits.csv").write_text("\n".join(["split,photo,bytes", *rows, ""]))
@@ -61,7 +53,7 @@ def network(tmp_path):
         runs = []
         for seed, photos in enumerate(values):
             folder = make_run(tmp_path / f"{name}{seed}", photos, seed=seed, model=name, **options)
-            runs.append(read_run(folder))
+            runs.append(Run.finished(folder))
         return Network(name, runs)
 
     return make
@@ -70,30 +62,30 @@ def network(tmp_path):
 @pytest.mark.plain
 class TestReading:
     def test_a_run_is_read(self, tmp_path):
-        run = read_run(make_run(tmp_path / "run", [0.5, math.nan, 0.7], seed=3))
+        run = Run.finished(make_run(tmp_path / "run", [0.5, math.nan, 0.7], seed=3))
         assert run.config.seed == 3 and run.metrics["split"] == "val"
         assert run.history[1] == {"epoch": 2, "loss": 0.4, "val_loss": 0.5, "val_mean_iou": 0.5, "seconds": 30}
-        assert run.photos["val/0.png"] == 0.5 and math.isnan(run.photos["val/1.png"])
+        assert run.image_ious["val/0.png"] == 0.5 and math.isnan(run.image_ious["val/1.png"])
 
     def test_what_is_no_finished_run_is_refused(self, tmp_path):
         with pytest.raises(RunFolderError, match="nowhere: no such folder; expected the folder of a finished run"):
-            read_run(tmp_path / "nowhere")
+            Run.finished(tmp_path / "nowhere")
         (tmp_path / "file").write_text("")
         with pytest.raises(RunFolderError, match="file: is a file; expected"):
-            read_run(tmp_path / "file")
+            Run.finished(tmp_path / "file")
         with pytest.raises(RunFolderError, match=r"holds no config\.json; expected the folder of a run"):
-            read_run(tmp_path)
+            Run.finished(tmp_path)
         make_run(tmp_path / "run", [0.5])
         (tmp_path / "run" / "metrics.json").unlink()
         with pytest.raises(RunFolderError, match=r"run: the run did not finish, metrics\.json is missing"):
-            read_run(tmp_path / "run")
+            Run.finished(tmp_path / "run")
 
     @pytest.mark.parametrize("name", ["metrics.json", "results.csv", "per_image.csv"])
     def test_a_damaged_file_is_named_with_its_run(self, tmp_path, name):
         folder = make_run(tmp_path / "run", [0.5])
         (folder / name).write_text((folder / name).read_text().replace("0.5", "{").replace(".5,", "{,"))
         with pytest.raises(RunFolderError, match="run: cannot be read as a run"):
-            read_run(folder)
+            Run.finished(folder)
 
     @pytest.mark.parametrize(
         ("name", "text", "lacks"),
@@ -109,13 +101,15 @@ class TestReading:
         folder = make_run(tmp_path / "run", [0.5])
         (folder / name).write_text(text)
         with pytest.raises(RunFolderError, match=f"run: {name} holds no {lacks}; train it again"):
-            read_run(folder)
+            Run.finished(folder)
 
 
 @pytest.mark.plain
 class TestGrouping:
     def runs(self, tmp_path, *configs, photos=(0.5, 0.6), **options):
-        return [read_run(make_run(tmp_path / str(i), photos, **config, **options)) for i, config in enumerate(configs)]
+        return [
+            Run.finished(make_run(tmp_path / str(i), photos, **config, **options)) for i, config in enumerate(configs)
+        ]
 
     def test_seeds_belong_together_and_settings_make_names(self, tmp_path):
         wide = {"filters": 32, "image_size": (64, 96)}
@@ -140,25 +134,29 @@ class TestGrouping:
         ],
     )
     def test_other_truth_is_refused(self, tmp_path, change, aspect):
-        one = read_run(make_run(tmp_path / "a", [0.5, 0.6]))
-        other = read_run(make_run(tmp_path / "b", model="resunet", **change))
-        with pytest.raises(RunFolderError, match=f"b: was judged on other {aspect} than .*a; .*--split-seed"):
+        one = Run.finished(make_run(tmp_path / "a", [0.5, 0.6]))
+        other = Run.finished(make_run(tmp_path / "b", model="resunet", **change))
+        with pytest.raises(RunFolderError, match=f"b: was judged on other {aspect} than .*a; .*`split_seed`"):
             group_runs([one, other])
 
     def test_unequal_conditions_are_named(self, tmp_path):
         runs = self.runs(tmp_path, {"seed": 0}, {"seed": 1}, {"model": "resunet", "epochs": 20})
         assert unequal_conditions(group_runs(runs)) == ["epochs: unet 10, resunet 20", "seed: unet 0 1, resunet 0"]
-        assert unequal_conditions(group_runs([runs[0], replace(runs[2], config=RunConfig(model="resunet"))])) == []
+        assert unequal_conditions(group_runs([runs[0], *self.runs(tmp_path / "again", {"model": "resunet"})])) == []
 
     def test_other_training_photos_machines_and_versions_are_named(self, tmp_path):
         one = {"device": "CPU", "parameters": 5, "versions": {"torch": "2.1"}}
         runs = [
-            read_run(make_run(tmp_path / "a", [0.5], noted=one, splits={"train": "ab", "val": "c"})),
-            read_run(make_run(tmp_path / "b", [0.5], noted={**one, "parameters": 6}, splits={"train": "ab"}, seed=1)),
-            read_run(make_run(tmp_path / "c", [0.5], noted={"samples": {"train": 9}}, model="resunet")),
+            Run.finished(make_run(tmp_path / "a", [0.5], noted=one, splits={"train": "ab", "val": "c"})),
+            Run.finished(
+                make_run(tmp_path / "b", [0.5], noted={**one, "parameters": 6}, splits={"train": "ab"}, seed=1)
+            ),
+            Run.finished(make_run(tmp_path / "c", [0.5], noted={"samples": {"train": 9}}, model="resunet")),
         ]
-        assert runs[0].splits["train"] == runs[1].splits["train"] and runs[0].splits["train"][0] == 2
-        digests = [runs[0].splits[split][1] for split in ("train", "val")]
+        assert (
+            runs[0].split_digests["train"] == runs[1].split_digests["train"] and runs[0].split_digests["train"][0] == 2
+        )
+        digests = [runs[0].split_digests[split][1] for split in ("train", "val")]
         assert digests[0] != digests[1]
         assert unequal_conditions(group_runs(runs)) == [
             "seed: unet 0 1, resunet 0",
@@ -185,22 +183,22 @@ class TestGrouping:
         ],
     )
     def test_data_that_changed_between_two_trainings_are_refused(self, tmp_path, splits, told):
-        first = read_run(make_run(tmp_path / "a", [0.5], splits={"train": "ab", "val": "d"}))
+        first = Run.finished(make_run(tmp_path / "a", [0.5], splits={"train": "ab", "val": "d"}))
         with pytest.raises(RunFolderError, match=told):
-            check_same_data(first, read_run(make_run(tmp_path / "b", [0.5], splits=splits)))
+            check_same_data(first, Run.finished(make_run(tmp_path / "b", [0.5], splits=splits)))
 
     def test_the_same_data_and_older_runs_pass_and_other_classes_do_not(self, tmp_path):
-        first = read_run(make_run(tmp_path / "a", [0.5], splits={"train": "ab"}))
-        check_same_data(first, read_run(make_run(tmp_path / "b", [0.5], splits={"train": "ba"})))
-        check_same_data(first, read_run(make_run(tmp_path / "c", [0.5])))
-        check_same_data(first, read_run(make_run(tmp_path / "d", [0.5], noted={"samples": {"train": 2, "val": 0}})))
+        first = Run.finished(make_run(tmp_path / "a", [0.5], splits={"train": "ab"}))
+        check_same_data(first, Run.finished(make_run(tmp_path / "b", [0.5], splits={"train": "ba"})))
+        check_same_data(first, Run.finished(make_run(tmp_path / "c", [0.5])))
+        check_same_data(first, Run.finished(make_run(tmp_path / "d", [0.5], noted={"samples": {"train": 2, "val": 0}})))
         with pytest.raises(RunFolderError, match="e: has 3 training photos"):
-            check_same_data(first, read_run(make_run(tmp_path / "e", [0.5], noted={"samples": {"train": 3}})))
+            check_same_data(first, Run.finished(make_run(tmp_path / "e", [0.5], noted={"samples": {"train": 3}})))
         other = make_run(tmp_path / "f", [0.5], splits={"train": "ab"}, metrics={"per_class": {"cat": {"iou": 1}}})
         with pytest.raises(
             RunFolderError, match=r"f: has 2 training photos, 1 classes; .*a has 2 training photos, 2 c"
         ):
-            check_same_data(first, read_run(other))
+            check_same_data(first, Run.finished(other))
 
 
 @pytest.mark.plain
@@ -374,18 +372,16 @@ class TestTheCommand:
 
     def test_a_finished_run_with_other_settings_is_not_taken(self, capsys, tmp_path):
         make_run(tmp_path / "runs" / "unet-seed0", [0.5], filters=8, output="elsewhere", workers=7)
-        arguments = ["--models", "unet,resunet", "--output", str(tmp_path), "--backend", comparing.choose_backend(None)]
+        arguments = ["--models", "unet,resunet", "--output", str(tmp_path), "--backend", choose_backend(None)]
         self.fails(capsys, 4, "unet-seed0: was trained with ", *arguments)
         self.fails(capsys, 4, "--filters 8 (now 16)", *arguments)
 
-    def test_the_flags_of_a_run_ask_for_that_run(self, monkeypatch):
+    def test_the_flags_of_a_run_ask_for_that_run(self):
         config = RunConfig(
             data="d", image_size=(32, 64), classes=3, skip_bad=True, limit=7, seed=4, output="o", split_seed=2
         )
-        asked = []
-        monkeypatch.setattr("semseg.cli.train", asked.append)
-        assert commands(["train", *comparing.to_flags(config)]) == 0
-        assert RunConfig(**{name: getattr(asked[0], name) for name in RunConfig.__dataclass_fields__}) == config
+        arguments = build_parser().parse_args(["train", *to_flags(config)])
+        assert RunConfig(**given_settings(arguments)) == config
 
     def test_a_run_that_fails_gives_its_line_and_its_code(self, tmp_path):
         config = RunConfig(data=str(tmp_path / "nowhere"), output=str(tmp_path / "run"))
@@ -412,13 +408,14 @@ class TestTheCommand:
                 future.set_result({"unet": 10.0, "resunet": 400.0})
                 return future
 
-        monkeypatch.setattr(comparing, "ProcessPoolExecutor", Pool)
+        monkeypatch.setattr(trainings, "ProcessPoolExecutor", Pool)
         config = RunConfig(output=str(tmp_path))
-        assert comparing._epochs_in(2, config, ["unet", "resunet"], tmp_path) == {"unet": 10, "resunet": 1}
-        assert comparing._epochs_in(2, replace(config, seed=5), ["unet", "resunet"], tmp_path)["unet"] == 10
+        rest = (["unet", "resunet"], tmp_path, lambda *_: None)
+        assert trainings.epochs_in(2, config, *rest) == {"unet": 10, "resunet": 1}
+        assert trainings.epochs_in(2, replace(config, seed=5), *rest)["unet"] == 10
         assert asked == [["unet", "resunet"]]
-        with pytest.raises(RunFolderError, match=r"settings\.json: epochs were measured for another --minutes"):
-            comparing._epochs_in(3, config, ["unet", "resunet"], tmp_path)
+        with pytest.raises(RunFolderError, match=r"settings\.json: epochs were measured for another `minutes`"):
+            trainings.epochs_in(3, config, *rest)
 
     @pytest.mark.parametrize(
         "text", ["{", "[]", '{"conditions": {}}', '{"conditions": {}, "seconds_per_epoch": {"unet": 0}}']
@@ -426,7 +423,7 @@ class TestTheCommand:
     def test_damaged_settings_are_named(self, tmp_path, text):
         (tmp_path / "settings.json").write_text(text)
         with pytest.raises(RunFolderError, match=r"settings\.json: cannot be read \(.*\); remove it, and the epochs"):
-            comparing._epochs_in(2, RunConfig(), ["unet", "resunet"], tmp_path)
+            trainings.epochs_in(2, RunConfig(), ["unet", "resunet"], tmp_path, lambda *_: None)
 
 
 @pytest.mark.plain
@@ -493,7 +490,7 @@ class TestWhatFails:
 
 @pytest.mark.plain
 def test_seeds_share_one_drawn_split(tmp_path):
-    from semseg.cli.opening import open_data
+    from semseg.data.opening import open_data
 
     make_folder(tmp_path, 10)
     drawn = [
@@ -506,7 +503,7 @@ def test_seeds_share_one_drawn_split(tmp_path):
 @pytest.mark.plain
 def test_the_seconds_of_an_epoch_are_measured(pairs):
     config = RunConfig(data=str(pairs), image_size=(32, 32), filters=2)
-    measured = comparing.seconds_per_epoch(config, ["unet", "resunet"])
+    measured = trainings.seconds_per_epoch(config, ["unet", "resunet"])
     assert set(measured) == {"unet", "resunet"} and all(0 < value < 600 for value in measured.values())
 
 
@@ -534,9 +531,9 @@ def test_networks_are_trained_stopped_continued_and_compared(pairs, tmp_path, ca
     assert "run 1/4   unet, seed 0" in text and "finished before" in text and "resunet against unet: " in text
     assert (output / "runs" / "unet-seed0" / "metrics.json").stat().st_mtime_ns == first
     assert {path.name for path in output.iterdir()} == {*comparing.COMPARISON_FILES, "runs"}
-    runs = [read_run(folder) for folder in sorted((output / "runs").iterdir())]
+    runs = [Run.finished(folder) for folder in sorted((output / "runs").iterdir())]
     assert len({run.metrics["macro_iou"] for run in runs}) == 4  # no two of the networks and seeds are alike
-    assert all(run.noted["device"] and run.splits["train"][1] != "unknown" for run in runs)
+    assert all(run.facts["device"] and run.split_digests["train"][1] != "unknown" for run in runs)
     with (output / "comparison.csv").open() as file:
         assert {row["name"] for row in csv.DictReader(file)} == {"unet", "resunet"}
 

@@ -8,6 +8,7 @@ import pytest
 from helpers import REPOSITORY
 from keras import layers
 
+from semseg.architectures import cost
 from semseg.architectures.cost import (
     count_flops,
     count_parameters,
@@ -113,7 +114,8 @@ print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=Tru
 
 
 class TestMemory:
-    def test_the_peak_is_that_of_what_was_allocated(self):
+    def test_the_peak_is_that_of_what_was_allocated(self, monkeypatch):
+        monkeypatch.setattr(cost, "peak_device_bytes", lambda: None)  # on a GPU that of the GPU would count
         if sys.platform == "win32":
             assert peak_memory_mb() is None or peak_memory_mb() > 0
             return

@@ -107,7 +107,7 @@ class TestFindingPairs:
         assert set(np.unique(dataset.load(dataset.splits["train"][0])[1])) == {0, 1, 4, 6, 255}
 
     def test_a_given_palette_is_used(self, pairs):
-        palette = Palette.of(("road", "else"), ((128, 64, 128), (70, 70, 70)), [("sky", (70, 130, 180))])
+        palette = Palette.from_colors(("road", "else"), ((128, 64, 128), (70, 70, 70)), [("sky", (70, 130, 180))])
         dataset = open_dataset(pairs, palette=palette)
         assert dataset.task == "binary" and dataset.palette is palette
 
@@ -243,9 +243,9 @@ class TestPlainFolder:
 
     def test_classes_of_the_other_kind_are_refused(self, tmp_path, pairs):
         make_folder(tmp_path, 4)
-        with pytest.raises(SemsegError, match="--classes: describes colours, and the masks hold numbers"):
+        with pytest.raises(SemsegError, match="`palette`: describes colours, and the masks hold numbers"):
             open_dataset(tmp_path, palette=cityscapes_palette())
-        with pytest.raises(SemsegError, match="--classes: describes values, and the masks hold colours"):
+        with pytest.raises(SemsegError, match="`palette`: describes values, and the masks hold colours"):
             open_dataset(pairs, palette=Palette.from_dict(open_numbers()))
 
     def test_folders_inside_tell_equal_names_apart(self, tmp_path):

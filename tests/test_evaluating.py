@@ -12,14 +12,15 @@ from PIL import Image
 
 from semseg.backend.predictor import predictor
 from semseg.cli import commands, main
-from semseg.cli.runs import open_run
-from semseg.cli.splits import splits_of, write_splits
 from semseg.data import open_dataset
+from semseg.data.splits import splits_of
 from semseg.errors import SemsegError
+from semseg.evaluation.opening import open_run
 from semseg.images.reading import read_image
 from semseg.inference.segmenter import predict_ids
 from semseg.metrics.confusion import confusion_matrix, scores
 from semseg.runs.config import RunConfig
+from semseg.runs.run import Run
 from semseg.segmentation_model import Unet
 
 SMALL = ["--image-size", "32", "--filters", "4", "--batch-size", "4", "--learning-rate", "0.01", "--epochs", "1"]
@@ -111,8 +112,8 @@ def make_run(folder, data, **options):
     model = Unet((32, 32, 3), dataset.num_logits, filters=4, depth=1)
     model.save(folder / "unet_model.keras")
     (folder / "classes.json").write_text(json.dumps(dataset.palette.to_dict()))
-    write_splits(folder / "splits.csv", splits_of(dataset))
-    RunConfig(data=str(data), image_size=(32, 32), **options).save(folder / "config.json")
+    Run(folder).write_splits(splits_of(dataset))
+    Run(folder).write_config(RunConfig(data=str(data), image_size=(32, 32), **options), {}, {})
     return dataset
 
 

@@ -14,19 +14,26 @@ import pytest
 from helpers import REPOSITORY, draw_pair, make_folder, make_pairs
 
 from semseg.cli import commands
-from semseg.cli.opening import open_segmenter
 from semseg.data import open_dataset
 from semseg.errors import ModelFileError
 from semseg.export import formats as export
 from semseg.export.gate import Agreement
 from semseg.images.reading import read_mask
-from semseg.inference.exported import RUNTIMES, Description, as_logits, files_of, open_exported
-from semseg.inference.segmenter import ids_of_logits
+from semseg.inference.card import ModelCard
+from semseg.inference.runtimes import RUNTIMES, files_of
+from semseg.inference.segmenter import as_logits, ids_of_logits
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
+from semseg.runs.run import Run
 from semseg.segmentation_model import Unet
 
 BACKEND = keras.backend.backend()
+
+
+def load(path):
+    return ModelCard.read(path).load()
+
+
 SIZE = 16
 NOT_WRITTEN = pytest.mark.skipif(BACKEND not in export.FORMATS["onnx"].packages, reason=f"{BACKEND} writes no ONNX")
 
@@ -37,7 +44,7 @@ def make_run(folder, data):
     keras.utils.set_random_seed(1)
     Unet((SIZE, SIZE, 3), dataset.num_logits, filters=2, depth=1).save(folder / "unet_model.keras")
     (folder / "classes.json").write_text(json.dumps(dataset.palette.to_dict()))
-    RunConfig(data=str(data), image_size=(SIZE, SIZE)).save(folder / "config.json")
+    Run(folder).write_config(RunConfig(data=str(data), image_size=(SIZE, SIZE)), {}, {})
     return folder
 
 
@@ -86,7 +93,7 @@ def test_a_file_passes_its_gate_and_gives_the_models_answers(name, run, photos, 
     assert "pixels of the same class" in capsys.readouterr().out
     described = json.loads((tmp_path / "export.json").read_text())[target.name]
     assert described["compared"]["photos"] == 3 and described["compared"]["difference"] < 1e-3
-    _, segmenter = open_segmenter(target)
+    segmenter = load(target)
     assert segmenter.image_size == (SIZE, SIZE)
     for count in (1, 3):  # any number at once
         found = segmenter.predict_batch(photos[:count])
@@ -100,7 +107,7 @@ def test_a_file_passes_its_gate_and_gives_the_models_answers(name, run, photos, 
     if name in ("onnx", "openvino", "torch", "tf_saved_model"):  # which have a place for names and colours
         for beside in ("export.json", "classes.json"):
             (tmp_path / beside).unlink()
-        assert open_segmenter(target)[1].palette.names[:2] == ("road", "sidewalk")
+        assert load(target).palette.names[:2] == ("road", "sidewalk")
 
 
 @pytest.mark.plain
@@ -121,7 +128,7 @@ def test_another_runtime_needs_nothing_of_ours(run, photos, logits, tmp_path):
         session = onnxruntime.InferenceSession(tmp_path / f"{gives}.onnx")
         (found,) = session.run([gives], {"photos": photos})
         np.testing.assert_allclose(found, expected, atol=1e-4)
-        _, segmenter = open_segmenter(tmp_path / f"{gives}.onnx")
+        segmenter = load(tmp_path / f"{gives}.onnx")
         np.testing.assert_array_equal(ids_of_logits(segmenter.predict_batch(photos)), logits.argmax(axis=-1))
 
 
@@ -166,8 +173,8 @@ def test_evaluate_takes_an_exported_file_with_its_runs_data(run, tmp_path):
 def test_an_onnx_file_is_opened_without_keras(run, tmp_path):
     assert export_to(run, "--format", "onnx", "--output", tmp_path / "x.onnx") == 0
     code = (
-        "import sys; from pathlib import Path; from semseg.cli.opening import open_segmenter\n"
-        f"open_segmenter(Path({str(tmp_path / 'x.onnx')!r})); print(*sys.modules)"
+        "import sys; from semseg.inference.card import ModelCard\n"
+        f"ModelCard.read({str(tmp_path / 'x.onnx')!r}).load(); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert not {"keras", "torch", "tensorflow", "jax"} & set(done.stdout.split())
@@ -184,7 +191,7 @@ def test_two_classes_of_one_logit(tmp_path):
     assert export_to(run, "--format", name, "--gives", gives) == 0
     model = keras.saving.load_model(run / "unet_model.keras", compile=False)
     photo = draw_pair(0, SIZE)[0][None]
-    _, segmenter = open_segmenter(run / f"unet_model_{gives}{export.FORMATS[name].suffix}")
+    segmenter = load(run / f"unet_model_{gives}{export.FORMATS[name].suffix}")
     expected = np.asarray(model.predict_on_batch(photo))[..., 0] > 0
     np.testing.assert_array_equal(ids_of_logits(segmenter.predict_batch(photo)), expected)
 
@@ -237,14 +244,14 @@ class TestBadInput:
     def test_no_such_format_and_none_of_this_backend(self, fails, run):
         fails(2, "there is no 'onxx'", "openvino", arguments=[run, "--format", "onxx"])
         foreign, able = ("torch", "torch") if BACKEND != "torch" else ("tf_saved_model", "tensorflow or jax")
-        fails(2, f"{BACKEND} cannot write {foreign}, {able} can", "--backend", arguments=[run, "--format", foreign])
-        fails(2, "--int8: not for h5; only onnx and openvino", arguments=[run, "--format", "h5", "--int8"])
-        fails(2, "--gives: h5 holds layers only", arguments=[run, "--format", "h5", "--gives", "ids"])
+        fails(2, f"{BACKEND} cannot write {foreign}, {able} can", "backend", arguments=[run, "--format", foreign])
+        fails(2, "int8", "not for h5; only onnx and openvino", arguments=[run, "--format", "h5", "--int8"])
+        fails(2, "gives", "h5 holds layers only", arguments=[run, "--format", "h5", "--gives", "ids"])
 
     @NOT_WRITTEN
     def test_a_package_that_is_missing(self, fails, run, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnx" else 1)
-        fails(2, "needs onnx, which is not installed; run 'pip install onnx'", arguments=[run, "--format", "onnx"])
+        fails(2, "needs onnx; run pip install -e '.[onnx]'", arguments=[run, "--format", "onnx"])
 
     def test_a_name_that_hides_the_format(self, fails, run, tmp_path):
         fails(2, "let it end in .h5", arguments=[run, "--format", "h5", "--output", tmp_path / "x.bin"])
@@ -253,7 +260,7 @@ class TestBadInput:
     def test_int8_without_photos(self, fails, run, tmp_path):
         shutil.copy(run / "unet_model.keras", tmp_path / "alone.keras")
         arguments = [tmp_path / "alone.keras", "--format", "onnx", "--int8"]
-        fails(2, "--int8: needs training photos", arguments=arguments)
+        fails(2, "int8", "needs training photos", arguments=arguments)
 
     @pytest.mark.plain
     def test_files_that_are_no_exports(self, tmp_path):
@@ -261,7 +268,7 @@ class TestBadInput:
             pytest.importorskip(module)
             (tmp_path / f"x{suffix}").write_bytes(b"\x80\x04]\x94.")
             with pytest.raises(ModelFileError, match=f"x{suffix}: "):
-                open_exported(tmp_path / f"x{suffix}")
+                load(tmp_path / f"x{suffix}")
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +277,7 @@ def program(tmp_path_factory):
     path = tmp_path_factory.mktemp("program") / "x.pt2"
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.ReLU()(keras.layers.Conv2D(3, 1)(inputs)))
-    export.export_model(model, path, Description("torch", "logits", (8, 8), Palette.numbered(3).to_dict()))
+    export.export_model(model, ModelCard(path, "torch", "logits", (8, 8), Palette.numbered(3)))
     return path
 
 
@@ -302,14 +309,14 @@ class TestProgramsOfOthers:
             return {**members, name: text.replace(before, after).encode()}
 
         with pytest.raises(ModelFileError, match=f"holds {said}"):
-            open_exported(self.altered(program, tmp_path / "x.pt2", change))
+            load(self.altered(program, tmp_path / "x.pt2", change))
 
     def test_pickles_are_refused(self, program, tmp_path):
         changed = self.altered(
             program, tmp_path / "x.pt2", lambda members: {**members, "x/data/sample_inputs/model.pt": b"\x80"}
         )
         with pytest.raises(ModelFileError, match="sample_inputs"):
-            open_exported(changed)
+            load(changed)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow writes them")
@@ -325,5 +332,5 @@ def test_a_saved_model_that_writes_files_is_refused(tmp_path):
     evil = Evil()
     tf.saved_model.save(evil, str(tmp_path / "x_saved_model"), signatures={"serving_default": evil.serve})
     with pytest.raises(ModelFileError, match="the operation WriteFile"):
-        open_exported(Path(tmp_path / "x_saved_model"))
+        load(Path(tmp_path / "x_saved_model"))
     assert not (tmp_path / "marker").exists()

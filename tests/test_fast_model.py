@@ -331,7 +331,7 @@ def test_inputs_by_name_go_where_their_name_says():
 
 def test_an_unknown_precision_lists_the_known():
     model = model_of(input_into_relu)
-    with pytest.raises(SemsegError, match="precision: got 'half'; expected one of float32, bfloat16, float16"):
+    with pytest.raises(SemsegError, match="`precision`: got 'half'; expected one of float32, bfloat16, float16"):
         fast_of(model, precision="half")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from semseg.data import fetch
 from semseg.data.fetch import local_folder
-from semseg.errors import DataError
+from semseg.errors import DataError, SemsegError
 
 pytestmark = pytest.mark.plain
 
@@ -142,7 +142,7 @@ class TestArchives:
         refused(text, cache, "neither a folder nor a whole zip or tar")
         text.write_bytes(b"")
         refused(text, cache, "neither a folder nor a whole zip or tar")
-        refused(tmp_path / "none", cache, "none: no such file or folder; give --data")
+        refused(tmp_path / "none", cache, "none: no such file or folder; give `data`")
 
     def test_a_cache_that_cannot_be_written_is_one_line(self, tmp_path):
         (tmp_path / "file").touch()
@@ -306,8 +306,11 @@ class TestKaggle:
 
     def test_without_kagglehub_it_names_the_package_and_the_browser(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "kagglehub", None)
-        with pytest.raises(DataError, match=r"pip install kagglehub, or download https://.*/datasets/a/b "):
+        with pytest.raises(
+            SemsegError, match=r"run pip install .*\[kaggle\]', or download https://.*/datasets/a/b "
+        ) as caught:
             local_folder("kaggle:a/b", tmp_path)
+        assert caught.value.exit_code == 2
 
     def test_ctrl_c_stays_ctrl_c(self, tmp_path, monkeypatch):
         def interrupt(handle):

@@ -1,9 +1,11 @@
+import csv
+import json
 import os
 import time
 
 import pytest
 
-from semseg.files import archive, remove_older, replacing, reserve
+from semseg.files import archive, remove_older, replacing, reserve, write_csv, write_json
 
 pytestmark = pytest.mark.plain
 
@@ -75,3 +77,42 @@ def test_only_old_files_are_removed_and_a_stubborn_one_stays(tmp_path):
         os.utime(tmp_path / name, (time.time() - 100,) * 2)
     remove_older([*tmp_path.iterdir(), tmp_path / "gone"], 60)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "new"]
+
+
+def test_json_is_indented_and_ends_with_a_newline(tmp_path):
+    write_json(tmp_path / "scores.json", {"ü": [1, None]})
+    text = (tmp_path / "scores.json").read_text(encoding="utf-8")
+    assert text.endswith("]\n}\n")
+    assert "\n  " in text
+    assert json.loads(text) == {"ü": [1, None]}
+
+
+@pytest.mark.parametrize(("values", "error"), [({"loss": float("nan")}, ValueError), ({1, 2}, TypeError)])
+def test_what_json_cannot_hold_leaves_the_old_file(tmp_path, values, error):
+    write_json(tmp_path / "scores.json", {})
+    with pytest.raises(error, match="not JSON"):
+        write_json(tmp_path / "scores.json", values)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["{}\n"]
+
+
+def test_csv_comes_back_with_commas_quotes_and_lines_in_its_values(tmp_path):
+    rows = [{"name": 'a "b", c', "note": "two\nlines"}, {"name": "Öl", "note": ""}]
+    write_csv(tmp_path / "rows.csv", iter(rows))
+    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.DictReader(file)) == rows
+
+
+def test_a_csv_column_that_only_some_rows_have_is_empty_in_the_others(tmp_path):
+    write_csv(tmp_path / "rows.csv", [{"a": 1}, {"a": 2, "b": 3}])
+    assert (tmp_path / "rows.csv").read_text().splitlines() == ["a,b", "1,", "2,3"]
+
+
+def test_names_of_files_that_are_not_utf_8_do_not_stop_a_csv(tmp_path):
+    write_csv(tmp_path / "rows.csv", [{"photo": "caf\udce9.png"}])
+    assert (tmp_path / "rows.csv").read_text().splitlines() == ["photo", "caf?.png"]
+
+
+def test_a_csv_without_rows_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"rows\.csv: got no rows to write; expected at least one"):
+        write_csv(tmp_path / "rows.csv", [])
+    assert not list(tmp_path.iterdir())

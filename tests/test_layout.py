@@ -19,7 +19,7 @@ LEVELS = [
         "labels": {"images"},
         "backend": set(),
         "losses": {"backend"},
-        "metrics": {"labels"},
+        "metrics": {"labels", "backend"},
         "segmentation_model": set(),
         "runs": {"labels"},
     },

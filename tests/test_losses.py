@@ -353,7 +353,7 @@ class TestSegmentationLoss:
         ):
             SegmentationLoss("dice+focal", label_smoothing=0.1)
         for smoothing in (1.0, -0.1, np.nan):
-            with pytest.raises(SemsegError, match=f"--label-smoothing: got {smoothing}; expected at least 0 and below"):
+            with pytest.raises(SemsegError, match=f"`label_smoothing`: got {smoothing}; expected at least 0 and below"):
                 SegmentationLoss("ce", label_smoothing=smoothing)
 
     @pytest.mark.parametrize("weights", [[1, -1], [0, 0], [1, np.nan], [], [np.inf, 1]])

@@ -10,8 +10,8 @@ import pytest
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from semseg.architectures import ARCHITECTURES, build_model
-from semseg.cli.opening import open_model
 from semseg.errors import ModelFileError
+from semseg.inference.card import open_model
 from semseg.inference.model_file import _check_config, check_model_file
 from semseg.segmentation_model import Unet
 

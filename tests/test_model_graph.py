@@ -252,6 +252,6 @@ def test_channels_first_are_refused():
         read_architecture(model)
 
 
-def test_the_modules_load_neither_keras_nor_matplotlib():
-    code = "import sys, semseg.architectures.drawing; sys.exit(bool({'keras', 'matplotlib'} & set(sys.modules)))"
+def test_drawing_loads_no_matplotlib():
+    code = "import sys, semseg.architectures.drawing; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

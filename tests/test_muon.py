@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 from keras.optimizers.schedules import CosineDecay
 
-from semseg.training.muon import POLYNOMIALS, STEP, Muon, is_between_features, orthogonal
+from semseg.training.muon import POLYNOMIALS, STEP, Muon, is_between_features, orthogonal, orthogonal_all
 
 RNG = np.random.default_rng(0)
 
@@ -143,3 +143,12 @@ def test_a_saved_model_goes_on_where_it_was(tmp_path):
     assert loaded.optimizer.momentum == 0.8
     losses = [one.train_on_batch(photos, truth) for one in (model, loaded) for _ in range(2)]
     np.testing.assert_allclose(losses[:2], losses[2:], rtol=1e-5)
+
+
+def test_many_matrices_together_give_what_each_gives_alone():
+    shapes = [(144, 16), (16, 64), (32, 16), (48, 48), (64, 16)]
+    matrices = [ops.convert_to_tensor(RNG.normal(size=shape).astype("float32")) for shape in shapes]
+    for together, matrix in zip(orthogonal_all(matrices), matrices, strict=True):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(together), ops.convert_to_numpy(orthogonal(matrix)), rtol=1e-5, atol=1e-6
+        )

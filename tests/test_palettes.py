@@ -111,7 +111,7 @@ class TestPalette:
         assert set(np.unique(ids)) == {*range(19), 255}
 
     def test_an_edited_file_can_merge_and_ignore_classes(self):
-        values = Palette.of(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3))).to_dict()
+        values = Palette.from_colors(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3))).to_dict()
         values["classes"][2]["id"] = 0
         palette = Palette.from_dict(values, source="file")
         assert palette.names == ("a", "b") and palette.source == "file"
@@ -132,13 +132,13 @@ class TestPalette:
         ],
     )
     def test_a_file_that_makes_no_sense_is_refused(self, change, what):
-        values = Palette.of(("a", "b"), ((1, 1, 1), (2, 2, 2))).to_dict()
+        values = Palette.from_colors(("a", "b"), ((1, 1, 1), (2, 2, 2))).to_dict()
         change(values)
         with pytest.raises(SemsegError, match=what):
             Palette.from_dict(values, source="file")
 
     def test_a_class_that_is_taken_out_leaves_no_gap(self):
-        values = Palette.of(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3))).to_dict()
+        values = Palette.from_colors(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3))).to_dict()
         values["ignored"].append(values["classes"].pop(1))
         palette = Palette.from_dict(values, source="file")
         assert palette.names == ("a", "c")

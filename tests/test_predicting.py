@@ -325,7 +325,7 @@ class TestBadInput:
     def test_values_of_masks_that_held_colours(self, fails, model, tmp_path):
         (tmp_path / "run").mkdir()
         shutil.copy(model / "rgb_model.keras", tmp_path / "run")
-        palette = Palette.of(("x", "y", "z"), [tuple(map(int, color)) for color in COLORS])
+        palette = Palette.from_colors(("x", "y", "z"), [tuple(map(int, color)) for color in COLORS])
         (tmp_path / "run" / "classes.json").write_text(json.dumps(palette.to_dict()))
         fails(
             2, "--values: the masks", "use --colors", what=tmp_path / "a.png", run=tmp_path / "run", flags=["--values"]

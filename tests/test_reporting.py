@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 
 from semseg.cli import commands
+from semseg.cli.flags import to_flags
 from semseg.evaluation.album import Album
 from semseg.labels.palettes import Palette
 from semseg.report.charts import Line, line_chart
-from semseg.runs.config import RunConfig, to_flags
+from semseg.runs.config import RunConfig
 from semseg.runs.pictures import write_pictures
+from semseg.runs.run import Run
 
 pytestmark = pytest.mark.plain
 
@@ -32,7 +34,8 @@ def make_run(folder, *, model="unet", iou=0.4321, prediction=1, name="sky", olde
     folder.mkdir(parents=True)
     found = {"notes": [f"odd: {EVIL}"], "sizes": ["60x40"]}
     config = RunConfig(data=f"data/{EVIL}", model=model, image_size=(32, 48), epochs=2, output=str(folder))
-    config.save(folder / "config.json", task="binary", parameters=1234567, device="CPU", found=found)
+    facts = {"task": "binary", "parameters": 1234567, "device": "CPU", "found": found}
+    Run(folder).write_config(config, {}, facts)
     per_class = {
         of: {
             "iou": value, "dice": 0.6, "precision": None, "sensitivity": 0.5, "specificity": 0.25, "boundary_iou": 0.1,
@@ -50,7 +53,7 @@ def make_run(folder, *, model="unet", iou=0.4321, prediction=1, name="sky", olde
     columns = "epoch,loss,val_loss,mean_iou,val_mean_iou,seconds"
     (folder / "results.csv").write_text(f"{columns}\n1,.5,.6,.2,.25,30\n2,.4,nan,.3,.5,30\n")
     (folder / "per_image.csv").write_text("photo,iou\na,.5\nb,.25\nc,\n")
-    palette = Palette.of((name, "road"), (SKY, ROAD))
+    palette = Palette.from_colors((name, "road"), (SKY, ROAD))
     (folder / "classes.json").write_text(json.dumps(palette.to_dict()))
     if not older:
         (folder / "per_class.csv").write_text(f"class,truth_share\n{name},0.75\nroad,0.25\n")
@@ -137,7 +140,7 @@ def test_the_figures_are_those_of_the_run(page):
 
 def test_the_commands_are_such_that_a_shell_understands(page, run):
     (trained,) = [line for line in Reader(page).text.splitlines() if line.startswith("python -m semseg train")]
-    config = RunConfig.read(run / "config.json")
+    config = Run(run).config
     assert shlex.split(trained)[4:-2] == to_flags(config, without_defaults=True)
     assert shlex.split(trained)[-2:] == ["--backend", "torch"]
 

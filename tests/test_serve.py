@@ -21,15 +21,17 @@ import uvicorn
 from helpers import draw_pair, make_pairs
 from PIL import Image
 
-from semseg.cli import commands, serving
+from semseg.cli import commands
+from semseg.cli import serve as serving
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
+from semseg.runs.run import Run
 from semseg.serve import app as serve_app
 from semseg.serve import decoding, guarding
-from semseg.serve.app import WAITING, make_app
+from semseg.serve.app import MAX_WAITING, make_app
 
-PALETTE = Palette.of(("red", "green", "blue"), ((200, 0, 0), (0, 200, 0), (0, 0, 200)))
+PALETTE = Palette.from_colors(("red", "green", "blue"), ((200, 0, 0), (0, 200, 0), (0, 0, 200)))
 SIZE = 8
 IDS = np.repeat(np.uint8([[0, 1], [0, 2]]), SIZE // 2, axis=0).repeat(SIZE // 2, axis=1)
 PHOTO = (255 * np.eye(3)).astype(np.uint8)[IDS]  # the strongest channel is the class
@@ -87,8 +89,8 @@ def network():
 @pytest.fixture(scope="module")
 def port(network, patch):
     segmenter = Segmenter(network, (SIZE, SIZE), PALETTE)
-    patch.setattr(decoding, "SECONDS", 300)  # for machines that are busy
-    patch.setattr(guarding, "PATIENCE", 300)
+    patch.setattr(decoding, "DECODE_SECONDS", 300)  # for machines that are busy
+    patch.setattr(guarding, "TIMEOUT_SECONDS", 300)
     with running(make_app(segmenter, title="a network", examples=[lambda: (PHOTO, IDS)], note="")) as found:
         ask(found, "POST", "/mask", png(PHOTO))  # the decoder has started
         yield found
@@ -220,7 +222,7 @@ class TestStrangers:
         assert answer.startswith(b"HTTP/1.1 413") and b"larger than 64 MB" in answer
 
     def test_an_endless_body_is_cut_off(self, port, monkeypatch):
-        monkeypatch.setattr(guarding, "MOST_BYTES", 5000)
+        monkeypatch.setattr(guarding, "MAX_BYTES", 5000)
         with socket.create_connection(("127.0.0.1", port), timeout=200) as client:
             client.sendall(b"POST /mask HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nTransfer-Encoding: chunked\r\n\r\n" % port)
             client.sendall(b"1000\r\n" + bytes(4096) + b"\r\n")
@@ -228,7 +230,7 @@ class TestStrangers:
             assert received(client).startswith(b"HTTP/1.1 413")
 
     def test_a_slow_body_is_cut_off(self, port, monkeypatch):
-        monkeypatch.setattr(guarding, "PATIENCE", 0.3)
+        monkeypatch.setattr(guarding, "TIMEOUT_SECONDS", 0.3)
         start = time.monotonic()
         with socket.create_connection(("127.0.0.1", port), timeout=200) as client:
             client.sendall(b"POST /mask HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: 1000\r\n\r\nabc" % port)
@@ -247,11 +249,11 @@ class TestStrangers:
         with ThreadPoolExecutor(16) as pool:
             answers = [pool.submit(ask, port, "POST", "/mask", png(PHOTO)) for _ in range(16)]
             deadline = time.monotonic() + 200
-            while sum(answer.done() for answer in answers) < 15 - WAITING and time.monotonic() < deadline:
+            while sum(answer.done() for answer in answers) < 15 - MAX_WAITING and time.monotonic() < deadline:
                 time.sleep(0.02)
             network.free.set()
             found = [answer.result() for answer in answers]
-        assert [status for status, _, _ in found].count(200) == 1 + WAITING == network.asked - asked
+        assert [status for status, _, _ in found].count(200) == 1 + MAX_WAITING == network.asked - asked
         for status, headers, body in found:
             assert status == 200 or (status == 503 and headers["retry-after"] and b"try again" in body)
         assert lives(port)
@@ -261,7 +263,7 @@ class TestStrangers:
         receive = decoding.Decoder._receive
 
         def crash(decoder, seconds):
-            if seconds == decoding.SECONDS and not killed:
+            if seconds == decoding.DECODE_SECONDS and not killed:
                 killed.append(decoder._process.pid)
                 os.kill(killed[0], signal.SIGKILL)
                 decoder._process.join()
@@ -276,7 +278,7 @@ class TestStrangers:
 
     def test_a_picture_that_takes_forever_is_given_up(self, port, monkeypatch):
         with monkeypatch.context() as hurry:
-            hurry.setattr(decoding, "SECONDS", 0)
+            hurry.setattr(decoding, "DECODE_SECONDS", 0)
             status, _, body = ask(port, "POST", "/mask", png(np.zeros((3000, 3000, 3), np.uint8)))
         assert status == 422 and b"seconds to decode" in body
         assert lives(port)
@@ -306,8 +308,8 @@ def run(tmp_path_factory):
     """A run with an untrained network, as far as `serve` and `predict` read it."""
     import keras
 
-    from semseg.cli.splits import splits_of, write_splits
     from semseg.data import open_dataset
+    from semseg.data.splits import splits_of
     from semseg.segmentation_model import Unet
 
     folder = tmp_path_factory.mktemp("served")
@@ -317,8 +319,8 @@ def run(tmp_path_factory):
     keras.utils.set_random_seed(0)
     Unet((32, 32, 3), dataset.num_logits, filters=2, depth=1).save(out / "unet_model.keras")
     (out / "classes.json").write_text(json.dumps(dataset.palette.to_dict()))
-    write_splits(out / "splits.csv", splits_of(dataset))
-    RunConfig(data=str(folder / "data"), image_size=(32, 32)).save(out / "config.json")
+    Run(out).write_splits(splits_of(dataset))
+    Run(out).write_config(RunConfig(data=str(folder / "data"), image_size=(32, 32)), {}, {})
     Image.fromarray(draw_pair(77, 96)[0]).save(folder / "a photo.jpg", quality=95)
     assert commands(["predict", str(out), str(folder / "a photo.jpg"), "--output", str(folder / "predicted")]) == 0
     return folder
@@ -452,10 +454,10 @@ class TestBadInput:
     def test_a_port_in_use(self, capsys, tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            self.fails(capsys, 6, f"--port: {port} is in use", "--port 0", arguments=[tmp_path, "--port", port])
+            self.fails(capsys, 6, f"{port} is in use", "0 for any that is free", arguments=[tmp_path, "--port", port])
 
     def test_a_port_that_is_none(self, capsys, tmp_path):
-        self.fails(capsys, 2, "--port: got 70000", arguments=[tmp_path, "--port", 70000])
+        self.fails(capsys, 2, "got 70000", arguments=[tmp_path, "--port", 70000])
 
     def test_no_model(self, capsys, tmp_path):
         self.fails(capsys, 4, "holds no *_model.keras", arguments=[tmp_path, "--port", 0])
@@ -464,9 +466,9 @@ class TestBadInput:
 
     def test_a_package_that_is_missing(self, capsys, tmp_path, monkeypatch):
         monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
-        self.fails(capsys, 2, "needs uvicorn; run 'pip install uvicorn'", arguments=[tmp_path])
+        self.fails(capsys, 2, "needs uvicorn; run pip install 'semseg[serve]'", arguments=[tmp_path])
 
     def test_data_that_are_gone_are_told_on_the_page(self, tmp_path):
-        RunConfig(data=str(tmp_path / "gone")).save(tmp_path / "config.json")
-        examples, note = serving._examples(tmp_path / "unet_model.keras")
+        Run(tmp_path).write_config(RunConfig(data=str(tmp_path / "gone")), {}, {})
+        examples, note = serving._examples(Run(tmp_path))
         assert examples == [] and note.startswith("No examples: the data of its run are not at ")

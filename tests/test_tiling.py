@@ -6,7 +6,7 @@ import pytest
 
 from semseg.errors import SemsegError
 from semseg.inference.segmenter import probabilities_of_logits
-from semseg.inference.tiling import enlarged, tile_count, tiled_logits, with_scales
+from semseg.inference.tiling import resize_bands, tile_count, tiled_logits, with_scales
 
 pytestmark = pytest.mark.plain
 REACH = 11  # pixels that the network below looks to each side, and beyond the photo it sees zeros
@@ -87,7 +87,7 @@ def test_enlarging_in_bands_is_opencvs_linear_interpolation(size):
     logits = np.random.default_rng(1).normal(size=(32, 48, 5)).astype(np.float32)
     expected = cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, 5)
     for blocks in ([logits], [logits[:5], logits[5:6], logits[6:]]):
-        np.testing.assert_allclose(np.concatenate(list(enlarged(blocks, size, (32, 48)))), expected, atol=1e-4)
+        np.testing.assert_allclose(np.concatenate(list(resize_bands(blocks, size, (32, 48)))), expected, atol=1e-4)
 
 
 def test_scales_average_probabilities():
@@ -113,5 +113,5 @@ def test_each_scale_counts_as_much_as_another():
 
 @pytest.mark.parametrize("scales", [[], [0], [1, 9], [float("nan")]])
 def test_scales_that_make_no_sense(scales):
-    with pytest.raises(SemsegError, match="--scales: got"):
+    with pytest.raises(SemsegError, match="`scales`: got"):
         with_scales(blur, scales)

@@ -17,7 +17,9 @@ from semseg.labels.quantising import bin_image, get_segmentation_arr, give_color
 
 pytestmark = pytest.mark.plain
 
-RGB = Palette.of(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)), ignored=(("black", (0, 0, 0)),))
+RGB = Palette.from_colors(
+    ("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)), ignored=(("black", (0, 0, 0)),)
+)
 
 
 class TestReading:
@@ -209,7 +211,7 @@ class TestQuantising:
         assert bin_image(mask, cityscapes_palette()).tolist() == [[train_id for _, _, train_id, _, _ in entries]]
 
     def test_equal_distance_goes_to_the_lower_id(self):
-        palette = Palette.of(("a", "b"), ((100, 0, 0), (110, 0, 0)))
+        palette = Palette.from_colors(("a", "b"), ((100, 0, 0), (110, 0, 0)))
         assert bin_image(np.array([[[105, 0, 0]]], np.uint8), palette).tolist() == [[0]]
 
     def test_a_wrong_array_is_refused(self):

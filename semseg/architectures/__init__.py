@@ -17,8 +17,9 @@ from semseg.architectures.r2unet import R2Unet
 from semseg.architectures.resunet import ResUnet
 from semseg.architectures.unet3plus import Unet3Plus
 from semseg.architectures.unetpp import UnetPP
+from semseg.backend.keras_graph import gives_probabilities
 from semseg.errors import SemsegError, first_line
-from semseg.segmentation_model import Unet, gives_probabilities
+from semseg.segmentation_model import Unet
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "unet": Unet,
@@ -66,38 +67,48 @@ def build_model(
     """
     if name not in ARCHITECTURES and ":" not in name:
         raise SemsegError(
-            f"--model: there is no network {name!r}; choose one of {', '.join(ARCHITECTURES)}, or module:function"
+            f"`model`: there is no network {name!r}; choose one of {', '.join(ARCHITECTURES)}, or module:function"
         )
-    for flag, value in (("--encoder", encoder), ("--encoder-weights", encoder_weights)):
+    for parameter, value in (("encoder", encoder), ("encoder_weights", encoder_weights)):
         if value is not None and name != "encoder_unet":
-            raise SemsegError(f"{flag}: got {value}, but {name} has no encoder to choose; use --model encoder_unet")
+            raise SemsegError(
+                f"`{parameter}`: got {value}, but {name} has no encoder to choose; use `model` encoder_unet"
+            )
     if ":" in name:
         return _own_model(name, tuple(input_shape), num_classes, filters)
-    options = {} if encoder is None else {"encoder": encoder}
+    options: dict[str, str | None] = {} if encoder is None else {"encoder": encoder}
     if encoder_weights is not None:
         options["weights"] = None if encoder_weights == "none" else encoder_weights
     return ARCHITECTURES[name](input_shape, num_classes, filters=filters, **options)
 
 
 def model_name(name: str) -> str:
-    """What stands for a network in the names of files: `unet` for `unet`, `fn` for `package.module:fn`."""
+    """What stands for a network in the names of files.
+
+    Args:
+        name: As for `build_model`.
+
+    Example:
+        >>> model_name("unet"), model_name("package.module:fn")
+        ('unet', 'fn')
+    """
     return re.sub(r"\W", "_", name.rpartition(":")[-1])
 
 
-def _own_model(name: str, input_shape: tuple[int, int, int], num_classes: int, filters: int) -> keras.Model:
+def _own_model(name: str, input_shape: tuple[int, ...], num_classes: int, filters: int) -> keras.Model:
     function = _own_function(name)
     try:
         inspect.signature(function).bind(input_shape, num_classes, filters=filters)
     except TypeError as error:
         raise SemsegError(
-            f"--model: {name} cannot be called ({error}); expected function(input_shape, num_classes, *, filters)"
+            f"`model`: {name} cannot be called ({error}); expected function(input_shape, num_classes, *, filters)"
         ) from error
     try:
         model = function(input_shape, num_classes, filters=filters)
     except SemsegError:
         raise
     except Exception as error:
-        raise SemsegError(f"--model: {name} failed with {type(error).__name__}: {error}; mend the function") from error
+        raise SemsegError(f"`model`: {name} failed with {type(error).__name__}: {error}; mend the function") from error
     _check_own_model(name, model, input_shape, num_classes)
     return model
 
@@ -110,31 +121,31 @@ def _own_function(name: str) -> Callable[..., keras.Model]:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module does
         raise SemsegError(
-            f"--model: module {module_name!r} of {name} cannot be imported ({type(error).__name__}: {error}); expected "
+            f"`model`: module {module_name!r} of {name} cannot be imported ({type(error).__name__}: {error}); expected "
             "module:function, the module in this folder or installed"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         own = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
         raise SemsegError(
-            f"--model: there is no function {function_name!r} in {module_name}; it has {', '.join(own) or 'none'}"
+            f"`model`: there is no function {function_name!r} in {module_name}; it has {', '.join(own) or 'none'}"
         )
     return function
 
 
-def _check_own_model(name: str, model: object, input_shape: tuple[int, int, int], num_classes: int) -> None:
+def _check_own_model(name: str, model: object, input_shape: tuple[int, ...], num_classes: int) -> None:
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
         raise SemsegError(
-            f"--model: {name} gave a {type(model).__name__} without a known input; expected "
+            f"`model`: {name} gave a {type(model).__name__} without a known input; expected "
             "keras.Model(inputs, outputs)"
         )
     if gives_probabilities(model):
-        raise SemsegError(f"--model: {name} ends in a softmax or sigmoid; expected logits: the losses apply it")
+        raise SemsegError(f"`model`: {name} ends in a softmax or sigmoid; expected logits: the losses apply it")
     try:
         keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model), safe_mode=True)
     except Exception as error:  # Keras raises whatever a layer makes it meet
         raise SemsegError(
-            f"--model: {name}'s model could be saved, but not opened again ({first_line(error)}); use Keras' own "
+            f"`model`: {name}'s model could be saved, but not opened again ({first_line(error)}); use Keras' own "
             "layers, no Lambda, or give yours a get_config"
         ) from error
     expected = (1, *input_shape[:2], num_classes)
@@ -142,9 +153,9 @@ def _check_own_model(name: str, model: object, input_shape: tuple[int, int, int]
         shape = model.compute_output_shape((1, *input_shape))
     except Exception as error:
         raise SemsegError(
-            f"--model: {name}'s model does not take photos (1, {', '.join(map(str, input_shape))}) ({error}); build it "
+            f"`model`: {name}'s model does not take photos (1, {', '.join(map(str, input_shape))}) ({error}); build it "
             "for the input_shape that is given"
         ) from error
     shape = shape[0] if isinstance(shape, list) else shape  # of several outputs the first is judged
     if shape != expected:
-        raise SemsegError(f"--model: {name} gives {shape} for one photo; expected logits {expected}")
+        raise SemsegError(f"`model`: {name} gives {shape} for one photo; expected logits {expected}")

@@ -16,14 +16,25 @@ from semseg.segmentation_model import (
 
 
 def attention_gate(x: KerasTensor, skip: KerasTensor, filters: int, *, normalization: str, name: str) -> KerasTensor:
-    """`skip` `(N, 2H, 2W, S)`, each pixel times a number from 0 to 1 that is found from it and `x` `(N, H, W, C)`."""
+    """The skip connection, each pixel times a number from 0 to 1 that is found from it and from the features below.
+
+    Args:
+        x: Features from below, `(N, H, W, C)`.
+        skip: Features of the way down, `(N, 2H, 2W, S)`.
+        filters: Channels in which the two are compared.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, 2H, 2W, S)`.
+    """
     block = {"normalization": normalization, "activation": False, "name": name}
-    seen = convolution(skip, filters, 2, strides=2, step="_skip", **block)
-    asked = convolution(x, filters, 1, step="_x", **block)
-    weight = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([seen, asked]))
-    weight = layers.Conv2D(1, 1, activation="sigmoid", data_format=CHANNELS_LAST, name=f"{name}_weight")(weight)
-    weight = layers.UpSampling2D(2, data_format=CHANNELS_LAST, interpolation="bilinear", name=f"{name}_grow")(weight)
-    return layers.Multiply(name=f"{name}_gate")([skip, weight])
+    from_skip = convolution(skip, filters, 2, strides=2, step="_skip", **block)  # (N, H, W, filters)
+    from_below = convolution(x, filters, 1, step="_x", **block)
+    gate = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([from_skip, from_below]))
+    gate = layers.Conv2D(1, 1, activation="sigmoid", data_format=CHANNELS_LAST, name=f"{name}_weight")(gate)
+    gate = layers.UpSampling2D(2, data_format=CHANNELS_LAST, interpolation="bilinear", name=f"{name}_grow")(gate)
+    return layers.Multiply(name=f"{name}_gate")([skip, gate])  # (N, 2H, 2W, S)
 
 
 def AttentionUnet(
@@ -38,7 +49,20 @@ def AttentionUnet(
 ) -> keras.Model:
     """An Attention U-Net: before each concatenation, what comes from below decides which pixels of the skip count.
 
-    Args, result and errors are those of `Unet`.
+    Args:
+        input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None for any such size.
+        num_classes: K, the channels of the logits; 1 for the binary task, a single logit.
+        filters: Channels of the first block; they double with each step down.
+        depth: Number of poolings, and of steps up, at least 1.
+        normalization: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or `"none"`.
+        dropout: Share of whole channels dropped in the bottleneck while training, 0 to 1.
+        name: Name of the model.
+
+    Returns:
+        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
+
+    Raises:
+        SemsegError: The size does not fit the depth, or an argument is out of its range.
 
     Example:
         >>> AttentionUnet((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape

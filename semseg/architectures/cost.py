@@ -12,13 +12,22 @@ import numpy as np
 from keras import layers
 
 from semseg.backend.devices import peak_device_bytes
+from semseg.backend.keras_graph import functional_graph, run_through
 from semseg.backend.predictor import predictor
 
 ROUNDS = 15
 
 
 def count_parameters(model: keras.Model) -> int:
-    """All weights of a model, the averages of its normalisation layers among them."""
+    """All weights of a model, the averages of its normalisation layers among them.
+
+    Args:
+        model: Any model that was built.
+
+    Example:
+        >>> count_parameters(keras.Sequential([keras.Input((4,)), layers.Dense(3)]))  # 4 * 3 + 3
+        15
+    """
     return model.count_params()
 
 
@@ -41,37 +50,35 @@ def count_flops(model: keras.Model, image_size: tuple[int, int] | None = None) -
         13824
     """
     size = tuple(image_size or model.inputs[0].shape[1:3])
-    if _graph(model) is None or None in size:
+    if functional_graph(model) is None or None in size:
         return None
-    found: list[int] = []
-    _walk(model, [keras.KerasTensor((1, *size, *tensor.shape[3:]), tensor.dtype) for tensor in model.inputs], found)
-    return sum(found)
+    photos = [keras.KerasTensor((1, *size, *tensor.shape[3:]), tensor.dtype) for tensor in model.inputs]
+    costs: list[int] = []
+    _note_costs(model, photos, costs)
+    return sum(costs)
 
 
-def _walk(model: keras.Model, inputs: object, found: list[int]) -> object:
+def _note_costs(model: keras.Model, inputs: object, costs: list[int]) -> object:
     """Passes shapes through the graph, in the order in which data would go, and notes the cost of each layer."""
 
     def visit(operation: keras.Operation) -> Callable[..., object]:
         def spec(*args: object, **kwargs: object) -> object:
-            if _graph(operation) is not None:
-                return _walk(operation, args[0], found)
+            if functional_graph(operation) is not None:
+                return _note_costs(operation, args[0], costs)
             outputs = operation.compute_output_spec(*args, **kwargs)
-            found.append(_flops(operation, args, outputs))
+            costs.append(_flops(operation, args, outputs))
             return outputs
 
         return spec
 
-    return _graph(model)._run_through_graph(inputs, operation_fn=visit)
+    return run_through(functional_graph(model), inputs, visit)
 
 
-def _graph(operation: keras.Operation) -> keras.Model | None:
-    """What can be walked through: a functional model, or the one inside a sequential model."""
-    functional = getattr(operation, "_functional", None) or operation
-    return functional if hasattr(functional, "_run_through_graph") else None
+def _flops(layer: keras.Operation, args: tuple, outputs: keras.KerasTensor) -> int:
+    """Multiplications and additions of one application of a layer to inputs of known shapes.
 
-
-def _flops(layer: keras.Operation, args: tuple, outputs: object) -> int:
-    """Of one application: each position of a convolution's output (of its input where transposed) meets the kernel."""
+    Each position of a convolution's output (of its input where transposed) meets every weight of the kernel once.
+    """
     channels_last = getattr(layer, "data_format", "channels_last") == "channels_last"
 
     def positions(tensor: keras.KerasTensor) -> int:
@@ -95,10 +102,21 @@ def training_bytes(model: keras.Model, batch_size: int, image_size: tuple[int, i
     Measured peaks of the networks of this package are 1 to 1.3 times as high on PyTorch, 1.7 times on TensorFlow and
     JAX; of an encoder of `keras.applications` .65 times. ReLUs count nothing, as they overwrite their input.
 
+    Args:
+        model: A model from photos `(N, H, W, C)`.
+        batch_size: Photos of a step.
+        image_size: (H, W) of these, in pixels.
+
     Returns:
         The bytes, in float32, or None for a model without a graph.
+
+    Example:
+        >>> inputs = keras.Input((None, None, 3))
+        >>> model = keras.Model(inputs, layers.Conv2D(4, 1, use_bias=False)(inputs))
+        >>> training_bytes(model, 2, (8, 8))  # 4 bytes * (2 * 8 * 8 * 4 features + 3 * 12 weights)
+        2192
     """
-    if _graph(model) is None:
+    if functional_graph(model) is None:
         return None
     elements = 0
 
@@ -113,7 +131,7 @@ def training_bytes(model: keras.Model, batch_size: int, image_size: tuple[int, i
         return spec
 
     photos = [keras.KerasTensor((batch_size, *image_size, x.shape[-1]), x.dtype) for x in model.inputs]
-    _graph(model)._run_through_graph(photos, operation_fn=visit)
+    run_through(functional_graph(model), photos, visit)
     return 4 * (elements + 3 * model.count_params())
 
 
@@ -124,6 +142,13 @@ def interleaved_medians(functions: Sequence[Callable[[], object]], rounds: int =
     """Seconds of each function: the median over rounds in which each is called once, after one call that warms up.
 
     In turn, so that a machine that slows down or is shared slows all of them alike.
+
+    Args:
+        functions: What is timed; results are dropped.
+        rounds: How often each is called.
+
+    Returns:
+        A number for each function.
     """
     seconds = np.zeros((rounds + 1, len(functions)))
     for row in seconds:

@@ -5,19 +5,18 @@ import math
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from semseg.architectures.graph import Architecture, FeatureMap, Link, read_architecture
 from semseg.files import replacing
-
-if TYPE_CHECKING:
-    import keras
 
 _SHADES = {
     "conv": ("#3f72af", "#2a9db0", "#27496d", "#7aa5d8"),
@@ -147,24 +146,37 @@ class _Layout:
     width: float = 1600.0
     height: float = 0.0
 
+    @property
+    def stages(self) -> list[list[int]]:
+        """The stages of the network, without the maps that are left out."""
+        return [[index for index in stage if index in self.boxes] for stage in self.arch.stages]
+
 
 def _layout(arch: Architecture) -> _Layout:
     scales = [arch.maps[stage[0]].scale for stage in arch.stages]
-    is_u = any(a and b and b < a for a, b in pairwise(scales))
+    is_u = any(a and b and b < a for a, b in pairwise(scales))  # some stage is finer than the one before
     below = 9 * any(link.kind == "shortcut" for link in arch.links)
     layout = _Layout(arch, is_u, _grid(arch, is_u), _colors(arch), below, [[]])
+    # Left and right of the boxes stand the words for the input and for the output, and their sizes.
     words = ((arch.maps[0], arch.maps[0].label), (arch.maps[-1], "Output"))
     left, right = (24 + max(_width(text, 16) for text in (_size_text(each, True), word)) for each, word in words)
     columns = _place_columns(layout, 1800 - 2 * _MARGIN - left - right)
     layout.width = max(layout.width, columns + left + right + 2 * _MARGIN)
     for box in layout.boxes.values():
         box.x += (layout.width - columns + left - right) / 2
-    for label in layout.colors:
-        if layout.legend[-1] and _legend_width([*layout.legend[-1], label]) > layout.width - 2 * _MARGIN:
-            layout.legend.append([])
-        layout.legend[-1].append(label)
+    layout.legend = _legend_rows(layout.colors, layout.width - 2 * _MARGIN)
     layout.height = _place_rows(layout) + 34 * len(layout.legend) + 84
     return layout
+
+
+def _legend_rows(labels: Iterable[str], room: float) -> list[list[str]]:
+    """The labels in order, in rows no wider than `room`."""
+    rows: list[list[str]] = [[]]
+    for label in labels:
+        if rows[-1] and _legend_width([*rows[-1], label]) > room:
+            rows.append([])
+        rows[-1].append(label)
+    return rows
 
 
 def _legend_width(labels: list[str]) -> float:
@@ -185,21 +197,25 @@ def _colors(arch: Architecture) -> dict[str, str]:
 
 def _grid(arch: Architecture, is_u: bool) -> dict[int, _Box]:
     """A column and a row for every map; in a U a stage begins below (or above) the end of the one before."""
-    finest = min((m.scale for m in arch.maps if m.scale is not None), default=None)
-    rows = sorted({m.scale for m in arch.maps}, key=lambda scale: (scale is None, scale))
+    rows = sorted({each.scale for each in arch.maps}, key=lambda scale: (scale is None, scale))
+    most = 3 if is_u and len(arch.maps) <= 40 else 2  # maps shown at each end of a long stage
     boxes: dict[int, _Box] = {}
     column = -1
-    for number, stage in enumerate(arch.stages):
-        most = 3 if is_u and len(arch.maps) <= 40 else 2
+    for before, stage in zip([[], *arch.stages], arch.stages, strict=False):
         shown = stage if len(stage) <= 2 * most + 1 else [*stage[:most], *stage[-most:]]
-        column += 0 if is_u and number and len(arch.stages[number - 1]) > 1 else 1
+        column += 0 if is_u and len(before) > 1 else 1
         for last, index in zip([stage[0], *shown], shown, strict=False):
             column += min(index - last, 2)  # an empty column where maps are left out
-            scale = arch.maps[index].scale
-            height = max(20.0, 215 * float(finest / scale) ** 0.62) if scale is not None else 20.0
-            width = max(10.0, 4 * math.log2(1 + (arch.maps[index].channels or 1)) ** 1.22)
-            boxes[index] = _Box(column, rows.index(scale) if is_u else 0, width, height)
+            row = rows.index(arch.maps[index].scale) if is_u else 0
+            boxes[index] = _Box(column, row, *_extents(arch.maps[index], rows[0]))
     return boxes
+
+
+def _extents(each: FeatureMap, finest: Fraction | None) -> tuple[float, float]:
+    """Width and height of a map's box: it grows with the logarithm of the channels, and with the resolution."""
+    width = max(10.0, 4 * math.log2(1 + (each.channels or 1)) ** 1.22)
+    height = 20.0 if each.scale is None else max(20.0, 215 * float(finest / each.scale) ** 0.62)
+    return width, height
 
 
 def _place_columns(layout: _Layout, room: float) -> float:
@@ -208,9 +224,11 @@ def _place_columns(layout: _Layout, room: float) -> float:
     widest, before, after = [0.0] * count, [19.0] * count, [19.0] * count
     for box in layout.boxes.values():
         widest[box.column] = max(widest[box.column], box.width + box.depth[0])
+    # Where the boxes do not fit, their widths shrink, at most to half; the picture gets wider if that is not enough.
     shrink = min(1.0, max(0.5, (room - 26 * (count - 1)) / sum(widest)))
     for index, box in layout.boxes.items():
         box.width = max(9.0, shrink * box.width)
+        # Without a U the sizes stand below the boxes, and need room there.
         words = 0.0 if layout.is_u else _width(_size_text(layout.arch.maps[index]), 15) / 2 - 8
         before[box.column] = max(before[box.column], box.width / 2, words)
         after[box.column] = max(after[box.column], box.width / 2 + box.depth[0], words)
@@ -262,6 +280,7 @@ def _faces(arch: Architecture) -> dict[int, str]:
     """The colour of every map: the way down, the turning point, the way up, input and output."""
     scales = [0, *(arch.maps[stage[0]].scale or math.inf for stage in arch.stages), math.inf]
     faces = {}
+    # A stage is on the way up if it is finer than the one before; the bottom is coarser than both its neighbours.
     for stage, before, own, after in zip(arch.stages, scales, scales[1:], scales[2:], strict=False):
         faces |= dict.fromkeys(stage, _FACES["up" if own < before else "bottom" if after < own else "down"])
     return {**faces, len(arch.maps) - 1: _FACES["output"], 0: _FACES["input"]}
@@ -275,6 +294,7 @@ def _draw_box(canvas: _Canvas, box: _Box, face: str, parts: tuple[int, ...]) -> 
     """A box in oblique view; after a concatenation its left part has the colour of the encoder, whence it came."""
     (dx, dy), y0, y1 = box.depth, box.y - box.height / 2, box.bottom
     right = box.left + box.width
+    # The channels that joined take their share of the width.
     cut = box.left + box.width * (parts[0] / sum(parts) if parts else 0)
     edge = _shade(face, 0, 0.42)
     for x0, x1, color in ((box.left, cut, _FACES["down"]), (cut, right, face)):
@@ -308,18 +328,21 @@ def _draw_step(canvas: _Canvas, before: _Box, after: _Box, color: str, left_out:
 
 
 def _draw_links(canvas: _Canvas, layout: _Layout) -> None:
-    drawn: list[Link] = []
-    for link in layout.arch.links:
-        if link.source not in layout.boxes or link.target not in layout.boxes:
-            continue  # in the part of a long stage that is left out
-        row = layout.boxes[link.source].row
-        others = [o for o in drawn if o.kind == link.kind and o.source < link.target and link.source < o.target]
-        points = _link_route(layout, link, sum(layout.boxes[o.source].row == row for o in others))
+    # A link may end in the part of a long stage that is left out.
+    shown = [link for link in layout.arch.links if link.source in layout.boxes and link.target in layout.boxes]
+    for number, link in enumerate(shown):
+        lane = sum(_run_side_by_side(layout, other, link) for other in shown[:number])
+        points = _link_route(layout, link, lane)
         color = layout.colors[link.label]
         canvas.arrow(points, color, 4.0 if link.kind == "skip" else 2.0)
         if "gate" in link.label and len(points) == 2:
             canvas.gate(points[-1][0] - 26, points[-1][1], color)
-        drawn.append(link)
+
+
+def _run_side_by_side(layout: _Layout, one: Link, other: Link) -> bool:
+    """Whether two links, drawn in one lane, would lie on each other."""
+    overlap = one.source < other.target and other.source < one.target
+    return overlap and one.kind == other.kind and layout.boxes[one.source].row == layout.boxes[other.source].row
 
 
 def _link_route(layout: _Layout, link: Link, lane: int) -> _Points:
@@ -328,6 +351,7 @@ def _link_route(layout: _Layout, link: Link, lane: int) -> _Points:
         return _route(source, target, 8, -source.height / 4)
     if link.kind == "skip" and layout.is_u:
         return _route(source, target, dy=-12 * lane)
+    # Under the row: down from the source, below all boxes between, and up to the target.
     y = max(box.bottom for i, box in layout.boxes.items() if link.source <= i <= link.target) + 13 + 8 * lane
     x0, x1 = source.x + max(8, source.width / 4), target.x - max(8, target.width / 4)
     return [(x0, source.bottom), (x0, y), (x1, y), (x1, target.bottom + 2)]
@@ -335,19 +359,25 @@ def _link_route(layout: _Layout, link: Link, lane: int) -> _Points:
 
 def _draw_sizes(canvas: _Canvas, layout: _Layout) -> None:
     """The resolution of every stage: outside the arms of a U, else below; the input and output have theirs in words."""
-    stages = [[index for index in stage if index in layout.boxes] for stage in layout.arch.stages]
+    stages = layout.stages
     rows = [layout.boxes[stage[0]].row for stage in stages]
     rows = [rows[0], *rows, rows[-1]]
     for stage, before, row, after in zip(stages, rows, rows[1:], rows[2:], strict=False):
         first, last = layout.boxes[stage[0]], layout.boxes[stage[-1]]
         text = " to ".join(dict.fromkeys(_size_text(layout.arch.maps[i]) for i in (stage[0], stage[-1])))
+        at_an_end = stage in (stages[0], stages[-1])
         if before < row < after:
             canvas.text(first.left - 14, first.y, text, 15, _SOFT, "r")
         elif before > row > after:
             canvas.text(last.right + 13, last.y + 20 * (len(stage) == 1), text, 15, _SOFT, "l")
-        elif stage not in (stages[0], stages[-1]) or (len(stage) > 1 and not layout.is_u):
-            lowest = max(layout.boxes[index].bottom for index in stage)
-            canvas.text((first.x + last.x) / 2, lowest + 22 + 2 * layout.below, text, 15, _SOFT)
+        elif not at_an_end or (len(stage) > 1 and not layout.is_u):
+            _draw_size_below(canvas, layout, stage, text)
+
+
+def _draw_size_below(canvas: _Canvas, layout: _Layout, stage: list[int], text: str) -> None:
+    boxes = [layout.boxes[index] for index in stage]
+    lowest = max(box.bottom for box in boxes)
+    canvas.text((boxes[0].x + boxes[-1].x) / 2, lowest + 22 + 2 * layout.below, text, 15, _SOFT)
 
 
 def _draw_words(canvas: _Canvas, layout: _Layout) -> None:
@@ -374,7 +404,7 @@ def _draw_words(canvas: _Canvas, layout: _Layout) -> None:
     canvas.text(layout.width / 2, layout.height - 30, note, 13, _SOFT)
 
 
-def get_model_arch(model: "keras.Model", path: str | Path) -> list[Path]:
+def get_model_arch(model: keras.Model, path: str | Path) -> list[Path]:
     """Draws the architecture of `model` as a picture, without any system package.
 
     The drawing is made from the model's own graph, whatever its depth and widths. Where graphviz is at hand (`dot` on
@@ -408,12 +438,10 @@ def get_model_arch(model: "keras.Model", path: str | Path) -> list[Path]:
     return [path, layers] if _plot_layers(model, layers) else [path]
 
 
-def _plot_layers(model: "keras.Model", path: Path) -> bool:
+def _plot_layers(model: keras.Model, path: Path) -> bool:
     """Writes Keras' diagram of the layers to `path`; returns whether that could be done."""
     if shutil.which("dot") is None or importlib.util.find_spec("pydot") is None:
         return False
-    import keras
-
     try:
         with replacing(path) as temporary:
             keras.utils.plot_model(model, to_file=str(temporary), show_shapes=True)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers
 
+from semseg.backend.keras_graph import producer
 from semseg.errors import SemsegError, first_line
 from semseg.segmentation_model import (
     BATCH_NORM_MOMENTUM,
@@ -21,9 +22,10 @@ from semseg.segmentation_model import (
     up_block,
 )
 
-PROBE = 1024
-NO_FEATURES = 99
-SCALE_COLORS = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")  # by layers of their own, which can be left out
+PROBE_SIZE = 1024  # of a photo, in pixels, to see what becomes of its size
+NO_FEATURES = 99  # stands for the halvings of what has lost height and width
+# These scale photos by layers of their own, which can be left out.
+WITH_OPTIONAL_SCALING = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
 
@@ -47,14 +49,15 @@ def EncoderUnet(
 
     Args:
         input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None. 3 channels, unless `weights` is None.
-        num_classes: See `Unet`.
+        num_classes: K, the channels of the logits; 1 for the binary task, a single logit.
         filters: Channels of the last up block; they double with each step down.
         depth: Steps of the encoder that are used; most have 5.
         encoder: Name of a function of `keras.applications`; `encoder_names()` lists them.
         weights: `"imagenet"`, which downloads them if Keras' cache has none, the path of a file of weights, or None for
             random ones.
-        normalization: That of the up blocks, see `Unet`.
-        name: See `Unet`.
+        normalization: Of the up blocks: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or
+            `"none"`.
+        name: Name of the model.
 
     Returns:
         A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
@@ -72,16 +75,16 @@ def EncoderUnet(
     check_arguments(name, input_shape, num_classes, filters, depth)
     if weights is not None and input_shape[2] != 3:
         raise SemsegError(
-            f"--encoder-weights: {encoder}'s weights are for photos of 3 channels, got {input_shape[2]}; use "
-            "--encoder-weights none"
+            f"`encoder_weights`: {encoder}'s weights are for photos of 3 channels, got {input_shape[2]}; use "
+            "`encoder_weights` none"
         )
     inputs = keras.Input(input_shape, name="photo")
-    network = _network(encoder, inputs, weights)
-    skips = _pyramid(network, encoder, depth)
+    network = _encoder(encoder, inputs, weights)
+    skips = _features_by_size(network, encoder, depth)
     if None in input_shape:
         _check_any_size(network, skips, encoder)
     else:
-        skips = [_padded(x, [length >> step for length in input_shape[:2]]) for step, x in enumerate(skips)]
+        skips = [_pad_to(x, [length >> step for length in input_shape[:2]]) for step, x in enumerate(skips)]
     x = skips.pop()
     for step in reversed(range(depth)):
         x = up_block(x, skips[step], filters * 2**step, normalization=normalization, name=f"up{step + 1}")
@@ -89,49 +92,79 @@ def EncoderUnet(
 
 
 def encoder_names() -> list[str]:
-    """The networks of `keras.applications`."""
+    """The networks of `keras.applications`, by the names that `EncoderUnet` takes.
+
+    Example:
+        >>> encoder_names()[:2]
+        ['ConvNeXtBase', 'ConvNeXtLarge']
+    """
     return [name for name in dir(keras.applications) if name[0].isupper()]
 
 
-def _network(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model:
+def _encoder(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model:
     """The image network without its classifier, from `inputs`, its weights loaded."""
-    if name not in encoder_names():
-        close = difflib.get_close_matches(name, encoder_names(), n=3, cutoff=0.5)
-        raise SemsegError(
-            f"--encoder: there is no network {name!r}; choose one of {', '.join(close or encoder_names())}"
-        )
-    from_file = weights not in (None, "imagenet")
-    if from_file and not Path(weights).is_file():
-        raise SemsegError(
-            f"--encoder-weights: there is no file {weights}; expected imagenet, none or a file of weights"
-        )
+    _check_encoder(name, weights)
     constructor = getattr(keras.applications, name)
-    order, scale, offset = own_scaling(constructor)
+    order, scale, offset = input_scaling(constructor)
+    from_file = weights not in (None, "imagenet")
     options = {"include_top": False, "weights": None if from_file else weights}
-    x = inputs
-    if inputs.shape[-1] == 3 and ((scale != 1).any() or offset.any()):
-        x = layers.Normalization(mean=-offset / scale, variance=scale**-2.0, name="scale")(inputs)
-    elif inputs.shape[-1] != 3 and name.startswith(SCALE_COLORS):
-        x, options = scaled_input(inputs), {**options, "include_preprocessing": False}
-    elif inputs.shape[-1] != 3 and not name.startswith("EfficientNetB"):
-        x = scaled_input(inputs)
-    network = _built(constructor, x, options)
+    if inputs.shape[-1] != 3 and name.startswith(WITH_OPTIONAL_SCALING):
+        options["include_preprocessing"] = False
+    network = _build(constructor, _scaled_for(name, inputs, scale, offset), options)
     if from_file:
         _load(network, weights, name)
-    if weights is not None and (order != [0, 1, 2]).any():
-        first = next(layer for layer in network.layers if isinstance(layer, layers.Conv2D))
-        first.kernel.assign(keras.ops.take(first.kernel, np.argsort(order), axis=2))
+    if weights is not None:
+        _reorder_colors(network, order)
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
     return network
 
 
-def own_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The network's `preprocess_input`, found by using it: a scale and an offset per colour, and a change of order.
+def _check_encoder(name: str, weights: str | None) -> None:
+    if name not in encoder_names():
+        close = difflib.get_close_matches(name, encoder_names(), n=3, cutoff=0.5)
+        raise SemsegError(
+            f"`encoder`: there is no network {name!r}; choose one of {', '.join(close or encoder_names())}"
+        )
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
+        raise SemsegError(
+            f"`encoder_weights`: there is no file {weights}; expected imagenet, none or a file of weights"
+        )
+
+
+def _scaled_for(name: str, inputs: KerasTensor, scale: np.ndarray, offset: np.ndarray) -> KerasTensor:
+    """Photos as the network wants them; of other than 3 channels as this package's own networks have them."""
+    if inputs.shape[-1] != 3:
+        # EfficientNetB0 to B7 have a Rescaling of their own, for any number of channels.
+        return inputs if name.startswith("EfficientNetB") else scaled_input(inputs)
+    if (scale == 1).all() and not offset.any():
+        return inputs
+    return layers.Normalization(mean=-offset / scale, variance=scale**-2.0, name="scale")(inputs)
+
+
+def _reorder_colors(network: keras.Model, order: np.ndarray) -> None:
+    """Lets the first convolution take red first, where its weights were learnt on photos with blue first."""
+    if (order == [0, 1, 2]).all():
+        return
+    first = next(layer for layer in network.layers if isinstance(layer, layers.Conv2D))
+    first.kernel.assign(keras.ops.take(first.kernel, np.argsort(order), axis=2))
+
+
+def input_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How a network's `preprocess_input` changes photos, found by using it on black and on the three pure colours.
+
+    Args:
+        constructor: A function of `keras.applications`.
 
     Returns:
-        Which input becomes channel 0, 1, 2, and scales and offsets in the order of the inputs, `(3,)` each.
+        Order, scale and offset, `(3,)` each: which colour of the photo becomes channel 0, 1, 2 of the network; and by
+        what each colour, 0 to 255, is multiplied, and what is added then, in the order of the photo.
+
+    Example:
+        >>> order, scale, offset = input_scaling(keras.applications.VGG16)  # blue first, minus ImageNet's means
+        >>> order.tolist(), scale.tolist(), offset.round(1).tolist()
+        ([2, 1, 0], [1.0, 1.0, 1.0], [-123.7, -116.8, -103.9])
     """
     colors = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).reshape(4, 1, 1, 3)
     preprocess_input = sys.modules[constructor.__module__].preprocess_input
@@ -142,7 +175,7 @@ def own_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return order, matrix.max(axis=1), black[back]
 
 
-def _built(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
+def _build(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
     layout = keras.config.image_data_format()
     keras.config.set_image_data_format(CHANNELS_LAST)
     try:
@@ -151,13 +184,13 @@ def _built(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
             return constructor(input_tensor=x, input_shape=x.shape[1:], **options)
     except ValueError as error:
         raise SemsegError(
-            f"--encoder: {constructor.__name__} cannot be built for photos of {_size_text(x.shape[1:])} "
+            f"`encoder`: {constructor.__name__} cannot be built for photos of {_size_text(x.shape[1:])} "
             f"({first_line(error)}); use another size or another encoder"
         ) from error
     except Exception as error:  # what Keras raises where nothing can be downloaded
         raise SemsegError(
-            f"--encoder-weights: the ImageNet weights of {constructor.__name__} cannot be had ({first_line(error)}); "
-            "use --encoder-weights none, or FILE with weights that were downloaded elsewhere"
+            f"`encoder_weights`: the ImageNet weights of {constructor.__name__} cannot be had ({first_line(error)}); "
+            "use `encoder_weights` none, or FILE with weights that were downloaded elsewhere"
         ) from error
     finally:
         keras.config.set_image_data_format(layout)
@@ -168,7 +201,7 @@ def _load(network: keras.Model, path: str, name: str) -> None:
         network.load_weights(path)
     except Exception as error:  # h5py, zipfile and Keras each have their own
         raise SemsegError(
-            f"--encoder-weights: {path} does not hold weights of {name} ({first_line(error)}); expected those of "
+            f"`encoder_weights`: {path} does not hold weights of {name} ({first_line(error)}); expected those of "
             f"{name} without its classifier (from Keras: ..._notop.h5), not weights of another architecture"
         ) from error
     own = next((layer for layer in network.layers if isinstance(layer, layers.Normalization)), None)
@@ -180,32 +213,48 @@ def _load(network: keras.Model, path: str, name: str) -> None:
         own.finalize_state()
 
 
-def _pyramid(network: keras.Model, name: str, depth: int) -> list[KerasTensor]:
+def _features_by_size(network: keras.Model, name: str, depth: int) -> list[KerasTensor]:
     """The last features of `network` at 1, 1/2, 1/4 ... of the photo's size, `depth + 1` of them.
 
-    Of a part with branches that is the point behind which they begin, if there is one at that size.
+    Where branches run side by side, that is the last point through which everything passes, if there is one of that
+    size. At a size at which the network has no features, the scaled photo is averaged down to it.
+    """
+    features = _last_features(network)
+    if depth not in features:
+        there = ", ".join(str(step) for step in sorted(features) if 0 < step < NO_FEATURES)
+        raise SemsegError(f"encoder_unet: got {depth=}; expected one of {name}'s: {there}")
+    return [features[step] if step in features else _shrink(features[0], 2**step) for step in range(depth + 1)]
+
+
+def _last_features(network: keras.Model) -> dict[int, KerasTensor]:
+    """By the number of halvings of the photo's size, the last features of that size.
+
+    A point through which everything passes goes before one on a branch that others run beside.
     """
     parents = {  # in the order of work
-        operation: [x._keras_history.operation for x in keras.tree.flatten(operation.input)]
-        for operation in network.operations
+        operation: [producer(x) for x in keras.tree.flatten(operation.input)] for operation in network.operations
     }
     last_use = {parent: place for place, before in enumerate(parents.values()) for parent in before}
-    steps: dict[keras.Operation, int] = {}  # halvings before each operation's result
-    last, last_alone, busy = {}, {}, 0
-    for place, (operation, before) in enumerate(parents.items()):
+    steps = _halvings(parents)
+    last, last_alone = {}, {}
+    branches_end = 0  # the place of the last use of what was made so far: before it, branches are open
+    for place, operation in enumerate(parents):
+        if not isinstance(operation, layers.ZeroPadding2D | layers.Cropping2D):
+            last[steps[operation]] = operation.output
+            if branches_end <= place:
+                last_alone[steps[operation]] = operation.output
+        branches_end = max(branches_end, last_use.get(operation, place))
+    return {**last, **last_alone}
+
+
+def _halvings(parents: dict[keras.Operation, list[keras.Operation]]) -> dict[keras.Operation, int]:
+    """How often the photo's size was halved before each operation's result; `NO_FEATURES` of what has no size."""
+    steps: dict[keras.Operation, int] = {}
+    for operation, before in parents.items():
         step = min((steps[parent] for parent in before if parent in steps), default=0)
         step += _stride(operation).bit_length() - 1
         steps[operation] = NO_FEATURES if "Global" in type(operation).__name__ else step
-        if not isinstance(operation, layers.ZeroPadding2D | layers.Cropping2D):
-            last[steps[operation]] = operation.output
-            if busy <= place:
-                last_alone[steps[operation]] = operation.output
-        busy = max(busy, last_use.get(operation, place))
-    found = {**last, **last_alone}
-    if depth not in found:
-        there = ", ".join(str(step) for step in sorted(found) if 0 < step < NO_FEATURES)
-        raise SemsegError(f"encoder_unet: got {depth=}; expected one of {name}'s: {there}")
-    return [found[step] if step in found else _shrunk(found[0], 2**step) for step in range(depth + 1)]
+    return steps
 
 
 def _stride(operation: keras.Operation) -> int:
@@ -214,19 +263,20 @@ def _stride(operation: keras.Operation) -> int:
     return getattr(operation, "strides", (1,))[0]
 
 
-def _shrunk(photo: KerasTensor, size: int) -> KerasTensor:
+def _shrink(photo: KerasTensor, size: int) -> KerasTensor:
     return layers.AveragePooling2D(size, data_format=CHANNELS_LAST, name=f"photo_by_{size}")(photo)
 
 
 def _check_any_size(network: keras.Model, skips: list[KerasTensor], name: str) -> None:
     """Only with known sizes can be said how much is missing at the edges of a network without padding."""
-    shapes = keras.Model(network.inputs, skips).compute_output_shape((1, PROBE, PROBE, network.inputs[0].shape[-1]))
-    if [shape[1] for shape in shapes] != [PROBE >> step for step in range(len(skips))]:
+    photo_shape = (1, PROBE_SIZE, PROBE_SIZE, network.inputs[0].shape[-1])
+    shapes = keras.Model(network.inputs, skips).compute_output_shape(photo_shape)
+    if [shape[1] for shape in shapes] != [PROBE_SIZE >> step for step in range(len(skips))]:
         raise SemsegError(f"encoder_unet: {name} needs photos of a fixed size, got an input of any; give (H, W, C)")
 
 
-def _padded(features: KerasTensor, size: list[int]) -> KerasTensor:
-    rims = [want - got for want, got in zip(size, features.shape[1:3], strict=True)]
+def _pad_to(features: KerasTensor, size: list[int]) -> KerasTensor:
+    rims = [wanted - given for wanted, given in zip(size, features.shape[1:3], strict=True)]
     if not any(rims):
         return features
     margins = tuple((rim // 2, rim - rim // 2) for rim in rims)

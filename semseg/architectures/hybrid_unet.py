@@ -7,18 +7,28 @@ from semseg.segmentation_model import (
     CHANNELS_LAST,
     check_arguments,
     convolution,
-    joined,
     logits_head,
-    pooled,
+    max_pool,
     projection,
     scaled_input,
+    upsample_and_concatenate,
 )
 
 DILATIONS = (1, 2, 4)
 
 
 def residual_block(x: KerasTensor, filters: int, *, normalization: str, name: str) -> KerasTensor:
-    """Two convolutions and a shortcut around both, then ReLU: `(N, H, W, F)`."""
+    """Two convolutions and a shortcut around both, then ReLU.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H, W, F)`.
+    """
     y = convolution(x, filters, normalization=normalization, name=name, step=1)
     y = convolution(y, filters, normalization=normalization, activation=False, name=name, step=2)
     y = layers.Add(name=f"{name}_add")([projection(x, filters, name=f"{name}_shortcut"), y])
@@ -26,7 +36,17 @@ def residual_block(x: KerasTensor, filters: int, *, normalization: str, name: st
 
 
 def context_block(x: KerasTensor, filters: int, *, normalization: str, name: str) -> KerasTensor:
-    """Near, further and the whole picture at once: dilated convolutions side by side, plus the mean over all pixels."""
+    """Near, further and the whole picture at once: dilated convolutions side by side, plus the mean over all pixels.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result; each of the dilated convolutions has half of them.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H, W, F)`.
+    """
     width = max(1, filters // 2)
     branches = [
         convolution(x, width, dilation=rate, normalization=normalization, name=name, step=f"_{rate}")
@@ -40,7 +60,16 @@ def context_block(x: KerasTensor, filters: int, *, normalization: str, name: str
 
 
 def channel_gate(x: KerasTensor, skip: KerasTensor, *, name: str) -> KerasTensor:
-    """`skip`, each channel times a number from 0 to 1 that is found from the means of all channels of it and of `x`."""
+    """The skip connection, each channel times a number from 0 to 1 that is found from the means of all channels.
+
+    Args:
+        x: Features from below, `(N, H, W, C)`.
+        skip: Features of the way down, `(N, 2H, 2W, S)`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, 2H, 2W, S)`.
+    """
     channels = skip.shape[-1]
     means = [
         layers.GlobalAveragePooling2D(keepdims=True, data_format=CHANNELS_LAST, name=f"{name}_mean_{part}")(features)
@@ -70,7 +99,19 @@ def HybridUnet(
     convolutions of full width: it sees further, with two thirds of the weights. And skip connections are gated, channel
     by channel, by what they and the features from below hold on the whole.
 
-    Args, result and errors are those of `Unet`.
+    Args:
+        input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None for any such size.
+        num_classes: K, the channels of the logits; 1 for the binary task, a single logit.
+        filters: Channels of the first block; they double with each step down.
+        depth: Number of poolings, and of steps up, at least 1.
+        normalization: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or `"none"`.
+        name: Name of the model.
+
+    Returns:
+        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
+
+    Raises:
+        SemsegError: The size does not fit the depth, or an argument is out of its range.
 
     Example:
         >>> HybridUnet((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape
@@ -88,11 +129,11 @@ def HybridUnet(
     skips = []
     for step in range(depth):
         skips.append(residual_block(x, filters * 2**step, name=f"down{step + 1}", **block))
-        x = pooled(skips[-1], name=f"down{step + 1}_pool")
+        x = max_pool(skips[-1], name=f"down{step + 1}_pool")
     x = context_block(x, filters * 2**depth, name="bottleneck", **block)
     for step in reversed(range(depth)):
         part = f"up{step + 1}"
         skip = channel_gate(x, skips[step], name=f"{part}_attention")
-        x = joined(x, skip, filters=filters * 2**step, name=part)
+        x = upsample_and_concatenate(x, skip, filters=filters * 2**step, name=part)
         x = residual_block(x, filters * 2**step, name=part, **block)
     return keras.Model(inputs, logits_head(x, num_classes), name=name)

@@ -8,20 +8,42 @@ from semseg.segmentation_model import (
     check_arguments,
     convolution,
     logits_head,
-    normalized,
+    normalize,
     projection,
     scaled_input,
 )
 
 
 def preactivated(x: KerasTensor, filters: int, *, strides: int = 1, normalization: str, name: str) -> KerasTensor:
-    """Normalisation, ReLU, 3x3 convolution."""
-    x = layers.ReLU(name=f"{name}_relu")(normalized(x, normalization, name=f"{name}_norm"))
+    """Normalisation, ReLU, 3x3 convolution.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result.
+        strides: Stride of the convolution.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H / strides, W / strides, F)`.
+    """
+    x = layers.ReLU(name=f"{name}_relu")(normalize(x, normalization, name=f"{name}_norm"))
     return convolution(x, filters, strides=strides, normalization="none", activation=False, name=name)
 
 
 def residual_unit(x: KerasTensor, filters: int, *, strides: int = 1, normalization: str, name: str) -> KerasTensor:
-    """`x` by a 1x1 convolution, plus two pre-activated convolutions: `(N, H / strides, W / strides, F)`."""
+    """`x` by a 1x1 convolution, plus two pre-activated convolutions of it.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result.
+        strides: Stride of the first convolution and of the shortcut.
+        normalization: `"batch"`, `"group"` or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, H / strides, W / strides, F)`.
+    """
     y = preactivated(x, filters, strides=strides, normalization=normalization, name=f"{name}_1")
     y = preactivated(y, filters, normalization=normalization, name=f"{name}_2")
     return layers.Add(name=f"{name}_add")([projection(x, filters, strides=strides, name=f"{name}_shortcut"), y])
@@ -39,7 +61,19 @@ def ResUnet(
     """A deep residual U-Net: pre-activated residual units, strides in place of pooling, nearest pixels in place of
     transposed convolutions.
 
-    Args, result and errors are those of `Unet`.
+    Args:
+        input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None for any such size.
+        num_classes: K, the channels of the logits; 1 for the binary task, a single logit.
+        filters: Channels of the first block; they double with each step down.
+        depth: Number of times that the size is halved, and of steps up, at least 1.
+        normalization: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or `"none"`.
+        name: Name of the model.
+
+    Returns:
+        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
+
+    Raises:
+        SemsegError: The size does not fit the depth, or an argument is out of its range.
 
     Example:
         >>> ResUnet((32, 48, 3), num_classes=5, filters=4).output_shape

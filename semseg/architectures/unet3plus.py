@@ -9,15 +9,22 @@ from semseg.segmentation_model import (
     convolution,
     convolutions,
     logits_head,
-    pooled,
+    max_pool,
     scaled_input,
 )
 
 
 def at_scale(x: KerasTensor, scale: int, target: int, *, name: str) -> KerasTensor:
-    """Features at 1 / 2^scale of the photo's size, brought to 1 / 2^target: pooled, or enlarged bilinearly."""
+    """Features brought to another scale: pooled, or enlarged bilinearly.
+
+    Args:
+        x: Features at 1 / 2^`scale` of the photo's size.
+        scale: See `x`.
+        target: The result has 1 / 2^`target` of the photo's size.
+        name: Prefix of the layer names.
+    """
     if scale < target:
-        return pooled(x, 2 ** (target - scale), name=f"{name}_pool")
+        return max_pool(x, 2 ** (target - scale), name=f"{name}_pool")
     if scale > target:
         size = 2 ** (scale - target)
         return layers.UpSampling2D(size, data_format=CHANNELS_LAST, interpolation="bilinear", name=f"{name}_up")(x)
@@ -39,7 +46,21 @@ def Unet3Plus(
     These are the larger and equal ones of the way down, and the smaller ones of the way up, the bottom among them.
     Fewer weights than U-Net has, but much more work, most of it at full size.
 
-    Args, result and errors are those of `Unet`; `filters` is also what each scale gives to a step up.
+    Args:
+        input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None for any such size.
+        num_classes: K, the channels of the logits; 1 for the binary task, a single logit.
+        filters: Channels of the first block, which double with each step down, and what each scale gives to a step
+            up.
+        depth: Number of poolings, and of steps up, at least 1.
+        normalization: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or `"none"`.
+        dropout: Share of whole channels dropped in the bottleneck while training, 0 to 1.
+        name: Name of the model.
+
+    Returns:
+        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32.
+
+    Raises:
+        SemsegError: The size does not fit the depth, or an argument is out of its range.
 
     Example:
         >>> Unet3Plus((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape
@@ -56,7 +77,7 @@ def Unet3Plus(
     scales = []  # the latest features at each scale
     for step in range(depth):
         scales.append(convolutions(x, filters * 2**step, name=f"down{step + 1}", **block))
-        x = pooled(scales[-1], name=f"down{step + 1}_pool")
+        x = max_pool(scales[-1], name=f"down{step + 1}_pool")
     scales.append(convolutions(x, filters * 2**depth, dropout=dropout, name="bottleneck", **block))
     for target in reversed(range(depth)):
         parts = []

@@ -3,7 +3,14 @@
 import keras
 from keras import layers
 
-from semseg.segmentation_model import check_arguments, convolutions, joined, logits_head, pooled, scaled_input
+from semseg.segmentation_model import (
+    check_arguments,
+    convolutions,
+    logits_head,
+    max_pool,
+    scaled_input,
+    upsample_and_concatenate,
+)
 
 
 def UnetPP(
@@ -19,8 +26,23 @@ def UnetPP(
 ) -> keras.Model:
     """A U-Net++: the features of a step go up from every depth, and each sees all that were made at its size before.
 
-    Args, result and errors are those of `Unet`. With `deep_supervision` every depth has logits, to be trained together
-    and pruned at will: the model then gives a list, first the mean of all logits, then those of depth 1, 2 ...
+    Args:
+        input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None for any such size.
+        num_classes: K, the channels of the logits; 1 for the binary task, a single logit.
+        filters: Channels of the first block; they double with each step down.
+        depth: Number of poolings, and of steps up, at least 1.
+        normalization: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or `"none"`.
+        dropout: Share of whole channels dropped in the bottleneck while training, 0 to 1.
+        deep_supervision: Whether every depth has logits of its own, to be trained together, so that the network can be
+            cut to a smaller depth afterwards.
+        name: Name of the model.
+
+    Returns:
+        A model from photos `(N, H, W, C)`, 0 to 255, to logits `(N, H, W, K)`, float32. With `deep_supervision` to a
+        list of such: first the mean of all logits, then those of depth 1, 2 ...
+
+    Raises:
+        SemsegError: The size does not fit the depth, or an argument is out of its range.
 
     Example:
         >>> UnetPP((32, 48, 3), num_classes=5, filters=4, depth=2).output_shape
@@ -38,11 +60,11 @@ def UnetPP(
         drop = dropout if i == depth else 0.0
         x = convolutions(x, filters * 2**i, normalization=normalization, dropout=drop, name=f"down{i + 1}")
         nodes.append([x])
-        x = pooled(x, name=f"down{i + 1}_pool") if i < depth else x
+        x = max_pool(x, name=f"down{i + 1}_pool") if i < depth else x
     for j in range(1, depth + 1):
         for i in range(depth + 1 - j):
             part, width = f"up{i + 1}_{j}", filters * 2**i
-            x = joined(nodes[i + 1][j - 1], *nodes[i], filters=width, name=part)
+            x = upsample_and_concatenate(nodes[i + 1][j - 1], *nodes[i], filters=width, name=part)
             nodes[i].append(convolutions(x, width, normalization=normalization, name=part))
     if not deep_supervision:
         return keras.Model(inputs, logits_head(nodes[0][-1], num_classes), name=name)

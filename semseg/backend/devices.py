@@ -6,6 +6,15 @@ from pathlib import Path
 
 import keras
 
+from semseg.backend.keras_graph import hide_tensorflow
+
+if keras.backend.backend() == "torch":  # the one that computes has been imported by Keras; the others may be missing
+    import torch
+elif keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+elif keras.backend.backend() == "jax":
+    import jax
+
 
 def device_name() -> str:
     """Returns the device that the backend will use, as people call it: a GPU's name, or the CPU with its cores."""
@@ -20,19 +29,20 @@ def peak_device_bytes() -> int | None:
 def leave_tensorflow_out() -> None:
     """Keeps Keras from importing TensorFlow beside another backend, for the rest of the process.
 
-    Keras 3.15 asks whether TensorFlow is there whenever it saves a model, by importing it: some seconds, hundreds of
-    megabytes and start-up notes in the middle of a run that has no use for it.
+    Keras would import it only to ask whether it is there: some seconds, hundreds of megabytes and start-up notes in the
+    middle of a run that has no use for it.
     """
     if keras.backend.backend() != "tensorflow":
-        from keras.src.utils import module_utils
-
-        module_utils.tensorflow._available = False
+        hide_tensorflow()
 
 
 def keras_compiles(asked: bool) -> bool:
     """Whether Keras is to compile the whole step (`jit_compile`): on JAX always, on TensorFlow (XLA) when asked to.
 
     On PyTorch Keras' own way compiles Keras along with the network, in pieces; `FastModel.compile_graph` does better.
+
+    Args:
+        asked: Whether the user wants compiled steps.
     """
     return {"jax": True, "tensorflow": asked}.get(keras.backend.backend(), False)
 
@@ -56,24 +66,27 @@ def _on_gpu() -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any backend says that memory is short."""
+    """Whether an error of any backend says that memory is short.
+
+    Example:
+        >>> out_of_memory(RuntimeError("CUDA out of memory")), out_of_memory(ValueError("no such layer"))
+        (True, False)
+    """
     text = f"{type(error).__name__} {error}".lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in _SIGNS_OF_MEMORY)
 
 
 _SIGNS_OF_MEMORY = (
     "out of memory", "outofmemory", "resource_exhausted", "resourceexhausted", "can't allocate memory",
-    "cannot allocate memory", "not enough memory", "oom when allocating",
+    "cannot allocate memory", "not enough memory", "oom when allocating", "status_alloc_failed",
 )  # fmt: skip
 
 
 def free_bytes() -> int | None:
     """Memory that can still be had where the network computes: the GPU's, or the machine's; None if unknown."""
-    if keras.backend.backend() == "torch":
-        import torch
-
-        if torch.cuda.is_available():
-            return torch.cuda.mem_get_info()[0]
+    if keras.backend.backend() == "torch" and torch.cuda.is_available():
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # from before, and used again
+        return torch.cuda.mem_get_info()[0] + kept
     return None if _on_gpu() else _free_main_memory()
 
 
@@ -92,23 +105,17 @@ def _free_main_memory() -> int | None:
 
 
 def _torch_device() -> str | None:
-    import torch
-
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return "Apple GPU" if torch.backends.mps.is_available() else None
 
 
 def _tensorflow_device() -> str | None:
-    import tensorflow as tf
-
     gpus = tf.config.list_physical_devices("GPU")
     return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else None
 
 
 def _jax_device() -> str | None:
-    import jax
-
     device = jax.devices()[0]
     return None if device.platform == "cpu" else device.device_kind
 
@@ -117,16 +124,12 @@ _DEVICE_OF_BACKEND = {"torch": _torch_device, "tensorflow": _tensorflow_device, 
 
 
 def _torch_bfloat16() -> bool:
-    import torch
-
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mps.is_available() or _cpu_bfloat16()
 
 
 def _tensorflow_bfloat16() -> bool:
-    import tensorflow as tf
-
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)) >= (8, 0)
@@ -134,8 +137,6 @@ def _tensorflow_bfloat16() -> bool:
 
 
 def _jax_bfloat16() -> bool:
-    import jax
-
     device = jax.devices()[0]
     if device.platform in ("gpu", "cuda"):
         return float(getattr(device, "compute_capability", 0)) >= 8
@@ -155,21 +156,15 @@ _BFLOAT16_OF_BACKEND = {"torch": _torch_bfloat16, "tensorflow": _tensorflow_bflo
 
 
 def _torch_peak() -> int | None:
-    import torch
-
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
 def _tensorflow_peak() -> int | None:
-    import tensorflow as tf
-
     gpus = tf.config.list_logical_devices("GPU")
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] if gpus else None
 
 
 def _jax_peak() -> int | None:
-    import jax
-
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 

@@ -8,6 +8,14 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from semseg.backend.keras_graph import (
+    Node,
+    flat_inputs,
+    functional_graph,
+    has_training_argument,
+    nodes_in_order,
+    producing_node,
+)
 from semseg.backend.kernels import apply_updates, compiled, kernel_of, swap
 from semseg.backend.kernels.base import Kernel, Tensor, Update
 from semseg.errors import SemsegError
@@ -24,12 +32,13 @@ class FastModel(keras.Model):
     are not passed on.
 
     Args:
-        inputs: As for `keras.Model`.
-        outputs: As for `keras.Model`.
+        inputs: Symbolic tensor, or a list or dict of them, as for `keras.Model`.
+        outputs: Symbolic tensor, or a list or dict of them, as for `keras.Model`.
         precision: `"float32"`; or `"bfloat16"` or `"float16"` for all that is computed before the last weights of each
             output. Weights, moving averages and outputs stay float32.
         remat: While training, keep only what enters or leaves a run of layers of one size, and compute the rest again
             for the gradients: less memory, more time.
+        options: Of `keras.Model`, such as `name`.
 
     Raises:
         SemsegError: The precision is none of these.
@@ -42,12 +51,13 @@ class FastModel(keras.Model):
 
     def __init__(self, inputs: Any, outputs: Any, *, precision: str = "float32", remat: bool = False, **options: Any):
         if precision not in PRECISIONS:
-            raise SemsegError(f"precision: got {precision!r}; expected one of {', '.join(PRECISIONS)}")
+            raise SemsegError(f"`precision`: got {precision!r}; expected one of {', '.join(PRECISIONS)}")
         super().__init__(inputs, outputs, **options)
         self.dtype_policy = "float32"  # the layers have their own
         self._scales_loss = precision == "float16"
         self._plan = _Plan(self, None if precision == "float32" else precision, remat)
-        self._compiled, self._compiled_shapes = self._plan, None
+        self._compiled: Callable[..., Any] = self._plan
+        self._compiled_shapes: list[tuple] | None = None
 
     def call(self, inputs: Any, training: bool | None = None, mask: None = None) -> Any:
         """Returns the outputs, as the functional model would."""
@@ -55,7 +65,7 @@ class FastModel(keras.Model):
         fitting = training and [tuple(x.shape) for x in tensors] == self._compiled_shapes
         results, updates = (self._compiled if fitting else self._plan)(*tensors, training=training)
         apply_updates(updates)
-        return tree.pack_sequence_as(self._outputs_struct, results)
+        return tree.pack_sequence_as(self.output, results)
 
     def compile(
         self, optimizer: Any = "rmsprop", *arguments: Any, auto_scale_loss: bool = True, **options: Any
@@ -67,13 +77,16 @@ class FastModel(keras.Model):
 
     def save(self, *arguments: Any, **options: Any) -> None:
         """Saves the plain Keras model of these layers: see `keras.Model.save`."""
-        keras.Model(self._inputs_struct, self._outputs_struct, name=self.name).save(*arguments, **options)
+        keras.Model(self.input, self.output, name=self.name).save(*arguments, **options)
 
     def compile_graph(self, inputs: Any) -> None:
-        """Compiles the graph for training on batches of the shape of `inputs`; others go on as they are.
+        """Compiles the graph for training on batches of one shape; others go on as they are.
 
         It has an effect on PyTorch. Elsewhere Keras compiles the whole step (`jit_compile` of `keras.Model.compile`),
         and this only tries whether XLA can.
+
+        Args:
+            inputs: A batch of that shape, of any values.
 
         Raises:
             Exception: What the compiler raised; the model can be used as before.
@@ -84,12 +97,19 @@ class FastModel(keras.Model):
 
     def _tensors(self, inputs: Any) -> list[Tensor]:
         """The inputs in the model's order, on the device; moved there before they are cast: photos as bytes."""
-        return self._standardize_inputs(tree.map_structure(ops.convert_to_tensor, inputs))
+        return flat_inputs(self, tree.map_structure(ops.convert_to_tensor, inputs))
 
 
 def fastest(model: keras.Model) -> keras.Model:
-    """A `FastModel` of the same layers where the model is a graph with one input and one output, else the model."""
-    graph = _graph(model)
+    """A model that computes the same with the fastest kernels, where there can be one.
+
+    Args:
+        model: Any Keras model.
+
+    Returns:
+        A `FastModel` of the same layers where `model` is a plain graph with one input and one output, else `model`.
+    """
+    graph = functional_graph(model, plain=True)
     if graph is None or len(graph.inputs) != 1 or len(graph.outputs) != 1:
         return model
     return FastModel(graph.inputs[0], graph.outputs[0])
@@ -113,14 +133,14 @@ class _Plan:
     A slot holds the value of one of the graph's tensors, in one order of its axes.
     """
 
-    def __init__(self, graph: keras.Model, low_precision: str | None, remat: bool, inner: bool = False):
+    def __init__(self, graph: keras.Function, low_precision: str | None, remat: bool, inner: bool = False):
         self._low_precision, self._remat = low_precision, remat
         self._full = set() if inner else _float32_operations(graph)
         self._slots: dict[tuple[int, bool], int] = {}
         self._swapped: dict[int, bool] = {}  # the order of axes in which a tensor is made
         self._overwritable: set[int] = set()
         self._steps: list[_Step] = []
-        nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
+        nodes = nodes_in_order(graph)
         self._uses = Counter(id(x) for node in nodes for x in node.input_tensors)
         self._uses.update(id(x) for x in graph.outputs)
         self._inputs = [self._made(x, swapped=False) for x in graph.inputs]
@@ -141,7 +161,7 @@ class _Plan:
                 updates += _run(steps, values, training)
         return [values[slot] for slot in self._outputs], updates
 
-    def _add(self, node: Any) -> None:
+    def _add(self, node: Node) -> None:
         """Adds the steps of one application of an operation."""
         operation = node.operation
         kernel = self._kernel(node)
@@ -149,9 +169,10 @@ class _Plan:
             self._add_call(node)
             return
         swapped = kernel.channels_first
-        if swapped is None:
+        if swapped is None:  # either order will do: the one that the inputs have, so that no view is needed
             swapped = all(self._swapped[id(x)] for x in node.input_tensors)
         run, (first, *_) = kernel.run, node.input_tensors
+        # An input may be overwritten if no gradient needs its values and nothing else reads it.
         alone = id(first) in self._overwritable and self._uses[id(first)] == 1
         if kernel.overwriting and alone and not self._remat:  # what enters a run of steps is needed twice
             run = kernel.overwriting
@@ -162,23 +183,22 @@ class _Plan:
         run = _with_one_result(run, node.arguments.kwargs.get("training"))
         self._steps.append(_Step(run, sources, (target,), _resizes(operation)))
 
-    def _kernel(self, node: Any) -> Kernel | None:
+    def _kernel(self, node: Node) -> Kernel | None:
         """The backend's kernel, if the operation is applied as usual: to tensors of one rank and nothing else."""
-        options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
-        others = (*node.arguments.args[1:], *options.values())
         ranks = {len(x.shape) for x in node.input_tensors}
-        usual = all(value is None for value in others) and len(ranks) == 1 and _without_loss(node.operation)
-        kernel = kernel_of(node.operation, self._dtype(node.operation)) if usual else None
+        if len(ranks) != 1 or not _without_loss(node.operation) or not _takes_tensors_alone(node):
+            return None
+        kernel = kernel_of(node.operation, self._dtype(node.operation))
         return None if kernel and kernel.channels_first and ranks != {4} else kernel
 
     def _dtype(self, layer: keras.Layer) -> str:
         own = layer.compute_dtype
         return self._low_precision if self._low_precision and own == "float32" and layer not in self._full else own
 
-    def _add_call(self, node: Any) -> None:
+    def _add_call(self, node: Node) -> None:
         """Adds a step that calls the operation itself, or the plan of a graph inside the graph."""
         operation, symbols = node.operation, node.input_tensors
-        graph = _graph(operation)
+        graph = functional_graph(operation, plain=True)
         if graph is not None and len(graph.inputs) == len(symbols):
             run: Callable = _Plan(graph, self._low_precision, self._remat, inner=operation not in self._full)
         else:
@@ -189,14 +209,14 @@ class _Plan:
         repeatable = not layer or (_without_loss(operation) and not operation.non_trainable_variables)
         self._steps.append(_Step(run, sources, targets, _resizes(operation), repeatable))
 
-    def _caller(self, node: Any) -> Callable[..., tuple[list[Tensor], tuple]]:
+    def _caller(self, node: Node) -> Callable[..., tuple[list[Tensor], tuple]]:
         operation, symbols = node.operation, node.input_tensors
         low = isinstance(operation, keras.Layer) and self._dtype(operation) != operation.compute_dtype
         policy = keras.DTypePolicy(f"mixed_{self._low_precision}") if low else None
 
         def run(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], tuple]:
             args, kwargs = node.arguments.fill_in({id(x): value for x, value in zip(symbols, tensors, strict=True)})
-            if training is not None and getattr(operation, "_call_has_training_arg", False):
+            if training is not None and has_training_argument(operation):
                 kwargs["training"] = training  # as Keras does, whatever the graph says
             if policy is None:
                 return tree.flatten(operation(*args, **kwargs)), ()
@@ -239,16 +259,14 @@ class _Plan:
 
     def _run_twice(self, steps: list[_Step], values: dict[int, Tensor]) -> list[Update]:
         """Runs steps without keeping what is inside for the gradients, which run them again."""
-        made = {slot for step in steps for slot in step.targets}
-        freed = {slot for step in steps for slot in step.frees}
-        sources = list({slot: None for step in steps for slot in step.sources if slot not in made})
-        targets = [slot for step in steps for slot in step.targets if slot not in freed]
+        sources, targets, freed = _boundary(steps)
         changed: list[tuple[keras.Variable, float]] = []
 
         def segment(*tensors: Tensor) -> tuple[Tensor, ...]:
             inside = dict(zip(sources, tensors, strict=True))
             updates = _run(steps, inside, True)
             changed[:] = [(variable, share) for variable, _, share in updates]
+            # What is to become of variables leaves the segment as a result: a side effect would happen twice.
             return (*(inside[slot] for slot in targets), *(value for _, value, _ in updates))
 
         results = keras.remat(segment)(*(values[slot] for slot in sources))
@@ -272,6 +290,24 @@ def _run(steps: list[_Step], values: dict[int, Tensor], training: bool | None) -
     return updates
 
 
+def _boundary(steps: list[_Step]) -> tuple[list[int], list[int], set[int]]:
+    """The slots that steps take from before them, those that they leave behind them, and those that they free."""
+    sources: dict[int, None] = {}  # dictionaries as sets that keep their order
+    made: dict[int, None] = {}
+    freed: set[int] = set()
+    for step in steps:
+        sources.update(dict.fromkeys(slot for slot in step.sources if slot not in made))
+        made.update(dict.fromkeys(step.targets))
+        freed.update(step.frees)
+    return list(sources), [slot for slot in made if slot not in freed], freed
+
+
+def _takes_tensors_alone(node: Node) -> bool:
+    """Whether an operation is called with its tensors, as the first argument, `training`, and nothing else."""
+    options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
+    return all(value is None for value in (*node.arguments.args[1:], *options.values()))
+
+
 def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]], default: bool | None) -> Callable:
     def run_step(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], Sequence[Update]]:
         result, updates = run(*tensors, training=default if training is None else training)
@@ -280,22 +316,15 @@ def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]], defaul
     return run_step
 
 
-def _graph(operation: keras.Operation) -> keras.Model | None:
-    """The graph of a functional or sequential model, if calling it does nothing else than run it."""
-    graph = operation._functional if type(operation) is keras.Sequential else operation
-    is_graph = isinstance(graph, keras.Model) and hasattr(graph, "_nodes_by_depth")
-    return graph if is_graph and type(graph).__name__ == "Functional" else None
-
-
-def _float32_operations(graph: keras.Model) -> set[keras.Operation]:
+def _float32_operations(graph: keras.Function) -> set[keras.Operation]:
     """The last operations with weights before each output, and those after them."""
     found: set[keras.Operation] = set()
-    waiting = list(graph.outputs)
+    waiting = list(graph.outputs)  # tensors; from each the way leads back to the nearest operation with weights
     while waiting:
-        operation, place, _ = waiting.pop()._keras_history
-        found.add(operation)
-        if not getattr(operation, "weights", None):
-            waiting += operation._inbound_nodes[place].input_tensors
+        node = producing_node(waiting.pop())
+        found.add(node.operation)
+        if not getattr(node.operation, "weights", None):
+            waiting += node.input_tensors
     return found
 
 

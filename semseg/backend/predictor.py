@@ -7,7 +7,7 @@ from semseg.backend import PredictBatch
 from semseg.backend.fast_model import fastest
 
 
-def predictor(model, batch_size: int = 8) -> PredictBatch:
+def predictor(model: keras.Model, batch_size: int = 8) -> PredictBatch:
     """The `predict_batch` of a Keras model, on the fastest kernels of the backend.
 
     Args:

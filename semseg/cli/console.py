@@ -1,14 +1,30 @@
 """What the commands print: lines with a topic in the margin, numbers for people, a bar."""
 
-import json
 import math
 import os
+import re
 import sys
 import textwrap
 import time
-from pathlib import Path
 
-from semseg.files import replacing
+_flag_of: dict[str, str] = {}  # the running command's flag of each parameter
+
+
+def name_flags(flags: dict[str, str]) -> None:
+    """From now on, parameters that the library names in backquotes are printed as these flags."""
+    _flag_of.clear()
+    _flag_of.update(flags)
+
+
+def in_flags(text: str) -> str:
+    """What the library says of parameters, in words of the command line.
+
+    Example:
+        >>> name_flags({"batch_size": "--batch-size"})
+        >>> in_flags("`batch_size`: got 0; see `plan_run`")
+        '--batch-size: got 0; see plan_run'
+    """
+    return re.sub(r"`(\w+)`", lambda match: _flag_of.get(match[1], match[1]), text)
 
 
 def say(line: str) -> None:
@@ -19,6 +35,11 @@ def say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def say_error(message: str) -> None:
+    """Prints the one line that a command ends with."""
+    print("error: " + printable(in_flags(message), sys.stderr.encoding), file=sys.stderr)
+
+
 def printable(text: str, encoding: str | None) -> str:
     """The text with what the stream cannot show, such as bytes of a file's name, written as escapes."""
     return text.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
@@ -26,7 +47,7 @@ def printable(text: str, encoding: str | None) -> str:
 
 def say_about(topic: str, text: str) -> None:
     """Prints a paragraph with its topic in the margin."""
-    lines = textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(in_flags(text), 110, break_long_words=False, break_on_hyphens=False)
     say(f"{topic:10}" + f"\n{'':10}".join(lines))
 
 
@@ -43,12 +64,6 @@ def percent(share: float) -> str:
 def cell(value: float) -> str:
     """A score in a column of eleven; a dash where there is none."""
     return f"{'-' if math.isnan(value) else f'{value:.4f}':>11}"
-
-
-def write_json(path: Path, values: dict) -> None:
-    """Writes plain values, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 class Progress:

@@ -1,14 +1,15 @@
 """Data sets by name. To add one: a file with a finder here, and a line in `DATASETS`."""
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
-from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, seeded_split, spread
+from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, Sample, seeded_split, spread
 from semseg.data.carvana import find_carvana
 from semseg.data.cityscapes import find_cityscapes
 from semseg.data.demo import make_demo
 from semseg.data.folder import MASK_FOLDERS, PHOTO_FOLDERS, find_folder
-from semseg.data.masks import check_meaning, find_meaning, renamed
+from semseg.data.masks import check_meaning, find_meaning, rename_classes
 from semseg.data.pairs import find_pairs
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import list_images
@@ -57,10 +58,8 @@ def open_dataset(
     """
     root = Path(root)
     if name is not None and name not in DATASETS:
-        raise SemsegError(f"--dataset: there is no data set {name!r}; choose one of {', '.join(DATASETS)}")
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}; give --data a folder with photos and masks in it")
+        raise SemsegError(f"there is no data set {name!r}; choose one of {', '.join(DATASETS)}")
+    _refuse_unless_folder(root)
     try:
         kind, found = _find(root, name)
         notes = [f"read as {kind}: {EXPECTED[kind].split(',')[0]}"]
@@ -68,32 +67,50 @@ def open_dataset(
         if drawn:
             notes.append(_draw_validation(found, seed))
         splits = {split: spread(found.splits[split], limit) for split in SPLITS if split in found.splits}
-        if palette is not None:
-            check_meaning(splits["train"], palette)
-        palette = palette or found.palette
-        if palette is None:
-            palette = renamed(find_meaning(splits["train"], num_classes, found.root), found.class_names)
+        palette = _palette_of(found, splits["train"], palette, num_classes)
     except PermissionError as error:
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
     if categories:
         palette = _in_categories(palette)
-    options = {"notes": notes, "problems": found.problems, "drawn": drawn, "group": found.group}
-    return Dataset(found.root, splits, palette, **options)
+    return Dataset(found.root, splits, palette, notes=notes, problems=found.problems, drawn=drawn, group=found.group)
+
+
+def _refuse_unless_folder(root: Path) -> None:
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "no such folder"
+        raise DataError(f"{root}: {what}; expected a folder with photos and masks in it")
+
+
+def _palette_of(found: Found, train: list[Sample], given: Palette | None, num_classes: int | None) -> Palette:
+    """The palette that the user gives, else the one that the layout fixes, else the one that the masks show."""
+    if given is not None:
+        check_meaning(train, given)
+        return given
+    if found.palette is not None:
+        return found.palette
+    return rename_classes(find_meaning(train, num_classes, found.root), found.class_names)
+
+
+# Names of the folders that a data set is made of: one of them alone is no data set.
+_PART_NAMES = {name.lower() for name in (*PHOTO_FOLDERS, *MASK_FOLDERS, *chain.from_iterable(SPLITS.values()))}
 
 
 def _find(root: Path, name: str | None) -> tuple[str, Found]:
     """The first kind that the folder, or else a folder inside it, can be read as."""
     kinds = [name] if name else list(DATASETS)
-    parts = {name.lower() for name in (*PHOTO_FOLDERS, *MASK_FOLDERS, *(n for names in SPLITS.values() for n in names))}
-    folders = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    inside = sorted(path for path in folders if path.name.lower() not in parts)  # a part alone is no data set
-    for folder in (root, *inside):
+    for folder in (root, *_folders_to_try(root)):
         for kind in kinds:
             found = DATASETS[kind](folder)
             if found is not None:
                 return kind, found
     expected = "; or ".join(EXPECTED[kind] for kind in kinds)
     raise DataError(f"{root}: holds no photos with masks; expected {expected}")
+
+
+def _folders_to_try(root: Path) -> list[Path]:
+    """Folders inside that may be data sets: neither hidden nor named like a part of one."""
+    folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(path for path in folders if path.name.lower() not in _PART_NAMES)
 
 
 def _draw_validation(found: Found, seed: int) -> str:
@@ -105,12 +122,13 @@ def _draw_validation(found: Found, seed: int) -> str:
     if found.group is None:
         return text
     groups = sorted({found.group(sample) for sample in val})
-    return f"{text}, by group, so that none is on both sides: {', '.join(groups[:5])}{' ...' if groups[5:] else ''}"
+    rest = " ..." if len(groups) > 5 else ""
+    return f"{text}, by group, so that none is on both sides: {', '.join(groups[:5])}{rest}"
 
 
 def _in_categories(palette: Palette) -> Palette:
     if palette.source != "cityscapes":
-        raise SemsegError(f"--categories: is for Cityscapes' labels; these masks hold others ({palette.source})")
+        raise SemsegError(f"`categories`: is for Cityscapes' labels; these masks hold others ({palette.source})")
     if palette.holds_values:
         held = "id" if any(label.value == 33 for label in palette.labels) else "train_id"
         return cityscapes_palette(categories=True, held=held)
@@ -118,7 +136,15 @@ def _in_categories(palette: Palette) -> Palette:
 
 
 def ensure_demo(root: str | Path, seed: int = 0) -> bool:
-    """Makes the built-in demo set in `root` unless pictures are there already; returns whether it was made."""
+    """Makes the built-in demo set in `root` unless pictures are there already.
+
+    Args:
+        root: The folder of the demo set.
+        seed: Another seed gives other streets.
+
+    Returns:
+        Whether it was made.
+    """
     root = Path(root)
     if root.is_dir() and list_images(root):
         return False

@@ -1,6 +1,8 @@
 """Photo and mask changed together, from one random draw."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 from semseg import IGNORE
 from semseg.errors import SemsegError
 
+_Range = tuple[Callable[[Any], bool], str]  # what fits, and that in words
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
@@ -41,7 +44,7 @@ class Augmentation:
     saturation: float = 0.1
     hue: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses senseless values."""
         for name, (fits, expected) in _RANGES.items():
             value = getattr(self, name)
@@ -50,18 +53,18 @@ class Augmentation:
 
     def __str__(self) -> str:
         """What is not switched off, for people."""
-        parts = [
-            f"flipped {way} ({share:.0%})"
-            for way, share in (("left-right", self.horizontal_flip), ("up-down", self.vertical_flip))
-            if share
+        parts = [  # whether it is switched on, and how it is told
+            (self.horizontal_flip, f"flipped left-right ({self.horizontal_flip:.0%})"),
+            (self.vertical_flip, f"flipped up-down ({self.vertical_flip:.0%})"),
+            (self.quarter_turns, "turned by 0, 90, 180 or 270 degrees"),
+            (self.rotation, f"rotated by up to {self.rotation:g} degrees"),
+            (self.scale != (1, 1), f"zoomed by {self.scale[0]:g} to {self.scale[1]:g}"),
+            (self.brightness, f"brightness +-{self.brightness:.0%}"),
+            (self.contrast, f"contrast +-{self.contrast:.0%}"),
+            (self.saturation, f"saturation +-{self.saturation:.0%}"),
+            (self.hue, f"hue +-{self.hue:g} degrees"),
         ]
-        parts += ["turned by 0, 90, 180 or 270 degrees"] if self.quarter_turns else []
-        parts += [f"rotated by up to {self.rotation:g} degrees"] if self.rotation else []
-        parts += [f"zoomed by {self.scale[0]:g} to {self.scale[1]:g}"] if self.scale != (1, 1) else []
-        changes = [name for name in ("brightness", "contrast", "saturation") if getattr(self, name)]
-        parts += [f"{name} +-{getattr(self, name):.0%}" for name in changes]
-        parts += [f"hue +-{self.hue:g} degrees"] if self.hue else []
-        return ", ".join(parts) or "nothing is changed"
+        return ", ".join(text for is_on, text in parts if is_on) or "nothing is changed"
 
     def __call__(self, photo: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Changes a sample.
@@ -120,10 +123,10 @@ def _turn_of_colors(angle: float) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * _CROSS + (1 - np.cos(angle)) * _CROSS @ _CROSS
 
 
-_PROBABILITY = (lambda value: 0 <= value <= 1, "a probability, 0 to 1")
-_CHANGE = (lambda value: 0 <= value < 1, "a relative change, 0 to below 1")
-_ANGLE = (lambda value: 0 <= value <= 180, "degrees, 0 to 180")
-_RANGES = {
+_PROBABILITY: _Range = (lambda value: 0 <= value <= 1, "a probability, 0 to 1")
+_CHANGE: _Range = (lambda value: 0 <= value < 1, "a relative change, 0 to below 1")
+_ANGLE: _Range = (lambda value: 0 <= value <= 180, "degrees, 0 to 180")
+_RANGES: dict[str, _Range] = {
     "horizontal_flip": _PROBABILITY,
     "vertical_flip": _PROBABILITY,
     "quarter_turns": (lambda value: value in (False, True), "0 or 1"),
@@ -158,7 +161,8 @@ def parse_augmentation(text: str, default: Augmentation) -> Augmentation:
     """
     if text.strip() == "none":
         return NO_AUGMENTATION
-    return replace(default, **dict(_parse_setting(part) for part in text.split(",")))
+    settings: dict[str, Any] = dict(_parse_setting(part) for part in text.split(","))
+    return replace(default, **settings)
 
 
 def _parse_setting(part: str) -> tuple[str, float | bool | tuple[float, ...]]:
@@ -177,9 +181,9 @@ def _parse_setting(part: str) -> tuple[str, float | bool | tuple[float, ...]]:
     return name, numbers if name == "scale" else numbers[0]
 
 
-_FEWEST = 20  # samples with a class from which on the class is heard
-_UP = 0.1  # mean imbalance above which, and above 3 standard errors, a class shows an up; measured: Carvana .16
-_NO_UP = 0.2  # mean imbalance and 2 standard errors that a class without an up stays below; measured: nuclei .15
+_MIN_SAMPLES = 20  # with a class, from which on its imbalance is known well enough to be asked
+_MIN_IMBALANCE = 0.1  # in the mean: above it, and above 3 standard errors, a class has an up; measured: Carvana .16
+_MAX_IMBALANCE = 0.2  # mean and 2 standard errors that a class without an up stays below; measured: nuclei .15
 
 
 def suited_augmentation(tops: np.ndarray, bottoms: np.ndarray) -> Augmentation:
@@ -197,15 +201,19 @@ def suited_augmentation(tops: np.ndarray, bottoms: np.ndarray) -> Augmentation:
         The default for street scenes; with flips to both sides and quarter turns when there are classes that 20 samples
         or more hold, and none of them shows an up.
     """
-    heard = ((tops + bottoms) > 0).sum(axis=0) >= _FEWEST
-    if not heard.any() or any(_shows_an_up(*halves) for halves in zip(tops.T[heard], bottoms.T[heard], strict=True)):
+    frequent = ((tops + bottoms) > 0).sum(axis=0) >= _MIN_SAMPLES
+    if not frequent.any():
+        return Augmentation()
+    halves = zip(tops.T[frequent], bottoms.T[frequent], strict=True)
+    if any(_has_an_up(top, bottom) for top, bottom in halves):
         return Augmentation()
     return Augmentation(vertical_flip=0.5, quarter_turns=True)
 
 
-def _shows_an_up(top: np.ndarray, bottom: np.ndarray) -> bool:
-    held = top + bottom > 0
-    top, bottom = top[held].astype(float), bottom[held].astype(float)
+def _has_an_up(top: np.ndarray, bottom: np.ndarray) -> bool:
+    """Whether a class lies mostly above or mostly below, or might: by its pixels `(samples,)` in either half."""
+    present = top + bottom > 0
+    top, bottom = top[present].astype(float), bottom[present].astype(float)
     imbalance = (top - bottom) / (top + bottom)
-    mean, error = abs(imbalance.mean()), imbalance.std(ddof=1) / np.sqrt(len(imbalance))
-    return mean > max(_UP, 3 * error) or mean + 2 * error > _NO_UP
+    mean, standard_error = abs(imbalance.mean()), imbalance.std(ddof=1) / np.sqrt(len(imbalance))
+    return mean > max(_MIN_IMBALANCE, 3 * standard_error) or mean + 2 * standard_error > _MAX_IMBALANCE

@@ -126,7 +126,11 @@ class Dataset:
         return resize_photo(look.photo, image_size), resize_mask(look.ids, image_size)
 
     def inspect(self, sample: Sample, at_least: tuple[int, int] | None = None) -> Look:
-        """Loads a sample with all that a check wants to know; `at_least` as in `read_photo`.
+        """Loads a sample with all that a check wants to know.
+
+        Args:
+            sample: One of this data set.
+            at_least: (height, width) of the photo that are enough, as in `read_photo`; None for its own size.
 
         Raises:
             DataError: The file cannot be used; the message names it.
@@ -142,7 +146,15 @@ class Dataset:
 
 
 def raw_mask(stored: Picture, as_numbers: bool, path: Path) -> np.ndarray:
-    """A mask as numbers `(H, W)` or as colours uint8 `(H, W, 3)`, from what the file holds.
+    """A mask as numbers or as colours, whatever its file holds.
+
+    Args:
+        stored: The file's picture, from `read_mask`.
+        as_numbers: Whether the data set's masks hold numbers, not colours.
+        path: The file, for messages.
+
+    Returns:
+        Integers `(H, W)`, or colours uint8 RGB `(H, W, 3)`.
 
     Raises:
         DataError: The file holds the other kind, and no way leads from one to the other.
@@ -164,7 +176,11 @@ def raw_mask(stored: Picture, as_numbers: bool, path: Path) -> np.ndarray:
 
 
 def is_grey(pixels: np.ndarray) -> bool:
-    """Whether the three channels of uint8 `(H, W, 3)` are equal everywhere."""
+    """Whether the three channels of a picture are equal everywhere.
+
+    Args:
+        pixels: uint8 `(H, W, 3)`.
+    """
     return bool((pixels == pixels[..., :1]).all())
 
 
@@ -174,11 +190,10 @@ def _upright(sample: Sample, photo: Picture, stored: Picture, mask: np.ndarray) 
     A mask without an EXIF orientation of its own was drawn either on the upright photo or on the pixels as they are
     stored. Its size tells which; where both are possible, the one that fits the photo's content better.
     """
-    if photo.orientation == 1 or stored.orientation != 1:
-        turns = [mask]
-    else:
-        turns = [mask, np.ascontiguousarray(_turned(mask, photo.orientation))]
-    fitting = [turn for turn in turns if turn.shape[:2] == photo.size]
+    candidates = [mask]
+    if photo.orientation != 1 and stored.orientation == 1:
+        candidates.append(np.ascontiguousarray(_turned(mask, photo.orientation)))
+    fitting = [candidate for candidate in candidates if candidate.shape[:2] == photo.size]
     if not fitting:
         raise DataError(
             f"{sample.photo}: is {_size(photo.size)} pixels, its mask {sample.mask} {_size(mask.shape)}; both must be "
@@ -186,10 +201,15 @@ def _upright(sample: Sample, photo: Picture, stored: Picture, mask: np.ndarray) 
         )
     best = 0
     if len(fitting) == 2:
-        flat = [turn if turn.ndim == 2 else turn.astype(np.int32) @ (65536, 256, 1) for turn in fitting]
-        numbered = [np.unique(turn, return_inverse=True)[1].reshape(turn.shape).clip(max=254) for turn in flat]
-        best = better_turn(read_photo(sample.photo).pixels, [turn.astype(np.uint8) for turn in numbered])
+        best = better_turn(read_photo(sample.photo).pixels, [_provisional_ids(candidate) for candidate in fitting])
     return fitting[best], fitting[best] is not mask
+
+
+def _provisional_ids(mask: np.ndarray) -> np.ndarray:
+    """Ids uint8 `(H, W)` that tell a mask's numbers or colours apart, before anybody knows what they mean."""
+    codes = mask if mask.ndim == 2 else mask.astype(np.int32) @ (65536, 256, 1)
+    ids = np.unique(codes, return_inverse=True)[1].reshape(codes.shape)
+    return ids.clip(max=254).astype(np.uint8)
 
 
 def _turned(mask: np.ndarray, orientation: int) -> np.ndarray:
@@ -208,13 +228,27 @@ def _size(size: Sequence[int]) -> str:
 
 
 def subfolder(folder: Path, names: Iterable[str]) -> Path | None:
-    """The folder inside that has one of these names, whatever its capitals; None if there is none."""
+    """The folder inside that has one of these names, whatever its capitals; None if there is none.
+
+    Args:
+        folder: Where to look, not below.
+        names: The first of them that is there is taken.
+    """
     inside = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
     return next((inside[name.lower()] for name in names if name.lower() in inside), None)
 
 
 def spread(samples: list, count: int | None) -> list:
-    """At most `count` of the samples, evenly spread over the list, in their order."""
+    """At most `count` of the samples, evenly spread over the list, in their order.
+
+    Args:
+        samples: Any list.
+        count: At most so many; None for all.
+
+    Example:
+        >>> spread([0, 1, 2, 3, 4, 5], 3)
+        [0, 2, 4]
+    """
     if count is None or count >= len(samples):
         return samples
     return [samples[i * len(samples) // count] for i in range(count)]
@@ -223,12 +257,22 @@ def spread(samples: list, count: int | None) -> list:
 def seeded_split(
     samples: list[Sample], share: float, seed: int, group: Callable[[Sample], str] | None = None
 ) -> tuple[list[Sample], list[Sample]]:
-    """Splits off a share of the samples, or of their groups, drawn by seed, at least one; both parts keep their order.
+    """Splits off a share of the samples, or of their groups, drawn by seed.
+
+    Args:
+        samples: At least two, or at least two groups.
+        share: How much to split off, 0 to 1, at least one sample or group.
+        seed: The same seed gives the same split.
+        group: Names the group of a sample, which stays on one side; None: each sample for itself.
+
+    Returns:
+        What is left, and what was split off, both in the order of `samples`.
 
     Raises:
         DataError: Fewer than two samples or groups.
     """
-    groups = list(dict.fromkeys(group(sample) if group else sample for sample in samples))
+    group_of = group or (lambda sample: sample)
+    groups = list(dict.fromkeys(map(group_of, samples)))
     if len(groups) < 2:
         raise DataError(
             f"{samples[0].photo.parent}: holds one {'group' if len(samples) > 1 else 'pair'} only; training and "
@@ -236,8 +280,6 @@ def seeded_split(
         )
     count = max(1, round(share * len(groups)))
     drawn = {groups[i] for i in np.random.default_rng(seed).choice(len(groups), count, replace=False)}
-    held_out = [(group(sample) if group else sample) in drawn for sample in samples]
-    return (
-        [sample for sample, out in zip(samples, held_out, strict=True) if not out],
-        [sample for sample, out in zip(samples, held_out, strict=True) if out],
-    )
+    kept = [sample for sample in samples if group_of(sample) not in drawn]
+    held_out = [sample for sample in samples if group_of(sample) in drawn]
+    return kept, held_out

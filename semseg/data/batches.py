@@ -17,7 +17,7 @@ from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
 from semseg.errors import DataError, SemsegError
 
-_PATIENCE = 2.0  # seconds that a thread gets to end in
+_MAX_JOIN_SECONDS = 2.0  # that a thread gets to end in
 
 
 def data_generator(
@@ -85,9 +85,9 @@ def rare_class_weights(counts: np.ndarray, often: float = 0.5) -> np.ndarray:
 
     Reference: Gupta et al. 2019, LVIS, https://arxiv.org/abs/1908.03195.
     """
-    shown = np.asarray(counts) > 0
-    share = np.maximum(shown.mean(axis=0), 1 / len(shown))  # a class that no sample shows asks for nothing
-    return np.maximum(1.0, np.where(shown, np.sqrt(often / share), 1.0).max(axis=1))
+    present = np.asarray(counts) > 0
+    share = np.maximum(present.mean(axis=0), 1 / len(present))  # a class that no sample shows asks for nothing
+    return np.maximum(1.0, np.where(present, np.sqrt(often / share), 1.0).max(axis=1))
 
 
 def _probabilities(weights: np.ndarray, count: int) -> np.ndarray:
@@ -111,7 +111,18 @@ class Batches(keras.utils.PyDataset):
         error: The last error that loading raised.
     """
 
-    def __init__(self, dataset, split, batch_size, image_size, augmentation, seed, workers, cache, probabilities):
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        batch_size: int,
+        image_size: tuple[int, int],
+        augmentation: Augmentation | None,
+        seed: int,
+        workers: int,
+        cache: Cache | None,
+        probabilities: np.ndarray | None,
+    ) -> None:
         super().__init__(workers=0)
         self.dataset, self.samples = dataset, dataset.splits[split]
         self.batch_size, self.image_size = batch_size, image_size
@@ -156,8 +167,12 @@ class Batches(keras.utils.PyDataset):
         return self._futures.pop((self.epoch, index)).result()
 
     def photos(self, index: int) -> list[Path]:
-        """The files of the photos in batch `index` of the current epoch."""
-        return [self.samples[i].photo for i in self._chosen(self.epoch, index)]
+        """The files of the photos in batch `index` of the current epoch.
+
+        Args:
+            index: From 0 to below the number of batches.
+        """
+        return [self.samples[i].photo for i in self._indices(self.epoch, index)]
 
     def raise_error(self) -> None:
         """Raises the last error of loading, if any: Keras drops its cause, TensorFlow puts another in its place."""
@@ -170,7 +185,11 @@ class Batches(keras.utils.PyDataset):
             self.start_epoch(self.epoch + 1)
 
     def start_epoch(self, epoch: int) -> None:
-        """Makes `epoch`, counted from 0, the current one."""
+        """Makes an epoch the current one.
+
+        Args:
+            epoch: Counted from 0; batches that were loaded ahead for earlier ones are dropped.
+        """
         self.epoch, self._finished = epoch, False
         for key in [key for key in self._futures if key[0] < epoch]:
             self._futures.pop(key).cancel()
@@ -183,20 +202,21 @@ class Batches(keras.utils.PyDataset):
             self._futures.clear()
 
     def _compute(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self._chosen(epoch, index)
+        indices = self._indices(epoch, index)
         rng = np.random.default_rng([self.seed, epoch, index])
-        photos = np.empty((len(chosen), *self.image_size, 3), np.uint8)
-        masks = np.empty((len(chosen), *self.image_size), np.uint8)
-        for k, i in enumerate(chosen):
-            photos[k], masks[k] = self._load(self.samples[i], rng)
+        photos = np.empty((len(indices), *self.image_size, 3), np.uint8)
+        masks = np.empty((len(indices), *self.image_size), np.uint8)
+        for place, i in enumerate(indices):
+            photos[place], masks[place] = self._load(self.samples[i], rng)
         return photos, masks
 
-    def _chosen(self, epoch: int, index: int) -> np.ndarray:
+    def _indices(self, epoch: int, index: int) -> np.ndarray:
+        """Which samples of the split make up a batch."""
         return self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
 
     def _order(self, epoch: int) -> np.ndarray:
-        drawn, order = self._last_order  # one attribute, because threads replace it
-        if drawn != epoch:
+        epoch_of_order, order = self._last_order  # one attribute, because threads replace it
+        if epoch_of_order != epoch:
             order = self._draw_order(np.random.default_rng([self.seed, epoch]))
             self._last_order = (epoch, order)
         return order
@@ -209,9 +229,11 @@ class Batches(keras.utils.PyDataset):
 
     def _load(self, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         try:
-            found = None if self.cache is None else self.cache.find(sample)
-            photo, mask = found or self._read(sample)
-            return (photo, mask) if self.augmentation is None else self.augmentation(photo, mask, rng)
+            cached = None if self.cache is None else self.cache.find(sample)
+            photo, mask = cached or self._read(sample)
+            if self.augmentation is None:
+                return photo, mask
+            return self.augmentation(photo, mask, rng)
         except SemsegError:
             raise
         except Exception as error:
@@ -254,7 +276,7 @@ class _Loaders:
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
-            thread.join(_PATIENCE)
+            thread.join(_MAX_JOIN_SECONDS)
 
 
 def _work(jobs: SimpleQueue) -> None:

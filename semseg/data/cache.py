@@ -20,9 +20,9 @@ from semseg.data.base import Sample
 from semseg.files import remove_older, reserve
 
 _SUFFIX, RECORDS_SUFFIX = ".semsegcache", ".semsegrecords"
-_HUGE = 2**28  # bytes: what is larger is judged by its header, and not kept
+_MAX_FILE_BYTES = 2**28  # what is larger is judged by its header, and not kept
 _RECORD = 20  # bytes: digest of the source files (16), CRC-32 of the slot (4)
-_KEPT = 30 * 24 * 3600  # seconds that an unused cache is kept
+_MAX_AGE = 30 * 24 * 3600  # seconds that an unused cache is kept
 
 
 class Cache:
@@ -53,10 +53,9 @@ class Cache:
             return
         ordered = sorted(set(samples), key=str)
         files = [str(path.absolute()) for sample in ordered for path in (sample.photo, sample.mask)]
+        name = _digest([code_digest(), str(self.image_size), meaning, *files]).hex()
         try:
-            self._open(
-                folder / f"{_digest([code_digest(), str(self.image_size), meaning, *files]).hex()}{_SUFFIX}", ordered
-            )
+            self._open(folder / f"{name}{_SUFFIX}", ordered)
         except OSError as error:
             self.note = f"no cache of decoded samples in {folder}: {error.strerror or error}; every epoch decodes anew"
 
@@ -72,12 +71,15 @@ class Cache:
         self._bytes = np.asarray(np.memmap(self._file, np.uint8, "r"))
         os.utime(path)
         for suffix in (_SUFFIX, RECORDS_SUFFIX):
-            remove_older(path.parent.glob(f"*{suffix}"), _KEPT)
+            remove_older(path.parent.glob(f"*{suffix}"), _MAX_AGE)
         self._slots = {sample: slot for slot, sample in enumerate(samples)}
         self.path = path
 
     def find(self, sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns what was stored for a sample, unless it was nothing, is damaged, or was made from other bytes.
+        """Looks up what was stored for a sample, unless it was nothing, is damaged, or was made from other bytes.
+
+        Args:
+            sample: One of the cache's samples.
 
         Returns:
             Photo, uint8 RGB `(H, W, 3)`, and ids, uint8 `(H, W)`, both read-only; or None.
@@ -93,12 +95,19 @@ class Cache:
         return self._bytes[start : start + self._slot_bytes]
 
     def digest(self, sample: Sample) -> bytes | None:
-        """16 bytes that tell the sample's files from any others, as they were at the first look; None if unreadable."""
+        """16 bytes that tell a sample's files from any others, as they were at the first look.
+
+        Args:
+            sample: Any sample.
+
+        Returns:
+            BLAKE2b of the files' bytes; None if they cannot be read or are too large.
+        """
         if sample not in self._digests:
             files = dict.fromkeys((sample.photo, sample.mask))
             try:
-                if not all(path.is_file() and path.stat().st_size < _HUGE for path in files):  # a pipe would never end
-                    return None
+                if not all(path.is_file() and path.stat().st_size < _MAX_FILE_BYTES for path in files):
+                    return None  # a pipe would never end
                 self._digests[sample] = _digest([path.read_bytes() for path in files])
             except OSError:
                 return None  # loading the sample will say what is wrong
@@ -114,7 +123,13 @@ class Cache:
         return slot in self._trusted
 
     def store(self, sample: Sample, photo: np.ndarray, mask: np.ndarray) -> None:
-        """Keeps photo, uint8 RGB `(H, W, 3)`, and ids, uint8 `(H, W)`, of a sample that was just not found."""
+        """Keeps the pixels of a sample that `find` did not find; what cannot be written is left out.
+
+        Args:
+            sample: One of the cache's samples.
+            photo: uint8 RGB `(H, W, 3)`, of the cache's `image_size`.
+            mask: uint8 ids `(H, W)`.
+        """
         slot = self._slots.get(sample)
         if slot is None or sample not in self._digests:
             return
@@ -154,4 +169,4 @@ def _digest(parts: Sequence[str | bytes]) -> bytes:
 
 
 def _crc(data: bytes | np.ndarray) -> bytes:
-    return zlib.crc32(data).to_bytes(4, "little")
+    return zlib.crc32(data).to_bytes(4, "little")  # type: ignore[arg-type]  # NumPy has Buffer from Python 3.12 on

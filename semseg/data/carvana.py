@@ -11,7 +11,14 @@ _NAME = re.compile(r"(?P<car>.+)_\d\d(_mask)?\.(jpg|gif|png)", re.IGNORECASE)
 
 
 def find_carvana(folder: Path) -> Found | None:
-    """None if it is not so. A validation split is drawn by car, so that no car is on both sides."""
+    """Looks for Carvana's layout. A validation split is drawn by car, so that no car is on both sides.
+
+    Args:
+        folder: Where `train/` and `train_masks/` may lie.
+
+    Returns:
+        The samples; None if the folder is not laid out so.
+    """
     photos, masks = subfolder(folder, ("train",)), subfolder(folder, ("train_masks",))
     if photos is None or masks is None or not all(_NAME.fullmatch(path.name) for path in list_images(masks)):
         return None

@@ -13,9 +13,9 @@ from semseg.data.fit import duplicates, judge_misfits
 from semseg.data.records import Record, look_at_all
 from semseg.errors import DataError
 
-_NAMED = 3  # files named in a message; the others are counted
-_MOST_UNKNOWN = 0.3  # of the training pixels; real pairs have .05
-_MORE_UNKNOWN = 0.15  # of another split's pixels, beyond the share in the training split
+_MAX_NAMED = 3  # files named in a message; the others are counted
+_MAX_UNKNOWN_SHARE = 0.3  # of the training pixels; real pairs have .05
+_MAX_EXTRA_UNKNOWN_SHARE = 0.15  # of another split's pixels, beyond the share in the training split
 
 
 @dataclass
@@ -35,21 +35,33 @@ class Findings:
     named: list[str] = field(default_factory=list)
 
     def pixels(self, split: str) -> np.ndarray:
-        """Pixels per class, ignored ones last, int64 `(K + 1,)`."""
+        """Pixels per class, ignored ones last, int64 `(K + 1,)`.
+
+        Args:
+            split: A key of `records`.
+        """
         return self.counts(split).sum(axis=0)
 
     def counts(self, split: str) -> np.ndarray:
-        """Pixels per class, ignored ones last, of each sample: int64 `(samples, K + 1)`."""
+        """Pixels per class, ignored ones last, of each sample: int64 `(samples, K + 1)`.
+
+        Args:
+            split: A key of `records`.
+        """
         return np.array([record.counts for _, record in self.records[split]], np.int64)
 
     def tops(self, split: str) -> np.ndarray:
-        """Pixels per class in the upper half of each sample: int64 `(samples, K)`."""
+        """Pixels per class in the upper half of each sample: int64 `(samples, K)`.
+
+        Args:
+            split: A key of `records`.
+        """
         return np.array([record.tops for _, record in self.records[split]], np.int64)
 
     @property
     def sizes(self) -> dict[tuple[int, int], int]:
         """(height, width) of the photos with the number of files of that size, the most frequent first."""
-        return dict(Counter(tuple(record.size) for _, record in self.all).most_common())
+        return dict(Counter((record.size[0], record.size[1]) for _, record in self.all).most_common())
 
     @property
     def all(self) -> list[tuple[Sample, Record]]:
@@ -57,17 +69,35 @@ class Findings:
         return [entry for entries in self.records.values() for entry in entries]
 
     def shares(self, split: str) -> np.ndarray:
-        """Share of each class among the counted pixels, float `(K,)`."""
+        """Share of each class among the counted pixels, float `(K,)`.
+
+        Args:
+            split: A key of `records`.
+        """
         counts = self.pixels(split)[:-1]
         return counts / max(counts.sum(), 1)
 
     def ignored_shares(self, split: str) -> tuple[float, float]:
-        """Shares among all pixels: of what is no class, and of what could not be understood."""
+        """Shares among all pixels: of what is no class, and of what could not be understood.
+
+        Args:
+            split: A key of `records`, with at least one sample.
+
+        Returns:
+            Both shares, 0 to 1.
+        """
         total, unknown = self.pixels(split).sum(), sum(record.unknown for _, record in self.records[split])
         return float((self.pixels(split)[-1] - unknown) / total), float(unknown / total)
 
     def refuse(self, command: str) -> None:
-        """Raises a `DataError` with the first error; `command` is where the others can be seen."""
+        """Raises a `DataError` with the first error, if there is any.
+
+        Args:
+            command: Where the other errors can be seen.
+
+        Raises:
+            DataError: There is an error.
+        """
         if self.errors:
             more = len(self.errors) - 1
             rest = f" ({more} more problem{'s' if more > 1 else ''}: see {command})" if more else ""
@@ -98,32 +128,35 @@ def check_dataset(
         skip_bad: Leave files out that cannot be used, with a warning, in place of an error.
         allow_leaks: Only warn of photos that are in two splits.
         on_progress: Called with (files done, files in all).
+
+    Returns:
+        What was found. Nothing is raised for bad data: see `Findings.errors` and `Findings.refuse`.
     """
-    found: dict[str, list[tuple[Sample, Record]]] = {split: [] for split in dataset.splits}
-    broken: list[tuple[Sample, str]] = []
+    records: dict[str, list[tuple[Sample, Record]]] = {split: [] for split in dataset.splits}
+    problems: list[str] = []
     total = len(dataset.samples)
     todo = [(split, sample) for split, samples in dataset.splits.items() for sample in samples]
     results = look_at_all(dataset, cache or Cache((), image_size, "", None), image_size, workers)
     for done, ((split, sample), result) in enumerate(zip(todo, results, strict=True), start=1):
         if isinstance(result, DataError):
-            broken.append((sample, str(result)))
+            problems.append(str(result))
         else:
-            found[split].append((sample, result))
+            records[split].append((sample, result))
         if on_progress:
             on_progress(done, total)
-    findings = Findings(found)
-    _leave_out(dataset, findings, broken, skip_bad)
-    if all(found.values()):
+    findings = Findings(records)
+    _leave_out(dataset, findings, problems, skip_bad)
+    if all(records.values()):  # each split left has a sample to compare with
         _keep_apart(dataset, findings, allow_leaks)
         _check_labels(dataset, findings, skip_bad)
         _check_fit(findings)
-    _remark(dataset, findings)
+    _remark(findings)
     return findings
 
 
-def _leave_out(dataset: Dataset, findings: Findings, broken: list[tuple[Sample, str]], skip_bad: bool) -> None:
+def _leave_out(dataset: Dataset, findings: Findings, problems: list[str], skip_bad: bool) -> None:
     """Tells of files that cannot be used; they are no longer part of the data set."""
-    lines = dataset.problems + [text for _, text in broken]
+    lines = dataset.problems + problems
     if not lines:
         return
     total = len(dataset.samples) + len(dataset.problems)
@@ -132,12 +165,19 @@ def _leave_out(dataset: Dataset, findings: Findings, broken: list[tuple[Sample, 
         findings.warnings.append(f"{len(lines)} of {total} files are left out: {named}")
     else:
         text = named if len(lines) == 1 else f"{len(lines)} of {total} files cannot be used: {named}"
-        findings.errors.append(f"{text}; or train without them by --skip-bad")
+        findings.errors.append(f"{text}; or train without them by `skip_bad`")
+    _keep_usable(dataset, findings, skip_bad)
+
+
+def _keep_usable(dataset: Dataset, findings: Findings, skip_bad: bool) -> None:
+    """Takes the samples without a record out of the data set; a test split without any left may go."""
     for split, entries in list(findings.records.items()):
         dataset.splits[split] = [sample for sample, _ in entries]
-        if not entries and split == "test" and skip_bad:
+        if entries:
+            continue
+        if split == "test" and skip_bad:
             del dataset.splits[split], findings.records[split]
-        elif not entries:
+        else:
             findings.errors.append(f"{dataset.root}: no file of the {split} split can be used; mend or replace them")
 
 
@@ -159,11 +199,10 @@ def _copies(findings: Findings, first: str, second: str) -> list[tuple[int, int]
     return duplicates(*prints)
 
 
-def _move_to_training(dataset: Dataset, findings: Findings, moved: set[int]) -> None:
+def _move_to_training(dataset: Dataset, findings: Findings, copies: set[int]) -> None:
+    """Moves the samples at these places of the drawn validation split, and their groups, to the training split."""
     entries = findings.records["val"]
-    if dataset.group is not None:
-        groups = {dataset.group(entries[j][0]) for j in moved}
-        moved = {j for j, (sample, _) in enumerate(entries) if dataset.group(sample) in groups}
+    moved = copies if dataset.group is None else _members_of_groups(entries, copies, dataset.group)
     if len(moved) == len(entries):
         findings.errors.append(f"{dataset.root}: every photo drawn for validation is a copy of a training photo")
         return
@@ -174,6 +213,14 @@ def _move_to_training(dataset: Dataset, findings: Findings, moved: set[int]) -> 
     findings.warnings.append(
         f"moved to training, because they are copies of photos there: {_some(len(moved), 'photo')} drawn for validation"
     )
+
+
+def _members_of_groups(
+    entries: Sequence[tuple[Sample, Record]], chosen: set[int], group: Callable[[Sample], str]
+) -> set[int]:
+    """The places of all entries that share a group with one of the chosen."""
+    groups = {group(entries[j][0]) for j in chosen}
+    return {j for j, (sample, _) in enumerate(entries) if group(sample) in groups}
 
 
 def _tell_of_leaks(
@@ -187,10 +234,11 @@ def _tell_of_leaks(
     if allow_leaks:
         findings.warnings.append(text)
     else:
-        findings.errors.append(f"{text}; remove one of each, or go on by --allow-leaks")
+        findings.errors.append(f"{text}; remove one of each, or go on by `allow_leaks`")
 
 
 def _check_labels(dataset: Dataset, findings: Findings, skip_bad: bool) -> None:
+    """Looks for masks whose labels are unknown, that hold no class, or whose classes differ from those in training."""
     strange: list[tuple[Sample, Record]] = []
     for split, entries in findings.records.items():
         if not _is_refused(dataset, findings, split):
@@ -202,15 +250,19 @@ def _check_labels(dataset: Dataset, findings: Findings, skip_bad: bool) -> None:
             )
     if strange:
         _tell_of_strange_labels(dataset, findings, strange, skip_bad)
-    present = {split: findings.shares(split) > 0 for split in findings.records}
+    _compare_classes(dataset, findings)
+
+
+def _compare_classes(dataset: Dataset, findings: Findings) -> None:
+    """Warns of classes that only the training split holds, or only another one."""
+    names = np.array(dataset.palette.names)
+    in_training = findings.shares("train") > 0
     for split in list(findings.records)[1:]:
-        missing = [
-            name for k, name in enumerate(dataset.palette.names) if present["train"][k] and not present[split][k]
-        ]
-        unseen = [name for k, name in enumerate(dataset.palette.names) if present[split][k] and not present["train"][k]]
-        if missing:
+        present = findings.shares(split) > 0
+        missing, unseen = names[in_training & ~present], names[present & ~in_training]
+        if len(missing):
             findings.warnings.append(f"not in the {split} masks, so not scored there: {', '.join(missing)}")
-        if unseen:
+        if len(unseen):
             findings.warnings.append(f"in the {split} masks but not in training, so never learnt: {', '.join(unseen)}")
 
 
@@ -227,8 +279,8 @@ def _tell_of_strange_labels(
         findings.warnings.append(f"{text}; these pixels are ignored")
     else:
         findings.errors.append(
-            f"{text}; mend them, or list the {kind} under ignored in a classes.json for --classes, or ignore such "
-            "pixels by --skip-bad"
+            f"{text}; mend them, or list the {kind} under ignored in a classes.json and give it as `palette`, or "
+            "ignore such pixels by `skip_bad`"
         )
 
 
@@ -236,14 +288,14 @@ def _is_refused(dataset: Dataset, findings: Findings, split: str) -> bool:
     """Whether a split has no counted pixel, or too many that could not be understood; tells of it."""
     share = findings.ignored_shares(split)[1]
     if split == "train":
-        wrong = share > _MOST_UNKNOWN
-        mend = "are these masks? If they are, --classes must be the number of their colours"
+        refused = share > _MAX_UNKNOWN_SHARE
+        mend = "are these masks? If they are, `num_classes` must be the number of their colours"
     else:
-        wrong = share > findings.ignored_shares("train")[1] + _MORE_UNKNOWN
+        refused = share > findings.ignored_shares("train")[1] + _MAX_EXTRA_UNKNOWN_SHARE
         mend = f"give the masks of {split}/ the colours of train/"
     palette = dataset.palette
-    if wrong:
-        worst = sorted(findings.records[split], key=lambda entry: -entry[1].unknown)[:_NAMED]
+    if refused:
+        worst = sorted(findings.records[split], key=lambda entry: -entry[1].unknown)[:_MAX_NAMED]
         findings.errors.append(
             f"{', '.join(str(sample.mask) for sample, _ in worst)}: {share:.0%} of the pixels in the {split} masks, "
             f"most in these, fit none of the {palette.num_classes} classes ({palette.source}) found in train/; {mend}"
@@ -264,21 +316,26 @@ def _check_fit(findings: Findings) -> None:
                 f"most masks of {split} seem {_fault(verdict['all'])} against their photos: look at them first"
             )
         elif verdict["files"]:
-            lines = [f"{entries[found['index']][0].mask} ({_fault(found)})" for found in verdict["files"]]
+            lines = [f"{entries[fault['index']][0].mask} ({_fault(fault)})" for fault in verdict["files"]]
             findings.warnings.append(
                 f"{_some(len(lines), 'mask')} of {split} may not lie on the photo: {_named(findings, lines)}"
             )
 
 
-def _fault(found: dict[str, Any]) -> str:
-    if found["fault"] != "shift":
-        return f"turned ({found['fault']})"
-    ways = (("right", "left"), found["right"]), (("down", "up"), found["down"])
-    moves = [f"{abs(share):.0%} too far {names[share > 0]}" for names, share in ways if round(share, 2)]
+def _fault(fault: dict[str, Any]) -> str:
+    """A fault from `judge_misfits` in words; it holds the move that mends a shift, words tell where the mask lies."""
+    if fault["fault"] != "shift":
+        return f"turned ({fault['fault']})"
+    right, down = fault["right"], fault["down"]
+    moves = []
+    if round(right, 2):
+        moves.append(f"{abs(right):.0%} too far {'left' if right > 0 else 'right'}")
+    if round(down, 2):
+        moves.append(f"{abs(down):.0%} too far {'up' if down > 0 else 'down'}")
     return f"shifted ({' and '.join(moves)})"
 
 
-def _remark(dataset: Dataset, findings: Findings) -> None:
+def _remark(findings: Findings) -> None:
     """Counts what was converted, and what is unusual without being wrong."""
     records = [record for _, record in findings.all]
     for form, count in Counter(record.form for record in records if record.form).items():
@@ -289,12 +346,12 @@ def _remark(dataset: Dataset, findings: Findings) -> None:
         findings.warnings.append(
             f"turned upright by an EXIF orientation: {_some(tagged, 'photo')}, and with them {_some(turned, 'mask')}"
         )
-    if len(findings.sizes) > 1:
-        shapes = {round(width / height, 2) for height, width in findings.sizes}
-        if len(shapes) > 1:
-            findings.warnings.append(
-                f"photos of {len(findings.sizes)} sizes and {len(shapes)} shapes are stretched to what the network sees"
-            )
+    aspect_ratios = {round(width / height, 2) for height, width in findings.sizes}
+    if len(aspect_ratios) > 1:
+        findings.warnings.append(
+            f"photos of {len(findings.sizes)} sizes and {len(aspect_ratios)} shapes are stretched to what the network "
+            "sees"
+        )
 
 
 def _some(count: int, noun: str) -> str:
@@ -302,13 +359,24 @@ def _some(count: int, noun: str) -> str:
 
 
 def _named(findings: Findings, lines: Sequence[str]) -> str:
+    """The first few lines and the number of the others; all of them are kept in `findings.named`."""
     findings.named += lines
-    rest = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
-    return "; ".join(lines[:_NAMED]) + rest
+    rest = f"; and {len(lines) - _MAX_NAMED} more" if len(lines) > _MAX_NAMED else ""
+    return "; ".join(lines[:_MAX_NAMED]) + rest
 
 
 def to_json(dataset: Dataset, findings: Findings) -> dict[str, Any]:
-    """All that was found, as plain values for data.json."""
+    """All that a check found, as plain values for JSON.
+
+    Args:
+        dataset: The data set, as the check left it.
+        findings: From `check_dataset`.
+
+    Returns:
+        `root`, `task` and `notes` of the data set; `errors`, `warnings` and `named` as in `Findings`; `sizes` with the
+        number of photos of each; for each split with samples their number, each class' share of the counted pixels and
+        the number of masks that hold it, and the shares of ignored and of unknown pixels, 0 to 1; and every file.
+    """
     return {
         "root": str(dataset.root),
         "task": dataset.task,
@@ -318,20 +386,24 @@ def to_json(dataset: Dataset, findings: Findings) -> dict[str, Any]:
         "named": findings.named,
         "sizes": [{"height": h, "width": w, "photos": count} for (h, w), count in findings.sizes.items()],
         "splits": {
-            split: {
-                "samples": len(entries),
-                "class_shares": dict(zip(dataset.palette.names, findings.shares(split).round(6).tolist(), strict=True)),
-                "masks_with_class": dict(
-                    zip(dataset.palette.names, (findings.counts(split)[:, :-1] > 0).sum(axis=0).tolist(), strict=True)
-                ),
-                "ignored_share": round(findings.ignored_shares(split)[0], 6),
-                "unknown_share": round(findings.ignored_shares(split)[1], 6),
-            }
-            for split, entries in findings.records.items()
-            if entries
+            split: _split_to_json(dataset, findings, split) for split, entries in findings.records.items() if entries
         },
         "files": [
             {"photo": str(sample.photo), "mask": str(sample.mask), "size": list(record.size), "unknown": record.unknown}
             for sample, record in findings.all
         ],
+    }
+
+
+def _split_to_json(dataset: Dataset, findings: Findings, split: str) -> dict[str, Any]:
+    names = dataset.palette.names
+    shares = findings.shares(split).round(6).tolist()
+    masks_with_class = (findings.counts(split)[:, :-1] > 0).sum(axis=0).tolist()
+    ignored, unknown = findings.ignored_shares(split)
+    return {
+        "samples": len(findings.records[split]),
+        "class_shares": dict(zip(names, shares, strict=True)),
+        "masks_with_class": dict(zip(names, masks_with_class, strict=True)),
+        "ignored_share": round(ignored, 6),
+        "unknown_share": round(unknown, 6),
     }

@@ -6,27 +6,47 @@ from semseg.data.base import SPLITS, Found, Sample, subfolder
 from semseg.images.reading import list_images
 from semseg.labels.palettes import cityscapes_palette
 
-_HELD = {"labelTrainIds": "train_id", "labelIds": "id", "color": "color"}  # the first that is there is used
+_KINDS = {"labelTrainIds": "train_id", "labelIds": "id", "color": "color"}  # the first that is there is used
 
 
 def find_cityscapes(folder: Path) -> Found | None:
-    """None if it is not so. The labels of its test part are withheld, so that this part is left out."""
+    """Looks for the original layout of Cityscapes.
+
+    The labels of its test part are withheld, so that this part is left out.
+
+    Args:
+        folder: Where `leftImg8bit/` and `gtFine/` or `gtCoarse/` may lie.
+
+    Returns:
+        Samples and palette; None if the folder is not laid out so.
+    """
     photos, truth = subfolder(folder, ("leftImg8bit",)), subfolder(folder, ("gtFine", "gtCoarse"))
     if photos is None or truth is None:
         return None
-    kind = next((kind for kind in _HELD if next(truth.glob(f"*/*/*_{kind}.png"), None)), None)
+    kind = _first_kind(truth)
     if kind is None:
         return None
-    splits, problems = {}, []
+    splits: dict[str, list[Sample]] = {}
+    problems: list[str] = []
     for split in ("train", "val"):
         inside = subfolder(photos, SPLITS[split])
-        found = [_sample(path, truth, kind) for path in list_images(inside)] if inside else []
-        splits[split] = [sample for sample in found if sample.mask.exists()]
-        problems += [f"{sample.photo}: has no mask {sample.mask.name}" for sample in found if not sample.mask.exists()]
-    splits = {split: samples for split, samples in splits.items() if samples}
+        for path in list_images(inside) if inside else ():
+            sample = _sample(path, truth, kind)
+            if sample.mask.exists():
+                splits.setdefault(split, []).append(sample)
+            else:
+                problems.append(f"{sample.photo}: has no mask {sample.mask.name}")
     if "train" not in splits:
         return None
-    return Found(folder, splits, cityscapes_palette(held=_HELD[kind]), problems=problems)
+    return Found(folder, splits, cityscapes_palette(held=_KINDS[kind]), problems=problems)
+
+
+def _first_kind(truth: Path) -> str | None:
+    """The first of `_KINDS` of which there is a file; None if there is none."""
+    for kind in _KINDS:
+        if any(True for _ in truth.glob(f"*/*/*_{kind}.png")):
+            return kind
+    return None
 
 
 def _sample(photo: Path, truth: Path, kind: str) -> Sample:

@@ -1,4 +1,7 @@
-"""Turns what `--data` names into a folder. Archives are a stranger's: each member is judged, and only files written."""
+"""Turns a folder, an archive or a name on Kaggle into a folder of data.
+
+Archives come from strangers: each member is judged before it is written, and nothing but plain files is written.
+"""
 
 import hashlib
 import re
@@ -11,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from semseg.errors import DataError
+from semseg.errors import DataError, MissingPackageError, is_installed, pip_install
 
 MAX_MEMBERS, SPARE_BYTES = 2_000_000, 500_000_000  # these bytes stay free on the disk
 MAX_RATIO, SMALL_BYTES = 200, 1_000_000_000  # n bytes may unpack to 200 n and a GB
@@ -31,18 +34,19 @@ def local_folder(data: str, cache: Path, say: Callable[[str], None] = lambda _: 
 
     Raises:
         DataError: Nothing that can be used, or an archive that is damaged, encrypted, too large or unsafe.
+        MissingPackageError: kagglehub is not installed, and `data` begins with `kaggle:`.
     """
     if data.startswith("kaggle:"):
         return _from_kaggle(data.removeprefix("kaggle:"), say)
     if (path := Path(data)).is_dir():
         return path
     if not path.is_file():
-        raise DataError(f"{path}: no such file or folder; give --data a folder, an archive or kaggle:owner/name")
+        raise DataError(f"{path}: no such file or folder; give `data` a folder, an archive or kaggle:owner/name")
     try:
         (cache / "archives").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"{cache}: {path} cannot be unpacked there ({error.strerror}); choose another --cache"
+            f"{cache}: {path} cannot be unpacked there ({error.strerror}); choose another `cache`"
         ) from None
     try:
         return _unpack_once(path, cache / "archives", say)
@@ -53,15 +57,16 @@ def local_folder(data: str, cache: Path, say: Callable[[str], None] = lambda _: 
 def _from_kaggle(handle: str, say: Callable[[str], None]) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9_-]*", handle):
         raise DataError(f"kaggle: got {handle!r}; expected kaggle:owner/name, the end of the data set's address")
-    by_hand = f"download https://www.kaggle.com/datasets/{handle} in the browser and give the zip or folder to --data"
+    by_hand = f"download https://www.kaggle.com/datasets/{handle} in the browser and give the zip or folder as `data`"
+    if not is_installed("kagglehub"):
+        raise MissingPackageError(f"kaggle:{handle}: needs kagglehub; run {pip_install('kaggle')}, or {by_hand}")
     try:
         import kagglehub
 
         say(f"downloading {handle} from Kaggle")
         return Path(kagglehub.dataset_download(handle))
     except Exception as error:  # whatever it is, the browser helps
-        first = "pip install kagglehub, or " if isinstance(error, ImportError) else ""
-        raise DataError(f"kaggle:{handle}: {_in_one_line(error)}; {first}{by_hand}") from None
+        raise DataError(f"kaggle:{handle}: {_in_one_line(error)}; {by_hand}") from None
 
 
 def _in_one_line(error: Exception) -> str:
@@ -93,14 +98,23 @@ def _unpack(archive: Path, members: Iterator[_Member], folder: Path) -> None:
     name = "its beginning"
     try:
         for count, (name, size, fault, open_member) in enumerate(members):
-            fault = "it would lie outside the folder" if _OUTSIDE.search(name) else fault
-            if fault or count >= MAX_MEMBERS or not 0 <= size <= left:
-                raise ValueError(fault or "more than the disk, or an archive of this size, should hold")
-            if not _JUNK.search(name) and not name.endswith(("/", "\\")):  # folders come with their files
+            _refuse_unsafe(name, size, fault, count, left)
+            is_folder = name.endswith(("/", "\\"))  # folders come with their files
+            if not is_folder and not _JUNK.search(name):
                 _write(open_member, size, folder / name.replace("\\", "/"))
                 left -= size
     except Exception as error:
         raise ValueError(f"stopped at {name[:99]!r} ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _refuse_unsafe(name: str, size: int, fault: str, count: int, left: int) -> None:
+    """Raises a `ValueError` for a member that must not be written: `count` are before it, `left` bytes remain."""
+    if _OUTSIDE.search(name):
+        raise ValueError("it would lie outside the folder")
+    if fault:
+        raise ValueError(fault)
+    if count >= MAX_MEMBERS or not 0 <= size <= left:
+        raise ValueError("more than the disk, or an archive of this size, should hold")
 
 
 def _write(open_member: Callable, size: int, path: Path) -> None:

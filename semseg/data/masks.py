@@ -12,11 +12,11 @@ import numpy as np
 from semseg.data.base import Sample, is_grey, raw_mask, spread
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import Picture, load_images, read_mask
-from semseg.labels.palettes import MANY, Palette, find_palette, palette_of_folder, palette_of_values
+from semseg.labels.palettes import MAX_UNSMOOTHED, Palette, find_palette, palette_of_folder, palette_of_values
 
 COLOR_MASKS = 500  # of the training split, evenly spread, that colours are looked for in
 VALUE_MASKS = 4000  # the same for numbers: a class may be in a few masks only
-_READ_AHEAD = 16
+_READ_AHEAD = 16  # masks that are decoded at a time
 
 
 def find_meaning(samples: list[Sample], num_classes: int | None, root: Path) -> Palette:
@@ -26,6 +26,9 @@ def find_meaning(samples: list[Sample], num_classes: int | None, root: Path) -> 
         samples: The training split.
         num_classes: The number of classes, when it is known.
         root: The data set's folder; its name may say whose numbers the masks hold.
+
+    Returns:
+        A well-known palette, or one made from the numbers or colours that are there.
 
     Raises:
         DataError: No mask can be read, or what they hold is no set of classes.
@@ -43,21 +46,34 @@ def find_meaning(samples: list[Sample], num_classes: int | None, root: Path) -> 
         for mask in _read(spread(samples, VALUE_MASKS)):
             survey.add(mask)
     survey.refuse_two_scales()
-    known = palette_of_folder("/".join(root.absolute().parts[-2:]), survey.pixels) if num_classes is None else None
-    return known or palette_of_values(survey.pixels, survey.masks, survey.colors, num_classes)
+    if num_classes is None:
+        well_known = palette_of_folder("/".join(root.absolute().parts[-2:]), survey.pixels)
+        if well_known is not None:
+            return well_known
+    return palette_of_values(survey.pixels, survey.masks, survey.colors, num_classes)
 
 
 def check_meaning(samples: list[Sample], palette: Palette) -> None:
-    """Raises a `SemsegError` if the masks hold numbers and the palette describes colours, or the other way round."""
+    """Checks that a palette describes what the masks hold, numbers or colours, by a few of them.
+
+    Args:
+        samples: The training split.
+        palette: The one that a user gave.
+
+    Raises:
+        SemsegError: The masks hold numbers and the palette describes colours, or the other way round.
+        DataError: No mask can be read.
+    """
     if samples[0].photo == samples[0].mask and not palette.holds_values:
         return  # pairs are read as colours even where these are grey
     survey = _Survey()
     for mask in _read(spread(samples, _READ_AHEAD)):
         survey.add(mask)
+    # Palette images (with `colors`) hold both: numbers, and the colours that they show.
     fits = survey.shows_numbers if palette.holds_values else not survey.shows_numbers or survey.colors
     if not fits:
         held, described = ("colours", "values") if palette.holds_values else ("numbers", "colours")
-        raise SemsegError(f"--classes: describes {described}, and the masks hold {held}; start from their classes.json")
+        raise SemsegError(f"`palette`: describes {described}, and the masks hold {held}; start from their classes.json")
 
 
 class _Survey:
@@ -72,7 +88,7 @@ class _Survey:
     def __init__(self):
         self.pixels, self.masks, self.colors = Counter(), Counter(), {}
         self._kinds, self._with_area, self._consistent = set(), set(), True
-        self._held_together: set[frozenset[int]] = set()
+        self._sets_of_values: set[frozenset[int]] = set()  # what single masks hold
 
     def add(self, mask: Picture) -> None:
         """Takes a mask into account."""
@@ -85,31 +101,36 @@ class _Survey:
                 return
             numbers = numbers[..., 0]
         self._kinds.add(kind)
-        counted = count_values(numbers)
-        self.pixels.update(counted)
-        self.masks.update(counted.keys())
-        self._held_together.add(frozenset(counted))
+        counts = count_values(numbers)
+        self.pixels.update(counts)
+        self.masks.update(counts.keys())
+        self._sets_of_values.add(frozenset(counts))
         self._with_area.update(_values_with_area(numbers))
         if kind == "index":
-            shown = {value: tuple(mask.colors[value].tolist()) for value in counted}
-            self._consistent &= all(self.colors.setdefault(value, color) == color for value, color in shown.items())
+            for value in counts:
+                color = tuple(mask.colors[value].tolist())
+                self._consistent &= self.colors.setdefault(value, color) == color
 
     @property
     def shows_numbers(self) -> bool:
         """Whether what is stored are class numbers: not colours, not palettes that differ, not smoothed greys."""
-        smoothed = len(self.pixels) > MANY and 2 * len(self._with_area) < len(self.pixels)
+        smoothed = len(self.pixels) > MAX_UNSMOOTHED and 2 * len(self._with_area) < len(self.pixels)
         return self._kinds <= {"grey", "index"} and self._consistent and not smoothed
 
     def refuse_two_scales(self) -> None:
         """Raises a `DataError` where some masks hold 0 and 1 and others 0 and 255, which says two things of 255."""
         both = {frozenset({0, 1}), frozenset({0, 255})}
         single = {frozenset({value}) for value in (0, 1, 255)}
-        if both <= self._held_together <= both | single:
+        if both <= self._sets_of_values <= both | single:
             raise DataError("masks: some hold 0 and 1, others 0 and 255; save all of them in the same way")
 
 
 def count_values(numbers: np.ndarray) -> dict[int, int]:
-    """How many elements of an integer array hold each number."""
+    """How many elements of an integer array hold each number, by rising number.
+
+    Args:
+        numbers: Integers of any shape.
+    """
     if np.issubdtype(numbers.dtype, np.unsignedinteger):  # much faster than sorting
         counts = np.bincount(numbers.ravel())
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
@@ -154,8 +175,13 @@ def _colors(samples: list[Sample]) -> Iterator[np.ndarray]:
         yield raw_mask(mask, False, Path("masks"))
 
 
-def renamed(palette: Palette, names: tuple[str, ...]) -> Palette:
-    """The palette with other names for its classes, if there are as many."""
+def rename_classes(palette: Palette, names: tuple[str, ...]) -> Palette:
+    """The palette with other names for its classes, if there are as many.
+
+    Args:
+        palette: Any palette.
+        names: One per class, in the order of the ids; if there are more or fewer, the palette stays as it is.
+    """
     if len(names) != palette.num_classes:
         return palette
     labels = [

@@ -1,4 +1,4 @@
-"""What is seen of each file of a data set, remembered until the file changes."""
+"""What a check needs to know of each file of a data set, remembered until the file changes."""
 
 import json
 import os
@@ -21,13 +21,13 @@ from semseg.files import replacing
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
 from semseg.labels.palettes import color_codes, colors_of_codes
 
-_STRANGE = 3  # unknown numbers or colours remembered of a mask
-_LOOKED_AT = (256, 256)  # pixels that are enough to compare photos with each other and with their masks
+_MAX_STRANGE = 3  # unknown numbers or colours remembered of a mask
+_MIN_SIZE = (256, 256)  # (height, width), enough to compare photos with each other and with their masks
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was seen of one sample; plain values, kept beside the cache.
+    """What a check needs to know of one sample; plain values, kept beside the cache.
 
     Attributes:
         size: (H, W), upright.
@@ -38,7 +38,7 @@ class Record:
         tops: Pixels per class in the upper half.
         unknown: Pixels that are ignored because they could not be understood.
         strange: The most frequent unknown numbers or colours, with their pixels, of masks that hold exact ones.
-        print: The photo's fingerprint, float32, in base 64.
+        fingerprint_base64: The photo's fingerprint, float32, as text.
         misfit: Evidence for a mask that does not lie on its photo.
     """
 
@@ -50,27 +50,30 @@ class Record:
     tops: list[int]
     unknown: int
     strange: dict[str, int]
-    print: str
+    fingerprint_base64: str
     misfit: dict[str, float]
 
     @property
     def fingerprint(self) -> np.ndarray:
-        """`print` as float32."""
-        return np.frombuffer(b64decode(self.print), "<f4")
+        """The photo's fingerprint, float32 `(401,)`; see `fit.fingerprint`."""
+        return np.frombuffer(b64decode(self.fingerprint_base64), "<f4")
 
 
 def look_at_all(
     dataset: Dataset, cache: Cache, image_size: tuple[int, int], workers: int
 ) -> Iterator[Record | DataError]:
-    """Yields what is seen of every sample, in order, or what is wrong with it; who stops asking waits for no queue.
+    """Makes the record of every sample. Who stops asking waits for no queue.
 
     Args:
         dataset: From `open_dataset`.
         cache: What is decoded goes into it, and the records into a file beside it.
         image_size: (height, width) of what goes into the cache.
         workers: Threads that load.
+
+    Yields:
+        For each of `dataset.samples`, in order, its record, or what is wrong with it.
     """
-    kept = _Kept(dataset, cache)
+    kept = _RecordFile(dataset, cache)
     pool = ThreadPoolExecutor(max(1, workers))
     try:
         yield from pool.map(lambda sample: _look_at(dataset, sample, cache, kept, image_size), dataset.samples)
@@ -79,31 +82,31 @@ def look_at_all(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Kept:
+class _RecordFile:
     """Records of earlier checks by the digest of the files, in a JSON file beside the cache."""
 
     def __init__(self, dataset: Dataset, cache: Cache):
         self._path = cache.path and cache.path.with_suffix(RECORDS_SUFFIX)
         self._meaning = f"{code_digest().hex()} {json.dumps(dataset.palette.to_dict())}"
-        self.records: dict[str, Record] = {}
-        self._known: dict[str, Record] = {}
+        self.records: dict[str, Record] = {}  # of this check
+        self._stored: dict[str, Record] = {}  # of earlier ones
         if self._path and self._path.is_file():
             with suppress(OSError, ValueError, TypeError, KeyError):  # a damaged file is a missing one
                 stored = json.loads(self._path.read_text(encoding="utf-8"))
                 os.utime(self._path)
                 if stored["meaning"] == self._meaning:
-                    self._known = {digest: Record(**values) for digest, values in stored["records"].items()}
+                    self._stored = {digest: Record(**values) for digest, values in stored["records"].items()}
 
     def get(self, digest: str) -> Record | None:
         """The record of files with this digest."""
-        record = self._known.get(digest)
+        record = self._stored.get(digest)
         if record is not None:
             self.records[digest] = record
         return record
 
     def save(self) -> None:
         """Writes the records of this check, if any is new; without room or rights for it, the next check looks anew."""
-        if self._path is None or self.records.keys() <= self._known.keys():
+        if self._path is None or self.records.keys() <= self._stored.keys():
             return
         values = {digest: asdict(record) for digest, record in self.records.items()}
         with suppress(OSError), replacing(self._path) as temporary:
@@ -111,13 +114,13 @@ class _Kept:
 
 
 def _look_at(
-    dataset: Dataset, sample: Sample, cache: Cache, kept: _Kept, image_size: tuple[int, int]
+    dataset: Dataset, sample: Sample, cache: Cache, kept: _RecordFile, image_size: tuple[int, int]
 ) -> Record | DataError:
     try:
         digest = cache.digest(sample)
         record = digest and kept.get(digest.hex())
         if record is None or (cache.path and cache.find(sample) is None):
-            look = dataset.inspect(sample, tuple(np.maximum(enough_for(image_size), _LOOKED_AT)))
+            look = dataset.inspect(sample, tuple(np.maximum(enough_for(image_size), _MIN_SIZE)))
             cache.store(sample, resize_photo(look.photo, image_size), resize_mask(look.ids, image_size))
             record = _record(dataset, look)
             if digest:
@@ -143,15 +146,14 @@ def _record(dataset: Dataset, look: Look) -> Record:
         tops=np.bincount(look.ids[:half].ravel(), minlength=256)[:k].tolist(),
         unknown=unknown,
         strange=_strange(look.mask[look.unknown]) if exact else {},
-        print=b64encode(fingerprint(look.photo).astype("<f4").tobytes()).decode(),
+        fingerprint_base64=b64encode(fingerprint(look.photo).astype("<f4").tobytes()).decode(),
         misfit=misfit(look.photo, look.ids),
     )
 
 
 def _strange(unknown: np.ndarray) -> dict[str, int]:
     """The most frequent numbers `(M,)` or colours `(M, 3)`, as text, with how often they occur."""
-    counted = Counter(count_values(unknown if unknown.ndim == 1 else color_codes(unknown)))
-    return {
-        str(value if unknown.ndim == 1 else tuple(colors_of_codes(np.int32(value)).tolist())): count
-        for value, count in counted.most_common(_STRANGE)
-    }
+    if unknown.ndim == 1:
+        return {str(value): count for value, count in Counter(count_values(unknown)).most_common(_MAX_STRANGE)}
+    frequent = Counter(count_values(color_codes(unknown))).most_common(_MAX_STRANGE)
+    return {str(tuple(colors_of_codes(np.int32(code)).tolist())): count for code, count in frequent}

@@ -1,7 +1,7 @@
 """How good a network is on a split: one confusion matrix over all of it, at the masks' own size."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from semseg.backend import PredictBatch
 from semseg.data.base import Dataset, Sample
-from semseg.errors import SemsegError
+from semseg.data.splits import samples_of
 from semseg.inference.segmenter import confidence_of_logits, ids_of_logits, predict_logits
 from semseg.metrics.bootstrap import bootstrap_intervals
 from semseg.metrics.boundaries import boundary_counts, boundary_distance, boundary_scores
@@ -18,7 +18,6 @@ from semseg.metrics.confusion import PER_CLASS_SCORES, class_counts, confusion_m
 
 CLASS_SCORES = (*PER_CLASS_SCORES, "boundary_iou", "boundary_f")
 IMAGE_SCORES = ("accuracy", *CLASS_SCORES, "calibration_error", "confidence")
-ALL = "all"  # the splits of a data set together
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,12 @@ class Evaluation:
         return ignored / max(1, ignored + int(self.matrix.sum()))
 
     @property
+    def median_distance(self) -> int:
+        """The distance of the boundary scores in pixels, the median over the photos."""
+        distances = sorted(image.distance for image in self.images)
+        return distances[len(distances) // 2]
+
+    @property
     def ranked(self) -> list[ImageResult]:
         """The photos by mean IoU, the worst first; those without any counted pixel are left out."""
         counted = [image for image in self.images if not np.isnan(image.scores["iou"])]
@@ -130,21 +135,6 @@ def evaluate_split(
         if on_progress:
             on_progress(len(images), len(samples))
     return Evaluation(matrix, boundaries, bins, images)
-
-
-def samples_of(dataset: Dataset, split: str) -> Sequence[Sample]:
-    """The samples of a split, or of all of them for `"all"`.
-
-    Raises:
-        SemsegError: There is no such split.
-    """
-    if split == ALL:
-        return dataset.samples
-    if split not in dataset.splits:
-        raise SemsegError(
-            f"--test-split: {dataset.root} has no split {split!r}; choose one of {', '.join([*dataset.splits, ALL])}"
-        )
-    return dataset.splits[split]
 
 
 def _judge(

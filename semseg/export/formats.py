@@ -1,4 +1,7 @@
-"""A trained Keras model -> files that other runtimes run without Keras: photos in, scaling inside, classes out."""
+"""A trained Keras model -> files that other runtimes run without Keras: photos in, scaling inside, classes out.
+
+Converters are imported when their format is written, because each of them may be missing.
+"""
 
 import contextlib
 import io
@@ -6,15 +9,16 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from semseg.errors import SemsegError, first_line
-from semseg.inference.exported import KEY, RUNTIMES, Description, need
+from semseg.errors import SemsegError, first_line, require
+from semseg.inference.card import ModelCard
+from semseg.inference.runtimes import KEY, RUNTIMES
 
 if TYPE_CHECKING:
     import onnx
@@ -29,20 +33,21 @@ class Format:
 
     Attributes:
         suffix: What its files end with.
-        packages: For each backend that can write it, the packages it needs: what Python imports, what pip calls it.
-        write: Takes a model, the path, its description and, for int8, photos to calibrate with.
-        quantises: Whether it can be int8.
-        finds_ids: Whether it can give ids: where it holds more than layers.
+        packages: For each backend that can write it, the packages it needs: what Python imports, and the extra of
+            this package that brings it; None where none does.
+        write: Takes a model, the card of its file and, for int8, photos to calibrate with.
+        can_quantise: Whether it can be int8.
+        can_give_ids: Whether it can give ids; a format that holds layers alone cannot, as there is no layer for argmax.
     """
 
     suffix: str
-    packages: dict[str, Sequence[tuple[str, str]]]
-    write: Callable[[keras.Model, Path, Description, np.ndarray | None], None]
-    quantises: bool = False
-    finds_ids: bool = True
+    packages: dict[str, Sequence[tuple[str, str | None]]]
+    write: Callable[[keras.Model, ModelCard, np.ndarray | None], None]
+    can_quantise: bool = False
+    can_give_ids: bool = True
 
 
-def export_model(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None = None) -> None:
+def export_model(model: keras.Model, card: ModelCard, photos: np.ndarray | None = None) -> None:
     """Writes a model as a file of another format.
 
     The file takes photos uint8 `(N, h, w, 3)`, 0 to 255, N free (float32 in Keras' own formats), and gives, of class
@@ -51,45 +56,64 @@ def export_model(model: keras.Model, path: Path, description: Description, photo
 
     Args:
         model: From photos `(N, H, W, 3)`, 0 to 255, to logits.
-        path: Ends with the format's suffix.
-        description: Which format, what it gives, and the size that it sees.
-        photos: uint8 `(N, h, w, 3)` of the training split, to calibrate int8 with.
+        card: Where the file goes, which format it has, what it gives, and the size that it sees.
+        photos: uint8 `(N, h, w, 3)` of the training split, to calibrate int8 with; else None.
 
     Raises:
         SemsegError: The backend cannot write the format, a package is missing, or the model holds what the format
             cannot express.
+
+    Example:
+        >>> import tempfile
+        >>> from semseg.labels.palettes import Palette
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> model = keras.Model(inputs, keras.layers.Conv2D(5, 1)(inputs))
+        >>> path = Path(tempfile.mkdtemp()) / "scores.keras"
+        >>> card = ModelCard(path, "keras", "probabilities", (8, 8), Palette.numbered(5))
+        >>> export_model(model, card)
+        >>> keras.saving.load_model(path).layers[-1].name
+        'probabilities'
     """
-    check_format(description)
-    if description.precision == "int8" and photos is None:
-        raise SemsegError("--int8: needs training photos to calibrate with; give --data")
+    check_format(card)
+    if card.precision == "int8" and photos is None:
+        raise SemsegError("`int8`: needs training photos to calibrate with; give `data`")
     try:
         with _quiet():
-            FORMATS[description.format].write(model, path, description, photos)
+            FORMATS[card.format].write(model, card, photos)
     except (SemsegError, OSError, MemoryError):
         raise
     except Exception as error:  # each converter has errors of its own
         raise SemsegError(
-            f"--format: {keras.backend.backend()} could not write this network as {description.format} "
-            f"({first_line(error)}); try another format or --backend"
+            f"`format`: {keras.backend.backend()} could not write this network as {card.format} "
+            f"({first_line(error)}); try another format or `backend`"
         ) from error
 
 
-def check_format(description: Description) -> None:
-    """Raises a `SemsegError` unless this backend can write the format with the packages that are installed."""
-    name, backend = description.format, keras.backend.backend()
+def check_format(card: ModelCard) -> None:
+    """Checks that this backend can write a format with the packages that are installed.
+
+    Args:
+        card: Its `format`, `precision` and `gives` are looked at.
+
+    Raises:
+        SemsegError: It cannot; the message names what can, or the pip command.
+    """
+    name, backend = card.format, keras.backend.backend()
     if name not in FORMATS:
-        raise SemsegError(f"--format: there is no {name!r}; choose one of {', '.join(FORMATS)}")
+        raise SemsegError(f"`format`: there is no {name!r}; choose one of {', '.join(FORMATS)}")
     wanted = FORMATS[name]
     if backend not in wanted.packages:
         able = " or ".join(wanted.packages)
-        raise SemsegError(f"--format: {backend} cannot write {name}, {able} can; the same model opens there: --backend")
-    if description.precision == "int8" and not wanted.quantises:
-        able = " and ".join(other for other, entry in FORMATS.items() if entry.quantises)
-        raise SemsegError(f"--int8: not for {name}; only {able} can be int8")
-    if description.gives == "ids" and not wanted.finds_ids:
-        raise SemsegError(f"--gives: {name} holds layers only, and none gives ids; choose another --format")
-    for module, package in wanted.packages[backend]:
-        need(module, package, f"--format {name}")
+        raise SemsegError(
+            f"`format`: {backend} cannot write {name}, {able} can; the model opens with that `backend` too"
+        )
+    if card.precision == "int8" and not wanted.can_quantise:
+        able = " and ".join(other for other, entry in FORMATS.items() if entry.can_quantise)
+        raise SemsegError(f"`int8`: not for {name}; only {able} can be int8")
+    if card.gives == "ids" and not wanted.can_give_ids:
+        raise SemsegError(f"`gives`: {name} holds layers only, and none gives ids; choose another `format`")
+    for module, extra in wanted.packages[backend]:
+        require(f"`format` {name}", extra, module)
 
 
 @contextlib.contextmanager
@@ -105,7 +129,8 @@ def _quiet() -> Iterator[None]:
             logging.disable(disabled)
 
 
-def _with_tail(logits: Any, gives: str) -> Any:
+def _with_output(logits: Any, gives: str) -> Any:
+    """The logits of a model, `(N, h, w, K)`, followed by what makes of them what the file is to give."""
     if gives == "probabilities":
         activation = "softmax" if logits.shape[-1] > 1 else "sigmoid"
         return keras.layers.Activation(activation, dtype="float32", name=gives)(logits)
@@ -118,35 +143,35 @@ def _with_tail(logits: Any, gives: str) -> Any:
     return logits
 
 
-def _served(model: keras.Model, description: Description) -> keras.Model:
+def _serving_model(model: keras.Model, card: ModelCard) -> keras.Model:
     """The model with photos of one size and type in, and what was asked for out."""
-    photos = keras.Input((*description.image_size, 3), dtype="uint8", name=INPUT)
-    served = keras.Model(photos, _with_tail(model(keras.ops.cast(photos, "float32")), description.gives))
-    served(np.zeros((1, *description.image_size, 3), np.uint8))  # exporters refuse a model that was never called
+    photos = keras.Input((*card.image_size, 3), dtype="uint8", name=INPUT)
+    served = keras.Model(photos, _with_output(model(keras.ops.cast(photos, "float32")), card.gives))
+    served(np.zeros((1, *card.image_size, 3), np.uint8))  # exporters refuse a model that was never called
     return served
 
 
-def _write_keras(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
-    keras.Model(model.inputs[0], _with_tail(model.outputs[0], description.gives)).save(path)
+def _write_keras(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
+    keras.Model(model.inputs[0], _with_output(model.outputs[0], card.gives)).save(card.path)
 
 
-def _write_onnx(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None) -> None:
+def _write_onnx(model: keras.Model, card: ModelCard, photos: np.ndarray | None) -> None:
     import onnx
 
-    raw = path.with_name(f"raw{path.suffix}")
-    _served(model, description).export(raw, format="onnx", verbose=False)
+    raw = card.path.with_name(f"raw{card.path.suffix}")  # each step writes a file that the next one reads
+    _serving_model(model, card).export(raw, format="onnx", verbose=False)
     _simplify(raw, raw)
     network = onnx.load(raw)
     _add_in_place_of_subtract(network.graph)
-    _rename_output(network.graph, description.gives)
+    _rename_output(network.graph, card.gives)
     onnx.save(network, raw)
-    _simplify(raw, path)
-    if photos is not None and description.precision == "int8":
-        path.replace(raw)
-        _quantise(raw, path, photos)
-    network = onnx.load(path)
-    onnx.helper.set_model_props(network, {KEY: json.dumps(description.to_dict())})
-    onnx.save(network, path)
+    _simplify(raw, card.path)
+    if photos is not None and card.precision == "int8":
+        card.path.replace(raw)
+        _quantise(raw, card.path, photos)
+    network = onnx.load(card.path)
+    onnx.helper.set_model_props(network, {KEY: json.dumps(card.to_dict())})
+    onnx.save(network, card.path)
     raw.unlink()
 
 
@@ -205,55 +230,53 @@ def _quantise(source: Path, target: Path, photos: np.ndarray) -> None:
     )  # fmt: skip
 
 
-def _write_openvino(model: keras.Model, path: Path, description: Description, photos: np.ndarray | None) -> None:
+def _write_openvino(model: keras.Model, card: ModelCard, photos: np.ndarray | None) -> None:
     """By way of ONNX, so that every backend can and int8 is the same; from there OpenVINO is faster, too."""
     import openvino
 
-    between = path.with_suffix(".onnx")
-    _write_onnx(model, between, description, photos)
+    between = card.path.with_suffix(".onnx")
+    _write_onnx(model, replace(card, path=between), photos)
     network = openvino.convert_model(between)
-    network.set_rt_info(json.dumps(description.to_dict()), KEY)
-    openvino.save_model(network, path, compress_to_fp16=False)
+    network.set_rt_info(json.dumps(card.to_dict()), KEY)
+    openvino.save_model(network, card.path, compress_to_fp16=False)
     between.unlink()
 
 
-def _write_litert(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
-    _served(model, description).export(path, format="litert", verbose=False)
+def _write_litert(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
+    _serving_model(model, card).export(card.path, format="litert", verbose=False)
 
 
-def _write_saved_model(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
-    _served(model, description).export(path, format="tf_saved_model", verbose=False)
-    (path / "assets.extra").mkdir()  # TensorFlow's place for what it does not load itself
-    (path / "assets.extra" / f"{KEY}.json").write_text(json.dumps(description.to_dict()), encoding="utf-8")
+def _write_saved_model(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
+    _serving_model(model, card).export(card.path, format="tf_saved_model", verbose=False)
+    (card.path / "assets.extra").mkdir()  # TensorFlow's place for what it does not load itself
+    (card.path / "assets.extra" / f"{KEY}.json").write_text(json.dumps(card.to_dict()), encoding="utf-8")
 
 
-def _write_pt2(model: keras.Model, path: Path, description: Description, _: np.ndarray | None) -> None:
+def _write_pt2(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
     import torch
 
     free = {0: torch.export.Dim("batch", min=1, max=1024)}
-    _served(model, description).export(path, format="torch", verbose=False, dynamic_shapes=free)
-    program = torch.export.load(path)
+    _serving_model(model, card).export(card.path, format="torch", verbose=False, dynamic_shapes=free)
+    program = torch.export.load(card.path)
     program.example_inputs = None  # would be a pickle in the file
-    torch.export.save(program, path, extra_files={f"{KEY}.json": json.dumps(description.to_dict())})
+    torch.export.save(program, card.path, extra_files={f"{KEY}.json": json.dumps(card.to_dict())})
 
 
-_ONNX = [("onnx", "onnx"), ("onnxruntime", "onnxruntime")]
+_ONNX = [("onnx", "onnx"), ("onnxruntime", "onnx")]
 _OPENVINO = [*_ONNX, ("openvino", "openvino")]
-_TF2ONNX = ("tf2onnx", "tf2onnx")
-_LITERT = ("ai_edge_litert", "ai-edge-litert")
-_KERAS: dict[str, Sequence[tuple[str, str]]] = {"torch": [], "tensorflow": [], "jax": []}
+_TF2ONNX = ("tf2onnx", "onnx")
+_LITERT = ("ai_edge_litert", "litert")
+_KERAS: dict[str, Sequence[tuple[str, str | None]]] = {"torch": [], "tensorflow": [], "jax": []}
 FORMATS = {
-    "onnx": Format(".onnx", {"torch": _ONNX, "tensorflow": [*_ONNX, _TF2ONNX]}, _write_onnx, quantises=True),
+    "onnx": Format(".onnx", {"torch": _ONNX, "tensorflow": [*_ONNX, _TF2ONNX]}, _write_onnx, can_quantise=True),
     "openvino": Format(
-        ".xml", {"torch": _OPENVINO, "tensorflow": [*_OPENVINO, _TF2ONNX]}, _write_openvino, quantises=True
+        ".xml", {"torch": _OPENVINO, "tensorflow": [*_OPENVINO, _TF2ONNX]}, _write_openvino, can_quantise=True
     ),
-    "litert": Format(
-        ".tflite", {"tensorflow": [_LITERT], "torch": [_LITERT, ("litert_torch", "litert-torch")]}, _write_litert
-    ),
+    "litert": Format(".tflite", {"tensorflow": [_LITERT], "torch": [_LITERT, ("litert_torch", None)]}, _write_litert),
     "tf_saved_model": Format(
         RUNTIMES["tf_saved_model"].suffix, {"tensorflow": [], "jax": [("tensorflow", "tensorflow")]}, _write_saved_model
     ),
     "torch": Format(".pt2", {"torch": []}, _write_pt2),
     "keras": Format(".keras", _KERAS, _write_keras),
-    "h5": Format(".h5", _KERAS, _write_keras, finds_ids=False),
+    "h5": Format(".h5", _KERAS, _write_keras, can_give_ids=False),
 }

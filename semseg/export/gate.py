@@ -12,21 +12,22 @@ from semseg.images.resizing import resize_photo
 from semseg.inference.segmenter import ids_of_logits, predict_ids
 from semseg.metrics.confusion import confusion_matrix, scores
 
-MOST_DIFFERENCE = 1e-3  # of a probability, in float32
-LEAST_EQUAL = 0.999  # of the pixels, in float32
-MOST_IOU_LOSS = 0.01  # in int8
-LEAST_EQUAL_INT8 = 0.98  # of the pixels, where there is no truth to measure IoU with
+MAX_DIFFERENCE = 1e-3  # of a probability, in float32
+MIN_EQUAL_IDS = 0.999  # of the pixels, in float32
+MAX_IOU_LOSS = 0.01  # in int8
+MIN_EQUAL_IDS_INT8 = 0.98  # of the pixels, where there is no truth to measure IoU with
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a file's answers lie to its model's.
+    """How near an exported file's results come to those of its model.
 
     Attributes:
         photos: How many both saw.
-        difference: The largest, of the probability of any class at any pixel; None of a file that gives ids.
-        equal_ids: Share of the pixels that get the same class.
-        iou: Mean IoU of the model and of the file; None without truth.
+        difference: The largest, of the probability of any class at any pixel, 0 to 1, or infinite where one of them is
+            no number; None of a file that gives ids.
+        equal_ids: Share of the pixels that get the same class, 0 to 1.
+        iou: Mean IoU of the model and of the file, 0 to 1; None without truth.
         milliseconds: Per photo, one at a time, the median; of the model and of the file.
     """
 
@@ -37,22 +38,31 @@ class Agreement:
     milliseconds: tuple[float, float]
 
     def shortfalls(self, precision: str) -> list[str]:
-        """What keeps the file from counting; nothing if it passes."""
+        """Why the file must not be used in the model's place, in words; nothing if it may.
+
+        Args:
+            precision: The file's, `"float32"` or `"int8"`.
+        """
         if precision == "int8":
-            if self.iou is None:
-                return [] if self.equal_ids >= LEAST_EQUAL_INT8 else [_less_equal(self.equal_ids, LEAST_EQUAL_INT8)]
-            loss = self.iou[0] - self.iou[1]
-            return [] if loss <= MOST_IOU_LOSS else [f"mean IoU falls by {loss:.4f}, {MOST_IOU_LOSS} may be"]
-        found = []
-        if self.difference is not None and not self.difference <= MOST_DIFFERENCE:
-            found.append(f"a probability differs by {self.difference:.2g}, {MOST_DIFFERENCE:.0e} may be")
-        if self.equal_ids < LEAST_EQUAL:
-            found.append(_less_equal(self.equal_ids, LEAST_EQUAL))
-        return found
+            return self._int8_shortfalls()
+        shortfalls = []
+        if self.difference is not None and not self.difference <= MAX_DIFFERENCE:
+            shortfalls.append(f"a probability differs by {self.difference:.2g}, {MAX_DIFFERENCE:.0e} may be")
+        if self.equal_ids < MIN_EQUAL_IDS:
+            shortfalls.append(_too_few_equal(self.equal_ids, MIN_EQUAL_IDS))
+        return shortfalls
+
+    def _int8_shortfalls(self) -> list[str]:
+        """Probabilities differ in int8: what counts is the score or, without truth, how many pixels stay the same."""
+        if self.iou is None:
+            enough = self.equal_ids >= MIN_EQUAL_IDS_INT8
+            return [] if enough else [_too_few_equal(self.equal_ids, MIN_EQUAL_IDS_INT8)]
+        loss = self.iou[0] - self.iou[1]
+        return [] if loss <= MAX_IOU_LOSS else [f"mean IoU falls by {loss:.4f}, {MAX_IOU_LOSS} may be"]
 
 
-def _less_equal(found: float, least: float) -> str:
-    return f"{found:.2%} of the pixels get the same class, {least:.1%} must"
+def _too_few_equal(share: float, min_share: float) -> str:
+    return f"{share:.2%} of the pixels get the same class, {min_share:.1%} must"
 
 
 def compare_files(
@@ -75,16 +85,27 @@ def compare_files(
         image_size: (h, w) that both see.
         num_classes: K.
         with_probabilities: Whether the file gives more than ids.
+
+    Returns:
+        What they have in common; `shortfalls` judges it.
+
+    Example:
+        >>> model = lambda photos: photos[..., :1] - 100.0
+        >>> agreement = compare_files(
+        ...     model, model, [np.zeros((4, 4, 3), np.uint8)], None, image_size=(4, 4), num_classes=2
+        ... )
+        >>> agreement.difference, agreement.equal_ids, agreement.shortfalls("float32")
+        (0.0, 1.0, [])
     """
-    runs = [_run(predict_batch, photos, truths, image_size, num_classes) for predict_batch in (model, exported)]
-    (expected, *_), (found, *_) = runs
+    expected, expected_iou, model_time = _run(model, photos, truths, image_size, num_classes)
+    given, given_iou, file_time = _run(exported, photos, truths, image_size, num_classes)
     difference = None
     if with_probabilities:
-        difference = float(np.abs(_probabilities(found) - _probabilities(expected)).max())
+        difference = float(np.abs(_probabilities(given) - _probabilities(expected)).max())
         difference = math.inf if math.isnan(difference) else difference
-    equal = float((ids_of_logits(found) == ids_of_logits(expected)).mean())
-    iou = (runs[0][1], runs[1][1]) if truths is not None else None
-    return Agreement(len(photos), difference, equal, iou, (runs[0][2], runs[1][2]))
+    equal = float((ids_of_logits(given) == ids_of_logits(expected)).mean())
+    iou = (expected_iou, given_iou) if truths is not None else None
+    return Agreement(len(photos), difference, equal, iou, (model_time, file_time))
 
 
 def _run(
@@ -97,7 +118,7 @@ def _run(
     """All logits as the network gives them, mean IoU at the photos' own sizes, milliseconds per photo."""
     outputs, seconds = [], []
 
-    def watched(batch: np.ndarray) -> np.ndarray:
+    def timed(batch: np.ndarray) -> np.ndarray:
         start = time.perf_counter()
         outputs.append(predict_batch(batch))
         seconds.append(time.perf_counter() - start)
@@ -105,7 +126,7 @@ def _run(
 
     predict_batch(resize_photo(photos[0], image_size)[None])  # compiles, or warms up
     matrix = np.zeros((num_classes, num_classes), np.int64)
-    for i, ids in enumerate(predict_ids(watched, photos, image_size=image_size, batch_size=1)):
+    for i, ids in enumerate(predict_ids(timed, photos, image_size=image_size, batch_size=1)):
         if truths is not None:
             matrix += confusion_matrix(truths[i], ids, num_classes)
     iou = float(scores(matrix)["macro_iou"]) if truths is not None else math.nan

@@ -10,13 +10,13 @@ from typing import IO, Any
 import numpy as np
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from semseg.errors import DataError, first_line
+from semseg.errors import DataError, first_line, pip_install
 
-_BAND = 1 << 24  # bytes that are read at once
-_CACHE = 64  # MB that GDAL may keep
-_PIXELS_PER_BYTE = 1000  # of a file; photos have less than 100, and more is a picture of nothing, or an attack
+_BAND_BYTES = 1 << 24  # that are read at once
+_CACHE_MB = 64  # that GDAL may keep
+_MAX_PIXELS_PER_BYTE = 1000  # of a file; photos have less than 100, and more is a picture of nothing, or an attack
 _ORIENTATION = 0x0112  # the EXIF tag
-_FORMS = (  # how a file starts, GDAL's name for it, and Pillow's reader without Pillow's limit on the number of pixels
+_FORMATS = (  # how a file starts, GDAL's name for it, and Pillow's reader, without Pillow's limit on its pixels
     (b"\xff\xd8", "JPEG", JpegImagePlugin.JpegImageFile),
     (b"\x89PNG", "PNG", PngImagePlugin.PngImageFile),
     (b"II*\0", "GTiff", TiffImagePlugin.TiffImageFile),
@@ -49,13 +49,13 @@ class BigPicture:
         self.path, self._scratch = path, scratch
         with path.open("rb") as file:
             start = file.read(4)
-        known = [form for form in _FORMS if start.startswith(form[0])]
-        if not known:
+        matches = [(driver, reader) for signature, driver, reader in _FORMATS if start.startswith(signature)]
+        if not matches:
             raise DataError(f"{path}: neither JPEG, PNG, TIFF, WebP nor BMP; save it as one of these")
-        _, self._driver, header = known[0]
-        with self._opened() as source:
+        self._driver, reader = matches[0]
+        with self._open() as source:
             size = source.height, source.width
-        with header(path) as image:
+        with reader(path) as image:
             orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)  # that of PNG would read all of the file
         self._orientation = orientation if orientation in range(1, 9) else 1
         self.size = size if self._orientation < 5 else size[::-1]
@@ -67,49 +67,50 @@ class BigPicture:
             DataError: The file is cut or damaged.
         """
         if self._orientation == 1:
-            yield from self._stored()
+            yield from self._stored_bands()
             return
         with tempfile.TemporaryFile(dir=self._scratch) as upright:
-            self._copy(upright)
+            self._copy_upright(upright)
             upright.seek(0)
             row_bytes = 3 * self.size[1]
-            step = max(1, _BAND // row_bytes)
+            step = max(1, _BAND_BYTES // row_bytes)
             for row in range(0, self.size[0], step):
                 rows = np.frombuffer(upright.read(min(step, self.size[0] - row) * row_bytes), np.uint8)
                 yield rows.reshape(-1, self.size[1], 3)
 
-    def _stored(self) -> Iterator[np.ndarray]:
-        with self._opened() as source:
-            step = max(1, _BAND // (3 * source.width))
+    def _stored_bands(self) -> Iterator[np.ndarray]:
+        with self._open() as source:
+            step = max(1, _BAND_BYTES // (3 * source.width))
             for row in range(0, source.height, step):
                 rows = min(step, source.height - row)
                 yield _rgb(source, ((row, row + rows), (0, source.width)))
 
-    def _copy(self, upright: IO[bytes]) -> None:
+    def _copy_upright(self, upright: IO[bytes]) -> None:
         """Writes the turned picture; a band of rows may become one of columns."""
-        sideways, row = self._orientation >= 5, 0
-        upward, leftward = self._orientation in (3, 4, 7, 8), self._orientation in (2, 3, 6, 7)
-        backward, length = (leftward, self.size[1]) if sideways else (upward, self.size[0])
-        for band in self._stored():
-            turned = band.swapaxes(0, 1) if sideways else band
-            turned = turned[:: -1 if upward else 1, :: -1 if leftward else 1]
-            place = length - row - len(band) if backward else row
-            top, left = (0, place) if sideways else (place, 0)
+        transposed, row = self._orientation >= 5, 0
+        flip_rows, flip_columns = self._orientation in (3, 4, 7, 8), self._orientation in (2, 3, 6, 7)
+        # Bands follow each other along the columns of the result where it is transposed, else along its rows.
+        from_the_end, length = (flip_columns, self.size[1]) if transposed else (flip_rows, self.size[0])
+        for band in self._stored_bands():
+            turned = band.swapaxes(0, 1) if transposed else band
+            turned = turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+            offset = length - row - len(band) if from_the_end else row
+            top, left = (0, offset) if transposed else (offset, 0)
             for i, pixels in enumerate(turned):
                 upright.seek(3 * ((top + i) * self.size[1] + left))
                 upright.write(pixels.tobytes())
             row += len(band)
 
     @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _open(self) -> Iterator[Any]:
         """The file in rasterio; whatever is wrong with it becomes an error that names it."""
         try:
             import rasterio
         except ImportError:
             raise DataError(
-                f"{self.path}: larger than 89 million pixels; run 'pip install rasterio', which reads it piece by piece"
+                f"{self.path}: larger than 89 million pixels; run {pip_install('geo')}, to read it piece by piece"
             ) from None
-        options = {"GDAL_CACHEMAX": _CACHE, "GDAL_ERROR_ON_LIBJPEG_WARNING": True}
+        options = {"GDAL_CACHEMAX": _CACHE_MB, "GDAL_ERROR_ON_LIBJPEG_WARNING": True}
         try:
             with warnings.catch_warnings(), rasterio.Env(**options):
                 warnings.simplefilter("ignore")  # that it is no map
@@ -124,7 +125,7 @@ class BigPicture:
         if set(source.dtypes) != {"uint8"} or source.colorinterp[0].name == "cyan":
             raise DataError(f"{self.path}: holds {source.dtypes[0]} pixels or CMYK; save it as RGB with 8 bits")
         stored = self.path.stat().st_size
-        if source.width * source.height > _PIXELS_PER_BYTE * stored:
+        if source.width * source.height > _MAX_PIXELS_PER_BYTE * stored:
             raise DataError(
                 f"{self.path}: {source.width}x{source.height} pixels in {stored} bytes, which is no photo; replace or "
                 "remove it"

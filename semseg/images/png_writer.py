@@ -56,7 +56,12 @@ class PngWriter:
             self._chunk(b"PLTE", np.asarray(colors, np.uint8).tobytes())
 
     def write(self, rows: np.ndarray) -> None:
-        """Adds rows: `(n, width)`, or `(n, width, 3)`."""
+        """Adds rows below those that were written before.
+
+        Args:
+            rows: `(n, width)`, or `(n, width, 3)` for RGB, of the writer's dtype. All calls together give
+                `height` rows.
+        """
         stored = np.ascontiguousarray(rows, self._dtype).view(np.uint8).reshape(len(rows), -1)
         filtered = np.empty((len(rows), 1 + stored.shape[1]), np.uint8)
         filtered[:, 0] = _UP

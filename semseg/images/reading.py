@@ -20,6 +20,7 @@ _MAX_PIXELS = 89_478_485  # Pillow's own limit for what may be an attack
 _TOO_LARGE = "larger than 89 million pixels; scale it down or leave it out"
 _ORIENTATION = 0x0112  # the EXIF tag
 _JPEG = ("JPEG", "MPO")
+_MODES_OF_NUMBERS = ("1", "L", "P", "I", "I;16", "I;16B")  # Pillow's modes of one channel
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Pillow reads it, because OpenCV returns a full picture for a file that was cut in the middle.
 
+    Args:
+        path: A file of any of `IMAGE_SUFFIXES`; its content tells the format, not its name.
+
     Returns:
         uint8 `(H, W, 3)`, 0 to 255.
 
@@ -68,7 +72,7 @@ def read_photo(path: str | Path, at_least: tuple[int, int] | None = None) -> Pic
     Raises:
         DataError: As `read_image`.
     """
-    with _opened(path) as image:
+    with _open_image(path) as image:
         orientation = _orientation(image)
         size = image.size[::-1] if orientation < 5 or image.format == "TIFF" else image.size  # TIFFs tell it turned
         form = "" if image.mode == "RGB" else _FORMS.get(image.mode, image.mode)
@@ -83,24 +87,33 @@ def read_mask(path: str | Path) -> Picture:
 
     JPEG changes numbers, so that grey JPEG masks are given as colours, for a palette to be found.
 
+    Args:
+        path: The file.
+
+    Returns:
+        Its picture; `pixels` are integers `(H, W)`, or uint8 RGB `(H, W, 3)`.
+
     Raises:
         DataError: As `read_image`; 16 bits per channel are refused in colour masks only.
     """
-    with _opened(path, numbers=True) as image:
+    with _open_image(path, numbers=True) as image:
         orientation = _orientation(image)
         upright = image if orientation == 1 else ImageOps.exif_transpose(image)
-        colors = None
-        if image.format in _JPEG or image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-            pixels = np.asarray(upright.convert("RGB"))
-        else:
-            pixels = np.asarray(upright)
-            pixels = 255 * pixels.astype(np.uint8) if image.mode == "1" else pixels  # as 8-bit masks have it
-            bits = _bits_per_channel(Path(path), image)
-            pixels = (
-                pixels // (255 // (2**bits - 1)) if image.mode == "L" and bits in (2, 4) else pixels
-            )  # Pillow scaled
-            colors = _color_table(image) if image.mode == "P" else None
+        holds_numbers = image.format not in _JPEG and image.mode in _MODES_OF_NUMBERS
+        pixels = _stored_numbers(Path(path), image, upright) if holds_numbers else np.asarray(upright.convert("RGB"))
+        colors = _color_table(image) if image.mode == "P" else None
         return Picture(pixels, pixels.shape[:2], image.format, orientation, colors)
+
+
+def _stored_numbers(path: Path, image: Image.Image, upright: Image.Image) -> np.ndarray:
+    """The numbers `(H, W)` of a picture with one channel; Pillow scales some of them."""
+    pixels = np.asarray(upright)
+    if image.mode == "1":
+        return 255 * pixels.astype(np.uint8)  # as 8-bit masks have it
+    bits = _bits_per_channel(path, image)
+    if image.mode == "L" and bits in (2, 4):
+        return pixels // (255 // (2**bits - 1))  # Pillow has spread 0 to 3, or 0 to 15, over 0 to 255
+    return pixels
 
 
 def _orientation(image: Image.Image) -> int:
@@ -117,12 +130,12 @@ def _color_table(image: Image.Image) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: str | Path, numbers: bool = False) -> Iterator[Image.Image]:
+def _open_image(path: str | Path, numbers: bool = False) -> Iterator[Image.Image]:
     """The picture of a file; whatever is wrong with it becomes a `DataError` that names it."""
     path = Path(path)
     try:
         if not path.is_file():
-            raise DataError(f"{path}: {_what_it_is(path)}; replace or remove it")
+            raise DataError(f"{path}: {_kind_of_non_file(path)}; replace or remove it")
         with Image.open(path) as image:
             _refuse_unsuitable(path, image, numbers)
             yield image
@@ -137,7 +150,7 @@ def _opened(path: str | Path, numbers: bool = False) -> Iterator[Image.Image]:
         raise DataError(f"{path}: cannot be read ({error}); replace or remove it") from None
 
 
-def _what_it_is(path: Path) -> str:
+def _kind_of_non_file(path: Path) -> str:
     if path.is_symlink() and not path.exists():
         return "a link that leads nowhere"
     if not path.exists():
@@ -149,8 +162,11 @@ def _refuse_unsuitable(path: Path, image: Image.Image, numbers: bool) -> None:
     """Raises a `DataError` for what the header shows to be too large, too deep or more than one picture."""
     if image.width * image.height > _MAX_PIXELS:
         raise TooManyPixelsError(f"{path}: {_TOO_LARGE}")
-    deep = image.mode.startswith("I")
-    if image.mode.startswith("F") or (deep and not numbers) or (not deep and _bits_per_channel(path, image) > 8):
+    if image.mode.startswith("I"):  # 16 or 32 bits in one channel
+        fits = numbers
+    else:
+        fits = not image.mode.startswith("F") and _bits_per_channel(path, image) <= 8
+    if not fits:
         raise DataError(f"{path}: holds 16-bit, 32-bit or float pixels; save it with 8 bits per channel")
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's JPEG with a second view
         raise DataError(f"{path}: holds {image.n_frames} pictures; save the right one alone")
@@ -182,7 +198,18 @@ def load_images(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_pair(pair: np.ndarray, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """The left and the right half of a picture `(H, W, 3)`; `path` is for the message when its width is odd."""
+    """Splits a picture into its left and its right half.
+
+    Args:
+        pair: `(H, W, 3)`.
+        path: The file, for the message.
+
+    Returns:
+        Both halves, `(H, W / 2, 3)`, as views.
+
+    Raises:
+        DataError: The width is odd.
+    """
     height, width = pair.shape[:2]
     if width % 2:
         raise DataError(
@@ -193,19 +220,25 @@ def split_pair(pair: np.ndarray, path: str | Path) -> tuple[np.ndarray, np.ndarr
 
 
 def list_images(folder: Path) -> list[Path]:
-    """What is named like an image in `folder` and below, in natural order (2.jpg before 10.jpg), hidden ones left out.
+    """Lists what is named like an image in a folder and below, in natural order (2.jpg before 10.jpg).
 
-    Links to folders are not followed.
+    Hidden files and folders are left out, and links to folders are not followed.
+
+    Args:
+        folder: An existing folder.
+
+    Returns:
+        Paths whose suffix is one of `IMAGE_SUFFIXES`; they need not be pictures.
     """
-    found: list[Path] = []
+    images: list[Path] = []
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            found.append(path)
+            images.append(path)
         elif path.is_dir() and not path.is_symlink():
-            found += list_images(path)
-    return sorted(found, key=_natural_key)
+            images += list_images(path)
+    return sorted(images, key=_natural_key)
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:

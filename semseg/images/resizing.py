@@ -5,7 +5,15 @@ import numpy as np
 
 
 def resize_photo(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes uint8 RGB to (height, width): by area where both sides shrink, so that nothing is aliased."""
+    """Resizes a photo: by area where both sides shrink, so that nothing is aliased, else linearly.
+
+    Args:
+        photo: uint8 `(H, W)` or `(H, W, C)`.
+        size: (height, width) of the result.
+
+    Returns:
+        uint8 of that size; `photo` itself where it has that size already.
+    """
     if photo.shape[:2] == tuple(size):
         return photo
     shrinks = photo.shape[0] > size[0] and photo.shape[1] > size[1]
@@ -14,6 +22,10 @@ def resize_photo(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def size_within(size: tuple[int, ...], longest: int) -> tuple[int, int]:
     """(height, width) of a picture as it is, or shrunk until no side is longer than that; at least 1x1.
+
+    Args:
+        size: (height, width), or an array's shape that begins with them.
+        longest: The most pixels that a side of the result has.
 
     Example:
         >>> size_within((300, 600), 512), size_within((30, 60), 512)
@@ -24,7 +36,15 @@ def size_within(size: tuple[int, ...], longest: int) -> tuple[int, int]:
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes uint8 ids `(H, W)` to (height, width) by nearest neighbour, so that no class is invented."""
+    """Resizes class ids by nearest neighbour, so that no class is invented.
+
+    Args:
+        mask: uint8 ids `(H, W)`.
+        size: (height, width) of the result.
+
+    Returns:
+        uint8 of that size; `mask` itself where it has that size already.
+    """
     if mask.shape == tuple(size):
         return mask
     return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
@@ -34,5 +54,8 @@ def enough_for(image_size: tuple[int, int]) -> tuple[int, int]:
     """(H, W) of a photo that gives the same when it is resized to `image_size` as the whole one.
 
     Twice the size: JPEGs decoded at 1/2 or less then differ from whole ones by .08 levels, with the size itself by .6.
+
+    Args:
+        image_size: (height, width) of what is wanted in the end.
     """
     return 2 * image_size[0], 2 * image_size[1]

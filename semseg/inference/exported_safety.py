@@ -43,6 +43,9 @@ def check_pt2(path: Path) -> None:
     PyTorch would load pickles, run guards that are written as Python, evaluate formulas of free sizes, and call
     whatever name of its module a graph holds.
 
+    Args:
+        path: The archive; nothing in it is run.
+
     Raises:
         ModelFileError: It does, or is no such archive.
     """
@@ -53,13 +56,18 @@ def check_pt2(path: Path) -> None:
             parts = [_pt2_part(path, archive, member) for member in archive.infolist()]
     except (zipfile.BadZipFile, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ModelFileError(f"{path}: is no program that PyTorch exported ({error}); export it again") from None
-    for key, value in (entry for part in parts for entry in _entries(part)):
-        if key == "target" and not _PT2_CALLS.fullmatch(str(value)):
-            raise _refused(path, f"a call of {value}")
-        if key == "expr_str" and not _PT2_SIZE.fullmatch(str(value)):
-            raise _refused(path, f"the formula {value}")
-        if (key == "use_pickle" and value is not False) or (key in ("guards_code", "as_operator") and value):
-            raise _refused(path, f"{key}: {value}")
+    for part in parts:
+        for key, value in _entries(part):
+            _check_pt2_entry(path, key, value)
+
+
+def _check_pt2_entry(path: Path, key: str, value: Any) -> None:
+    if key == "target" and not _PT2_CALLS.fullmatch(str(value)):
+        raise _refused(path, f"a call of {value}")
+    if key == "expr_str" and not _PT2_SIZE.fullmatch(str(value)):
+        raise _refused(path, f"the formula {value}")
+    if (key == "use_pickle" and value is not False) or (key in ("guards_code", "as_operator") and value):
+        raise _refused(path, f"{key}: {value}")
 
 
 def _pt2_part(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
@@ -75,6 +83,9 @@ def _pt2_part(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> 
 
 def check_saved_model(path: Path) -> None:
     """Refuses a SavedModel with operations that read, write or call something outside of it.
+
+    Args:
+        path: Its folder; nothing in it is run.
 
     Raises:
         ModelFileError: It has such operations, or is no SavedModel.

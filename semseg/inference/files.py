@@ -21,8 +21,8 @@ from semseg.images.png_writer import PngWriter
 from semseg.images.reading import read_photo
 from semseg.images.resizing import enough_for, resize_photo, size_within
 from semseg.inference.segmenter import Item, Segmenter, ids_of_logits, in_batches, probabilities_of_logits
-from semseg.inference.tiling import enlarged, tiled_logits
-from semseg.labels.legend import below, legend, visible_classes
+from semseg.inference.tiling import resize_bands, tiled_logits
+from semseg.labels.legend import add_strip_below, legend, visible_classes
 from semseg.labels.painting import overlay
 from semseg.labels.palettes import Palette
 
@@ -32,7 +32,7 @@ _LEAST_TILE = 1024  # pixels of the shorter side, where nobody said how large ti
 _JPEG_QUALITY = 90
 OPACITY = 0.5  # of the classes over the photo
 
-Given = TypeVar("Given")
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,21 @@ class Result:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A photo on its way: `seen` as the network sees it whole, or `bands` and `tile`; `picture` for the overlay."""
+    """A photo on its way to the network and to its files.
+
+    Attributes:
+        size: (H, W) of the photo, upright.
+        network_input: uint8 RGB `(h, w, 3)`, the whole photo as the network sees it; None where it is seen in tiles.
+        bands: Gives the photo from top to bottom, where it is seen in tiles.
+        tile: (height, width) of these.
+        picture: What lies under the overlay, uint8 RGB; None without an overlay.
+    """
 
     size: tuple[int, int]
-    seen: np.ndarray | None = None
+    network_input: np.ndarray | None = None
     bands: Callable[[], Iterable[np.ndarray]] | None = None
     tile: tuple[int, int] | None = None
-    picture: "np.ndarray | _Shrunk | None" = None
+    picture: "np.ndarray | _ShrinkingPicture | None" = None
 
 
 def predict_files(
@@ -86,11 +94,27 @@ def predict_files(
         workers: Threads that load, and as many that write.
 
     Yields:
-        Each job, in order, with its result, or with what is wrong with its photo.
+        Each job, in order, with its result, or with a `DataError` that says what is wrong with its photo; files of that
+        photo are not there then.
+
+    Raises:
+        SemsegError: A kind of file cannot be made of this palette's classes, see `mask_values`.
+        OSError: A file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> photo = Path(tempfile.mkdtemp()) / "photo.png"
+        >>> _ = cv2.imwrite(str(photo), np.full((30, 40, 3), 200, np.uint8))
+        >>> segmenter = Segmenter(lambda photos: photos[..., :1] - 100.0, (16, 16), Palette.numbered(2))
+        >>> job = Job(photo, {"masks": photo.with_name("mask.png")})
+        >>> [(_, result)] = predict_files(segmenter, [job])
+        >>> result.size, result.counts.tolist()
+        ((30, 40), [0, 1200])
     """
-    most = workers if tile else segmenter.batch_size + workers  # photos in memory, large where they are seen in tiles
-    stopped, alone = threading.Event(), threading.Lock()
-    in_turn = replace(segmenter, predict_batch=_one_at_a_time(segmenter.predict_batch))
+    # Photos in memory; fewer where they are seen in tiles, as they are large then.
+    max_ahead = workers if tile else segmenter.batch_size + workers
+    stopped, large_photos = threading.Event(), threading.Lock()
+    serialized = replace(segmenter, predict_batch=_serialized(segmenter.predict_batch))
 
     def load(job: Job) -> _Loaded | DataError:
         try:
@@ -104,27 +128,27 @@ def predict_files(
             return loaded
         with ExitStack() as stack:
             if logits is None:
-                stack.enter_context(alone)  # one large photo at a time
+                stack.enter_context(large_photos)  # one large photo at a time
             try:
-                bands = _until(stopped, _bands(in_turn, loaded, logits))
+                bands = _stoppable(stopped, _logits_of(serialized, loaded, logits))
                 return _write(job, loaded, bands, segmenter.palette)
             except DataError as error:  # a large photo that is cut shows it late
                 return error
 
     loaders, writers = ThreadPoolExecutor(workers), ThreadPoolExecutor(workers)
     try:
-        loaded = ahead(loaders, load, jobs, most)
-        computed = in_batches(in_turn.predict_batch, loaded, _seen, segmenter.batch_size)
-        for ((job, _), _), result in ahead(writers, write, computed, most):
+        loaded = map_ahead(loaders, load, jobs, max_ahead)
+        computed = in_batches(serialized.predict_batch, loaded, _network_input, segmenter.batch_size)
+        for ((job, _), _), result in map_ahead(writers, write, computed, max_ahead):
             yield job, result
     finally:
-        stopped.set()
+        stopped.set()  # a large photo that is being written ends with its next band
         for pool in (loaders, writers):
             pool.shutdown(cancel_futures=True)
 
 
-def _one_at_a_time(predict_batch: PredictBatch) -> PredictBatch:
-    """The network is called by the main thread and, for photos in tiles, by one that writes."""
+def _serialized(predict_batch: PredictBatch) -> PredictBatch:
+    """One call at a time: the main thread calls the network and, for photos in tiles, one that writes."""
     lock = threading.Lock()
 
     def predict_in_turn(photos: np.ndarray) -> np.ndarray:
@@ -134,14 +158,29 @@ def _one_at_a_time(predict_batch: PredictBatch) -> PredictBatch:
     return predict_in_turn
 
 
-def ahead(
-    pool: Executor, function: Callable[[Item], Given], items: Iterable[Item], most: int
-) -> Iterator[tuple[Item, Given]]:
-    """Each item with what the function makes of it, in order; up to `most` are worked on in the pool meanwhile."""
+def map_ahead(
+    pool: Executor, function: Callable[[Item], Output], items: Iterable[Item], max_ahead: int
+) -> Iterator[tuple[Item, Output]]:
+    """Applies a function to items in a pool, and keeps their order.
+
+    Args:
+        pool: What works.
+        function: Takes an item.
+        items: They are asked for only as far as they are worked on.
+        max_ahead: How many are worked on beside the one that is waited for.
+
+    Yields:
+        Each item with what the function makes of it.
+
+    Example:
+        >>> with ThreadPoolExecutor(2) as pool:
+        ...     list(map_ahead(pool, abs, [-1, 2, -3], max_ahead=1))
+        [(-1, 1), (2, 2), (-3, 3)]
+    """
     waiting: deque = deque()
     for item in items:
         waiting.append((item, pool.submit(function, item)))
-        if len(waiting) > most or waiting[0][1].done():
+        if len(waiting) > max_ahead or waiting[0][1].done():
             done, future = waiting.popleft()
             yield done, future.result()
     for item, future in waiting:
@@ -149,8 +188,13 @@ def ahead(
 
 
 def automatic_tile(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Size of the tiles where nobody said it: the size that the network sees, or so many times that the shorter side
-    has 1024 pixels at least.
+    """Size of the tiles where nobody said it.
+
+    Args:
+        image_size: (h, w) that the network sees.
+
+    Returns:
+        (height, width) in a photo's pixels: `image_size`, or so many times that the shorter side has 1024 at least.
 
     Example:
         >>> automatic_tile((128, 192)), automatic_tile((2000, 2000))
@@ -161,7 +205,13 @@ def automatic_tile(image_size: tuple[int, int]) -> tuple[int, int]:
 
 
 def enough_to_show(image_size: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) to which a photo may be decoded smaller; the same with and without overlays, for equal masks.
+    """The size to which a photo may be decoded smaller; the same with and without overlays, for equal masks.
+
+    Args:
+        image_size: (h, w) that the network sees.
+
+    Returns:
+        (height, width) in pixels, at least those of an overlay.
 
     Example:
         >>> enough_to_show((128, 4096))
@@ -178,24 +228,24 @@ def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None) -
         folder = next(iter(job.files.values())).parent
         folder.mkdir(parents=True, exist_ok=True)
         big = BigPicture(job.photo, folder)
-        picture = _Shrunk(big.size) if with_overlay else None
+        picture = _ShrinkingPicture(big.size) if with_overlay else None
         return _Loaded(big.size, bands=big.bands, tile=tile or automatic_tile(image_size), picture=picture)
     picture = resize_photo(photo.pixels, size_within(photo.size, SHOWN)) if with_overlay else None
     if tile:
         return _Loaded(photo.size, bands=lambda: [photo.pixels], tile=tile, picture=picture)
-    return _Loaded(photo.size, seen=resize_photo(photo.pixels, image_size), picture=picture)
+    return _Loaded(photo.size, network_input=resize_photo(photo.pixels, image_size), picture=picture)
 
 
-def _seen(loaded: tuple[Job, _Loaded | DataError]) -> np.ndarray | None:
-    return loaded[1].seen if isinstance(loaded[1], _Loaded) else None
+def _network_input(loaded: tuple[Job, _Loaded | DataError]) -> np.ndarray | None:
+    return loaded[1].network_input if isinstance(loaded[1], _Loaded) else None
 
 
-def _bands(segmenter: Segmenter, loaded: _Loaded, logits: np.ndarray | None) -> Iterator[np.ndarray]:
+def _logits_of(segmenter: Segmenter, loaded: _Loaded, logits: np.ndarray | None) -> Iterator[np.ndarray]:
     """Logits at the photo's own size, from top to bottom."""
     if logits is not None:
-        return enlarged([logits], loaded.size, logits.shape[:2])
+        return resize_bands([logits], loaded.size, logits.shape[:2])
     bands = loaded.bands()
-    if isinstance(loaded.picture, _Shrunk):
+    if isinstance(loaded.picture, _ShrinkingPicture):
         bands = loaded.picture.watch(bands)
     return tiled_logits(
         segmenter.predict_batch,
@@ -211,14 +261,14 @@ class _Stopped(Exception):  # noqa: N818
     """Nobody waits for the result any more."""
 
 
-def _until(stopped: threading.Event, bands: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _stoppable(stopped: threading.Event, bands: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     for band in bands:
         if stopped.is_set():
             raise _Stopped
         yield band
 
 
-class _Shrunk:
+class _ShrinkingPicture:
     """A large photo as small as its overlay, made while it passes by."""
 
     def __init__(self, size: tuple[int, int]):
@@ -227,7 +277,7 @@ class _Shrunk:
         self._parts: list[np.ndarray] = []
 
     def watch(self, bands: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        rest: np.ndarray | None = None
+        rest: np.ndarray | None = None  # rows that are too few for one of the picture's
         for band in bands:
             rows = band if rest is None else np.concatenate([rest, band])
             whole = len(rows) // self._factor
@@ -243,12 +293,16 @@ class _Shrunk:
 
 def _write(job: Job, loaded: _Loaded, bands: Iterable[np.ndarray], palette: Palette) -> Result:
     picture = loaded.picture
-    size = picture.size if isinstance(picture, _Shrunk) else None if picture is None else picture.shape[:2]
+    size = None if picture is None else _size_of(picture)
     counts, shown = write_masks(bands, loaded.size, job.files, palette, shown=size)
     if picture is not None:
-        pixels = picture.pixels() if isinstance(picture, _Shrunk) else picture
+        pixels = picture.pixels() if isinstance(picture, _ShrinkingPicture) else picture
         _write_overlay(job.files["overlays"], pixels, shown, counts, palette)
     return Result(loaded.size, counts, loaded.tile)
+
+
+def _size_of(picture: "np.ndarray | _ShrinkingPicture") -> tuple[int, int]:
+    return picture.size if isinstance(picture, _ShrinkingPicture) else picture.shape[:2]
 
 
 def write_masks(
@@ -272,10 +326,8 @@ def write_masks(
     Returns:
         int64 `(K,)`, the pixels of each class; and uint8 ids `(h, w)`, or None.
     """
-    counts, row = np.zeros(palette.num_classes, np.int64), 0
-    if shown:
-        picked = [((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip(shown, size, strict=True)]
-        small = np.zeros(shown, np.uint8)
+    counts = np.zeros(palette.num_classes, np.int64)
+    preview = _Preview(size, shown) if shown else None
     with ExitStack() as stack:
         pngs = [_png(stack, kind, path, size, palette) for kind, path in files.items() if kind in _PNGS]
         probabilities = _npy(stack, files.get("probabilities"), (*size, palette.num_classes))
@@ -286,11 +338,30 @@ def write_masks(
                 png.write(ids if table is None else table[ids])
             if probabilities:
                 probabilities.write(probabilities_of_logits(band).astype("<f2").tobytes())
-            if shown:
-                inside = np.flatnonzero((picked[0] >= row) & (picked[0] < row + len(ids)))
-                small[inside] = ids[picked[0][inside] - row][:, picked[1]]
-            row += len(ids)
-    return counts, small if shown else None
+            if preview:
+                preview.add(ids)
+    return counts, preview.ids if preview else None
+
+
+class _Preview:
+    """Ids at a smaller size, each the nearest of the photo's, picked while these pass by in bands.
+
+    Attributes:
+        ids: uint8 `(h, w)`.
+    """
+
+    def __init__(self, size: tuple[int, int], shown: tuple[int, int]):
+        self._rows, self._columns = (
+            ((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip(shown, size, strict=True)
+        )
+        self.ids = np.zeros(shown, np.uint8)
+        self._first = 0  # row of the photo that the next band begins with
+
+    def add(self, band: np.ndarray) -> None:
+        end = self._first + len(band)
+        inside = np.flatnonzero((self._rows >= self._first) & (self._rows < end))
+        self.ids[inside] = band[self._rows[inside] - self._first][:, self._columns]
+        self._first = end
 
 
 _PNGS = ("masks", "values", "colors")
@@ -307,22 +378,28 @@ def _png(
     elif kind == "values":
         table = mask_values(palette)
         options = {"dtype": table.dtype}
-    return table, stack.enter_context(PngWriter(stack.enter_context(_making(path)), size, **options))
+    return table, stack.enter_context(PngWriter(stack.enter_context(_new_file(path)), size, **options))
 
 
-def _making(path: Path) -> Any:
+def _new_file(path: Path) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     return replacing(path)
 
 
 def mask_values(palette: Palette) -> np.ndarray:
-    """The number that masks hold for each class, uint8 `(K,)`, or uint16 where they are larger.
+    """The number that the user's masks hold for each class, the first where they hold several.
+
+    Args:
+        palette: Of a network that learnt from masks of numbers.
+
+    Returns:
+        uint8 `(K,)`, or uint16 where a number is larger than 255.
 
     Raises:
         SemsegError: The masks hold colours.
     """
     if not palette.holds_values:
-        raise SemsegError("--values: the masks that it learnt from held colours, not numbers; use --colors")
+        raise SemsegError("`values`: the masks that it learnt from held colours, not numbers; use `colors`")
     first = {label.id: label.value for label in reversed(palette.labels)}
     values = np.array([first[i] for i in range(palette.num_classes)])
     return values.astype(np.uint8 if values.max() < 256 else np.uint16)
@@ -332,15 +409,15 @@ def _npy(stack: ExitStack, path: Path | None, shape: tuple[int, ...]) -> Any:
     """A file of NumPy's own form, open behind its header."""
     if path is None:
         return None
-    file = stack.enter_context(stack.enter_context(_making(path)).open("wb"))
+    file = stack.enter_context(stack.enter_context(_new_file(path)).open("wb"))
     np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
     return file
 
 
 def _write_overlay(path: Path, photo: np.ndarray, ids: np.ndarray, counts: np.ndarray, palette: Palette) -> None:
     strip = legend(visible_classes(counts), palette, photo.shape[1], counts / counts.sum())
-    picture = below(overlay(photo, ids, palette, OPACITY), strip)
+    picture = add_strip_below(overlay(photo, ids, palette, OPACITY), strip)
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1]
-    with _making(path) as temporary:
+    with _new_file(path) as temporary:
         temporary.write_bytes(data.tobytes())

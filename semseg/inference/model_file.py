@@ -21,7 +21,7 @@ from semseg.errors import ModelFileError
 _MAX_BYTES = 2_000_000_000
 _MAX_CONFIG_BYTES = 50_000_000
 _MAX_RATIO = 100
-_MORE_WEIGHTS = 10_000  # states of random layers, which not every format keeps
+_SPARE_WEIGHTS = 10_000  # states of random layers, which not every format keeps
 _MAX_OBJECTS = 200_000  # groups and arrays in an HDF5 file
 _MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -84,24 +84,26 @@ def check_model_file(path: Path) -> int:
 
 
 @contextmanager
-def weights_limited(path: Path, most: int) -> Iterator[None]:
-    """Within it, Keras cannot build a network with more weights than that: a few numbers can ask for terabytes.
+def weights_limited(path: Path, max_weights: int) -> Iterator[None]:
+    """Within it, Keras cannot build a network with more weights than its file holds.
+
+    A file of a few numbers could ask for terabytes otherwise.
 
     Args:
         path: For the message.
-        most: The weights that its file holds.
+        max_weights: How many weights its file holds.
 
     Raises:
         ModelFileError: From where Keras builds the layer that is too much.
     """
-    from keras import Layer
+    from keras import Layer  # not at the top: exported files are opened without Keras
 
     add_weight, built = Layer.add_weight, 0
 
     def counted(layer: Layer, shape: Any = None, *arguments: Any, **options: Any) -> Any:
         nonlocal built
         built += math.prod(shape or ())
-        if built > most + _MORE_WEIGHTS:
+        if built > max_weights + _SPARE_WEIGHTS:
             raise ModelFileError(f"the layer {layer.name} is larger than what {path.name} holds")
         return add_weight(layer, shape, *arguments, **options)
 
@@ -204,8 +206,10 @@ def _is_known(entry: dict[str, Any]) -> bool:
         return True
     if module is None:  # HDF5 files name only the class
         return name in _NETWORKS | _LAYERS | _POLICIES | _HELPERS
-    if not isinstance(module, str):
-        return False
+    return isinstance(module, str) and _is_known_in(module, name)
+
+
+def _is_known_in(module: str, name: str) -> bool:
     return bool(
         (name in _NETWORKS and module in _NETWORK_MODULES)
         or (name in _LAYERS and _LAYER_MODULE.fullmatch(module))

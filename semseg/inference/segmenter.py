@@ -189,3 +189,32 @@ def _resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return logits
     resized = cv2.resize(logits.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     return resized.reshape(*size, logits.shape[2])  # OpenCV drops an axis of one channel
+
+
+_ID_LOGIT = 20.0  # the logit of a class that a file of ids names
+
+
+def as_logits(values: np.ndarray, gives: str, num_classes: int) -> np.ndarray:
+    """Logits with the same argmax, and of probabilities the same softmax or sigmoid.
+
+    Args:
+        values: `(..., K)` or `(..., 1)` logits or probabilities, or ids `(...)`.
+        gives: What they are: `"logits"`, `"probabilities"` or `"ids"`.
+        num_classes: K.
+
+    Returns:
+        float32 `(..., K)`, or `(..., 1)` for two classes that came so.
+
+    Example:
+        >>> as_logits(np.array([[0.5], [0.9]]), "probabilities", 2).round(2).tolist()
+        [[0.0], [2.200000047683716]]
+    """
+    if gives == "logits":
+        return np.asarray(values, np.float32)
+    if gives == "ids":  # one hot, with a logit that is as good as certain
+        return (_ID_LOGIT * (values[..., None] == np.arange(num_classes))).astype(np.float32)
+    probabilities = np.clip(np.asarray(values, np.float32), np.finfo(np.float32).tiny, 1)
+    if probabilities.shape[-1] > 1:
+        return np.log(probabilities)
+    # log(p / (1 - p)), p at most the largest float32 below 1
+    return np.log(probabilities) - np.log1p(-np.minimum(probabilities, np.float32(1 - 2**-24)))

@@ -26,40 +26,42 @@ class _Axis:
     Attributes:
         length: Of the photo's side, in its own pixels.
         tile: Side of a tile, in the photo's pixels.
-        seen: The same, in the pixels that the network sees; so are all the other lengths.
+        seen_tile: The same, in the pixels that the network sees; so are all the other lengths.
     """
 
     length: int
     tile: int
-    seen: int
+    seen_tile: int
 
     @property
     def scale(self) -> float:
         """Pixels of the photo for one that the network sees."""
-        return self.tile / self.seen
+        return self.tile / self.seen_tile
 
     @property
-    def reach(self) -> int:
-        """Length of the photo's side."""
+    def seen_length(self) -> int:
+        """Length of the photo's side, in the pixels that the network sees."""
         return math.ceil(self.length / self.scale)
 
     @property
     def stride(self) -> int:
-        return max(1, self.seen - round(OVERLAP * self.seen))
+        """From the start of a tile to that of the next."""
+        return max(1, self.seen_tile - round(OVERLAP * self.seen_tile))
 
     @property
     def margin(self) -> int:
         """What the first tile sees before the photo's edge: a mirror image, as far as a tile's edge counts nothing."""
-        return 0 if self.reach <= self.seen else round(_UNUSED * (self.seen - self.stride))
+        return 0 if self.seen_length <= self.seen_tile else round(_UNUSED * (self.seen_tile - self.stride))
 
     @property
     def count(self) -> int:
-        return 1 + max(0, math.ceil((self.reach - (self.seen - 2 * self.margin)) / self.stride))
+        """How many tiles lie side by side."""
+        return 1 + max(0, math.ceil((self.seen_length - (self.seen_tile - 2 * self.margin)) / self.stride))
 
     @property
-    def total(self) -> int:
+    def padded_length(self) -> int:
         """From the start of the first tile to the end of the last."""
-        return (self.count - 1) * self.stride + self.seen
+        return (self.count - 1) * self.stride + self.seen_tile
 
     def pixels(self, place: int) -> tuple[int, int]:
         """Start and end of a tile in the photo's pixels, where they may lie outside."""
@@ -68,21 +70,26 @@ class _Axis:
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """float32 `(count, seen)`: how much each pixel of each tile counts; the sum over the tiles is 1."""
-        centred = (np.arange(self.seen) - (self.seen - 1) / 2) / (self.seen / 8)
+        """float32 `(count, seen_tile)`: how much each pixel of each tile counts; the sum over the tiles is 1."""
+        centred = (np.arange(self.seen_tile) - (self.seen_tile - 1) / 2) / (self.seen_tile / 8)
         window = np.exp(-(centred**2) / 2)
+        # Shifted down to 0 in the margin, so that what a tile says near its edge counts nothing, without a step.
         window = (window - (window[self.margin - 1] if self.margin else 0)).clip(min=0)
-        total = np.zeros(self.total)
+        total = np.zeros(self.padded_length)
         for place in range(self.count):
-            total[place * self.stride :][: self.seen] += window
+            total[place * self.stride :][: self.seen_tile] += window
         total[total == 0] = 1  # only in the margins
-        return np.stack([window / total[place * self.stride :][: self.seen] for place in range(self.count)]).astype(
-            np.float32
-        )
+        weights = [window / total[place * self.stride :][: self.seen_tile] for place in range(self.count)]
+        return np.stack(weights).astype(np.float32)
 
 
 def tile_count(size: tuple[int, int], image_size: tuple[int, int], tile: tuple[int, int]) -> int:
     """How many tiles a photo is seen in.
+
+    Args:
+        size: (H, W) of the photo.
+        image_size: (h, w) that the network sees.
+        tile: (height, width) of the tiles in the photo's pixels.
 
     Example:
         >>> tile_count((256, 256), (64, 64), (64, 64)), tile_count((60, 1), (64, 64), (64, 64))
@@ -117,32 +124,43 @@ def tiled_logits(
     Yields:
         float32 `(n, W, K)`, or `(n, W, 1)`, from top to bottom. A tile's height of the photo and of the logits that the
         network sees is held in memory.
+
+    Example:
+        >>> brightness = lambda photos: photos[..., :1] / np.float32(255)
+        >>> photo = np.full((50, 90, 3), 51, np.uint8)
+        >>> bands = tiled_logits(brightness, [photo], (50, 90), image_size=(32, 32), tile=(32, 32))
+        >>> logits = np.concatenate(list(bands))
+        >>> logits.shape, bool(np.allclose(logits, 0.2))
+        ((50, 90, 1), True)
     """
     rows, columns = (_Axis(*sides) for sides in zip(size, tile, image_size, strict=True))
-    blended = _blended(predict_batch, bands, rows, columns, batch_size)
-    yield from enlarged(blended, size, (rows.reach, columns.reach), (rows.scale, columns.scale))
+    blended = _blend(predict_batch, bands, rows, columns, batch_size)
+    yield from resize_bands(blended, size, (rows.seen_length, columns.seen_length), (rows.scale, columns.scale))
 
 
-def _blended(
+def _blend(
     predict_batch: PredictBatch, bands: Iterable[np.ndarray], rows: _Axis, columns: _Axis, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """Finished rows of logits as the network sees them, float32 `(n, reach of the columns, K)`."""
+    """Finished rows of logits as the network sees them, float32 `(n, seen_length of the columns, K)`."""
     photo, sums = _Rows(bands), None
     for row in range(rows.count):
         tiles = _tiles(photo, row, rows, columns)
         for first in range(0, columns.count, batch_size):
             logits = predict_batch(np.stack(list(islice(tiles, batch_size))))
             if sums is None:
-                sums = np.zeros((rows.seen, columns.total, logits.shape[-1]), np.float32)
-            for place, of_tile in enumerate(logits, start=first):
+                sums = np.zeros((rows.seen_tile, columns.padded_length, logits.shape[-1]), np.float32)
+            for place, tile_logits in enumerate(logits, start=first):
                 weights = rows.weights[row][:, None] * columns.weights[place]
-                sums[:, place * columns.stride :][:, : columns.seen] += of_tile * weights[..., None]
+                sums[:, place * columns.stride :][:, : columns.seen_tile] += tile_logits * weights[..., None]
+        # The first `stride` rows of the sums are finished, as no later tile reaches them; at the end all are.
         start = row * rows.stride - rows.margin
-        done = rows.seen if row == rows.count - 1 else rows.stride
-        finished = slice(max(0, -start), max(0, min(done, rows.reach - start)))
-        for part in _parts(sums[finished, columns.margin : columns.margin + columns.reach]):
+        done = rows.seen_tile if row == rows.count - 1 else rows.stride
+        finished = slice(max(0, -start), max(0, min(done, rows.seen_length - start)))
+        inside = slice(columns.margin, columns.margin + columns.seen_length)
+        for part in _split_rows(sums[finished, inside]):
             yield part.copy()
-        sums[: -rows.stride or None] = sums[rows.stride :] if rows.stride < rows.seen else 0
+        # The next row of tiles begins `stride` rows further down.
+        sums[: -rows.stride or None] = sums[rows.stride :] if rows.stride < rows.seen_tile else 0
         sums[-rows.stride :] = 0
 
 
@@ -172,10 +190,10 @@ def _tiles(photo: _Rows, row: int, rows: _Axis, columns: _Axis) -> Iterator[np.n
         missing = (-min(0, top), max(0, bottom - rows.length), -min(0, left), max(0, right - columns.length))
         if any(missing):
             part = cv2.copyMakeBorder(part, *missing, cv2.BORDER_REFLECT_101)
-        yield resize_photo(part, (rows.seen, columns.seen))
+        yield resize_photo(part, (rows.seen_tile, columns.seen_tile))
 
 
-def enlarged(
+def resize_bands(
     blocks: Iterable[np.ndarray],
     size: tuple[int, int],
     seen: tuple[int, int],
@@ -193,24 +211,26 @@ def enlarged(
         float32 `(n, W, K)`, together of height H.
 
     Example:
-        >>> bands = enlarged([np.float32([[[0], [8]]])], (1, 4), (1, 2))
+        >>> bands = resize_bands([np.float32([[[0], [8]]])], (1, 4), (1, 2))
         >>> next(bands)[0, :, 0].tolist()
         [0.0, 2.0, 6.0, 8.0]
     """
     scales = scales or (size[0] / seen[0], size[1] / seen[1])
     if scales == (1, 1):
         for block in blocks:
-            yield from _parts(block)
+            yield from _split_rows(block)
         return
     above, below, shares = _neighbours(size[0], seen[0], scales[0])
     left, right, across = _neighbours(size[1], seen[1], scales[1])
     across = across[:, None]
     held, first, row = None, 0, 0
     width = size[1] / seen[1]
-    for thin in (part for block in blocks for part in _parts(block, width)):
+    for thin in (part for block in blocks for part in _split_rows(block, width)):
+        # First along the rows: the value to the left, and so much of the difference to the one on the right.
         wide = thin[:, left]
         wide += across * (thin[:, right] - wide)
         held = wide if held is None else np.concatenate([held, wide])
+        # Then along the columns, for all rows of the photo whose two neighbours are held.
         end = np.searchsorted(below, first + len(held))
         step = max(1, _BAND_BYTES // wide[0].nbytes)
         for start in range(row, end, step):
@@ -225,7 +245,7 @@ def enlarged(
         held, first = held[forgotten:], first + forgotten
 
 
-def _parts(block: np.ndarray, times: float = 1) -> Iterator[np.ndarray]:
+def _split_rows(block: np.ndarray, times: float = 1) -> Iterator[np.ndarray]:
     """The rows of a block, few at a time: so many that they take 16 MB when they are `times` as wide."""
     step = max(1, int(_BAND_BYTES / (times * block[:1].nbytes))) if len(block) else 1
     for start in range(0, len(block), step):
@@ -255,19 +275,19 @@ def with_scales(predict_batch: PredictBatch, scales: Sequence[float]) -> Predict
         SemsegError: There are no scales, or some make no sense.
     """
     if not scales or not all(0.25 <= scale <= 4 for scale in scales):
-        raise SemsegError(f"--scales: got {', '.join(map(str, scales))}; expected factors from 0.25 to 4: 0.75,1,1.25")
+        raise SemsegError(f"`scales`: got {', '.join(map(str, scales))}; expected factors from 0.25 to 4: 0.75,1,1.25")
 
     def at_scale(photos: np.ndarray, scale: float) -> np.ndarray:
         seen = photos.shape[1:3]
         if scale == 1:
             return predict_batch(photos)
         size = tuple(max(1, round(scale * side)) for side in seen)
-        found = []
+        resized = []
         for photo in photos:
             bands = tiled_logits(
                 predict_batch, [resize_photo(photo, size)], size, image_size=seen, tile=seen, batch_size=len(photos)
             )
-            found.append(np.concatenate(list(enlarged(bands, seen, size))))
-        return np.stack(found)
+            resized.append(np.concatenate(list(resize_bands(bands, seen, size))))
+        return np.stack(resized)
 
     return lambda photos: mean_of_views([at_scale(photos, scale) for scale in scales])

@@ -13,10 +13,10 @@ import numpy as np
 from semseg.errors import DataError, ResourceError
 from semseg.files import replacing
 from semseg.images.resizing import resize_photo
-from semseg.inference.files import OPACITY, ahead, write_masks
+from semseg.inference.files import OPACITY, map_ahead, write_masks
 from semseg.inference.segmenter import Segmenter, in_batches
-from semseg.inference.tiling import enlarged
-from semseg.labels.legend import legend, over, visible_classes
+from semseg.inference.tiling import resize_bands
+from semseg.labels.legend import lay_strip_over, legend, visible_classes
 from semseg.labels.painting import overlay
 from semseg.labels.palettes import Palette
 
@@ -37,6 +37,16 @@ class Video:
 
     Raises:
         DataError: It cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "video.avi"
+        >>> writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+        >>> _ = writer.write(np.zeros((48, 64, 3), np.uint8))
+        >>> writer.release()
+        >>> video = Video(path)
+        >>> video.rate, video.frames, video.read().shape, video.read() is None
+        (10.0, 1, (48, 64, 3), True)
     """
 
     def __init__(self, source: Path | int):
@@ -56,13 +66,18 @@ class Video:
 
     def read(self) -> np.ndarray | None:
         """The next frame, uint8 RGB `(H, W, 3)`; None after the last."""
-        there, frame = self._capture.read()
-        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if there else None
+        success, frame = self._capture.read()
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if success else None
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame that was predicted: its number, from 0, and int64 `(K,)`, the pixels of each class."""
+    """A frame that was predicted.
+
+    Attributes:
+        number: Its place in the video, from 0.
+        counts: int64 `(K,)`: pixels of each class.
+    """
 
     number: int
     counts: np.ndarray
@@ -80,8 +95,8 @@ def predict_video(
 
     Args:
         segmenter: The network.
-        video: Read to its end, or until nobody asks for more frames.
-        files: From a frame's number to its files: see `predict_files.write_masks`.
+        video: Read to its end, or until nobody asks for more frames; each frame uint8 RGB `(H, W, 3)`.
+        files: From a frame's number to its files: see `semseg.inference.files.write_masks`.
         overlays: The video to write, of the same size and rate; None for none.
         workers: Threads that write masks.
 
@@ -90,6 +105,7 @@ def predict_video(
 
     Raises:
         DataError: There are no frames.
+        ResourceError: OpenCV cannot write the video.
     """
     with ExitStack() as stack:
         reader, writers = (stack.enter_context(ThreadPoolExecutor(n)) for n in (1, workers))
@@ -100,7 +116,7 @@ def predict_video(
             (number, photo), logits = item
             size = photo.shape[:2]
             return write_masks(
-                enlarged([logits], size, logits.shape[:2]), size, files(number), segmenter.palette, shown=size
+                resize_bands([logits], size, logits.shape[:2]), size, files(number), segmenter.palette, shown=size
             )
 
         def seen(frame: tuple[int, np.ndarray]) -> np.ndarray:
@@ -108,7 +124,7 @@ def predict_video(
 
         number = -1
         computed = in_batches(segmenter.predict_batch, enumerate(frames), seen, segmenter.batch_size)
-        for ((number, photo), _), (counts, ids) in ahead(writers, write, computed, 2 * workers):
+        for ((number, photo), _), (counts, ids) in map_ahead(writers, write, computed, 2 * workers):
             if writer:
                 writer.write(photo, ids, counts)
             yield Frame(number, counts)
@@ -116,9 +132,9 @@ def predict_video(
             raise DataError("the video: holds no frame that can be read; replace it")
 
 
-def _frames(video: Video, pool: ThreadPoolExecutor, most: int) -> Iterator[np.ndarray]:
+def _frames(video: Video, pool: ThreadPoolExecutor, max_ahead: int) -> Iterator[np.ndarray]:
     """Frames, read ahead by a single thread, so that they keep their order."""
-    for _, frame in ahead(pool, lambda _: video.read(), count(), most):
+    for _, frame in map_ahead(pool, lambda _: video.read(), count(), max_ahead):
         if frame is None:
             return
         yield frame
@@ -129,7 +145,7 @@ class _Writer:
 
     def __init__(self, path: Path, source: Video, palette: Palette):
         self._path, self._source, self._palette = path, source, palette
-        self._files, self._video, self._seen = ExitStack(), None, set()
+        self._files, self._video, self._shown_classes = ExitStack(), None, set()
 
     def __enter__(self) -> "_Writer":
         return self
@@ -137,9 +153,9 @@ class _Writer:
     def write(self, photo: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> None:
         if self._video is None:
             self._open(photo.shape[:2])
-        self._seen.update(visible_classes(counts))
-        strip = legend(sorted(self._seen), self._palette, photo.shape[1])
-        frame = over(overlay(photo, ids, self._palette, OPACITY), strip)
+        self._shown_classes.update(visible_classes(counts))
+        strip = legend(sorted(self._shown_classes), self._palette, photo.shape[1])
+        frame = lay_strip_over(overlay(photo, ids, self._palette, OPACITY), strip)
         self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
     def _open(self, size: tuple[int, int]) -> None:
@@ -148,7 +164,7 @@ class _Writer:
         code = cv2.VideoWriter_fourcc(*"mp4v")
         self._video = cv2.VideoWriter(str(temporary), code, self._source.rate, size[::-1])
         if not self._video.isOpened():
-            raise ResourceError(f"{self._path}: OpenCV cannot write a video there; use --no-overlays")
+            raise ResourceError(f"{self._path}: OpenCV cannot write a video there; use `no_overlays`")
 
     def __exit__(self, *exception: object) -> None:
         """Ends the file; after an error, or where somebody stopped what has an end, it is removed."""

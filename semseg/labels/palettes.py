@@ -2,6 +2,7 @@
 
 import colorsys
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -54,32 +55,45 @@ class Palette:
     blended: bool = False
     max_distance: float = 40.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raises a `SemsegError` unless the ids are 0 to K-1, K at least 2, and all labels are of one kind."""
-        found = sorted({label.id for label in self.labels} - {IGNORE})
-        if found != list(range(len(found))) or not 2 <= len(found) <= MAX_CLASSES:
+        ids = sorted({label.id for label in self.labels} - {IGNORE})
+        if ids != list(range(len(ids))) or not 2 <= len(ids) <= MAX_CLASSES:
             raise SemsegError(
-                f"classes: got the ids {_listed(found)}; expected 0, 1, 2 ... without a gap, 2 to {MAX_CLASSES} of them"
+                f"classes: got the ids {_listed(ids)}; expected 0, 1, 2 ... without a gap, 2 to {MAX_CLASSES} of them"
             )
-        held = [label.color if label.value is None else label.value for label in self.labels]
-        if len(set(self.names)) < len(found):
-            twice = next(name for name in self.names if self.names.count(name) > 1)
-            raise SemsegError(f"classes: two are called {twice!r}; give each its own name, or both one id")
-        if self.source == "file" and len(set(held)) < len(held):
-            twice = next(entry for entry in held if held.count(entry) > 1)
-            raise SemsegError(f"classes: {twice} stands for more than one entry; give each colour or value once")
+        duplicate = _first_duplicate(self.names)
+        if duplicate is not None:
+            raise SemsegError(f"classes: two are called {duplicate!r}; give each its own name, or both one id")
+        # Official tables may give two labels one colour; a person's file that does so is a slip.
+        duplicate = _first_duplicate([_stored(label) for label in self.labels])
+        if self.source == "file" and duplicate is not None:
+            raise SemsegError(f"classes: {duplicate} stands for more than one entry; give each colour or value once")
         if len({label.value is None for label in self.labels}) > 1:
             raise SemsegError("classes: some labels have a value and some do not; give one to all or to none")
 
     @classmethod
-    def of(cls, names: Sequence[str], colors: Sequence[Color], ignored: Sequence[tuple[str, Color]] = (), **options):
-        """A palette of colours, each a class of its own, and of colours that are no class."""
+    def from_colors(
+        cls, names: Sequence[str], colors: Sequence[Color], ignored: Sequence[tuple[str, Color]] = (), **options
+    ):
+        """A palette of colours, each a class of its own, and of colours that are no class.
+
+        Args:
+            names: One per class, in the order of the ids.
+            colors: RGB, 0 to 255, one per class.
+            ignored: Names and colours of what is no class.
+            **options: Further attributes of the palette, such as `blended`.
+        """
         classes = [Label(name, i, tuple(color)) for i, (name, color) in enumerate(zip(names, colors, strict=True))]
         return cls((*classes, *(Label(name, IGNORE, tuple(color)) for name, color in ignored)), **options)
 
     @classmethod
     def numbered(cls, count: int) -> "Palette":
-        """A palette of `count` classes that nobody named."""
+        """A palette of classes that nobody named.
+
+        Args:
+            count: K, 2 to 253.
+        """
         return cls(tuple(Label(f"class {i}", i, distinct_color(i), i) for i in range(count)), "values")
 
     @cached_property
@@ -124,6 +138,10 @@ class Palette:
     def from_dict(cls, values: dict[str, Any], source: str | None = None) -> "Palette":
         """Returns the palette that `to_dict` described, also after a person has edited it.
 
+        Args:
+            values: As from `to_dict`, perhaps edited; `classes` with an `id` and a `name` each is what must be there.
+            source: Overrides the source that `values` tells.
+
         Raises:
             SemsegError: Something is missing or of a wrong kind.
         """
@@ -141,6 +159,17 @@ class Palette:
         return cls(tuple(labels), source or values.get("source", "file"), blended, max_distance)
 
 
+def _stored(label: Label) -> Color | int:
+    """What a mask holds where it shows the label: its colour or its value."""
+    return label.color if label.value is None else label.value
+
+
+def _first_duplicate(items: Sequence) -> Any | None:
+    """The first item that occurs more than once; None if all differ."""
+    counts = Counter(items)
+    return next((item for item in items if counts[item] > 1), None)
+
+
 def _entry(label: Label) -> dict[str, Any]:
     entry = {"id": label.id, "name": label.name, "color": list(label.color), "value": label.value}
     return {key: value for key, value in entry.items() if value is not None}
@@ -155,12 +184,21 @@ def _label(entry: Mapping[str, Any], class_id: int) -> Label:
 
 
 def distinct_color(index: int) -> Color:
-    """A colour for the class `index` of masks that have none: dark grey, then hues far apart from their neighbours."""
+    """A colour for the class `index` of masks that have none: dark grey, then hues far apart from their neighbours.
+
+    Args:
+        index: At least 0.
+    """
     if index == 0:
         return (52, 58, 70)
     hue = (0.11 + 0.618034 * (index - 1)) % 1
     lightness, saturation = ((0.55, 0.85), (0.42, 0.65), (0.72, 0.75))[(index // 5) % 3]
-    return tuple(round(255 * level) for level in colorsys.hls_to_rgb(hue, lightness, saturation))
+    return _color(round(255 * level) for level in colorsys.hls_to_rgb(hue, lightness, saturation))
+
+
+def _color(levels: Iterable[int]) -> Color:
+    red, green, blue = levels
+    return int(red), int(green), int(blue)
 
 
 def cityscapes_palette(*, categories: bool = False, held: str = "color") -> Palette:
@@ -178,15 +216,15 @@ def cityscapes_palette(*, categories: bool = False, held: str = "color") -> Pale
 
     Reference: Cordts et al. 2016, The Cityscapes Dataset; the label table of cityscapesScripts.
     """
-    names = list(dict.fromkeys(category for *_, train_id, category, _ in _by_train_id() if train_id != IGNORE))
-    labels: dict[Color | int, Label] = {}  # some labels share a colour or a number
+    trained = [category for *_, train_id, category, _ in _by_train_id() if train_id != IGNORE]
+    category_names = list(dict.fromkeys(trained))
+    labels: dict[Color | int, Label] = {}  # some labels share a colour or a number; the first one counts
     for name, label_id, train_id, category, color in _by_train_id():
-        grouped = categories and train_id != IGNORE
-        class_id = names.index(category) if grouped else train_id
         value = {"color": None, "id": label_id % 256, "train_id": train_id}[held]
-        labels.setdefault(
-            color if value is None else value, Label(category if grouped else name, class_id, color, value)
-        )
+        label = Label(name, train_id, color, value)
+        if categories and train_id != IGNORE:
+            label = replace(label, name=category, id=category_names.index(category))
+        labels.setdefault(_stored(label), label)
     return Palette(tuple(labels.values()), "cityscapes")
 
 
@@ -205,12 +243,12 @@ def palette_of_folder(folder: str, values: Iterable[int]) -> Palette | None:
         SegNet's CamVid (0 to 10, 11 for void) or ADE20K (1 to 150, 0 for void), if the masks hold no other numbers;
         else None.
     """
-    held, folder = set(values) - {IGNORE}, folder.lower()
-    if len(held) < _LEAST:
+    numbers, folder = set(values) - {IGNORE}, folder.lower()
+    if len(numbers) < _MIN_MATCHES:
         return None
-    if "camvid" in folder and held <= set(range(12)):
+    if "camvid" in folder and numbers <= set(range(12)):
         return _with_values(CAMVID_11, range(12), "camvid")
-    if ("ade20k" in folder or "adechallenge" in folder) and held <= set(range(151)):
+    if ("ade20k" in folder or "adechallenge" in folder) and numbers <= set(range(151)):
         return _with_values((*ADE20K, ("void", (0, 0, 0))), (*range(1, 151), 0), "ade20k")
     return None
 
@@ -230,17 +268,17 @@ def _known_palettes() -> list[Palette]:
     for source, table in tables.items():
         classes = [entry for entry in table if entry[0] != "void"]
         ignored = [entry for entry in table if entry[0] == "void"]
-        known.append(Palette.of(*zip(*classes, strict=True), ignored, source=source.split()[0]))
+        known.append(Palette.from_colors(*zip(*classes, strict=True), ignored, source=source.split()[0]))
     return known
 
 
 # --------------------------------------------------------------------------------------- masks that hold numbers
 
-_LEAST = 3  # numbers, or classes' colours, that make a well-known code,
-_LEAST_SHARE = 0.15  # and how much of it: any few colours are found in a code of 150
+_MIN_MATCHES = 3  # numbers, or classes' colours, that make a well-known code,
+_MIN_MATCHED_SHARE = 0.15  # and how much of it: any few colours are found in a code of 150
 _BLACK_AND_WHITE = {(0, 0, 0), (255, 255, 255)}
 _MAX_VALUE = 65536
-_ID_LIKE = 64  # numbers below this are taken for ids; 128 or 200 are grey levels that somebody chose to see
+_MIN_GREY_LEVEL = 64  # numbers below this are taken for ids; 128 or 200 are grey levels that somebody chose to see
 _STRAY_SHARE = 1e-4  # of all pixels: a number outside the row of ids that is rarer is a slip, not a class
 
 
@@ -272,14 +310,7 @@ def palette_of_values(
         >>> palette.names, palette.labels[-1].name, palette.labels[-1].value
         (('background', 'foreground'), 'ignored', 255)
     """
-    others = sorted(set(pixels) - {IGNORE})
-    values = [value for value in others if not _is_stray(value, others, pixels, masks)]
-    if IGNORE in pixels and (len(values) < 2 or values[-1] >= _ID_LIKE):
-        values = sorted([*values, IGNORE])
-    if values and not 0 <= values[0] <= values[-1] < _MAX_VALUE:
-        raise DataError(f"masks: hold {_listed(values)}; expected numbers of classes, 0 to {_MAX_VALUE - 1}")
-    if num_classes:
-        values = _given_number(values, num_classes)
+    values = _class_values(pixels, masks, num_classes)
     if len(values) < 2:
         raise DataError(f"masks: hold {_listed(sorted(pixels))} only; two classes or more are needed: check the masks")
     if len(values) > MAX_CLASSES:
@@ -287,77 +318,105 @@ def palette_of_values(
             f"masks: hold {len(values)} different numbers, {_listed(values)}; at most {MAX_CLASSES} classes can be "
             "told apart: are these masks of classes, not of instances?"
         )
-    plain = ("background", "foreground") if len(values) == 2 else [f"class_{value}" for value in values]
-    shown = colors if colors and len({colors.get(value) for value in values}) == len(values) else {}
-    known = _labels_of_colors(shown.get(value) for value in values)
-    if known:  # the order of the code, so that black is the background
-        values = sorted(values, key=lambda value: (known[shown[value]].id, value))
-    labels, used = [], 0
-    for value, name in zip(values, plain, strict=True):
-        label = known.get(shown.get(value), Label(name, 0, shown.get(value) or distinct_color(used)))
-        if set(shown.values()) == _BLACK_AND_WHITE:  # which would hide the photo
-            label = replace(label, color=distinct_color(used))
-        labels.append(replace(label, id=used if label.id != IGNORE else IGNORE, value=value))
-        used += label.id != IGNORE
+    labels = _labels_of_values(values, _usable_colors(values, colors or {}))
     if IGNORE not in values:
         labels.append(Label("ignored", IGNORE, (0, 0, 0), IGNORE))
     return Palette(tuple(labels), "values")
 
 
-def _given_number(values: list[int], num_classes: int) -> list[int]:
+def _class_values(pixels: Mapping[int, int], masks: Mapping[int, int], num_classes: int | None) -> list[int]:
+    """The numbers that are classes, rising: without 255 where it means ignored, and without slips of the pen."""
+    others = sorted(set(pixels) - {IGNORE})
+    values = [value for value in others if not _is_stray(value, others, pixels, masks)]
+    if IGNORE in pixels and (len(values) < 2 or values[-1] >= _MIN_GREY_LEVEL):
+        values = sorted([*values, IGNORE])
+    if values and not 0 <= values[0] <= values[-1] < _MAX_VALUE:
+        raise DataError(f"masks: hold {_listed(values)}; expected numbers of classes, 0 to {_MAX_VALUE - 1}")
+    return _as_many_as(num_classes, values) if num_classes else values
+
+
+def _usable_colors(values: Sequence[int], colors: Mapping[int, Color]) -> Mapping[int, Color]:
+    """What palette images show for numbers; nothing where two of these share a colour, or have none."""
+    return colors if len({colors.get(value) for value in values}) == len(values) else {}
+
+
+def _labels_of_values(values: Sequence[int], shown: Mapping[int, Color]) -> list[Label]:
+    """A label for each number, named and coloured by the colours `shown` for them, where these are well known."""
+    names = ("background", "foreground") if len(values) == 2 else [f"class_{value}" for value in values]
+    known = _labels_of_colors(shown.get(value) for value in values)
+    if known:  # the order of the code, so that black is the background
+        values = sorted(values, key=lambda value: (known[shown[value]].id, value))
+    labels: list[Label] = []
+    next_id = 0
+    for value, name in zip(values, names, strict=True):
+        color = shown.get(value)
+        label = known.get(color, Label(name, 0, color or distinct_color(next_id)))
+        if set(shown.values()) == _BLACK_AND_WHITE:  # which would hide the photo
+            label = replace(label, color=distinct_color(next_id))
+        is_class = label.id != IGNORE
+        labels.append(replace(label, id=next_id if is_class else IGNORE, value=value))
+        next_id += is_class
+    return labels
+
+
+def _as_many_as(num_classes: int, values: list[int]) -> list[int]:
+    """The numbers of that many classes: 0 to K-1, also those that no mask holds, or the K numbers that are there."""
     if all(0 <= value < num_classes for value in values):
         return list(range(num_classes))
     if len(values) == num_classes:
         return values
-    raise DataError(f"masks: hold {_listed(values)}; these are not the {num_classes} classes that --classes says")
+    raise DataError(f"masks: hold {_listed(values)}; these are not the {num_classes} classes that `num_classes` says")
 
 
-def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color, Label]:
+def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color | None, Label]:
     """The labels of a well-known palette that has all of these colours, by colour."""
     wanted = set(colors)
     for palette in _known_palettes():
-        table = {label.color: label for label in reversed(palette.labels)}
+        table: dict[Color | None, Label] = {label.color: label for label in reversed(palette.labels)}
         if wanted <= table.keys() and _suffice(palette, {table[color].id for color in wanted}):
             return table
     return {}
 
 
 def _is_stray(value: int, values: Sequence[int], pixels: Mapping[int, int], masks: Mapping[int, int]) -> bool:
+    """Whether a number is a slip: apart from an unbroken row of ids, in one of several masks only, and rare there."""
     rest = [other for other in values if other != value]
-    row = len(rest) > 1 and rest[0] in (0, 1) and rest[-1] - rest[0] == len(rest) - 1
-    apart = value > rest[-1] + 1 if rest else False
+    if len(rest) < 2 or rest[0] not in (0, 1):
+        return False
+    unbroken = rest[-1] - rest[0] == len(rest) - 1
+    apart = value > rest[-1] + 1
     rare = masks[value] == 1 < max(masks.values()) and pixels[value] < _STRAY_SHARE * sum(pixels.values())
-    return row and apart and rare
+    return unbroken and apart and rare
 
 
-def _listed(values: Sequence[object], most: int = 8) -> str:
-    shown = ", ".join(str(value) for value in values[:most])
-    return f"{shown} ... {values[-1]}" if len(values) > most else shown or "nothing"
+def _listed(values: Sequence[object], max_shown: int = 8) -> str:
+    shown = ", ".join(str(value) for value in values[:max_shown])
+    return f"{shown} ... {values[-1]}" if len(values) > max_shown else shown or "nothing"
 
 
 # -------------------------------------------------------------------------------------- masks that hold colours
 
-MANY = 16  # colours or numbers; when most of more than these never fill a 3x3 square, they are what smoothing leaves
-_FEW_COLORS = 64  # masks with no more colours than these were neither resized nor compressed
+MAX_UNSMOOTHED = 16  # colours or numbers; of more, most of which never fill a 3x3 square, smoothing made the most
+_MAX_EXACT_COLORS = 64  # masks with no more colours than these were neither resized nor compressed
 _PURE_DISTANCE = 4.0  # levels from a flat area's colour to the centre of its cluster
-_PURE_SHARE = 0.19  # of all pixels; measured: .33 to .73 on masks down to 64 pixels, .06 to .16 on street photos
+_MIN_PURE_SHARE = 0.19  # of all pixels; measured: .33 to .73 on masks down to 64 pixels, .06 to .16 on street photos
 _FLAT_RANGE = 8  # levels: a 3x3 neighbourhood that varies less lies inside an area, away from blended borders
 _CELL = 8  # levels: colours are counted in cubes of this size
 _SEED_DISTANCE = 18.0  # levels: official colours lie at least 20 apart (caravan and trailer)
-_REACH = 27.0  # levels: a heap farther from every start belongs to none, and would drag the centres away
-_SEED_SHARE = 2e-4  # of the flat pixels: a smaller heap of colour is noise, not a class
-_SEED_PIXELS = 10  # the same for small sets
+_REACH = 27.0  # levels: a cube of colours farther from every start belongs to none, and would drag the centres away
+_MIN_SEED_SHARE = 2e-4  # of the flat pixels: a colour with fewer is noise, not a class
+_MIN_SEED_PIXELS = 10  # the same for small sets
 _MATCH_DISTANCE = 12.0  # levels, centre of a cluster to an official colour
-_MATCH_SHARE = 0.95  # of the flat pixels that must lie in clusters with an official colour
+_MIN_MATCH_SHARE = 0.95  # of the flat pixels that must lie in clusters with an official colour
 
 
 def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *, lossy: bool = False) -> Palette:
     """Finds the colours of a set of colour masks by k-means, the same in every run.
 
     Masks with few colours are taken at their word. Else only flat areas are looked at, so blended borders and JPEG
-    noise suggest no colours. Without `num_classes` the number of clusters follows from the colours: each heap that is
-    well apart from the others starts one. When the colours are those of a well-known code (Cityscapes, CamVid, Pascal
-    VOC, ADE20K, black and white) that code with its names and its ignored labels is returned.
+    noise suggest no colours. Without `num_classes` the number of clusters follows from the colours: each frequent
+    one that is well apart from the others starts one. When the colours are those of a well-known code (Cityscapes,
+    CamVid, Pascal VOC, ADE20K, black and white) that code with its names and its ignored labels is returned.
 
     Args:
         masks: Colour masks of the training split, uint8 RGB `(H, W, 3)`.
@@ -373,44 +432,53 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *,
         SemsegError: `num_classes` is below 2 or above 253.
     """
     if num_classes is not None and not 2 <= num_classes <= MAX_CLASSES:
-        raise SemsegError(f"number of classes: got {num_classes}; expected 2 to {MAX_CLASSES}")
-    heaps = _gather_colors(masks)
-    few = heaps.exact is not None and not lossy
-    exact = few and num_classes in (None, len(heaps.exact))
-    if exact:
-        centers, weights = colors_of_codes(np.array(list(heaps.exact))), np.array(list(heaps.exact.values()))
-    else:
-        seeds = _seed_colors(heaps.colors, heaps.counts, num_classes)
-        near = squared_distances(heaps.colors, seeds).min(axis=1) <= (np.inf if num_classes else _REACH**2)
-        centers, weights = _k_means(heaps.colors[near], heaps.counts[near], seeds)
-    if num_classes is None:
-        if not exact:
-            _refuse_photos(heaps, centers)
-        known = _recognise(centers, weights, exact)
+        raise SemsegError(f"`num_classes`: got {num_classes}; expected 2 to {MAX_CLASSES}")
+    histogram = _color_histogram(masks)
+    few_colors = histogram.exact is not None and not lossy
+    if few_colors and num_classes in (None, len(histogram.exact)):
+        return _palette_of_exact_colors(histogram.exact, num_classes)
+    seeds = _seed_colors(histogram.colors, histogram.counts, num_classes)
+    near = squared_distances(histogram.colors, seeds).min(axis=1) <= (np.inf if num_classes else _REACH**2)
+    centers, weights = _k_means(histogram.colors[near], histogram.counts[near], seeds)
+    max_distance = Palette.max_distance
+    if num_classes is None:  # a given number may merge colours, so that distances say nothing then
+        _refuse_photos(histogram, centers)
+        known = _recognise(centers, weights, exact=False)
         if known is not None:
-            return replace(known, blended=not exact, max_distance=0.0 if exact else Palette.max_distance)
-    if len(centers) < 2:
+            return replace(known, blended=True, max_distance=max_distance)
+        max_distance = min(max_distance, _smallest_distance(centers) / 2)
+    return _palette_by_share(centers, weights, source="k-means", blended=not few_colors, max_distance=max_distance)
+
+
+def _palette_of_exact_colors(counts: Mapping[int, int], num_classes: int | None) -> Palette:
+    """The palette of masks that hold these colours (by code, with their pixels) and no others."""
+    colors, weights = colors_of_codes(np.array(list(counts))), np.array(list(counts.values()))
+    if num_classes is None:
+        known = _recognise(colors, weights, exact=True)
+        if known is not None:
+            return replace(known, blended=False, max_distance=0.0)
+    if len(colors) < 2:
         raise DataError("masks: hold a single colour; two classes or more are needed: check the masks")
+    return _palette_by_share(colors, weights, source="exact", blended=False, max_distance=0.0)
+
+
+def _palette_by_share(centers: np.ndarray, weights: np.ndarray, **options: Any) -> Palette:
+    """A palette of nameless classes with these colours `(K, 3)`, the most frequent first."""
     order = np.argsort(-weights, kind="stable")
-    apart = _smallest_distance(centers) if num_classes is None else np.inf  # a given number may merge colours
-    return Palette.of(
-        tuple(f"class_{i}" for i in range(len(order))),
-        tuple(tuple(int(v) for v in centers[i].round()) for i in order),
-        source="exact" if exact else "k-means",
-        blended=not few,
-        max_distance=0.0 if exact else min(Palette.max_distance, apart / 2),
-    )
+    names = [f"class_{i}" for i in range(len(order))]
+    colors = centers[order].round().astype(int).tolist()
+    return Palette.from_colors(names, colors, **options)
 
 
 @dataclass
-class _Heaps:
+class _ColorHistogram:
     """Colours of a set of masks.
 
     Attributes:
         colors: Mean colour `(M, 3)` of every cube that flat areas fall into.
         counts: Number of pixels `(M,)` in each of these.
         total: Number of all pixels, flat or not.
-        exact: Number of pixels by colour code; None where there are more than `_FEW_COLORS`, or most are blends.
+        exact: Number of pixels by colour code; None where there are more than `_MAX_EXACT_COLORS`, or most are blends.
     """
 
     colors: np.ndarray
@@ -419,9 +487,11 @@ class _Heaps:
     exact: dict[int, int] | None
 
 
-def _gather_colors(masks: Iterable[np.ndarray]) -> _Heaps:
+def _color_histogram(masks: Iterable[np.ndarray]) -> _ColorHistogram:
     per_axis = 256 // _CELL
-    sums, total, exact, with_area = np.zeros((per_axis**3, 4)), 0, {}, set()
+    sums, total = np.zeros((per_axis**3, 4)), 0
+    exact: dict[int, int] | None = {}
+    with_area: set[int] = set()
     kernel = np.ones((3, 3), np.uint8)
     for mask in masks:
         total += mask[..., 0].size
@@ -433,12 +503,12 @@ def _gather_colors(masks: Iterable[np.ndarray]) -> _Heaps:
         cells = np.ravel_multi_index((pixels // _CELL).T.astype(np.int64), (per_axis,) * 3)
         for column, weights in enumerate([None, *pixels.T]):
             sums[:, column] += np.bincount(cells, weights, minlength=per_axis**3)
-    if exact and len(exact) > MANY and 2 * len(with_area) < len(exact):
+    if exact and len(exact) > MAX_UNSMOOTHED and 2 * len(with_area) < len(exact):
         exact = None  # most of them are blends: a small mask that was smoothed or compressed
     filled = sums[:, 0] > 0
     if not filled.any() and not exact:
         raise DataError("masks: no area of even colour found in them; are these colour masks?")
-    return _Heaps(sums[filled, 1:] / sums[filled, :1], sums[filled, 0], total, exact)
+    return _ColorHistogram(sums[filled, 1:] / sums[filled, :1], sums[filled, 0], total, exact)
 
 
 def _count_colors(mask: np.ndarray, counted: dict[int, int] | None) -> dict[int, int] | None:
@@ -447,18 +517,19 @@ def _count_colors(mask: np.ndarray, counted: dict[int, int] | None) -> dict[int,
         return None
     for code, count in zip(*np.unique(color_codes(mask), return_counts=True), strict=True):
         counted[int(code)] = counted.get(int(code), 0) + int(count)
-        if len(counted) > _FEW_COLORS:
+        if len(counted) > _MAX_EXACT_COLORS:
             return None
     return counted
 
 
-def _refuse_photos(heaps: _Heaps, centers: np.ndarray) -> None:
-    pure = squared_distances(heaps.colors, centers).min(axis=1) <= _PURE_DISTANCE**2
-    share = heaps.counts[pure].sum() / heaps.total
-    if share < _PURE_SHARE:
+def _refuse_photos(histogram: _ColorHistogram, centers: np.ndarray) -> None:
+    """Raises a `DataError` where too few pixels lie in pure colours: in photos, shades run into each other."""
+    pure = squared_distances(histogram.colors, centers).min(axis=1) <= _PURE_DISTANCE**2
+    share = histogram.counts[pure].sum() / histogram.total
+    if share < _MIN_PURE_SHARE:
         raise DataError(
             f"masks: only {share:.0%} of their pixels lie in areas of one pure colour, as in photos; are these the "
-            "masks (of pairs, the right halves)? If they are, give their number of colours by --classes"
+            "masks (of pairs, the right halves)? If they are, give their number of colours as `num_classes`"
         )
 
 
@@ -469,18 +540,18 @@ def _smallest_distance(centers: np.ndarray) -> float:
 
 def _seed_colors(colors: np.ndarray, counts: np.ndarray, num_classes: int | None) -> np.ndarray:
     """The fullest cubes that keep their distance from each other: where the clusters start."""
-    wanted = num_classes or MAX_CLASSES
-    least = 0 if num_classes else max(_SEED_PIXELS, _SEED_SHARE * counts.sum())
+    min_seeds, max_seeds = (num_classes, num_classes) if num_classes else (2, MAX_CLASSES)
+    min_count = 0 if num_classes else max(_MIN_SEED_PIXELS, _MIN_SEED_SHARE * counts.sum())
     seeds: list[np.ndarray] = []
     for index in np.argsort(-counts, kind="stable"):
-        if len(seeds) == wanted or counts[index] < least:
+        if len(seeds) == max_seeds or counts[index] < min_count:
             break
         if not seeds or squared_distances(colors[None, index], np.array(seeds)).min() >= _SEED_DISTANCE**2:
             seeds.append(colors[index])
-    if len(seeds) < (num_classes or 2):
+    if len(seeds) < min_seeds:
         raise DataError(
-            f"masks: hold {len(seeds)} clearly different colours, fewer than the {num_classes or 2} classes expected; "
-            "check the masks or --classes"
+            f"masks: hold {len(seeds)} clearly different colours, fewer than the {min_seeds} classes expected; "
+            "check the masks or `num_classes`"
         )
     return np.array(seeds)
 
@@ -507,36 +578,63 @@ def _recognise(centers: np.ndarray, weights: np.ndarray, exact: bool) -> Palette
         squared = squared_distances(np.round(centers), np.array([label.color for label in palette.labels]))
         labels, squared = squared.argmin(axis=1), squared.min(axis=1)
         near = squared <= (0 if exact else _MATCH_DISTANCE**2)
-        enough = _suffice(palette, {palette.labels[i].id for i in labels[near]})
-        most = near.all() if exact else weights[near].sum() >= _MATCH_SHARE * weights.sum()
-        distance = float((squared[near] * weights[near]).sum() / max(weights[near].sum(), 1))
-        if enough and most and distance < smallest:
-            best, smallest = palette, distance
+        enough_labels = _suffice(palette, {palette.labels[i].id for i in labels[near]})
+        enough_pixels = near.all() if exact else weights[near].sum() >= _MIN_MATCH_SHARE * weights.sum()
+        mean_square = float((squared[near] * weights[near]).sum() / max(weights[near].sum(), 1))
+        if enough_labels and enough_pixels and mean_square < smallest:
+            best, smallest = palette, mean_square
     return best
 
 
 def _suffice(palette: Palette, ids: set[int]) -> bool:
     """Whether so many of its classes were met that a well-known palette is recognised."""
     count = palette.num_classes
-    least = count if count < _LEAST else max(_LEAST, math.ceil(_LEAST_SHARE * count))
-    return len(ids - {IGNORE}) >= least
+    required = count if count < _MIN_MATCHES else max(_MIN_MATCHES, math.ceil(_MIN_MATCHED_SHARE * count))
+    return len(ids - {IGNORE}) >= required
 
 
 def color_codes(colors: np.ndarray) -> np.ndarray:
-    """Each colour of `(..., 3)` uint8 as one number, red * 65536 + green * 256 + blue, uint32 `(...)`."""
+    """Each colour as one number, red * 65536 + green * 256 + blue.
+
+    Args:
+        colors: uint8 RGB `(..., 3)`.
+
+    Returns:
+        uint32 `(...)`.
+
+    Example:
+        >>> color_codes(np.array([[0, 1, 2]], np.uint8)).tolist()
+        [258]
+    """
     if not colors.size:
         return np.zeros(colors.shape[:-1], np.uint32)
     row = np.ascontiguousarray(colors).reshape(1, -1, 3)
+    # OpenCV's four bytes a pixel, read as one little-endian number, are the code with the alpha above it.
     return cv2.cvtColor(row, cv2.COLOR_RGB2BGRA).view("<u4").reshape(colors.shape[:-1]) & np.uint32(0xFFFFFF)
 
 
 def colors_of_codes(codes: np.ndarray) -> np.ndarray:
-    """What `color_codes` was given."""
+    """The colours that `color_codes` was given.
+
+    Args:
+        codes: Integers `(...)`.
+
+    Returns:
+        Colours `(..., 3)` of the codes' dtype.
+    """
     return np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], axis=-1)
 
 
 def squared_distances(colors: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """`(M, 3)` and `(K, 3)` levels to `(M, K)`; exact for whole levels, whose squares float32 holds."""
+    """Squared Euclidean distances of colours from others.
+
+    Args:
+        colors: Levels `(M, 3)`.
+        others: Levels `(K, 3)`.
+
+    Returns:
+        float32 `(M, K)`; exact for whole levels, whose squares float32 holds.
+    """
     colors, others = colors.astype(np.float32), others.astype(np.float32)
     squared = (colors**2).sum(axis=1)[:, None] - 2 * (colors @ others.T) + (others**2).sum(axis=1)
     return np.maximum(squared, 0)

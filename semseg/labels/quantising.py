@@ -13,7 +13,8 @@ from semseg.errors import SemsegError
 from semseg.labels.palettes import Color, Palette, color_codes, colors_of_codes, squared_distances
 from semseg.labels.repair import repair_mask
 
-_UNSEEN, _UNKNOWN = 254, 253
+# Ids that stand for something else until `quantise` is done; `MAX_CLASSES` leaves them free.
+_NOT_COMPUTED, _UNKNOWN = 254, 253
 
 
 def bin_image(mask: np.ndarray, palette: Palette) -> np.ndarray:
@@ -33,7 +34,7 @@ def bin_image(mask: np.ndarray, palette: Palette) -> np.ndarray:
         SemsegError: `mask` is of another kind.
 
     Example:
-        >>> palette = Palette.of(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
+        >>> palette = Palette.from_colors(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
         >>> bin_image(np.array([[[127, 66, 128], [70, 130, 180], [0, 255, 0]]], np.uint8), palette)
         array([[  0,   1, 255]], dtype=uint8)
     """
@@ -43,23 +44,29 @@ def bin_image(mask: np.ndarray, palette: Palette) -> np.ndarray:
 def quantise(mask: np.ndarray, palette: Palette) -> tuple[np.ndarray, np.ndarray]:
     """Does what `bin_image` does, and tells the unknown from what is known to be no class.
 
+    Args:
+        mask: As in `bin_image`.
+        palette: As in `bin_image`.
+
     Returns:
         uint8 ids, and where the mask could not be understood, bool; both `(H, W)`.
+
+    Raises:
+        SemsegError: As `bin_image`.
+
+    Example:
+        >>> palette = Palette.from_colors(("road", "sky"), ((128, 64, 128), (70, 130, 180)), [("void", (0, 0, 0))])
+        >>> ids, unknown = quantise(np.array([[[0, 0, 0], [0, 255, 0]]], np.uint8), palette)
+        >>> ids.tolist(), unknown.tolist()
+        ([[255, 255]], [[False, True]])
     """
-    kind = np.integer if palette.holds_values else np.uint8
-    if (
-        not np.issubdtype(mask.dtype, kind)
-        or mask.ndim != (2 if palette.holds_values else 3)
-        or (mask.ndim == 3 and mask.shape[2] != 3)
-    ):
-        expected = "integer numbers (H, W)" if palette.holds_values else "uint8 RGB of shape (H, W, 3)"
-        raise SemsegError(f"bin_image: got a mask of {mask.dtype} {mask.shape}; expected {expected}")
+    _check_mask(mask, palette)
     if palette.holds_values:
         ids = _ids_of_values(mask, palette)
     elif palette.blended:
-        colors, labels = _known_colors(palette)
-        ids = repair_mask(mask, colors, np.where(labels == IGNORE, _UNSEEN, labels))
-        ids = _NO_CLASS_OR_DOUBT.take(ids)
+        colors, labels = _colors_and_ids(palette)
+        ids = repair_mask(mask, colors, np.where(labels == IGNORE, _NO_CLASS, labels))
+        ids = _ID_AFTER_REPAIR.take(ids)
     else:
         ids = _ids_of_colors(mask, palette)
     unknown = ids == _UNKNOWN
@@ -67,8 +74,18 @@ def quantise(mask: np.ndarray, palette: Palette) -> tuple[np.ndarray, np.ndarray
     return ids, unknown
 
 
-_NO_CLASS_OR_DOUBT = np.arange(256, dtype=np.uint8)  # repair_mask gives 255 for doubt, and back what it was given
-_NO_CLASS_OR_DOUBT[[_UNSEEN, IGNORE]] = IGNORE, _UNKNOWN
+def _check_mask(mask: np.ndarray, palette: Palette) -> None:
+    if palette.holds_values:
+        fits, expected = np.issubdtype(mask.dtype, np.integer) and mask.ndim == 2, "integer numbers (H, W)"
+    else:
+        fits, expected = mask.dtype == np.uint8 and mask.shape[2:] == (3,), "uint8 RGB of shape (H, W, 3)"
+    if not fits:
+        raise SemsegError(f"bin_image: got a mask of {mask.dtype} {mask.shape}; expected {expected}")
+
+
+_NO_CLASS = 254  # given to `repair_mask` for colours that are no class, because it gives 255 for what is in doubt
+_ID_AFTER_REPAIR = np.arange(256, dtype=np.uint8)
+_ID_AFTER_REPAIR[[_NO_CLASS, IGNORE]] = IGNORE, _UNKNOWN
 
 
 def _ids_of_values(mask: np.ndarray, palette: Palette) -> np.ndarray:
@@ -84,13 +101,14 @@ def _ids_of_values(mask: np.ndarray, palette: Palette) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _id_of_value(palette: Palette) -> np.ndarray:
+    """The id of every number up to the largest that a label has, uint8; at least 256 of them."""
     table = np.full(max(256, 1 + max(label.value for label in palette.labels)), _UNKNOWN, np.uint8)
     for label in palette.labels:
         table[label.value] = label.id
     return table
 
 
-def _known_colors(palette: Palette) -> tuple[np.ndarray, np.ndarray]:
+def _colors_and_ids(palette: Palette) -> tuple[np.ndarray, np.ndarray]:
     """Colours uint8 `(M, 3)` and ids uint8 `(M,)` of all labels."""
     return (
         np.array([label.color for label in palette.labels], np.uint8),
@@ -103,9 +121,9 @@ def _ids_of_colors(mask: np.ndarray, palette: Palette) -> np.ndarray:
     table = _id_of_color(palette)
     codes = color_codes(mask)
     ids = table.take(codes)
-    unseen = ids == _UNSEEN
-    if unseen.any():
-        new = np.unique(codes[unseen])
+    missing = ids == _NOT_COMPUTED
+    if missing.any():
+        new = np.unique(codes[missing])
         table[new] = _nearest_ids(colors_of_codes(new), palette)
         ids = table.take(codes)
     return ids
@@ -117,12 +135,13 @@ def _id_of_color(palette: Palette) -> np.ndarray:
 
     Threads may share it: two that fill the same entry write the same value.
     """
-    return np.full(1 << 24, _UNSEEN, np.uint8)
+    return np.full(1 << 24, _NOT_COMPUTED, np.uint8)
 
 
 def _nearest_ids(colors: np.ndarray, palette: Palette) -> np.ndarray:
-    known, ids = _known_colors(palette)
-    squared = squared_distances(colors, known)
+    """The id of the label nearest to each colour `(M, 3)`, uint8 `(M,)`; `_UNKNOWN` for what is too far from all."""
+    label_colors, ids = _colors_and_ids(palette)
+    squared = squared_distances(colors, label_colors)
     nearest = squared.argmin(axis=1)
     far = squared[np.arange(len(colors)), nearest] > palette.max_distance**2
     return np.where(far, np.uint8(_UNKNOWN), ids[nearest])
@@ -166,7 +185,7 @@ def give_color_to_seg_img(ids: np.ndarray, palette: Palette, ignore_color: Color
         uint8 RGB `(H, W, 3)`.
 
     Example:
-        >>> palette = Palette.of(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
+        >>> palette = Palette.from_colors(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
         >>> give_color_to_seg_img(np.array([[0, 255]]), palette).tolist()
         [[[128, 64, 128], [0, 0, 0]]]
     """

@@ -26,19 +26,19 @@ _SETTLED = 20  # levels: beside such an area, a pixel no farther away is of the 
 _LINE = 5  # pixels: what is narrower than this is a thin thing, such as a pole
 _RIDGE = 50  # levels by which a thin thing stands out from both sides; blends lie between the two
 _THIN = 4  # levels from a colour: a pixel of a thin thing no farther away is surely of its class,
-_FAINT = 20  # and even one no farther than this if it lies in a straight line of such pixels
-_FEW = 16  # pixels of thin things that make a class exist where it has no area
+_THIN_IN_LINE = 20  # and even one no farther than this if it lies in a straight line of such pixels
+_MIN_THIN_PIXELS = 16  # of thin things, which make a class exist where it has no area
 _NEAR, _NEAR_LINE, _WIDER = 2, 4, 7  # pixels from an area, from a thin thing, from an area: how far a class is expected
 _COSTS = np.float32([200, 80, 0])  # of a class that is nowhere near, that is within the wider distance, that is near
-_ABSENT = 320  # cost of a class for which there is no evidence in the mask but the pixel itself
-_CANDIDATES = 5  # classes that are tried at each pixel
-_LOOK = 0.01  # weight of a pixel's own colour when these are chosen
+_ABSENT_COST = 320  # cost of a class for which there is no evidence in the mask but the pixel itself
+_MAX_CANDIDATES = 5  # classes that are tried at each pixel
+_COLOR_WEIGHT = 0.01  # of a pixel's own colour when these are chosen
 _SUPPORT = 60  # what each of up to two neighbours of the same class takes off the cost
 _BLUR = 0.25  # pixels: smoothing of the resize beyond that of plain averaging
-_DOUBT = 80  # two classes whose costs are closer than this leave a pixel in doubt
-_FOREIGN = 25  # levels from every colour
-_SURE_SHARE = 0.3  # of the pixels; measured: at least .6 in masks down to 32 pixels, .18 in the median of photos
-_UNSEEN = 65535
+_MIN_MARGIN = 80  # two classes whose costs are closer than this leave a pixel in doubt
+_MAX_DISTANCE = 25  # levels: an even area farther than this from every colour is of none of the classes
+_MIN_SETTLED_SHARE = 0.3  # of the pixels; measured: at least .6 in masks down to 32 pixels, .18 in the median of photos
+_NOT_COMPUTED = 65535  # entry of the table of nearest colours: the distance above 8 bits, the index below
 
 
 def repair_mask(mask: np.ndarray, colors: np.ndarray, ids: np.ndarray, *, ignore_doubt: bool = True) -> np.ndarray:
@@ -69,26 +69,35 @@ def repair_mask(mask: np.ndarray, colors: np.ndarray, ids: np.ndarray, *, ignore
     _check(mask, colors, ids)
     nearest, distance = _nearest(mask, colors)
     flat, thin, settled = _sure_pixels(mask, nearest, distance)
-    areas, lines = (np.bincount(nearest[sure], minlength=len(colors)) for sure in (flat, thin))
-    present, blended = np.flatnonzero((areas > 0) | (lines >= _FEW)), np.flatnonzero(~settled)
-    if distance.any() and ignore_doubt and settled.mean() < _SURE_SHARE:
+    area_pixels, thin_pixels = (np.bincount(nearest[sure], minlength=len(colors)) for sure in (flat, thin))
+    present = np.flatnonzero((area_pixels > 0) | (thin_pixels >= _MIN_THIN_PIXELS))  # indices of colours
+    blended = np.flatnonzero(~settled)  # indices of pixels
+    if distance.any() and ignore_doubt and settled.mean() < _MIN_SETTLED_SHARE:
         return np.full(nearest.shape, IGNORE, np.uint8)
     if not len(present) or not len(blended) or not distance.any():  # pure colours are taken at their word
         return ids[nearest]
-    seen, known = cv2.transform(mask.astype(np.float32), _WEIGHTS), colors.astype(np.float32) @ _WEIGHTS.T
+    picture, palette = cv2.transform(mask.astype(np.float32), _WEIGHTS), colors.astype(np.float32) @ _WEIGHTS.T
     costs = _costs_by_place(nearest, flat, thin, present, blended)
-    candidates, costs = _candidates(seen, known, nearest, present, blended, costs)
-    labels, margins = _solve(seen, known, ids, nearest, blended, candidates, costs)
-    found = ids[labels]
+    candidates, costs = _candidates(picture, palette, nearest, present, blended, costs)
+    labels, margins = _solve(picture, palette, ids, nearest, blended, candidates, costs)
+    repaired = ids[labels]
     if ignore_doubt:
-        found.ravel()[blended[margins < _DOUBT]] = IGNORE
-        even = cv2.subtract(cv2.dilate(mask, _square(1)), cv2.erode(mask, _square(1))).max(axis=2) <= _FLAT
-        found[even & (distance > _FOREIGN)] = IGNORE  # an area of one colour is no blend
-        inside = (
-            cv2.copyMakeBorder(found[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_REPLICATE) if min(found.shape) > 2 else found
-        )
-        found[~settled & (found != inside)] = IGNORE  # on the rim: what it is blended with may lie outside
-    return found
+        repaired.ravel()[blended[margins < _MIN_MARGIN]] = IGNORE
+        repaired[_is_even(mask) & (distance > _MAX_DISTANCE)] = IGNORE  # an area of one colour is no blend
+        repaired[~settled & _differs_on_rim(repaired)] = IGNORE  # what a pixel is blended with may lie outside
+    return repaired
+
+
+def _is_even(mask: np.ndarray) -> np.ndarray:
+    """Bool `(H, W)`: whether the 3x3 pixels around a pixel are nearly of one colour."""
+    return cv2.subtract(cv2.dilate(mask, _square(1)), cv2.erode(mask, _square(1))).max(axis=2) <= _FLAT
+
+
+def _differs_on_rim(ids: np.ndarray) -> np.ndarray:
+    """Bool `(H, W)`: pixels on the rim of the picture whose neighbour further inside has another id."""
+    if min(ids.shape) <= 2:
+        return np.zeros(ids.shape, bool)
+    return ids != cv2.copyMakeBorder(ids[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_REPLICATE)
 
 
 def _check(mask: np.ndarray, colors: np.ndarray, ids: np.ndarray) -> None:
@@ -104,13 +113,15 @@ def _nearest(mask: np.ndarray, colors: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Index of the nearest colour and its distance in levels, both uint8 `(H, W)`."""
     table = _table_of_colors(colors.astype(np.uint8).tobytes())
     codes = color_codes(mask)
-    found = table.take(codes)
-    if (unseen := found == _UNSEEN).any():
-        new = np.unique(codes[unseen])
-        squared = squared_distances(colors @ _WEIGHTS.T, colors_of_codes(new) @ _WEIGHTS.T)
-        table[new] = squared.argmin(axis=0) | (np.sqrt(squared.min(axis=0)).clip(0, 254).round().astype(np.uint16) << 8)
-        found = table.take(codes)
-    return (found & 255).astype(np.uint8), (found >> 8).astype(np.uint8)
+    entries = table.take(codes)
+    missing = entries == _NOT_COMPUTED
+    if missing.any():
+        new = np.unique(codes[missing])
+        squared = squared_distances(colors @ _WEIGHTS.T, colors_of_codes(new) @ _WEIGHTS.T)  # (colours, new)
+        distance = np.sqrt(squared.min(axis=0)).clip(0, 254).round().astype(np.uint16)
+        table[new] = squared.argmin(axis=0) | (distance << 8)
+        entries = table.take(codes)
+    return (entries & 255).astype(np.uint8), (entries >> 8).astype(np.uint8)
 
 
 @lru_cache(maxsize=2)
@@ -119,7 +130,7 @@ def _table_of_colors(palette: bytes) -> np.ndarray:
 
     Threads may share it: two that fill the same entry write the same value.
     """
-    return np.full(1 << 24, _UNSEEN, np.uint16)
+    return np.full(1 << 24, _NOT_COMPUTED, np.uint16)
 
 
 def _square(radius: int) -> np.ndarray:
@@ -131,83 +142,109 @@ def _sure_pixels(mask: np.ndarray, nearest: np.ndarray, distance: np.ndarray) ->
     flat = (cv2.dilate(nearest, _square(1)) == cv2.erode(nearest, _square(1))) & (distance <= _FLAT)
     beside = cv2.erode(np.where(flat, nearest, np.uint8(255)), _square(1)) == nearest
     lines = [np.ones(shape, np.uint8) for shape in ((1, _LINE), (_LINE, 1))]
-    kinds = (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT)
-    ridges = reduce(cv2.max, [cv2.morphologyEx(mask, kind, line) for kind in kinds for line in lines])
-    ridge = (reduce(cv2.max, cv2.split(ridges)) > _RIDGE) & (distance <= _FAINT)
-    faint, thin = np.where(ridge, nearest, np.uint8(255)), distance <= _THIN
+    # Top hat and black hat leave what is brighter or darker than its surroundings and narrower than the line.
+    hats = (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT)
+    heights = reduce(cv2.max, [cv2.morphologyEx(mask, hat, line) for hat in hats for line in lines])
+    ridge = (reduce(cv2.max, cv2.split(heights)) > _RIDGE) & (distance <= _THIN_IN_LINE)
+    ridge_colors, thin = np.where(ridge, nearest, np.uint8(255)), distance <= _THIN
     for line in lines:
-        alike = (cv2.erode(faint, line) == cv2.dilate(faint, line)) & ridge
-        thin |= cv2.dilate(alike.astype(np.uint8), line) > 0
+        one_color = (cv2.erode(ridge_colors, line) == cv2.dilate(ridge_colors, line)) & ridge
+        thin |= cv2.dilate(one_color.astype(np.uint8), line) > 0
     return flat, ridge & thin, flat | (beside & (distance <= _SETTLED))
 
 
 def _costs_by_place(nearest, flat, thin, present, blended) -> np.ndarray:
     """What it costs `(K, N)` to meet each of the present colours at each blended pixel."""
-    levels = np.empty((len(present), len(blended)), np.uint8)
-    for row, color in zip(levels, present, strict=True):
-        here = nearest == color
-        area, line = (here & flat).view(np.uint8), (here & thin).view(np.uint8)
+    nearness = np.empty((len(present), len(blended)), np.uint8)  # index of `_COSTS`
+    for row, color in zip(nearness, present, strict=True):
+        of_color = nearest == color
+        area, line = (of_color & flat).view(np.uint8), (of_color & thin).view(np.uint8)
         wide = cv2.max(cv2.dilate(area, _square(_WIDER)), cv2.dilate(line, _square(_NEAR_LINE)))
         row[:] = cv2.add(wide, cv2.dilate(area, _square(_NEAR))).take(blended)
-    return _COSTS.take(levels)
+    return _COSTS.take(nearness)
 
 
-def _candidates(seen, known, nearest, present, blended, costs) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and costs `(k, N)` of the colours to try: the likeliest by place and look, and the nearest."""
-    count = min(_CANDIDATES, len(present))
-    rank = costs + _LOOK * squared_distances(known[present], seen.reshape(-1, 3)[blended])
+def _candidates(picture, palette, nearest, present, blended, costs) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and costs `(k, N)` of the colours to try: the likeliest by place and colour, and the nearest."""
+    count = min(_MAX_CANDIDATES, len(present))
+    rank = costs + _COLOR_WEIGHT * squared_distances(palette[present], picture.reshape(-1, 3)[blended])
     likely = np.argpartition(rank, count - 1, axis=0)[:count]
     costs = np.take_along_axis(costs, likely, axis=0)
-    own = np.full((1, len(blended)), _ABSENT, np.float32)
-    return np.concatenate([present[likely], nearest.ravel()[None, blended]]), np.concatenate([costs, own])
+    own_cost = np.full((1, len(blended)), _ABSENT_COST, np.float32)
+    return np.concatenate([present[likely], nearest.ravel()[None, blended]]), np.concatenate([costs, own_cost])
 
 
-def _solve(seen, known, ids, nearest, blended, candidates, costs) -> tuple[np.ndarray, np.ndarray]:
-    """The colour of every pixel `(H, W)`, and by how much that of each blended one beats another class's."""
-    labels, each, bonus = nearest.copy(), np.arange(len(blended)), np.float32(0)
-    guess, stored = known.take(labels, axis=0), seen.reshape(-1, 3).take(blended, axis=0)
-    values = stored
-    apart = np.maximum(squared_distances(known, known), 1e-3)  # a colour is no blend of itself
-    rows = candidates * len(known)
-    pairs = [apart.take(rows + one) for one in candidates]
+def _solve(picture, palette, ids, nearest, blended, candidates, costs) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses a colour for every blended pixel, twice: the second time from values that compression is undone in.
+
+    Args:
+        picture: The mask in weighted luma and chroma, float32 `(H, W, 3)`.
+        palette: All colours in the same levels, float32 `(M, 3)`.
+        ids: The class of each colour, `(M,)`.
+        nearest: Index of the nearest colour, `(H, W)`.
+        blended: Indices `(N,)` of the pixels to solve in the flat picture.
+        candidates: Indices `(k, N)` of the colours to try at each of them.
+        costs: What each of these costs, `(k, N)`.
+
+    Returns:
+        The index of the colour of every pixel, `(H, W)`, and by how much the choice at each blended one beats the best
+        candidate of another class, `(N,)`.
+    """
+    labels, pixels, bonus = nearest.copy(), np.arange(len(blended)), np.float32(0)
+    model, stored = palette.take(labels, axis=0), picture.reshape(-1, 3).take(blended, axis=0)
+    values = stored  # what the blended pixels are taken to have been before the compression
+    between = np.maximum(squared_distances(palette, palette), 1e-3)  # a colour is no blend of itself
+    rows = candidates * len(palette)
+    pairs = [between.take(rows + candidate) for candidate in candidates]  # k arrays (k, N)
     for last in (False, True):
-        away = sum((known[:, i].take(candidates) - values[:, i]) ** 2 for i in range(3))
-        saved = [_blend(one, away, pair, costs)[0].min(axis=0) for one, pair in zip(away, pairs, strict=True)]
-        total = away + costs + np.minimum(saved, 0)
-        labels.ravel()[blended] = candidates[_argmin(total - bonus), each]
+        squared = sum((palette[:, i].take(candidates) - values[:, i]) ** 2 for i in range(3))  # (k, N)
+        savings = [_blend(one, squared, pair, costs)[0].min(axis=0) for one, pair in zip(squared, pairs, strict=True)]
+        total = squared + costs + np.minimum(savings, 0)
+        labels.ravel()[blended] = candidates[_argmin(total - bonus), pixels]
         bonus = _support(labels, candidates, blended)
         chosen = _argmin(total - bonus)
-        labels.ravel()[blended] = best = candidates[chosen, each]
-        if not last:
-            blend = _blend(away[chosen, each], away, apart[candidates, best], costs)
-            guess.reshape(-1, 3)[blended] = blends = _blended_colors(known, best, candidates, *blend)
-            values = blends + stored - _compressed(guess).reshape(-1, 3).take(blended, axis=0)
-    others = np.where(ids[candidates] == ids[best], np.inf, total - bonus).min(axis=0)
-    return labels, others - (total - bonus)[chosen, each]
+        labels.ravel()[blended] = best = candidates[chosen, pixels]
+        if not last:  # Landweber's step: what compression does to the model is taken off what is stored
+            blend = _blend(squared[chosen, pixels], squared, between[candidates, best], costs)
+            model.reshape(-1, 3)[blended] = blends = _blended_colors(palette, best, candidates, *blend)
+            values = blends + stored - _compressed(model).reshape(-1, 3).take(blended, axis=0)
+    of_other_classes = np.where(ids[candidates] == ids[best], np.inf, total - bonus).min(axis=0)
+    return labels, of_other_classes - (total - bonus)[chosen, pixels]
 
 
-def _blend(one, other, apart, costs) -> tuple[np.ndarray, np.ndarray]:
+def _blend(one, other, between, costs) -> tuple[np.ndarray, np.ndarray]:
     """What it saves to add up to one half of an `other` colour to `one`, and that share.
 
-    Given the squared distances of the pixel from both and between them, and the costs of the other.
+    With d1 and d2 the squared distances of the pixel from both and d that between them, a share s of the other changes
+    the squared distance by s (s d - (d1 - d2 + d)), least at s = (d1 - d2 + d) / 2d. In place, as these arrays are
+    large.
+
+    Args:
+        one: d1.
+        other: d2.
+        between: d.
+        costs: Of the other.
+
+    Returns:
+        The change in squared levels with the cost, below 0 where it pays, and the share, 0 to 1/2.
     """
-    along = one - other
-    along += apart
-    share = along / apart
+    projection = one - other
+    projection += between
+    share = projection / between
     share *= 0.5
     np.clip(share, 0, 0.5, out=share)
-    saved = share * apart
-    saved -= along
-    saved *= share
-    saved += costs
-    return saved, share
+    change = share * between
+    change -= projection
+    change *= share
+    change += costs
+    return change, share
 
 
-def _blended_colors(known, best, candidates, saved, shares) -> np.ndarray:
+def _blended_colors(palette, best, candidates, changes, shares) -> np.ndarray:
     """The best colours `(N, 3)`, each blended with the candidate that saves most, if any."""
-    other, each = _argmin(saved), np.arange(len(best))
-    share = np.where(saved[other, each] < 0, shares[other, each], 0)[:, None]
-    return (1 - share) * known[best] + share * known[candidates[other, each]]
+    other, pixels = _argmin(changes), np.arange(len(best))
+    share = np.where(changes[other, pixels] < 0, shares[other, pixels], 0)[:, None]
+    return (1 - share) * palette[best] + share * palette[candidates[other, pixels]]
 
 
 def _argmin(costs: np.ndarray) -> np.ndarray:
@@ -223,10 +260,10 @@ def _support(labels: np.ndarray, candidates: np.ndarray, blended: np.ndarray) ->
     """What the eight neighbours' labels take off the cost of each candidate `(k, N)`."""
     width = labels.shape[1]
     padded = cv2.copyMakeBorder(labels, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=255).ravel()
-    at = blended // width * (width + 2) + blended % width + width + 3
-    names, votes = candidates.astype(np.uint8), np.zeros(candidates.shape, np.uint8)
+    centers = blended // width * (width + 2) + blended % width + width + 3  # the pixels' indices in the padded picture
+    colors, votes = candidates.astype(np.uint8), np.zeros(candidates.shape, np.uint8)
     for step in (-width - 3, -width - 2, -width - 1, -1, 1, width + 1, width + 2, width + 3):
-        votes += padded[at + step] == names
+        votes += padded[centers + step] == colors
     return np.minimum(votes, 2) * np.float32(_SUPPORT)
 
 

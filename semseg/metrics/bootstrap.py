@@ -42,13 +42,15 @@ def bootstrap_intervals(
         raise SemsegError(f"bootstrap_intervals: got {draws=}, {level=}; expected at least 1, and between 0 and 1")
     rng = np.random.default_rng(seed)
     per_image = counts.reshape(len(counts), -1).astype(np.float64)  # sums are exact to 2^53
-    chances = np.full(len(counts), 1 / len(counts))
-    drawn = np.stack([rng.multinomial(len(counts), chances) @ per_image for _ in range(draws)])
+    probabilities = np.full(len(counts), 1 / len(counts))
+    # How often each image is drawn, times its counts, is the sum over the images drawn.
+    resampled = np.stack([rng.multinomial(len(counts), probabilities) @ per_image for _ in range(draws)])
     tails = ((1 - level) / 2, (1 + level) / 2)
-    return {
-        name: tuple(float(end) for end in _quantiles(values, tails))
-        for name, values in _headline_scores(drawn.reshape(draws, 3, -1)).items()
-    }
+    intervals = {}
+    for name, values in _headline_scores(resampled.reshape(draws, 3, -1)).items():
+        low, high = _quantiles(values, tails)
+        intervals[name] = float(low), float(high)
+    return intervals
 
 
 def _headline_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -64,5 +66,5 @@ def _headline_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _quantiles(values: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
-    known = values[~np.isnan(values)]
-    return np.quantile(known, shares) if known.size else np.full(len(shares), np.nan)
+    numbers = values[~np.isnan(values)]
+    return np.quantile(numbers, shares) if numbers.size else np.full(len(shares), np.nan)

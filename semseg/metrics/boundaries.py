@@ -25,6 +25,9 @@ def boundary_distance(size: tuple[int, int]) -> int:
     Args:
         size: (height, width) in pixels.
 
+    Returns:
+        Chessboard distance in pixels.
+
     Example:
         >>> boundary_distance((256, 256)), boundary_distance((1024, 2048)), boundary_distance((20, 20))
         (3, 17, 1)
@@ -57,14 +60,14 @@ def boundary_counts(truth: np.ndarray, prediction: np.ndarray, num_classes: int,
         array([[0, 2, 1, 1, 1, 1],
                [0, 2, 1, 1, 1, 1]])
     """
-    maps = _checked(truth, prediction, num_classes, distance)
+    maps = _as_uint8(truth, prediction, num_classes, distance)
     truth, prediction = maps
     bands = [_near_border(ids, distance) for ids in maps]
     both = _count(truth, bands[0] & bands[1] & (truth == prediction), num_classes)
     truth_band, prediction_band = (_count(ids, band, num_classes) for ids, band in zip(maps, bands, strict=True))
     lines = [np.where(_near_border(ids, 1), ids, IGNORE) for ids in maps]
-    met, on_border = _met(*lines, num_classes, distance)
-    return np.stack([both, truth_band + prediction_band - both, met[0], on_border[0], met[1], on_border[1]])
+    matched, on_border = _match_lines(*lines, num_classes, distance)
+    return np.stack([both, truth_band + prediction_band - both, matched[0], on_border[0], matched[1], on_border[1]])
 
 
 def boundary_scores(counts: np.ndarray) -> dict[str, float | np.ndarray]:
@@ -89,20 +92,22 @@ def boundary_scores(counts: np.ndarray) -> dict[str, float | np.ndarray]:
         al. 2016, A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR. Both of the latter
         score each image alone and take the mean; here a class' counts over all images give its score.
     """
-    both, either, met_truth, on_truth, met_prediction, on_prediction = np.asarray(counts, np.float64)
-    recall, precision = met_truth / np.maximum(on_truth, 1), met_prediction / np.maximum(on_prediction, 1)
+    both, either, matched_truth, on_truth, matched_prediction, on_prediction = np.asarray(counts, np.float64)
+    recall = matched_truth / np.maximum(on_truth, 1)
+    precision = matched_prediction / np.maximum(on_prediction, 1)
     f = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
-    result = {
+    per_class = {
         "boundary_iou": np.where(either > 0, both / np.maximum(either, 1), np.nan),
         "boundary_f": np.where(on_truth + on_prediction > 0, f, np.nan),
     }
-    for name, values in list(result.items()):
-        known = values[~np.isnan(values)]
-        result[f"macro_{name}"] = float(known.mean()) if known.size else float("nan")
+    result: dict[str, float | np.ndarray] = {**per_class}
+    for name, values in per_class.items():
+        numbers = values[~np.isnan(values)]
+        result[f"macro_{name}"] = float(numbers.mean()) if numbers.size else float("nan")
     return result
 
 
-def _checked(truth: np.ndarray, prediction: np.ndarray, num_classes: int, distance: int) -> tuple[np.ndarray, ...]:
+def _as_uint8(truth: np.ndarray, prediction: np.ndarray, num_classes: int, distance: int) -> tuple[np.ndarray, ...]:
     """Both maps as uint8, with the ignored pixels 255 in both."""
     if truth.ndim != 2 or truth.shape != prediction.shape:
         raise SemsegError(f"boundary_counts: got {truth.shape} and {prediction.shape}; expected (H, W) twice")
@@ -133,12 +138,14 @@ def _count(ids: np.ndarray, chosen: np.ndarray, num_classes: int) -> np.ndarray:
     return np.bincount(ids[chosen], minlength=num_classes)
 
 
-def _met(truth: np.ndarray, prediction: np.ndarray, num_classes: int, distance: int) -> tuple[np.ndarray, np.ndarray]:
+def _match_lines(
+    truth: np.ndarray, prediction: np.ndarray, num_classes: int, distance: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Per class, of the lines of truth and prediction: pixels with one of the other line within reach, and all."""
     on_border = np.stack([_count(line, line != IGNORE, num_classes) for line in (truth, prediction)])
-    met, square = np.zeros_like(on_border), _square(distance)
+    matched, square = np.zeros_like(on_border), _square(distance)
     for k in np.flatnonzero(on_border.all(axis=0)):
         lines = [(line == k).view(np.uint8) for line in (truth, prediction)]
         for row in (0, 1):
-            met[row, k] = cv2.countNonZero(lines[row] & cv2.dilate(lines[1 - row], square))
-    return met, on_border
+            matched[row, k] = cv2.countNonZero(lines[row] & cv2.dilate(lines[1 - row], square))
+    return matched, on_border

@@ -39,22 +39,25 @@ def calibration_bins(truth: np.ndarray, prediction: np.ndarray, confidence: np.n
             "expected three arrays of one shape and at least one bin"
         )
     counted = truth != IGNORE
-    claimed = confidence[counted].astype(np.float64)
-    if claimed.size and not -1e-5 <= claimed.min() <= claimed.max() <= 1 + 1e-5:  # float32's softmax may exceed 1
+    values = confidence[counted].astype(np.float64)
+    if values.size and not -1e-5 <= values.min() <= values.max() <= 1 + 1e-5:  # float32's softmax may exceed 1
         raise SemsegError(
-            f"calibration_bins: got confidences {claimed.min():g} to {claimed.max():g}; expected 0 to 1: give "
+            f"calibration_bins: got confidences {values.min():g} to {values.max():g}; expected 0 to 1: give "
             "probabilities, not logits"
         )
-    index = np.clip(np.ceil(claimed * bins).astype(np.intp) - 1, 0, bins - 1)
+    index = np.clip(np.ceil(values * bins).astype(np.intp) - 1, 0, bins - 1)
     hits = truth[counted] == prediction[counted]
-    return np.stack([np.bincount(index, weights, bins) for weights in (None, hits, claimed)])
+    return np.stack([np.bincount(index, weights, bins) for weights in (None, hits, values)])
 
 
 def expected_calibration_error(bins: np.ndarray) -> float:
-    """Mean over the pixels of |accuracy - mean confidence| of a pixel's bin, 0 to 1; NaN without pixels.
+    """Mean over the pixels of |accuracy - mean confidence| of a pixel's bin.
 
     Args:
         bins: `(3, B)` from `calibration_bins`, or a sum of such.
+
+    Returns:
+        The error, 0 to 1; NaN without pixels.
 
     Example:
         >>> expected_calibration_error(np.array([[1, 2], [1, 1], [0.5, 1.5]]))  # (|1 - .5| + |1 - 1.5|) / 3

@@ -46,11 +46,11 @@ def cityscapes_results(matrix: np.ndarray, names: Sequence[str]) -> dict[str, An
     """
     _check_names(matrix, names)
     ids = [_LABELS[name][0] for name in names]
-    by_id = np.zeros((len(_LABELS), len(_LABELS)), np.int64)
+    by_id = np.zeros((len(_LABELS), len(_LABELS)), np.int64)  # rows and columns by label id
     by_id[np.ix_(ids, ids)] = matrix
     groups = [_CATEGORIES.index(_EVALUATED[name]) for name in names]
-    classes = dict.fromkeys(_LABELS) | _named(names, scores(matrix)["iou"])
-    merged = scores(merge_classes(matrix, groups))["iou"]
+    classes = dict.fromkeys(_LABELS) | _named(names, np.asarray(scores(matrix)["iou"]))
+    merged = np.asarray(scores(merge_classes(matrix, groups))["iou"])
     categories = dict.fromkeys(_CATEGORIES) | _named(_CATEGORIES[: len(merged)], merged)
     pixels = max(1, int(matrix.sum()))
     return {
@@ -82,6 +82,6 @@ def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
 
 
-def _average(found: Mapping[str, float | None]) -> float | None:
-    known = [score for score in found.values() if score is not None]
-    return float(np.mean(known)) if known else None
+def _average(by_name: Mapping[str, float | None]) -> float | None:
+    existing = [score for score in by_name.values() if score is not None]
+    return float(np.mean(existing)) if existing else None

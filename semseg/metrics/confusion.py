@@ -116,8 +116,8 @@ def merge_classes(matrix: np.ndarray, groups: Sequence[int]) -> np.ndarray:
     """
     if len(groups) != len(matrix) or min(groups) < 0:
         raise SemsegError(f"merge_classes: got groups {list(groups)}; expected {len(matrix)} numbers of at least 0")
-    belongs = np.eye(max(groups) + 1, dtype=np.int64)[list(groups)]
-    return belongs.T @ matrix @ belongs
+    membership = np.eye(max(groups) + 1, dtype=np.int64)[list(groups)]  # (K, G): 1 where a class is in a group
+    return membership.T @ matrix @ membership
 
 
 def _scores_of_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> dict[str, np.ndarray]:
@@ -131,12 +131,33 @@ def _scores_of_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.nda
 
 
 def mean_of_numbers(values: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
-    """Weighted mean over the last axis of the values that are numbers; NaN without any."""
+    """Weighted mean over the last axis of the values that are numbers, not NaN.
+
+    Args:
+        values: Float `(..., K)`, with NaN where there is no value.
+        weights: Floats of at least 0 that broadcast against `values`.
+
+    Returns:
+        float64 `(...)`; NaN where there is no number, or all of them weigh 0.
+
+    Example:
+        >>> mean_of_numbers(np.array([0.5, np.nan, 1.0])).item()
+        0.75
+    """
     weights = np.where(np.isnan(values), 0.0, weights)
     return divide((np.nan_to_num(values) * weights).sum(axis=-1), weights.sum(axis=-1))
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient as float64; NaN where the denominator is 0."""
+    """The quotient as float64; NaN where the denominator is 0.
+
+    Args:
+        numerator: Of the shape of `denominator`, or broadcast to it.
+        denominator: At least 0.
+
+    Example:
+        >>> divide(np.array([1, 0]), np.array([2, 0]))
+        array([0.5, nan])
+    """
     numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     return np.divide(numerator, denominator, out=np.full_like(denominator, np.nan), where=denominator > 0)

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
+from semseg.backend.kernels import counts
+
 
 class ConfusionMatrix(keras.metrics.Metric):
     """Gathers the confusion matrix on the device during `fit`; its results are accuracy and mean IoU.
@@ -27,15 +29,18 @@ class ConfusionMatrix(keras.metrics.Metric):
         self.high = self.add_weight(shape=shape, initializer="zeros", dtype="int32", name="high")
 
     def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: None = None) -> None:
-        """Adds one batch."""
+        """Adds one batch.
+
+        Args:
+            y_true: Integer class ids `(N, H, W)`, 0 to K-1, or 255 to leave a pixel out.
+            y_pred: Logits, float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+            sample_weight: Not used.
+        """
         k = self.num_classes
         truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         prediction = ops.reshape(class_ids(y_pred), (-1,))
-        cell = ops.minimum(truth * k + prediction, k * k)  # IGNORE is above all ids: ignored pixels fall into the last
-        # ops.bincount does not compile on JAX; ops.segment_sum counts in float32 on torch, eight times as slowly.
-        empty = ops.zeros(k * k + 1, "int32")
-        counts = ops.scatter_update(empty, cell[:, None], ops.ones_like(cell), reduction="add")[: k * k]
-        low = self.low + ops.reshape(counts, (k, k))
+        cells = counts(truth * k + prediction, k * k)  # IGNORE is above all ids: ignored pixels count nowhere
+        low = self.low + ops.reshape(cells, (k, k))
         carry = ops.right_shift(low, self._HALF)
         self.high.assign(self.high + carry)
         self.low.assign(low - ops.left_shift(carry, self._HALF))
@@ -45,15 +50,9 @@ class ConfusionMatrix(keras.metrics.Metric):
         matrix = ops.cast(self.high, "float32") * 2.0**self._HALF + ops.cast(self.low, "float32")
         hits = ops.diagonal(matrix)
         union = ops.sum(matrix, axis=0) + ops.sum(matrix, axis=1) - hits
-        iou = hits / ops.maximum(union, 1.0)
-        present = ops.cast(union > 0, "float32")
-        counted = ops.sum(matrix)
-        accuracy = ops.sum(hits) / ops.maximum(counted, 1.0)
-        mean_iou = ops.sum(iou * present) / ops.maximum(ops.sum(present), 1.0)
-        return {
-            "accuracy": ops.where(counted > 0, accuracy, float("nan")),
-            "mean_iou": ops.where(counted > 0, mean_iou, float("nan")),
-        }
+        absent = ops.cast(union == 0, "float32")
+        iou = hits / (union + absent)  # 0 of absent classes
+        return {"accuracy": ops.sum(hits) / ops.sum(matrix), "mean_iou": ops.sum(iou) / ops.sum(1 - absent)}
 
     def matrix(self) -> np.ndarray:
         """Returns the matrix itself, int64 `(K, K)`."""
@@ -62,7 +61,11 @@ class ConfusionMatrix(keras.metrics.Metric):
 
 
 def class_ids(logits: KerasTensor) -> KerasTensor:
-    """Class ids, int32 `(N, H, W)`: the largest of K logits, or whether the single logit is above 0."""
+    """Class ids, int32 `(N, H, W)`: the largest of K logits, or whether the single logit is above 0.
+
+    Args:
+        logits: Float `(N, H, W, K)`, or `(N, H, W, 1)` for the binary task.
+    """
     if logits.shape[-1] == 1:
         return ops.cast(logits[..., 0] > 0, "int32")
     return ops.cast(ops.argmax(logits, axis=-1), "int32")

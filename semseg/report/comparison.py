@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from semseg.labels.legend import shortened
+from semseg.labels.legend import shorten
 from semseg.report.style import STYLE, any_letters, save_figure
 
 COLORS = (  # lie 29 or more apart in CIE Lab for normal, red-blind and green-blind eyes
@@ -24,10 +24,10 @@ COSTS = {
     "milliseconds": "Milliseconds per photo",
     "memory_mb": "Memory, MB",
 }
-RADII = (12, 20, 32, 48, 66, 90)  # pixels between a network's point and its name
-AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
-LOG_FROM = 3  # times the smallest cost: from here on a logarithmic axis
-MANY_TICKS = 300  # times the smallest cost: from here on a tick only at powers of ten
+LABEL_DISTANCES = (12, 20, 32, 48, 66, 90)  # pixels between a network's point and its name
+LABEL_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+LOG_AXIS_RATIO = 3  # times the smallest cost: from here on a logarithmic axis
+DECADE_TICKS_RATIO = 300  # times the smallest cost: from here on a tick only at powers of ten
 
 
 class _LargeInUnits(EngFormatter):
@@ -96,26 +96,26 @@ def _draw_curves(
             usual, top = np.quantile(means[finite], 0.9), values[:, finite].max()
             tops.append(1.1 * (min(top, 2 * usual) if is_loss else top))  # the first losses may be far off
     axis.set_ylim(0, max(tops))
-    _name_ends(axis, names, ends)
+    _label_ends(axis, names, ends)
 
 
-def _name_ends(axis: Axes, names: Sequence[str], ends: Mapping[int, tuple[float, float]]) -> None:
+def _label_ends(axis: Axes, names: Sequence[str], ends: Mapping[int, tuple[float, float]]) -> None:
     """Each network's name right of the axis at the height of its last point, moved so that none touch."""
     order = sorted(ends, key=lambda i: ends[i][1])
     heights = np.array([ends[i][1] for i in order]) / axis.get_ylim()[1]
-    for height, i in zip(_apart(heights.clip(0, 1), 0.052), order, strict=True):
+    for height, i in zip(_spread_apart(heights.clip(0, 1), 0.052), order, strict=True):
         color = COLORS[i % len(COLORS)]
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "alpha": 0.5, "relpos": (0, 0.5)}
         axis.annotate(
-            shortened(names[i], 22), ends[i], (1.04, height), textcoords="axes fraction", color=color, fontsize=9.5,
+            shorten(names[i], 22), ends[i], (1.04, height), textcoords="axes fraction", color=color, fontsize=9.5,
             va="center", fontweight="bold", arrowprops=line,
         )  # fmt: skip
 
 
-def _apart(places: np.ndarray, least: float) -> np.ndarray:
+def _spread_apart(places: np.ndarray, least: float) -> np.ndarray:
     """Rising places from 0 to 1, moved a little so that neighbours lie `least` apart where there is room."""
     places = places.copy()
-    for _ in range(200):
+    for _ in range(200):  # each pair that is too close moves half of what is missing; neighbours then move on
         push = np.maximum(0, least - np.diff(places)) / 2
         places[:-1] -= push
         places[1:] += push
@@ -134,14 +134,10 @@ def save_quality_cost(points: Sequence[Mapping[str, object]], path: str | Path) 
     Returns:
         The path.
     """
-    drawn = [(i, point) for i, point in enumerate(points) if np.isfinite(point["miou"]).any()]
-    panels = {cost: [(i, point) for i, point in drawn if np.isfinite(point.get(cost) or np.nan)] for cost in COSTS}
-    panels = {cost: shown for cost, shown in panels.items() if shown}
+    panels = _points_by_cost(points)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13, 9.5 if len(panels) > 2 else 5), layout="constrained")
-        lost = ", ".join(str(point["name"]) for point in points if not np.isfinite(point["miou"]).any())
-        title = "Mean IoU against cost; large: the mean, small: each seed"
-        figure.suptitle(title + (f" (without a score: {lost})" if lost else ""), x=0.008, ha="left", fontweight="bold")
+        figure.suptitle(_cost_title(points), x=0.008, ha="left", fontweight="bold")
         grid = figure.subplots(-(-len(panels) // 2) or 1, min(2, len(panels)) or 1, squeeze=False, sharey=True)
         for axis in grid.flat[len(panels) :]:
             axis.remove()
@@ -152,8 +148,21 @@ def save_quality_cost(points: Sequence[Mapping[str, object]], path: str | Path) 
         with any_letters():
             figure.draw_without_rendering()  # fixes the layout, so that free places can be found
             for axis, (cost, shown) in zip(grid.flat, panels.items(), strict=False):
-                _name_points(axis, cost, shown)
+                _label_points(axis, cost, shown)
         return save_figure(figure, path)
+
+
+def _points_by_cost(points: Sequence[Mapping[str, object]]) -> dict[str, list[tuple[int, Mapping[str, object]]]]:
+    """For each cost that is known of any network: the networks with a score and this cost, and their numbers."""
+    scored = [(i, point) for i, point in enumerate(points) if np.isfinite(point["miou"]).any()]
+    found = {cost: [(i, point) for i, point in scored if np.isfinite(point.get(cost) or np.nan)] for cost in COSTS}
+    return {cost: shown for cost, shown in found.items() if shown}
+
+
+def _cost_title(points: Sequence[Mapping[str, object]]) -> str:
+    title = "Mean IoU against cost; large: the mean, small: each seed"
+    lost = ", ".join(str(point["name"]) for point in points if not np.isfinite(point["miou"]).any())
+    return f"{title} (without a score: {lost})" if lost else title
 
 
 def _cost_panel(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, object]]]) -> None:
@@ -172,14 +181,15 @@ def _cost_panel(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, o
             linewidth=0.8, zorder=3,
         )  # fmt: skip
     values = [point[cost] for _, point in shown]
-    if max(values) > LOG_FROM * min(values):
+    if max(values) > LOG_AXIS_RATIO * min(values):
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < MANY_TICKS * min(values) else (1,)))
+        between_decades = max(values) < DECADE_TICKS_RATIO * min(values)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if between_decades else (1,)))
         axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(_LargeInUnits(sep=""))
 
 
-def _name_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, object]]]) -> None:
+def _label_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, object]]]) -> None:
     """Each network's name near its point, where it covers the fewest points and other names."""
     places, taken = [], []
     for _, point in shown:
@@ -189,13 +199,13 @@ def _name_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, 
         taken += [Bbox([place - 9, place + 9]), Bbox([low - 3, high + 3])]
     for place, (i, point) in zip(places, shown, strict=True):
         color, style = COLORS[i % len(COLORS)], {"fontsize": 9.5, "fontweight": "bold"}
-        name = axis.text(0, 0, shortened(str(point["name"]), 22), **style)
+        name = axis.text(0, 0, shorten(str(point["name"]), 22), **style)
         size = name.get_window_extent().size + 2
         name.remove()
         box = _free_box(place, size, taken, axis.get_window_extent())
         nearest = ((place - box.min) / size).clip(0, 1)
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "shrinkB": 6, "relpos": nearest}
-        far = np.hypot(*(box.min + nearest * size - place)) > 1.5 * RADII[0]
+        far = np.hypot(*(box.min + nearest * size - place)) > 1.5 * LABEL_DISTANCES[0]
         axis.annotate(
             name.get_text(), (point[cost], np.nanmean(point["miou"])), (box.min + 1 - place) * 72 / axis.figure.dpi,
             textcoords="offset points", in_layout=False, zorder=4, color=color, va="baseline", **style,
@@ -207,7 +217,7 @@ def _name_points(axis: Axes, cost: str, shown: Sequence[tuple[int, Mapping[str, 
 def _free_box(place: np.ndarray, size: np.ndarray, taken: Sequence[Bbox], room: Bbox) -> Bbox:
     """The nearest box of this size around a place that lies in the room and on the fewest taken ones."""
     found = []
-    for radius, side in product(RADII, AROUND):
+    for radius, side in product(LABEL_DISTANCES, LABEL_DIRECTIONS):
         corner = place + radius * np.array(side) / np.hypot(*side) + size * (np.array(side) - 1) / 2
         box = Bbox([corner, corner + size])
         inside = (box.min >= room.min).all() and (box.max <= room.max).all()

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from semseg.labels.legend import FAINT, INK, shortened
+from semseg.labels.legend import FAINT, INK, shorten
 from semseg.labels.painting import overlay
 from semseg.labels.palettes import Palette
 from semseg.report.style import STYLE, save_figure, show_image
 
-MOST_BARS = 32  # classes in the chart of shares
+MAX_BARS = 32  # classes in the chart of shares
 
 
 def save_data_page(
@@ -39,7 +39,7 @@ def save_data_page(
     columns = min(4, len(samples))
     rows = 2 * -(-len(samples) // columns)
     heights = [min(1.2, float(np.median([photo.shape[0] / photo.shape[1] for _, photo, _ in samples])))] * rows
-    classes = min(palette.num_classes, MOST_BARS)
+    classes = min(palette.num_classes, MAX_BARS)
     bars = 0.8 + 0.11 * (1 + len(pixels)) * (classes + 1)
     with matplotlib.rc_context(STYLE):
         width = max(9.0, columns * 3.4)
@@ -52,7 +52,7 @@ def save_data_page(
             axis.axis("off")
         for i, (title, photo, ids) in enumerate(samples):
             row, column = 2 * (i // columns), i % columns
-            axes[row, column].set_title(shortened(title), fontsize=9, fontweight="normal")
+            axes[row, column].set_title(shorten(title), fontsize=9, fontweight="normal")
             show_image(axes[row, column], photo, smooth=True)
             show_image(axes[row + 1, column], overlay(photo, ids, palette), smooth=False)
         _share_bars(lower.subplots(), palette, pixels, classes)

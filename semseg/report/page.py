@@ -39,8 +39,8 @@ CURVES = {
     "mean_iou": "Mean IoU", "loss": "Loss", "accuracy": "Pixel accuracy", "learning_rate": "Learning rate",
 }  # fmt: skip
 SERIES = "abcdefgh"  # the page's colours of series
-NONE = "\N{EN DASH}"  # in place of a score that does not exist
-_WIDEST = 1400  # pixels of a drawing
+NO_VALUE = "\N{EN DASH}"  # in place of a score that does not exist
+_MAX_DRAWING_WIDTH = 1400  # pixels of a drawing
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class RunFacts:
         """Of each true class that occurs, the shares predicted as each class."""
         totals = self.matrix.sum(axis=1)
         return [
-            {**of, "shares": (row / total).tolist()}
-            for of, row, total in zip(self.classes, self.matrix, totals, strict=True)
+            {**entry, "shares": (row / total).tolist()}
+            for entry, row, total in zip(self.classes, self.matrix, totals, strict=True)
             if total
         ]
 
@@ -145,12 +145,12 @@ def save_run_page(run: RunFacts, path: str | Path) -> Path:
     Returns:
         The path.
     """
-    shots = [_shot(picture, run.palette) for picture in run.pictures]
+    shots = [_photo_entry(picture, run.palette) for picture in run.pictures]
     groups = {key: name for key, name in GROUP_NAMES.items() if any(key in shot["ranks"] for shot in shots)}
-    drawings = {kind: _drawing(source) for kind, source in run.drawings.items()}
+    drawings = {kind: _drawing_entry(source) for kind, source in run.drawings.items()}
     return _write(
         path, "run.html", title=run.name, run=run, shots=shots, groups=groups, drawings=drawings,
-        columns=_shown_columns(run), shown=_legend(run, shots),
+        columns=_score_columns(run), shown=_legend(run, shots),
     )  # fmt: skip
 
 
@@ -167,16 +167,21 @@ def save_runs_page(runs: Sequence[RunFacts], path: str | Path, commands: Sequenc
     """
     same_classes = all(run.palette.names == runs[0].palette.names for run in runs)
     judged = {(run.metrics["split"], run.photos) for run in runs}
-    shots = _shared_shots(runs) if same_classes else []
-    told = [{**run.settings, **run.environment} for run in runs]
-    settings = list(dict.fromkeys(name for of in told for name in of))
+    shots = _shared_photo_entries(runs) if same_classes else []
+    settings = [{**run.settings, **run.environment} for run in runs]
     return _write(
-        path, "runs.html", title=f"{len(runs)} runs side by side", runs=runs, charts=_overlaid(runs), series=SERIES,
-        same_classes=same_classes, same_split=len(judged) == 1, shots=shots, shown=_legend(runs[0], shots),
-        layers=[layer[:2] for layer in shots[0]["layers"]] if shots else [], headlines=HEADLINES, told=told,
-        settings=settings, differing={name for name in settings if len({of.get(name) for of in told}) > 1},
-        commands=commands,
+        path, "runs.html", title=f"{len(runs)} runs side by side", runs=runs, charts=_overlaid_curves(runs),
+        series=SERIES, same_classes=same_classes, same_split=len(judged) == 1, shots=shots,
+        shown=_legend(runs[0], shots),
+        layers=[layer[:2] for layer in shots[0]["layers"]] if shots else [], headlines=HEADLINES,
+        settings=settings, differing=_differing(settings), commands=commands,
     )  # fmt: skip
+
+
+def _differing(settings: Sequence[Mapping[str, str]]) -> dict[str, bool]:
+    """Of each setting that any of the runs has, whether they differ in it."""
+    names = dict.fromkeys(name for run in settings for name in run)
+    return {name: len({run.get(name) for run in settings}) > 1 for name in names}
 
 
 def _legend(run: RunFacts, shots: Sequence[Mapping]) -> list[dict]:
@@ -184,7 +189,7 @@ def _legend(run: RunFacts, shots: Sequence[Mapping]) -> list[dict]:
     return [run.classes[i] for i in sorted({i for shot in shots for i in shot["classes"]})]
 
 
-def _overlaid(runs: Sequence[RunFacts]) -> list[dict]:
+def _overlaid_curves(runs: Sequence[RunFacts]) -> list[dict]:
     """The validation's curves of all runs, a colour each."""
     charts = []
     for column, title in (("val_mean_iou", "Validation mean IoU"), ("val_loss", "Validation loss"),
@@ -199,13 +204,13 @@ def _overlaid(runs: Sequence[RunFacts]) -> list[dict]:
     return charts
 
 
-def _shown_columns(run: RunFacts) -> dict[str, str]:
+def _score_columns(run: RunFacts) -> dict[str, str]:
     """The class scores that the run has."""
     known = run.metrics["per_class"].values()
-    return {score: name for score, name in CLASS_COLUMNS.items() if all(score in of for of in known)}
+    return {score: name for score, name in CLASS_COLUMNS.items() if all(score in scores for scores in known)}
 
 
-def _shot(picture: Picture, palette: Palette) -> dict:
+def _photo_entry(picture: Picture, palette: Palette) -> dict:
     """A photo with its layers, as they are put into the page."""
     errors = paint_errors(picture.photo, picture.truth, picture.prediction)
     layers = [
@@ -214,34 +219,38 @@ def _shot(picture: Picture, palette: Palette) -> dict:
         ("prediction", "Prediction", _ids_address(picture.prediction, palette)),
         ("errors", "Errors", data_address(Image.fromarray(errors), "JPEG")),
     ]
-    return {**_described(picture), "layers": layers, "classes": _classes_in(palette, picture.truth, picture.prediction)}
+    return {**_caption(picture), "layers": layers, "classes": _classes_in(palette, picture.truth, picture.prediction)}
 
 
-def _described(picture: Picture) -> dict:
+def _caption(picture: Picture) -> dict:
     height, width = picture.truth.shape
     scores = {name: picture.scores.get(name) for name in ("iou", "accuracy", "confidence")}
     return {"name": drawable(picture.name), "scores": scores, "ranks": picture.ranks, "size": (width, height)}
 
 
-def _shared_shots(runs: Sequence[RunFacts]) -> list[dict]:
+def _shared_photo_entries(runs: Sequence[RunFacts]) -> list[dict]:
     """Photos that all runs have kept with the same truth, with the prediction of each."""
     albums = [{picture.name: picture for picture in run.pictures} for run in runs]
     shots = []
     for name, first in albums[0].items():
         same = [album[name] for album in albums if name in album and np.array_equal(album[name].truth, first.truth)]
-        if len(same) < len(runs):
-            continue
-        palette = runs[0].palette
-        layers = [("photo", "Photo", data_address(Image.fromarray(first.photo), "JPEG")),
-                  ("truth", "Truth", _ids_address(first.truth, palette))]  # fmt: skip
-        layers += [
-            (f"run{i}", run.name, _ids_address(picture.prediction, palette))
-            for i, (run, picture) in enumerate(zip(runs, same, strict=True), start=1)
-        ]
-        scores = [(run.name, picture.scores) for run, picture in zip(runs, same, strict=True)]
-        shown = _classes_in(palette, first.truth, *(picture.prediction for picture in same))
-        shots.append({**_described(first), "layers": layers, "by_run": scores, "classes": shown})
+        if len(same) == len(runs):
+            shots.append(_shared_photo_entry([run.name for run in runs], same, runs[0].palette))
     return shots
+
+
+def _shared_photo_entry(names: Sequence[str], pictures: Sequence[Picture], palette: Palette) -> dict:
+    """A photo with its truth and the prediction of each run, whose names are given."""
+    first = pictures[0]
+    layers = [
+        ("photo", "Photo", data_address(Image.fromarray(first.photo), "JPEG")),
+        ("truth", "Truth", _ids_address(first.truth, palette)),
+    ]
+    for number, (name, picture) in enumerate(zip(names, pictures, strict=True), start=1):
+        layers.append((f"run{number}", name, _ids_address(picture.prediction, palette)))
+    scores = [(name, picture.scores) for name, picture in zip(names, pictures, strict=True)]
+    classes = _classes_in(palette, first.truth, *(picture.prediction for picture in pictures))
+    return {**_caption(first), "layers": layers, "by_run": scores, "classes": classes}
 
 
 def _classes_in(palette: Palette, *masks: np.ndarray) -> list[int]:
@@ -255,11 +264,11 @@ def _ids_address(ids: np.ndarray, palette: Palette) -> str:
     return data_address(ids_image(ids, palette), "PNG")
 
 
-def _drawing(path: Path) -> dict:
+def _drawing_entry(path: Path) -> dict:
     """A drawing of the run, in colours enough for it and no wider than a page shows."""
     with Image.open(path) as image:
         image = image.convert("RGB")
-    image.thumbnail((_WIDEST, 4 * _WIDEST))
+    image.thumbnail((_MAX_DRAWING_WIDTH, 4 * _MAX_DRAWING_WIDTH))
     is_photo = len(image.getcolors(1 << 24) or ()) > 20_000
     size, form = image.size, "JPEG" if is_photo else "PNG"
     if not is_photo:
@@ -268,24 +277,42 @@ def _drawing(path: Path) -> dict:
 
 
 def data_address(image: Image.Image, form: str) -> str:
-    """A picture as the address of itself: `data:image/png;base64,...`."""
+    """A picture as the address of itself, for a page that loads nothing.
+
+    Args:
+        image: The picture.
+        form: `"PNG"` or `"JPEG"`.
+
+    Returns:
+        `data:image/png;base64,...`.
+    """
     data = io.BytesIO()
     image.save(data, form, **({"quality": 80} if form == "JPEG" else {"optimize": True}))
     return f"data:image/{form.lower()};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def css_color(color: Sequence[int]) -> str:
-    """An RGB colour, 0 to 255, as `#rrggbb`."""
+    """An RGB colour, 0 to 255, as `#rrggbb`.
+
+    Example:
+        >>> css_color((255, 128, 0))
+        '#ff8000'
+    """
     return "#" + bytes(color).hex()
 
 
 def _score(value: float | None, digits: int = 3) -> str:
     """A score; a dash where there is none."""
-    return NONE if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return NO_VALUE if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _percent(share: float | None) -> str:
-    return NONE if share is None else f"{share:.1%}" if share >= 0.001 else "<0.1%" if share else "0%"
+    """A share, 0 to 1, in percent; a dash where there is none."""
+    if share is None:
+        return NO_VALUE
+    if 0 < share < 0.001:
+        return "<0.1%"
+    return f"{share:.1%}" if share else "0%"
 
 
 def _write(path: str | Path, template: str, **values: object) -> Path:
@@ -299,7 +326,7 @@ def _write(path: str | Path, template: str, **values: object) -> Path:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     text = environment.get_template(template).render(
-        **values, style=style, script=Markup(script), script_digest=digest, none_there=NONE
+        **values, style=style, script=Markup(script), script_digest=digest, none_there=NO_VALUE
     )
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")

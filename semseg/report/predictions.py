@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semseg.labels.legend import FAINT, INK, drawable, shortened
+from semseg.labels.legend import FAINT, INK, drawable, shorten
 from semseg.labels.painting import paint, paint_errors
 from semseg.labels.palettes import Palette
 from semseg.report.style import STYLE, class_legend, save_figure, show_image
 
-PANEL = 3.6  # inches
-PAGE = 22.0  # inches: pages with many columns get smaller panels
+PANEL = 3.6  # inches, the side of a panel
+PAGE = 22.0  # inches, the width of a page: one with many columns gets smaller panels
 LINE, GAP = 0.3, 0.1  # inches: a line of text above a panel, the space between panels
 
 
@@ -70,6 +70,12 @@ def save_panels(panels: Mapping[str, np.ndarray], palette: Palette, path: str | 
 
     Returns:
         The path.
+
+    Example:
+        >>> import tempfile
+        >>> panels = {"Photo": np.full((48, 64, 3), 128, np.uint8), "Prediction": np.zeros((48, 64), np.uint8)}
+        >>> save_panels(panels, Palette.numbered(2), Path(tempfile.mkdtemp()) / "panels.png").name
+        'panels.png'
     """
     height, width = next(iter(panels.values())).shape[:2]
     ids = [panel.astype(np.uint8) for panel in panels.values() if panel.ndim == 2 and panel.dtype.kind in "iu"]
@@ -117,7 +123,7 @@ def save_ranked(
         headings = ("Photo", "Truth", "Prediction", "Errors in red")
         figure, axes = _page(title, headings, [photo.shape[:2] for _, photo, _, _ in samples])
         for row, (caption, photo, truth, prediction) in zip(axes, samples, strict=True):
-            row[0].set_title(shortened(caption, _letters(row[0], 4, 0.09)), fontsize=10, fontweight="normal", pad=4)
+            row[0].set_title(shorten(caption, _letters(row[0], 4, 0.09)), fontsize=10, fontweight="normal", pad=4)
             show_image(row[0], photo, smooth=True)
             images = paint(truth, palette), paint(prediction, palette), paint_errors(photo, truth, prediction)
             for axis, image in zip(row[1:], images, strict=True):
@@ -150,7 +156,7 @@ def save_side_by_side(
     with matplotlib.rc_context(STYLE):
         figure, axes = _page(title, ("Photo", "Truth", *networks), [photo.shape[:2] for _, photo, _, _ in rows])
         for row, (caption, photo, truth, predictions), found in zip(axes, rows, scores, strict=True):
-            row[0].set_title(shortened(caption, _letters(row[0], 2, 0.08)), fontsize=9, fontweight="normal", pad=4)
+            row[0].set_title(shorten(caption, _letters(row[0], 2, 0.08)), fontsize=9, fontweight="normal", pad=4)
             show_image(row[0], photo, smooth=True)
             show_image(row[1], paint(truth, palette), smooth=False)
             known = [found[network] for network in networks if np.isfinite(found[network])]
@@ -169,25 +175,25 @@ def _score_title(axis: Axes, score: float, best: bool) -> None:
 def _page(title: str, headings: Sequence[str], shapes: Sequence[tuple[int, int]]) -> tuple[Figure, np.ndarray]:
     """A figure with a row of panels per shape, each as high as its photo: the figure, and the axes as an array."""
     widest = min(PANEL, PAGE / len(headings))
-    heights = [min(widest, widest * high / wide) for high, wide in shapes]
-    width = max(high * shape[1] / shape[0] for high, shape in zip(heights, shapes, strict=True))
+    heights = [min(widest, widest * height / width) for height, width in shapes]
+    width = max(height * shape[1] / shape[0] for height, shape in zip(heights, shapes, strict=True))
     size = len(headings) * (width + GAP) - GAP, sum(heights) + LINE * len(shapes)
     figure = Figure(figsize=size)
     axes = np.empty((len(shapes), len(headings)), object)
     bottom = size[1]
-    for row, high in enumerate(heights):
-        bottom -= high + LINE
+    for row, height in enumerate(heights):
+        bottom -= height + LINE
         for column in range(len(headings)):
-            box = column * (width + GAP) / size[0], bottom / size[1], width / size[0], high / size[1]
+            box = column * (width + GAP) / size[0], bottom / size[1], width / size[0], height / size[1]
             axes[row, column] = figure.add_axes(box, anchor="W")
     for axis, heading in zip(axes[0], headings, strict=True):
-        text = shortened(heading, _letters(axis, 1))
+        text = shorten(heading, _letters(axis, 1))
         figure.text(axis.get_position(original=True).x0, 1 + 0.02 / size[1], text, fontsize=12, fontweight="bold")
-    lines = wrap(shortened(title, 200), max(24, int(size[0] / 0.135)))
+    lines = wrap(shorten(title, 200), max(24, int(size[0] / 0.135)))
     figure.text(0, 1 + (LINE + 0.1) / size[1], "\n".join(lines), fontsize=14, fontweight="bold")
     return figure, axes
 
 
-def _letters(axis: Axes, panels: int, wide: float = 0.12) -> int:
+def _letters(axis: Axes, panels: int, letter_width: float = 0.12) -> int:
     """How many letters, so many inches wide, fit above so many panels."""
-    return max(14, int(axis.get_position(original=True).width * axis.figure.get_figwidth() * panels / wide))
+    return max(14, int(axis.get_position(original=True).width * axis.figure.get_figwidth() * panels / letter_width))

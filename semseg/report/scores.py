@@ -11,33 +11,39 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from semseg.labels.legend import FAINT, INK, shortened
+from semseg.labels.legend import FAINT, INK, shorten
 from semseg.report.style import GRID, STYLE, save_figure, short
 
-EMPTY = "#f4f4f4"
-MOST_NUMBERED = 36  # classes whose cells are large enough for numbers
-HIT, GAP = "#1d6fb8", "#d64545"
+EMPTY_COLOR = "#f4f4f4"
+MAX_NUMBERED_CLASSES = 36  # classes whose cells are large enough for numbers
+ACCURACY_COLOR, GAP_COLOR = "#1d6fb8", "#d64545"
 
 
 def save_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> Path:
     """Draws a confusion matrix twice: each row as shares of its true class, and the pixels themselves.
 
     Args:
-        matrix: int64 `(K, K)`, rows truth, columns prediction.
+        matrix: int64 `(K, K)`, rows truth, columns prediction, in pixels.
         names: K class names.
-        path: Where the PNG goes.
+        path: Where the PNG goes; its folder is made where it is missing.
 
     Returns:
         The path.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "confusion_matrix.png"
+        >>> save_confusion_matrix(np.array([[90, 10], [5, 45]]), ["road", "car"], path).name
+        'confusion_matrix.png'
     """
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
     counts = np.where((matrix > 0) & (totals > 0), matrix, np.nan)
-    names = [shortened(name, 28) for name in names]
+    names = [shorten(name, 28) for name in names]
     percent = [f"{name}  {share:.1%}" for name, share in zip(names, _shares(totals), strict=True)]
     pixels = [f"{short(total)}  {name}" for name, total in zip(names, totals[:, 0].tolist(), strict=True)]
     side, longest = float(np.clip(0.5 * len(names), 3.4, 12)), max(len(name) for name in names)
-    scale = 0.8 if len(names) > MOST_NUMBERED else 0
+    scale = 0.8 if len(names) > MAX_NUMBERED_CLASSES else 0
     with matplotlib.rc_context(STYLE):
         figure = Figure(
             figsize=(2 * side + 2.6 + 0.18 * longest, side + 1.3 + 0.08 * longest + scale), layout="constrained"
@@ -60,10 +66,10 @@ def save_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: str | 
 
 def _matrix(axis: Axes, values: np.ndarray, norm: Normalize, text: Callable[[float], str]) -> None:
     """Cells in shades of blue, with their numbers, or a scale of the shades where there are too many for numbers."""
-    colors = matplotlib.colormaps["Blues"].with_extremes(bad=EMPTY)
+    colors = matplotlib.colormaps["Blues"].with_extremes(bad=EMPTY_COLOR)
     image = axis.imshow(np.ma.masked_invalid(values), cmap=colors, norm=norm, interpolation="nearest")
     axis.spines[:].set_visible(False)
-    if len(values) > MOST_NUMBERED:
+    if len(values) > MAX_NUMBERED_CLASSES:
         form = PercentFormatter(1) if norm.vmax == 1 else FuncFormatter(lambda value, _: short(value))
         axis.figure.colorbar(image, ax=axis, location="bottom", shrink=0.5, aspect=40, format=form)
         return
@@ -100,6 +106,12 @@ def save_reliability(bins: np.ndarray, error: float, path: str | Path) -> Path:
 
     Returns:
         The path.
+
+    Example:
+        >>> import tempfile
+        >>> bins = np.array([[20.0, 80.0], [12.0, 72.0], [6.0, 68.0]])  # in two steps of confidence
+        >>> save_reliability(bins, error=0.1, path=Path(tempfile.mkdtemp()) / "reliability.png").name
+        'reliability.png'
 
     Reference:
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017, https://arxiv.org/abs/1706.04599.
@@ -145,15 +157,15 @@ def _accuracy_bars(axis: Axes, pixels: np.ndarray, hits: np.ndarray, confidence:
     places, width = (seen + 0.5) / len(pixels), 0.92 / len(pixels)
     axis.set_axisbelow(True)
     axis.grid(True, color=GRID)
-    axis.bar(places, accuracy, width, color=HIT)
+    axis.bar(places, accuracy, width, color=ACCURACY_COLOR)
     axis.bar(
-        places, np.abs(sure - accuracy), width, np.minimum(sure, accuracy), facecolor=(GAP, 0.35), edgecolor=GAP,
-        hatch="////", linewidth=1,
+        places, np.abs(sure - accuracy), width, np.minimum(sure, accuracy), facecolor=(GAP_COLOR, 0.35),
+        edgecolor=GAP_COLOR, hatch="////", linewidth=1,
     )  # fmt: skip
     axis.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
     axis.set(xlim=(0, 1), ylim=(0, 1), title="Accuracy at each confidence")
     handles = [
-        Patch(color=HIT, label="accuracy"),
-        Patch(fc=(GAP, 0.35), ec=GAP, hatch="////", label="gap to confidence"),
+        Patch(color=ACCURACY_COLOR, label="accuracy"),
+        Patch(fc=(GAP_COLOR, 0.35), ec=GAP_COLOR, hatch="////", label="gap to confidence"),
     ]
     axis.legend(handles=handles, loc="upper left")

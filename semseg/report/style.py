@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from semseg import IGNORE
 from semseg.files import replacing
-from semseg.labels.legend import FAINT, INK, LEGEND_SHARE, shortened
+from semseg.labels.legend import FAINT, INK, LEGEND_SHARE, shorten
 from semseg.labels.palettes import Palette
 
 GRID = "#e4e7eb"
@@ -38,7 +38,13 @@ STYLE = {
 
 
 def show_image(axis: Axes, image: np.ndarray, smooth: bool) -> None:
-    """A picture without ticks or frame."""
+    """Draws a picture without ticks or frame.
+
+    Args:
+        axis: Where.
+        image: uint8 RGB `(H, W, 3)`.
+        smooth: Whether it is a photo, and not classes, whose borders are sharp.
+    """
     axis.imshow(image, interpolation="lanczos" if smooth else "auto")
     axis.set_xticks([])
     axis.set_yticks([])
@@ -46,7 +52,13 @@ def show_image(axis: Axes, image: np.ndarray, smooth: bool) -> None:
 
 
 def class_legend(figure: Figure, palette: Palette, *masks: np.ndarray) -> None:
-    """Colours and names of the classes that can be seen in any of the masks, the largest first, below the figure."""
+    """Colours and names of the classes that can be seen in any of the masks, the largest first, below the figure.
+
+    Args:
+        figure: What shows the masks.
+        palette: Names and colours of the classes.
+        masks: Class ids, uint8 `(H, W)` or `(N, H, W)`, 255 for what is ignored.
+    """
     counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)
     least = LEGEND_SHARE * counts.sum() / len(masks)
     present = [i for i in np.argsort(-counts[: palette.num_classes], kind="stable") if counts[i] > least]
@@ -55,7 +67,7 @@ def class_legend(figure: Figure, palette: Palette, *masks: np.ndarray) -> None:
             facecolor=np.array(palette.colors[i]) / 255,
             edgecolor=FAINT,
             linewidth=0.5,
-            label=shortened(palette.names[i], 28),
+            label=shorten(palette.names[i], 28),
         )
         for i in present
     ]
@@ -92,7 +104,15 @@ def any_letters() -> Iterator[None]:
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Writes the figure whole or not at all; one without a layout of its own is cut to what is drawn."""
+    """Writes a figure as PNG, whole or not at all; one without a layout of its own is cut to what is drawn.
+
+    Args:
+        figure: What is drawn.
+        path: Where the file goes; its folder is made where it is missing.
+
+    Returns:
+        The path.
+    """
     box = {} if figure.get_layout_engine() else {"bbox_inches": "tight", "pad_inches": 0.12}
     with replacing(path) as temporary, any_letters():
         figure.savefig(temporary, **box)

@@ -27,6 +27,13 @@ def get_acc(history: Sequence[dict[str, float]], path: str | Path, best_epoch: i
 
     Returns:
         The path.
+
+    Example:
+        >>> import tempfile
+        >>> scores = {"loss": 0.9, "accuracy": 0.7, "mean_iou": 0.4}
+        >>> row = {"epoch": 1, "learning_rate": 0.005, **scores, **{f"val_{name}": scores[name] for name in scores}}
+        >>> get_acc([row, {**row, "epoch": 2}], Path(tempfile.mkdtemp()) / "curves.png").name
+        'curves.png'
     """
     epochs = [row["epoch"] for row in history]
     if best_epoch is None:

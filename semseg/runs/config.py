@@ -1,158 +1,259 @@
 """What a run was asked to do: written beside its results, so that the run can be understood and repeated."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from semseg.errors import RunFolderError, SemsegError
-from semseg.files import replacing
 
 CLASS_WEIGHTINGS = ("none", "inverse", "effective")  # beside weights given as numbers
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+FORMAT = 2  # of the file; 1 had no sections
+MAX_CLASSES = 253  # ids are uint8, 255 is ignored, and two more numbers have a meaning while masks are read
+
+
+def _setting(section: str, default: Any) -> Any:
+    return field(default=default, metadata={"section": section})
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run.
+    """One training run, as it was asked for. What is None is decided by `plan_run`.
 
-    Attributes:
+    Args:
         data: Folder or archive of the data set, or `kaggle:owner/name`.
         dataset: Its form; None to look.
+        classes: The number of classes, 2 to 253, or a file that describes them; None to find them from the masks.
+        categories: The 7 categories of Cityscapes in place of its 19 classes.
+        test_split: The split that gives the final scores; None for `"test"` where the data have one, else `"val"`.
+        split_seed: Seed of the validation split, where the data have none of their own.
+        limit: At most this many samples of each split; None for all.
+        skip_bad: Files that cannot be used are left out.
+        allow_leaks: A photo may be in two splits.
+        cache: Folder of decoded photos; `"none"` for no cache, None for the user's cache folder.
         model: Name of the network, or `module:function` of a builder of one's own.
-        epochs: Times that every training sample is seen.
-        batch_size: Samples per step; None for as many as suit the length of the run, see `recipe.suited_batch_size`.
-        learning_rate: At the start; it falls to 0.
-        image_size: (height, width) that the network sees.
-        filters: Channels of the first block.
         encoder: Of `encoder_unet`: a network of `keras.applications`; None for its default.
         encoder_weights: Of `encoder_unet`: `"imagenet"`, `"none"`, or a file; None for `"imagenet"`.
+        image_size: (height, width) in pixels that the network sees.
+        filters: Channels of the first block.
+        epochs: Times that every training sample is seen.
+        batch_size: Samples per step; None for as many as suit the length of the run.
+        accumulate: Steps whose gradients are averaged for one change of the weights.
+        learning_rate: At the start; it falls to 0.
         loss: Names of losses joined by `+`.
-        seed: Seed of the initial weights, the order and the augmentation.
-        split_seed: Seed of the validation split, where the data have none of their own.
-        backend: Keras backend.
-        output: Folder for the results.
-        workers: Threads that load data.
-        limit: At most this many samples of each split; None for all.
-        classes: The number of classes, or a file that describes them; None to find them from the masks.
-        categories: The 7 categories of Cityscapes in place of its 19 classes.
-        augment: `"none"`, or the changes that differ from what suits the data; None for none.
         class_weights: Weights of the classes in the loss: `"none"`; `"inverse"` or `"effective"`, by which rare classes
             weigh more; or numbers, see `parse_class_weights`.
         label_smoothing: Share of the truth that cross-entropy spreads over all classes, from 0 to below 1.
+        augment: `"none"`, or the changes that differ from what suits the data; None for what suits them.
         sample_rare: Photos with rare classes are shown more often.
-        skip_bad: Files that cannot be used are left out.
-        allow_leaks: A photo may be in two splits.
+        seed: Seed of the initial weights, the order and the augmentation.
+        backend: Keras backend: `"torch"`, `"tensorflow"` or `"jax"`.
         precision: What the network computes in while it is trained: `"float32"`, `"mixed_bfloat16"` or
             `"mixed_float16"`; weights and results are float32 in any case.
         compile: PyTorch: the network is compiled first; TensorFlow: by XLA. JAX always compiles.
-        accumulate: Steps whose gradients are averaged for one change of the weights.
         remat: Less memory for more time: what lies within a block is computed again for the gradients.
-        test_split: The split that gives the final scores; None for `"test"` where the data have one, else `"val"`.
-        cache: Folder of decoded photos; `"none"` for no cache, None for the user's cache folder.
+        workers: Threads that load data.
+        output: Folder for the results.
+
+    Raises:
+        SemsegError: A value makes no sense.
     """
 
-    data: str = "images"
-    dataset: str | None = None
-    model: str = "unet"
-    epochs: int = 10
-    batch_size: int | None = None
-    learning_rate: float = 5e-3
-    image_size: tuple[int, int] = (128, 128)
-    filters: int = 16
-    encoder: str | None = None
-    encoder_weights: str | None = None
-    loss: str = "cross_entropy+dice"
-    seed: int = 0
-    split_seed: int = 0
-    backend: str = "torch"
-    output: str = "outputs"
-    workers: int = 2
-    limit: int | None = None
-    classes: int | str | None = None
-    categories: bool = False
-    augment: str | None = None
-    class_weights: str = "none"
-    label_smoothing: float = 0.0
-    sample_rare: bool = False
-    skip_bad: bool = False
-    allow_leaks: bool = False
-    precision: str = "float32"
-    compile: bool = False
-    accumulate: int = 1
-    remat: bool = False
-    test_split: str | None = None
-    cache: str | None = None
+    data: str = _setting("data", "images")
+    dataset: str | None = _setting("data", None)
+    classes: int | str | None = _setting("data", None)
+    categories: bool = _setting("data", False)
+    test_split: str | None = _setting("data", None)
+    split_seed: int = _setting("data", 0)
+    limit: int | None = _setting("data", None)
+    skip_bad: bool = _setting("data", False)
+    allow_leaks: bool = _setting("data", False)
+    cache: str | None = _setting("data", None)
+    model: str = _setting("network", "unet")
+    encoder: str | None = _setting("network", None)
+    encoder_weights: str | None = _setting("network", None)
+    image_size: tuple[int, int] = _setting("network", (128, 128))
+    filters: int = _setting("network", 16)
+    epochs: int = _setting("training", 10)
+    batch_size: int | None = _setting("training", None)
+    accumulate: int = _setting("training", 1)
+    learning_rate: float = _setting("training", 5e-3)
+    loss: str = _setting("training", "cross_entropy+dice")
+    class_weights: str = _setting("training", "none")
+    label_smoothing: float = _setting("training", 0.0)
+    augment: str | None = _setting("training", None)
+    sample_rare: bool = _setting("training", False)
+    seed: int = _setting("training", 0)
+    backend: str = _setting("speed", "torch")
+    precision: str = _setting("speed", "float32")
+    compile: bool = _setting("speed", False)
+    remat: bool = _setting("speed", False)
+    workers: int = _setting("speed", 2)
+    output: str = _setting("output", "outputs")
 
     def __post_init__(self):
         """Raises a `SemsegError` for values that make no sense."""
-        least = {"epochs": 1, "batch_size": 1, "filters": 1, "limit": 2, "classes": 2, "accumulate": 1}
-        least |= dict.fromkeys(("workers", "seed", "split_seed"), 0)
-        for name, smallest in least.items():
+        for name, smallest in _SMALLEST.items():
             value = getattr(self, name)
             if isinstance(value, int) and value < smallest:
-                flag = "--" + name.replace("_", "-")
-                raise SemsegError(f"{flag}: got {value}; expected a whole number of at least {smallest}")
-        if isinstance(self.classes, int) and self.classes > 253:
-            raise SemsegError(f"--classes: got {self.classes}; expected at most 253")
-        if self.seed >= 2**32:
-            raise SemsegError(f"--seed: got {self.seed}; expected a whole number below 2 to the power of 32")
-        if not 0 < self.learning_rate < float("inf"):
-            raise SemsegError(f"--learning-rate: got {self.learning_rate}; expected a number above 0, such as 0.005")
-        if self.precision not in PRECISIONS:
-            raise SemsegError(f"--precision: got {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+                raise SemsegError(f"`{name}`: got {value}; expected a whole number of at least {smallest}")
+        for name, (makes_sense, expected) in _EXPECTED.items():
+            value = getattr(self, name)
+            if not makes_sense(value):
+                raise SemsegError(f"`{name}`: got {value!r}; expected {expected}")
         if self.class_weights not in CLASS_WEIGHTINGS:
             parse_class_weights(self.class_weights)
-        if not 0 <= self.label_smoothing < 1:
-            raise SemsegError(f"--label-smoothing: got {self.label_smoothing}; expected 0 to below 1, such as 0.1")
-        if min(self.image_size) < 1:
-            raise SemsegError(f"--image-size: got {self.image_size}; expected sides of at least 1 pixel")
 
     @classmethod
-    def read(cls, path: Path) -> "RunConfig":
-        """The run that a config.json describes; what this version does not know is left out.
+    def from_dict(cls, values: dict[str, Any], *, ignore_unknown: bool = False) -> "RunConfig":
+        """The run that the content of a configuration file describes.
+
+        Args:
+            values: What `to_dict` gave, by section, or the names and values without sections that earlier versions
+                wrote. Sections of other names, such as the plan, are left aside.
+            ignore_unknown: Leave aside settings that this version does not know, in place of an error.
 
         Raises:
-            RunFolderError: The file is not there, or is none of `save`.
+            SemsegError: The file is of a later form, a setting is not known, or a value makes no sense.
+            ValueError: It is no configuration.
         """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
-            return cls(**{**known, "image_size": tuple(known["image_size"])})
-        except FileNotFoundError:
-            raise RunFolderError(f"{path.parent}: holds no {path.name}; expected the folder of a run") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunFolderError(f"{path}: cannot be read ({error}); expected what a run writes there") from None
+        settings = _settings_in(values)
+        known = {setting.name for setting in fields(cls)}
+        unknown = sorted(settings.keys() - known)
+        if unknown and not ignore_unknown:
+            raise SemsegError(
+                f"there is no setting {', '.join(map(repr, unknown))}; expected {', '.join(sorted(known))}"
+            )
+        chosen = {name: value for name, value in settings.items() if name in known}
+        if "image_size" in chosen:
+            height, width = chosen["image_size"]
+            chosen["image_size"] = (int(height), int(width))
+        _check_types(chosen)
+        return cls(**chosen)
 
-    def save(self, path: Path, **extra: object) -> None:
-        """Writes the run, and what else is worth knowing of it, as JSON."""
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps({**asdict(self), **extra}, indent=2) + "\n", encoding="utf-8")
+    def to_dict(self) -> dict[str, Any]:
+        """The settings by section, as plain values for JSON, readable by `from_dict` and by people."""
+        sections: dict[str, Any] = {"format": FORMAT}
+        for setting in fields(self):
+            sections.setdefault(setting.metadata["section"], {})[setting.name] = getattr(self, setting.name)
+        return sections
 
 
-def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
-    """The flags of `train` that ask for this run.
+_SMALLEST = {
+    "epochs": 1, "batch_size": 1, "filters": 1, "limit": 2, "classes": 2, "accumulate": 1, "workers": 0, "seed": 0,
+    "split_seed": 0,
+}  # fmt: skip
+_EXPECTED = {
+    "classes": (lambda value: not isinstance(value, int) or value <= MAX_CLASSES, f"at most {MAX_CLASSES}"),
+    "seed": (lambda value: value < 2**32, "a whole number below 2 to the power of 32"),
+    "learning_rate": (lambda value: 0 < value < float("inf"), "a number above 0, such as 0.005"),
+    "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+    "label_smoothing": (lambda value: 0 <= value < 1, "0 to below 1, such as 0.1"),
+    "image_size": (lambda value: min(value) >= 1, "sides of at least 1 pixel"),
+}
+SECTIONS = tuple(dict.fromkeys(setting.metadata["section"] for setting in fields(RunConfig)))
 
-    Args:
-        config: The run.
-        without_defaults: Leave those out that have their default.
+
+def section_of(name: str) -> str:
+    """The section that a setting belongs to.
 
     Example:
-        >>> to_flags(RunConfig(image_size=(64, 96), remat=True), without_defaults=True)
-        ['--image-size', '64x96', '--remat']
+        >>> section_of("learning_rate")
+        'training'
     """
-    flags, defaults = [], RunConfig()
-    for name, value in asdict(config).items():
-        flag = "--" + name.replace("_", "-")
-        if value is None or value is False or (without_defaults and value == getattr(defaults, name)):
-            continue
-        flags.append(flag)
-        if value is not True:
-            flags.append("x".join(map(str, value)) if name == "image_size" else str(value))
-    return flags
+    return RunConfig.__dataclass_fields__[name].metadata["section"]
+
+
+def _settings_in(values: Any) -> dict[str, Any]:
+    """Names and values of all settings in the content of a configuration file, of either form."""
+    if not isinstance(values, dict):
+        raise ValueError("expected an object with settings")
+    version = values.get("format", 1)
+    if not isinstance(version, int) or version > FORMAT:
+        raise SemsegError(f"is of form {version}, and this version of semseg reads up to {FORMAT}; use a later semseg")
+    if version == 1:
+        if "data" not in values or "image_size" not in values:
+            raise ValueError("it holds no settings of a run")
+        return {name: value for name, value in values.items() if name not in _NOTES_OF_FORM_1}
+    sections = {name: values[name] for name in SECTIONS if name in values}
+    if not sections or not all(isinstance(section, dict) for section in sections.values()):
+        raise ValueError("its sections hold no settings of a run")
+    strange = sorted(values.keys() - {"format", "plan", "facts", *SECTIONS})
+    if strange:
+        raise SemsegError(f"there is no section {', '.join(map(repr, strange))}; expected {', '.join(SECTIONS)}")
+    return {name: value for section in sections.values() for name, value in section.items()}
+
+
+_NOTES_OF_FORM_1 = {
+    "task", "recipe", "augmentation", "parameters", "samples", "found", "device", "system", "versions",
+}  # fmt: skip
+
+
+def _check_types(settings: dict[str, Any]) -> None:
+    """Refuses values that no flag could have given: a file may hold anything."""
+    for name, value in settings.items():
+        kinds = _kinds_of(RunConfig.__dataclass_fields__[name].type)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise SemsegError(f"`{name}`: got {value!r}; expected {' or '.join(_KINDS[kind] for kind in kinds)}")
+
+
+_KINDS = {
+    str: "a text", bool: "true or false", int: "a whole number", float: "a number", tuple: "two whole numbers",
+    type(None): "null",
+}  # fmt: skip
+
+
+def _kinds_of(annotation: Any) -> tuple[type, ...]:
+    kinds = getattr(annotation, "__args__", (annotation,)) if annotation != tuple[int, int] else (tuple,)
+    return (*kinds, int) if float in kinds else kinds
+
+
+def read_config(path: Path, *, ignore_unknown: bool = False) -> tuple[RunConfig, dict[str, Any]]:
+    """Reads a configuration file.
+
+    Args:
+        path: The file.
+        ignore_unknown: Leave aside settings that this version does not know, in place of an error.
+
+    Returns:
+        The run that it describes, and all that the file holds.
+
+    Raises:
+        RunFolderError: The file is not there, cannot be read, is of a later form, or holds what makes no sense.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return RunConfig.from_dict(values, ignore_unknown=ignore_unknown), values
+    except FileNotFoundError:
+        raise RunFolderError(f"{path.parent}: holds no {path.name}; expected the folder of a run") from None
+    except SemsegError as error:
+        raise RunFolderError(f"{path}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RunFolderError(f"{path}: cannot be read ({error}); expected what a run writes there") from None
+
+
+def differing_settings(one: RunConfig, other: RunConfig, apart_from: tuple[str, ...] = ()) -> list[str]:
+    """The names of the settings in which two runs differ, those of `apart_from` left aside."""
+    both = asdict(one), asdict(other)
+    return [name for name in both[0] if name not in apart_from and both[0][name] != both[1][name]]
+
+
+def changed(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
+    """The run with other values for some of its settings; what is no setting is left aside."""
+    return replace(
+        config, **{name: value for name, value in settings.items() if name in RunConfig.__dataclass_fields__}
+    )
 
 
 def parse_class_weights(text: str) -> list[float] | dict[str, float]:
     """Reads class weights: one number of at least 0 for each class, or some by name.
+
+    Args:
+        text: Numbers joined by commas, or `name=number` joined by commas.
+
+    Returns:
+        The numbers in the order of the classes, or by name.
 
     Raises:
         SemsegError: They are neither.
@@ -163,13 +264,14 @@ def parse_class_weights(text: str) -> list[float] | dict[str, float]:
     """
     entries = [entry.rpartition("=") for entry in text.split(",")]
     names = [name.strip() for name, sign, _ in entries if sign]
+    named_and_plain = bool(names) and len(set(names)) < len(entries)
     try:
         numbers = [float(number) for _, _, number in entries]
     except ValueError:
         numbers = [-1.0]
-    if not all(0 <= number < float("inf") for number in numbers) or (names and len(set(names)) < len(entries)):
+    if named_and_plain or not all(0 <= number < float("inf") for number in numbers):
         raise SemsegError(
-            f"--class-weights: got {text!r}; expected none, inverse, effective, a number of at least 0 for each class "
+            f"`class_weights`: got {text!r}; expected none, inverse, effective, a number of at least 0 for each class "
             "such as 1,2,0.5, or some by name such as pole=3,car=2"
         )
     return dict(zip(names, numbers, strict=True)) if names else numbers

@@ -7,7 +7,7 @@ import numpy as np
 
 from semseg.inference.files import SHOWN, enough_to_show, write_masks
 from semseg.inference.segmenter import Segmenter
-from semseg.inference.tiling import enlarged
+from semseg.inference.tiling import resize_bands
 from semseg.serve.decoding import Decoder
 
 
@@ -43,7 +43,7 @@ class Answerer:
         """
         decoded = self._decoder.decode(path)
         logits = self._segmenter.predict_batch(decoded.seen[None])[0]
-        bands = enlarged([logits], decoded.size, logits.shape[:2])
+        bands = resize_bands([logits], decoded.size, logits.shape[:2])
         mask = path.with_name("mask.png")
         counts, _ = write_masks(bands, decoded.size, {"masks": mask}, self._segmenter.palette)
         return Answer(decoded.size, counts, mask.read_bytes(), decoded.shown)

@@ -25,11 +25,11 @@ from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.serve.answering import Answer, Answerer
 from semseg.serve.decoding import jpeg
-from semseg.serve.guarding import MOST_BYTES, Guard, receive_body, refusal
+from semseg.serve.guarding import MAX_BYTES, Guard, receive_body, refusal
 
 Example = Callable[[], tuple[np.ndarray, np.ndarray]]
 
-WAITING = 8  # photos that wait while one is computed
+MAX_WAITING = 8  # photos that wait while one is computed
 _RETRY_SECONDS = "2"
 _THUMBNAIL = 320
 _FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
@@ -37,23 +37,31 @@ _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
 def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Example] = (), note: str = "") -> Starlette:
-    """The application around a network.
+    """The web application around a network: a page for people, and addresses for scripts.
 
     Args:
-        segmenter: The network.
+        segmenter: The network; it computes one photo at a time.
         title: What it is called on the page.
         examples: Each gives a photo, uint8 RGB `(H, W, 3)`, and its true ids, uint8 `(H, W)`, 255 for what is no class.
         note: A line about the examples.
 
     Returns:
-        An ASGI application. `POST /segment` takes an image file as its body and gives JSON; `POST /mask` the same and
-        gives the PNG file of the ids.
+        An ASGI application. `POST /segment` takes an image file as its body and gives JSON: `width`, `height`, the
+        `classes` that were found with `id`, `name`, `color`, `pixels` and `share` (0 to 1), the largest first, and
+        `mask`, the PNG file of the ids in base64. `POST /mask` takes the same and gives the PNG file. What cannot be
+        answered has a status of 400 or more and a JSON object with `error`.
+
+    Example:
+        >>> segmenter = Segmenter(lambda photos: photos[..., :1] - 100.0, (16, 16), Palette.numbered(2))
+        >>> app = make_app(segmenter, title="bright or dark")
+        >>> sorted({route.path for route in app.routes})[-3:]
+        ['/page.css', '/page.js', '/segment']
     """
-    desk = _Desk(segmenter)
+    queue = _Queue(segmenter)
     about = {
         "title": title,
         "image_size": list(segmenter.image_size),
-        "classes": [_described(segmenter.palette, i) for i in range(segmenter.palette.num_classes)],
+        "classes": [_class_entry(segmenter.palette, i) for i in range(segmenter.palette.num_classes)],
         "examples": len(examples),
         "note": note,
     }
@@ -61,17 +69,17 @@ def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Exampl
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        desk.close()
+        queue.close()
 
     async def model(_: Request) -> Response:
         return JSONResponse(about)
 
     async def segment(request: Request) -> Response:
-        answer = await desk.answer(request)
+        answer = await queue.answer(request)
         return JSONResponse(_as_json(answer, segmenter.palette, with_photo="photo" in request.query_params))
 
     async def mask(request: Request) -> Response:
-        return Response((await desk.answer(request)).mask, media_type="image/png")
+        return Response((await queue.answer(request)).mask, media_type="image/png")
 
     routes = [
         *(Route(path, _file(name)) for path, name in _FILES.items()),
@@ -86,18 +94,19 @@ def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Exampl
         exception_handlers={
             HTTPException: _refuse,
             SemsegError: _refuse_photo,
-            ClientDisconnect: _nobody_there,
+            ClientDisconnect: _answer_nobody,
             OSError: _refuse_full_disk,
         },
         lifespan=lifespan,
     )
 
 
-class _Desk:
-    """Answers one photo at a time, lets some wait, and sends the others away."""
+class _Queue:
+    """Answers one photo at a time, lets `MAX_WAITING` others wait, and sends the rest away."""
 
     def __init__(self, segmenter: Segmenter):
-        self._answerer, self._pool, self._present = Answerer(segmenter), ThreadPoolExecutor(1), 0
+        self._answerer, self._pool = Answerer(segmenter), ThreadPoolExecutor(1)
+        self._waiting = 0  # photos, the one that is computed among them
 
     async def answer(self, request: Request) -> Answer:
         """The answer for the photo that is the request's body.
@@ -106,16 +115,16 @@ class _Desk:
             HTTPException: Too many are waiting, or the body is too large or too slow.
             SemsegError: It is no photo that can be used.
         """
-        if self._present > WAITING:
+        if self._waiting > MAX_WAITING:
             raise HTTPException(503, "too many photos are waiting; try again soon", {"retry-after": _RETRY_SECONDS})
-        self._present += 1
+        self._waiting += 1
         try:
             with tempfile.TemporaryDirectory(prefix="semseg-") as folder:
                 path = Path(folder) / "photo"
                 await receive_body(request, path)
                 return await asyncio.get_running_loop().run_in_executor(self._pool, self._answerer.answer, path)
         finally:
-            self._present -= 1
+            self._waiting -= 1
 
     def close(self) -> None:
         self._answerer.close()
@@ -126,7 +135,7 @@ def _as_json(answer: Answer, palette: Palette, with_photo: bool) -> dict[str, An
     total = int(answer.counts.sum())
     order = [int(i) for i in np.argsort(-answer.counts, kind="stable") if answer.counts[i]]
     seen = [
-        {**_described(palette, i), "pixels": int(answer.counts[i]), "share": int(answer.counts[i]) / total}
+        {**_class_entry(palette, i), "pixels": int(answer.counts[i]), "share": int(answer.counts[i]) / total}
         for i in order
     ]
     values = {"width": answer.size[1], "height": answer.size[0], "classes": seen, "mask": _in_base64(answer.mask)}
@@ -137,7 +146,7 @@ def _in_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _described(palette: Palette, class_id: int) -> dict[str, Any]:
+def _class_entry(palette: Palette, class_id: int) -> dict[str, Any]:
     red, green, blue = palette.colors[class_id]
     return {"id": class_id, "name": palette.names[class_id], "color": f"#{red:02x}{green:02x}{blue:02x}"}
 
@@ -181,7 +190,7 @@ async def _refuse(request: Request, error: HTTPException) -> Response:
     """Closes the connection, unless what is still to come is little: a browser shows an answer only after sending."""
     response = refusal(error.status_code, str(error.detail), **(error.headers or {}))
     length = request.headers.get("content-length")
-    if error.status_code == 503 and length is not None and int(length) <= MOST_BYTES:
+    if error.status_code == 503 and length is not None and int(length) <= MAX_BYTES:
         del response.headers["connection"]
     return response
 
@@ -196,5 +205,5 @@ async def _refuse_full_disk(_: Request, error: OSError) -> Response:
     return refusal(507, "no space left for temporary files; free some")
 
 
-async def _nobody_there(_: Request, __: ClientDisconnect) -> Response:
+async def _answer_nobody(_: Request, __: ClientDisconnect) -> Response:
     return Response(status_code=400)

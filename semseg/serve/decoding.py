@@ -13,8 +13,8 @@ from semseg.errors import DataError, SemsegError
 from semseg.images.reading import read_photo
 from semseg.images.resizing import resize_photo, size_within
 
-SECONDS = 20  # that a picture may take
-_START_SECONDS = 120  # that the process may take to start on a busy machine
+DECODE_SECONDS = 20  # that a picture may take
+_MAX_START_SECONDS = 120  # that the process may take to start on a busy machine
 _JPEG_QUALITY = 92
 
 
@@ -38,7 +38,7 @@ class Decoder:
 
     Args:
         image_size: (h, w) that the network sees.
-        enough: (height, width) that are decoded at least, see `read_photo`.
+        enough: (height, width) in pixels that are decoded at least, see `semseg.images.reading.read_photo`.
         shown: Pixels of the longer side of what people see, at most.
     """
 
@@ -57,12 +57,12 @@ class Decoder:
             self.close()
             self._start()
         try:
-            self._receive(_START_SECONDS)  # the process is ready
+            self._receive(_MAX_START_SECONDS)  # the process is ready
             self._connection.send(path)
-            found = self._receive(SECONDS)
+            found = self._receive(DECODE_SECONDS)
         except TimeoutError:
             self.close()
-            raise DataError(f"takes more than {SECONDS} seconds to decode; save it in another form") from None
+            raise DataError(f"takes more than {DECODE_SECONDS} seconds to decode; save it in another form") from None
         except (EOFError, OSError):
             self.close()
             raise DataError("crashes the program that decodes it; save it in another form") from None

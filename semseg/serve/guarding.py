@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOST_BYTES = 64 * 2**20  # of a photo's file
-PATIENCE = 20  # seconds that a body may take, and more by its length:
-SLOWEST = 100_000  # bytes in a second
+MAX_BYTES = 64 * 2**20  # of a photo's file
+TIMEOUT_SECONDS = 20  # that a body may take, and more by its length:
+MIN_BYTES_PER_SECOND = 100_000
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -45,13 +45,13 @@ class Guard:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        error = _foreign(scope)
+        error = _refusal_reason(scope)
         app = self._app if error is None else refusal(403, error)
         await app(scope, receive, send_guarded)
 
 
-def _foreign(scope: Scope) -> str | None:
-    """What is wrong with who asks."""
+def _refusal_reason(scope: Scope) -> str | None:
+    """Why a request is refused by the names that it was sent under and from; None if it is not."""
     headers, port = Headers(scope=scope), scope["server"][1]
     names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
     if headers.get("host") not in names:
@@ -62,29 +62,39 @@ def _foreign(scope: Scope) -> str | None:
 
 
 def refusal(status: int, error: str, **headers: str) -> JSONResponse:
-    """An error in one line; the connection is closed, because the request may be under way."""
+    """An error in one line; the connection is closed, because the request may be under way.
+
+    Args:
+        status: Of HTTP, 400 or more.
+        error: What is wrong and how to mend it.
+        headers: Further ones of the answer.
+    """
     return JSONResponse({"error": error}, status, {"connection": "close", **headers})
 
 
 async def receive_body(request: Request, path: Path) -> None:
     """Writes a request's body to a file while it comes.
 
+    Args:
+        request: Its body is read.
+        path: The file.
+
     Raises:
         HTTPException: It is too large, or comes too slowly.
         starlette.requests.ClientDisconnect: It ends too early.
     """
-    too_large = HTTPException(413, f"the photo's file is larger than {MOST_BYTES >> 20} MB; save it smaller")
-    if int(request.headers.get("content-length", 0)) > MOST_BYTES:
+    too_large = HTTPException(413, f"the photo's file is larger than {MAX_BYTES >> 20} MB; save it smaller")
+    if int(request.headers.get("content-length", 0)) > MAX_BYTES:
         raise too_large
     start, received = asyncio.get_running_loop().time(), 0
     try:
-        async with asyncio.timeout(PATIENCE) as limit:
+        async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
             with path.open("wb") as file:
                 async for chunk in request.stream():
                     received += len(chunk)
-                    if received > MOST_BYTES:
+                    if received > MAX_BYTES:
                         raise too_large
                     file.write(chunk)
-                    limit.reschedule(start + PATIENCE + received / SLOWEST)
+                    limit.reschedule(start + TIMEOUT_SECONDS + received / MIN_BYTES_PER_SECOND)
     except TimeoutError:
         raise HTTPException(408, f"the photo came too slowly: {received} bytes; send it again") from None

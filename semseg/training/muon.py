@@ -1,24 +1,26 @@
 """The optimiser: steps of equal length in every direction for the convolutions, AdamW for the rest."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import KerasTensor, ops
 
-from semseg.backend.kernels import ADAMW
+from semseg.backend.optimizer import PartialAdamW
 
 POLYNOMIALS = (  # a x + b x^3 + c x^5, one a round: of all, those that bring singular values of .003 to 1 nearest to 1
     (8.3837, -24.7659, 18.3571),
     (4.0434, -3.0114, 0.5695),
     (3.5056, -2.6267, 0.5257),
 )
-FEWEST_CHANNELS = 5  # on both sides; layers that see the photo itself, or give a logit, are not between features
+MIN_CHANNELS = 5  # on both sides; layers that see the photo itself, or give a logit, are not between features
+_MIN_SQUARES = 1e-14  # a sum of squares that is taken for none
 STEP = 0.2  # root mean square of a step's entries over the learning rate, as AdamW has it (Liu et al.)
 
 
 @keras.saving.register_keras_serializable("semseg")
-class Muon(ADAMW):
+class Muon(PartialAdamW):
     """Muon for the kernels between features, AdamW for all other weights; one learning rate and decay suit both.
 
     A kernel is taken as the matrix that maps what lies under it to its output, and a step is the orthogonal matrix
@@ -49,37 +51,23 @@ class Muon(ADAMW):
         super().__init__(learning_rate, name=name, **options)
         self.momentum, self.precision = momentum, precision
 
-    def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
-        """Changes one variable."""
-        if not is_between_features(variable):
-            super().update_step(gradient, variable, learning_rate)
-            return
-        gathered = self._momentums[self._get_variable_index(variable)]
-        self.assign(gathered, self.momentum * gathered + gradient)
-        ahead = gradient + self.momentum * gathered  # Nesterov's
-        rows = math.prod(variable.shape[:-1])
-        step = orthogonal(ops.reshape(ahead, (rows, variable.shape[-1])), self.precision)
-        length = STEP * math.sqrt(max(rows, variable.shape[-1]))
-        rate = ops.cast(learning_rate, variable.dtype)
-        self.assign_sub(variable, rate * length * ops.reshape(step, variable.shape))
+    def takes(self, variable: keras.Variable) -> bool:
+        """Whether it is a kernel between features."""
+        return is_between_features(variable)
 
-    def _parallel_update_step(self, grads: list, variables: list[keras.Variable], learning_rate: Any) -> None:
-        """PyTorch's way in, for all variables at once."""
-        others = []
-        for gradient, variable in zip(grads, variables, strict=True):
-            if is_between_features(variable):
-                self.update_step(gradient, variable, learning_rate)
-            else:
-                others.append((gradient, variable))
-        if others:
-            super()._parallel_update_step(*map(list, zip(*others, strict=True)), learning_rate)
+    def own_steps(self, pairs: Sequence[tuple[KerasTensor, keras.Variable]], learning_rate: Any) -> None:
+        """Changes kernels between features."""
+        steps = orthogonal_all([self._ahead(*pair) for pair in pairs], self.precision)
+        for (_, variable), step in zip(pairs, steps, strict=True):
+            length = STEP * math.sqrt(max(step.shape))
+            self.assign_sub(variable, learning_rate * length * ops.reshape(step, variable.shape))
 
-    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
-        """Decays the kernels; AdamW has its own way with the other variables."""
-        kernels = [variable for variable in variables if is_between_features(variable)]
-        if any(map(self._use_weight_decay, kernels)):  # Keras on PyTorch stumbles over none
-            keras.optimizers.Optimizer._apply_weight_decay(self, kernels)
-        super()._apply_weight_decay([variable for variable in variables if not is_between_features(variable)])
+    def _ahead(self, gradient: KerasTensor, variable: keras.Variable) -> KerasTensor:
+        """Adds to a kernel's sum of gradients, and gives Nesterov's look beyond it as a matrix `(R, C)`."""
+        momentum = self.momentum_of(variable)
+        self.assign(momentum, self.momentum * momentum.value + gradient)  # a variable would make a tensor of the number
+        ahead = gradient + self.momentum * momentum.value
+        return ops.reshape(ahead, (math.prod(variable.shape[:-1]), variable.shape[-1]))
 
     def get_config(self) -> dict:
         """Returns what `from_config` needs."""
@@ -88,7 +76,7 @@ class Muon(ADAMW):
 
 def is_between_features(variable: keras.Variable) -> bool:
     """Whether it is the kernel of a convolution from several channels to several."""
-    return len(variable.shape) == 4 and min(variable.shape[-2:]) >= FEWEST_CHANNELS
+    return len(variable.shape) == 4 and min(variable.shape[-2:]) >= MIN_CHANNELS
 
 
 def orthogonal(matrix: KerasTensor, precision: str = "float32") -> KerasTensor:
@@ -105,14 +93,31 @@ def orthogonal(matrix: KerasTensor, precision: str = "float32") -> KerasTensor:
     Returns:
         The same shape and dtype.
     """
-    if matrix.shape[0] < matrix.shape[1]:
-        return ops.transpose(orthogonal(ops.transpose(matrix), precision))
-    x = ops.cast(matrix / (ops.sqrt(ops.sum(ops.square(matrix))) + 1e-7), precision)
-    square = ops.matmul(ops.transpose(x), x)
-    one, product = ops.eye(matrix.shape[1], dtype=precision), None
+    return orthogonal_all([matrix], precision)[0]
+
+
+def orthogonal_all(matrices: Sequence[KerasTensor], precision: str = "float32") -> list[KerasTensor]:
+    """`orthogonal` of each; those of one width go together, as a GPU takes as long for one small matrix as for many."""
+    tall = [matrix if matrix.shape[0] >= matrix.shape[1] else ops.transpose(matrix) for matrix in matrices]
+    results: dict[int, KerasTensor] = {}
+    for width in {matrix.shape[1] for matrix in tall}:
+        places = [i for i, matrix in enumerate(tall) if matrix.shape[1] == width]
+        lowered = [ops.cast(tall[i], precision) for i in places]
+        products = _products(ops.stack([ops.matmul(ops.transpose(x), x) for x in lowered]), precision)
+        for i, x, product in zip(places, lowered, products, strict=True):
+            step = ops.cast(ops.matmul(x, product), tall[i].dtype)
+            results[i] = step if tall[i] is matrices[i] else ops.transpose(step)
+    return [results[i] for i in range(len(tall))]
+
+
+def _products(squares: KerasTensor, precision: str) -> KerasTensor:
+    """What matrices X are to be multiplied with, from their X'X: `(M, C, C)` each."""
+    traces = ops.sum(ops.cast(ops.diagonal(squares, axis1=1, axis2=2), "float32"), axis=-1)[:, None, None]
+    square = ops.cast(squares / (traces + _MIN_SQUARES), precision)
+    one, product = ops.eye(squares.shape[1], dtype=precision), None
     for left, (a, b, c) in zip(reversed(range(len(POLYNOMIALS))), POLYNOMIALS, strict=True):
         polynomial = a * one + b * square + c * ops.matmul(square, square)
         product = polynomial if product is None else ops.matmul(product, polynomial)
         if left:
             square = ops.matmul(polynomial, ops.matmul(square, polynomial))
-    return ops.cast(ops.matmul(x, product), matrix.dtype)
+    return ops.cast(product / ops.sqrt(traces + _MIN_SQUARES), precision)

@@ -15,13 +15,25 @@ _room = importlib.import_module(f"semseg.backend.kernels.on_{keras.backend.backe
 
 
 def kernel_of(layer: keras.Operation, dtype: str) -> Kernel | None:
-    """The backend's kernel for `layer` with its results in `dtype`, or None where the layer itself does best."""
+    """The backend's kernel for a layer.
+
+    Args:
+        layer: Of a graph; its weights are used as they are at each call.
+        dtype: Of the result: `"float32"`, `"bfloat16"` or `"float16"`.
+
+    Returns:
+        The kernel, or None where the layer itself does best.
+    """
     make = _room.KERNELS.get(type(layer))
     return make(layer, dtype) if make else None
 
 
 def apply_updates(updates: list[Update]) -> None:
-    """Moves each variable by its share towards its value: v + share * (value - v)."""
+    """Moves variables by a share of the way towards a value: v + share * (value - v).
+
+    Args:
+        updates: Variable, value of its shape, and share, 0 to 1, each.
+    """
     _room.apply_updates(updates)
 
 
@@ -31,9 +43,13 @@ def swap(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def compiled(graph: Callable, examples: Sequence[Tensor]) -> Callable:
-    """The function `graph` of tensors and `training`, compiled for the examples' shapes where Keras does not do it.
+    """The function `graph`, compiled for the examples' shapes where Keras does not do it.
 
     It is tried, forwards and backwards, also where Keras does it when asked to; gradients may be left in the weights.
+
+    Args:
+        graph: Takes tensors and `training`.
+        examples: A tensor for each that it takes.
 
     Raises:
         Exception: What the compiler raised.
@@ -53,6 +69,24 @@ def softmax_statistics(logits: Tensor, truth: Tensor, counted: Tensor) -> tuple[
         -log p of the true class `(N, H, W)`, and the sums of p over the counted pixels `(K,)`.
     """
     return _room.softmax_statistics(logits, truth, counted)
+
+
+def counts(numbers: Tensor, length: int) -> Tensor:
+    """How often each of 0 to `length` - 1 occurs, int32 `(length,)`; others count nowhere.
+
+    Args:
+        numbers: int32 `(M,)`, at least 0.
+        length: Of the result.
+    """
+    return _room.counts(numbers, length)
+
+
+def class_sums(values: Tensor, truth: Tensor, num_classes: int) -> Tensor:
+    """Sums of float32 values `(N, H, W)` over the pixels of each true class, `(K,)`; see `softmax_statistics`.
+
+    Rows are summed first: one long sum in float32 loses digits.
+    """
+    return _room.class_sums(values, truth, num_classes)
 
 
 ADAMW: type[keras.optimizers.AdamW] = _room.ADAMW  # by the backend's fused kernel where it has one

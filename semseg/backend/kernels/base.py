@@ -1,10 +1,11 @@
-"""What a kernel is."""
+"""What a kernel is, and what `keras.ops` does well enough on more than one backend."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras import ops
 
 Tensor = Any  # of the backend
 Update = tuple[keras.Variable, Tensor, float]  # variable, what it moves towards, and how far: 0 to 1
@@ -26,3 +27,18 @@ class Kernel:
     channels_first: bool | None = None
     fresh: bool = False
     overwriting: Callable[..., tuple[Tensor, tuple[Update, ...]]] | None = None
+
+
+def counts(numbers: Tensor, length: int) -> Tensor:
+    """See `semseg.backend.kernels.counts`: `ops.bincount` does not compile on JAX."""
+    cells = ops.minimum(numbers, length)
+    return ops.scatter_update(ops.zeros(length + 1, "int32"), cells[:, None], ops.ones_like(cells), "add")[:length]
+
+
+def class_sums(values: Tensor, truth: Tensor, num_classes: int) -> Tensor:
+    """See `semseg.backend.kernels.class_sums`."""
+    n, height = ops.shape(truth)[:2]
+    rows = ops.reshape(ops.arange(n * height, dtype="int32"), (n, height, 1))
+    ids = ops.reshape(rows * num_classes + truth, (-1,))
+    sums = ops.segment_sum(ops.reshape(values, (-1,)), ids, n * height * num_classes)
+    return ops.sum(ops.reshape(sums, (-1, num_classes)), axis=0)

@@ -7,6 +7,7 @@ takes and gives as it is. The weights of convolutions are brought once into that
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import torch
@@ -50,14 +51,23 @@ def compiled(graph: Callable, examples: Sequence[torch.Tensor]) -> Callable:
 
 
 def _convolution(layer: layers.Conv2D, dtype: str) -> Kernel | None:
-    reach = [(size - 1) * dilation for size, dilation in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
-    if layer.padding == "same" and (any(length % 2 for length in reach) or (max(layer.strides) > 1 and max(reach) > 0)):
-        return None  # Keras pads one side more
-    if layer.padding not in ("same", "valid") or not _simple(layer):
+    padding = _even_padding(layer)
+    if padding is None or not _simple(layer):
         return None
-    padding = [length // 2 for length in reach] if layer.padding == "same" else [0, 0]
     strides, dilation, groups = layer.strides, layer.dilation_rate, layer.groups
     return _with_weights(layer, dtype, lambda x, w, b: functional.conv2d(x, w, b, strides, padding, dilation, groups))
+
+
+def _even_padding(layer: layers.Conv2D) -> list[int] | None:
+    """Rows and columns of zeros on each side; None where Keras adds more on one side, or pads in another way."""
+    if layer.padding not in ("same", "valid"):
+        return None
+    if layer.padding == "valid":
+        return [0, 0]
+    reach = [(size - 1) * dilation for size, dilation in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
+    if any(length % 2 for length in reach) or (max(layer.strides) > 1 and max(reach) > 0):
+        return None
+    return [length // 2 for length in reach]
 
 
 def _transposed_convolution(layer: layers.Conv2DTranspose, dtype: str) -> Kernel | None:
@@ -219,20 +229,21 @@ class _SoftmaxStatistics(torch.autograd.Function):
     def forward(ctx, logits, truth, counted):
         truth = truth.long()[..., None]
         log_p = torch.log_softmax(logits, -1)
-        surprise = log_p.gather(-1, truth)[..., 0].neg_()
+        nll = log_p.gather(-1, truth)[..., 0].neg_()
         p = log_p.exp_()
         row_sums = counted[..., None, :] @ p
         ctx.save_for_backward(p, truth, counted)
-        return surprise, row_sums.sum((0, 1, 2))
+        return nll, row_sums.sum((0, 1, 2))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, by_surprise, by_sum):
+    def backward(ctx, nll_gradient, sums_gradient):
         p, truth, counted = ctx.saved_tensors
-        # p_k (counted (by_sum_k - sum_j p_j by_sum_j) + by_surprise), and -by_surprise for the true class
-        base = by_surprise - counted * (p @ by_sum)
-        gradient = torch.stack((base, counted), -1) @ torch.stack((torch.ones_like(by_sum), by_sum))
-        gradient.mul_(p).scatter_add_(-1, truth, -by_surprise[..., None])
+        # For class k: p_k (counted (sums_gradient_k - sum_j p_j sums_gradient_j) + nll_gradient); of the true class
+        # nll_gradient is taken away once more.
+        base = nll_gradient - counted * (p @ sums_gradient)
+        gradient = torch.stack((base, counted), -1) @ torch.stack((torch.ones_like(sums_gradient), sums_gradient))
+        gradient.mul_(p).scatter_add_(-1, truth, -nll_gradient[..., None])
         return gradient, None, None
 
 
@@ -243,8 +254,53 @@ def softmax_statistics(
     return None if torch.compiler.is_compiling() else _SoftmaxStatistics.apply(logits, truth, counted)
 
 
+def counts(numbers: torch.Tensor, length: int) -> torch.Tensor:
+    """See `semseg.backend.kernels.counts`: Keras' way takes 44 ms for 2 million pixels on a GPU, this .03 ms."""
+    if numbers.is_cuda:  # `bincount` would make the host wait for the largest of them
+        return torch.histc(numbers, length, 0, length - 1).int()
+    return torch.bincount(numbers.clamp(max=length), minlength=length + 1)[:length].int()
+
+
+def class_sums(values: torch.Tensor, truth: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """See `semseg.backend.kernels.class_sums`."""
+    rows = values.new_zeros(*values.shape[:-1], num_classes)
+    return rows.scatter_add(-1, truth.long(), values).sum((0, 1))
+
+
 class _FusedAdamW(AdamW):
-    """Keras' AdamW by PyTorch's fused kernel, which reads and writes each weight once; its state is Keras' own."""
+    """Keras' AdamW by PyTorch's fused kernel, which reads and writes each weight once; its state is Keras' own.
+
+    How many batches were done, and the learning rate, are numbers of the host. Keras computes them with tensors, and
+    makes one of each number on the way, for which the host would wait until the GPU has done all before it.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self._counted = (-1, 0)  # PyTorch's version of `_iterations`, and its value
+        self._rate = (-1, 0.0)  # how many batches were done, and the scheduled learning rate there
+        self._iterations.assign_add = self._count_up
+
+    def _count_up(self, batches: int) -> None:
+        """Adds to `_iterations`, as Keras does at the end of `apply`."""
+        done, value = self._batches_done(), self._iterations.value
+        with torch.no_grad():
+            value.add_(batches)
+        self._counted = (value._version, done + batches)
+
+    def _batches_done(self) -> int:
+        """How often `apply` was called; read from the device only after someone else has set it."""
+        value = self._iterations.value
+        if self._counted[0] != value._version:
+            self._counted = (value._version, int(value))
+        return self._counted[1]
+
+    def _get_current_learning_rate(self) -> Any:
+        if not isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return super()._get_current_learning_rate()
+        if self._rate[0] != (step := self._batches_done()):
+            with keras.device("cpu"):
+                self._rate = (step, float(self._learning_rate(step)))
+        return self._rate[1]
 
     def _state(self, variable: keras.Variable) -> tuple[torch.Tensor, torch.Tensor]:
         """Momentum and velocity, in memory as the weight is."""
@@ -264,8 +320,7 @@ class _FusedAdamW(AdamW):
         if self.amsgrad:
             super()._parallel_update_step(grads, variables, learning_rate)
             return
-        updates = int(self.iterations) + 1
-        count = torch.tensor(float(updates))
+        updates = self._batches_done() // (self.gradient_accumulation_steps or 1) + 1
         # Keras adds epsilon before the correction for the first steps' bias, PyTorch after it.
         epsilon = self.epsilon / math.sqrt(1 - self.beta_2**updates)
         for decayed in (True, False):
@@ -282,7 +337,7 @@ class _FusedAdamW(AdamW):
                     momentums,
                     velocities,
                     [],
-                    [count.to(weights[0].device)] * len(group),
+                    [torch.full((), float(updates), device=weights[0].device)] * len(group),
                     lr=learning_rate,
                     beta1=self.beta_1,
                     beta2=self.beta_2,

@@ -11,7 +11,7 @@ import numpy as np
 from semseg.data.demo import objects, textures
 from semseg.data.demo.canvas import FAR, FX, HALF, LOW, NEAR, SIDE, Camera, Canvas, Colour, Label, Rng, Weather, mix
 from semseg.data.demo.objects import CARS, KERB, Body, Pose, upright
-from semseg.data.demo.textures import Style, facade, foliage, hedge, pick, tone, varied, wall
+from semseg.data.demo.textures import Style, facade, foliage, hedge, pick, tone, vary, wall
 
 LANE, PARKING = 3.3, 2.2  # widths in metres
 CENTRE = -1.75  # x of the line between our lane and the next; we drive at x = 0
@@ -80,35 +80,69 @@ class Scene:
         self.items: list[tuple[float, Callable, tuple]] = []
 
     def add(self, depth: float, draw: Callable, *args) -> None:
-        """Remembers to call `draw(canvas, *args)`; the farthest first."""
+        """Remembers to call `draw(canvas, *args)`; the farthest first.
+
+        Args:
+            depth: Distance in metres, by which things are painted.
+            draw: Is called with the canvas and `args`.
+            *args: What `draw` needs.
+        """
         self.items.append((depth, draw, args))
 
     def pose(self, x: float, z: float, heading: float = 0.0) -> Pose:
-        """A place on the ground, on the kerb's height beside the road, with the light that falls there."""
+        """A place on the ground, on the kerb's height beside the road, with the light that falls there.
+
+        Args:
+            x: Metres to the right.
+            z: Metres forward.
+            heading: Radians clockwise, 0 away from the camera.
+        """
         ground = 0.0 if self.edges[0] < x < self.edges[1] else KERB
         return Pose(x, z, heading, self.canvas.sunlit(x, z), ground)
 
     def free(self, z: float, margin: float = 1.0) -> bool:
-        """Whether no side street opens at this distance."""
+        """Whether no side street opens at this distance.
+
+        Args:
+            z: Metres forward.
+            margin: Metres that have to be free before and behind.
+        """
         return not self.crossing[0] - margin < z < self.crossing[1] + margin
 
     def spans(self, before: float = 0.0, after: float = 0.0) -> tuple[Span, Span]:
-        """The stretches of the street before and after the side street."""
+        """The stretches of the street before and after the side street.
+
+        Args:
+            before: Metres left out before the side street.
+            after: Metres left out behind it.
+        """
         return (NEAR, self.crossing[0] - before), (self.crossing[1] + after, FAR)
 
     def strip(self, x: Span, z: Span, colour: Colour, label: Label = Label.ROAD, up: Span = (0, 0)) -> None:
-        """Paints a band of ground along the street, unlit: light is added to all of the ground at once."""
+        """Paints a band of ground along the street, unlit: light is added to all of the ground at once.
+
+        Args:
+            x: Left and right edge in metres.
+            z: Near and far end in metres.
+            colour: RGB, 0 to 255.
+            label: The class of the pixels.
+            up: Heights of the left and the right edge in metres.
+        """
         near, far = max(z[0], NEAR), min(z[1], FAR)
         if near >= far:
             return
         count = 1 if far < 1.3 * near else 8
         stops = [near * (far / near) ** (i / count) for i in range(count + 1)]
         points = [(x[0], up[0], stop) for stop in stops] + [(x[1], up[1], stop) for stop in reversed(stops)]
-        self.canvas.flat(points, tuple(map(int, colour)), label)
+        self.canvas.fill_unlit(points, tuple(map(int, colour)), label)
 
 
 def paint_street(scene: Scene) -> None:
-    """Fills the street, and paints it on the scene's canvas."""
+    """Fills the street, and paints it on the scene's canvas.
+
+    Args:
+        scene: The street.
+    """
     scene.canvas.paint_sky(scene.rng)
     _paint_ground(scene)
     _plan_backdrop(scene)
@@ -147,7 +181,7 @@ def _paint_ground(scene: Scene) -> None:
         strip((edge, edge), z, mix(paving, GREY, 0.3), Label.SIDEWALK, (0, KERB))
         strip((edge, edge + out * 0.16), z, mix(paving, (215, 213, 208), 0.5), Label.SIDEWALK, raised)
     _paint_patches(scene, asphalt)
-    _paint_marks(scene, varied(rng, (205, 205, 200), 0.12))
+    _paint_marks(scene, vary(rng, (205, 205, 200), 0.12))
 
 
 def _paint_patches(scene: Scene, asphalt: Colour) -> None:
@@ -156,42 +190,56 @@ def _paint_patches(scene: Scene, asphalt: Colour) -> None:
     for _ in range(int(rng.integers(2, 7))):
         x, z = rng.uniform(left, right - 1), rng.uniform(4, 40)
         width, length = rng.uniform(0.5, 2), rng.uniform(1, 9)
-        scene.strip((x, min(right, x + width)), (z, z + length), varied(rng, asphalt, 0.14))
+        scene.strip((x, min(right, x + width)), (z, z + length), vary(rng, asphalt, 0.14))
     for _ in range(int(rng.integers(0, 4))):
         x, z = rng.uniform(left + 0.5, right - 0.5), rng.uniform(5, 25)
         cover = [(x + 0.35 * math.cos(a), 0.0, z + 0.35 * math.sin(a)) for a in range(7)]
-        scene.canvas.flat(cover, tuple(int(0.6 * c) for c in asphalt), Label.ROAD)
+        scene.canvas.fill_unlit(cover, tuple(int(0.6 * c) for c in asphalt), Label.ROAD)
 
 
 def _paint_marks(scene: Scene, paint: Colour) -> None:
     """Lane marks, lines along parked cars, a zebra crossing and a stop line, tram rails."""
     rng, (left, right) = scene.rng, scene.edges
     for lane in range(scene.lanes):
-        x = CENTRE - LANE * lane
-        dashes = np.arange(rng.uniform(0, 6), 90, 7.5).tolist() if rng.random() < 0.8 else None
-        for near, far in scene.spans(5.5, 1.0):
-            for z in dashes or [near]:
-                if near <= z < far:
-                    scene.strip((x - 0.07, x + 0.07), (z, min(far, z + 3.5) if dashes else far), paint)
+        _paint_lane_mark(scene, CENTRE - LANE * lane, paint)
     for side in scene.sides:
         x = side.edge - side.out * (PARKING * side.parking + 0.15)
         if rng.random() < 0.5:
             scene.strip((x - 0.06, x + 0.06), (NEAR, scene.crossing[0] - 5), paint)
     z = scene.crossing[0] - 4
-    for x in np.arange(left + 0.4, right - 0.4, 1.0).tolist() if rng.random() < 0.7 and z < FAR else ():
-        scene.strip((x, x + 0.5), (z, z + 3), paint)
+    if rng.random() < 0.7 and z < FAR:
+        for x in np.arange(left + 0.4, right - 0.4, 1.0).tolist():
+            scene.strip((x, x + 0.5), (z, z + 3), paint)
     scene.strip((-1.6, right - PARKING * scene.sides[1].parking - 0.2), (z - 1.3, z - 0.9), paint)
-    for rail in (0.9, 2.34) if scene.tram else ():
-        x = CENTRE - LANE * scene.lanes + rail
-        scene.strip((x - 0.07, x + 0.07), (NEAR, FAR), (66, 62, 60))
-        scene.strip((x - 0.03, x + 0.04), (NEAR, FAR), (176, 178, 182))
+    if scene.tram:
+        _paint_rails(scene, CENTRE - LANE * scene.lanes)
+
+
+def _paint_lane_mark(scene: Scene, x: float, paint: Colour) -> None:
+    """A line between two lanes, mostly dashed, with a gap at the side street."""
+    rng = scene.rng
+    dashes = np.arange(rng.uniform(0, 6), 90, 7.5).tolist() if rng.random() < 0.8 else []
+    for near, far in scene.spans(5.5, 1.0):
+        if not dashes:
+            scene.strip((x - 0.07, x + 0.07), (near, far), paint)
+        for z in dashes:
+            if near <= z < far:
+                scene.strip((x - 0.07, x + 0.07), (z, min(far, z + 3.5)), paint)
+
+
+def _paint_rails(scene: Scene, x: float) -> None:
+    """Two rails in their grooves, to the right of x."""
+    for rail in (0.9, 2.34):
+        middle = x + rail
+        scene.strip((middle - 0.07, middle + 0.07), (NEAR, FAR), (66, 62, 60))
+        scene.strip((middle - 0.03, middle + 0.04), (NEAR, FAR), (176, 178, 182))
 
 
 def _paint_bonnet(scene: Scene) -> None:
     """The bonnet of the car that carries the camera, which is void."""
     rng, canvas = scene.rng, scene.canvas
     rise, tilt, columns = rng.uniform(30, 56), rng.uniform(-6, 6), np.linspace(-20, SIDE + 20, 24)
-    paint = canvas.seen(pick(rng, textures.PAINTS[:6]), canvas.light((0, 0.9, -0.3)), 0)
+    paint = canvas.shade(pick(rng, textures.PAINTS[:6]), canvas.light((0, 0.9, -0.3)), 0)
     across = columns / HALF - 1
     for step, share in enumerate((0.55, 0.8, 0.74, 0.7)):
         rows = SIDE - rise + 7 * step + tilt * across + 0.75 * rise * np.abs(across) ** 2.4
@@ -341,22 +389,30 @@ def _plan_traffic(scene: Scene) -> None:
     """What drives: ahead in our lane, towards us in the others, across at the side street, a tram on its rails."""
     rng = scene.rng
     for lane in range(scene.lanes):
-        z = rng.uniform(9, 45)
-        x = CENTRE - LANE * (lane - 0.5) if lane else 0.0
-        while z < 100 and rng.random() < 0.75:
-            heading = math.pi if lane and lane == scene.lanes - 1 else 0.0
-            _plan_vehicle(scene, _moving(rng), x + rng.normal(0, 0.15), z, heading)
-            z += rng.uniform(15, 40)
+        _plan_lane(scene, lane)
     if scene.tram and rng.random() < 0.8:
         _plan_vehicle(scene, objects.TRAM, CENTRE - LANE * scene.lanes + 1.62, rng.uniform(12, 40), math.pi)
     if scene.crossing[0] < 60 and rng.random() < 0.4:
-        _plan_vehicle(scene, _moving(rng), rng.uniform(-20, -4), sum(scene.crossing) / 2 - 1.6, math.pi / 2)
+        _plan_vehicle(scene, _moving_vehicle(rng), rng.uniform(-20, -4), sum(scene.crossing) / 2 - 1.6, math.pi / 2)
 
 
-def _moving(rng: Rng) -> Body:
+def _plan_lane(scene: Scene, lane: int) -> None:
+    """The traffic of one lane: 0 is ours, the last one beside it comes towards us."""
+    rng = scene.rng
+    z = rng.uniform(9, 45)
+    x = CENTRE - LANE * (lane - 0.5) if lane else 0.0
+    heading = math.pi if 0 < lane == scene.lanes - 1 else 0.0
+    while z < 100 and rng.random() < 0.75:
+        _plan_vehicle(scene, _moving_vehicle(rng), x + rng.normal(0, 0.15), z, heading)
+        z += rng.uniform(15, 40)
+
+
+def _moving_vehicle(rng: Rng) -> Body:
     """A vehicle that drives: now and then a truck or a bus."""
     chance = rng.random()
-    return objects.TRUCK if chance < 0.08 else objects.BUS if chance < 0.16 else pick(rng, CARS)
+    if chance < 0.08:
+        return objects.TRUCK
+    return objects.BUS if chance < 0.16 else pick(rng, CARS)
 
 
 def _plan_people(scene: Scene) -> None:

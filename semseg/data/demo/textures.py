@@ -36,29 +36,56 @@ WHITE, RED, BLUE, INK, TYRE = (236, 237, 234), (188, 30, 34), (36, 80, 168), (40
 
 
 def pick(rng: Rng, options: Sequence):
-    """One of the options."""
+    """One of the options.
+
+    Args:
+        rng: Where the draws come from.
+        options: All equally likely.
+    """
     return options[int(rng.integers(len(options)))]
 
 
-def varied(rng: Rng, colour: Colour, amount: float = 0.15) -> Colour:
-    """The colour, a little brighter or darker."""
+def vary(rng: Rng, colour: Colour, amount: float = 0.15) -> Colour:
+    """The colour, a little brighter or darker.
+
+    Args:
+        rng: Where the draws come from.
+        colour: RGB, 0 to 255.
+        amount: The largest relative change.
+    """
     gain = 1 + rng.uniform(-amount, amount)
     return tuple(c * gain for c in colour)
 
 
 def tone(rng: Rng, palette: Sequence[Colour], amount: float = 0.15) -> Colour:
-    """One of the palette's colours, varied."""
-    return varied(rng, pick(rng, palette), amount)
+    """One of the palette's colours, a little brighter or darker.
+
+    Args:
+        rng: Where the draws come from.
+        palette: RGB colours, all equally likely.
+        amount: The largest relative change.
+    """
+    return vary(rng, pick(rng, palette), amount)
 
 
 def foliage(light: Light, colour: Colour, gain: float) -> Light:
-    """The light that gives nearly grey leaves their colour."""
+    """The light that gives nearly grey leaves their colour.
+
+    Args:
+        light: Factor for each channel.
+        colour: Of the leaves, RGB, 0 to 255.
+        gain: Factor for all channels.
+    """
     return tuple(gain * k * c / 100 for k, c in zip(light, colour, strict=True))
 
 
 @lru_cache(maxsize=4)
 def crowns(halvings: int = 0) -> tuple[np.ndarray, ...]:
-    """Eight nearly grey crowns, uint8 RGBA `(CROWN, CROWN, 4)`, halved in size for far trees 0 to 3 times."""
+    """Eight nearly grey crowns, uint8 RGBA `(CROWN, CROWN, 4)`, halved in size for far trees 0 to 3 times.
+
+    Args:
+        halvings: 0 to 3.
+    """
     if halvings:
         return tuple(cv2.resize(c, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for c in crowns(halvings - 1))
     return tuple(_crown(np.random.default_rng(kind), 0.55 if kind % 4 == 3 else 1) for kind in range(8))
@@ -107,7 +134,12 @@ class Style:
         self.lit = weather.lamps * 0.6  # share of windows
 
     def pane(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, width and height of the window in a bay of that many pixels."""
+        """Left, top, width and height of the window in a bay of that many pixels.
+
+        Args:
+            width: Of the bay in pixels.
+            height: Of the bay in pixels.
+        """
         w, h = int(self.window[0] * width), int(self.window[1] * height)
         return (width - w) // 2, int(0.16 * height), w, h
 
@@ -115,7 +147,11 @@ class Style:
 def facade(rng: Rng, style: Style, size: tuple[float, float], scale: tuple[float, float]) -> np.ndarray:
     """The front of a building, uint8 RGB: ground floor, storeys of windows, cornice.
 
-    Size in metres and scale in pixels to the metre, both as (across, up).
+    Args:
+        rng: Where the draws come from.
+        style: How the building looks.
+        size: (across, up) in metres.
+        scale: (across, up) in pixels to the metre.
     """
     (width, height), (across, up) = size, scale
     bays, storeys = max(1, round(width / style.bay)), max(1, round((height - 3.6) / style.storey))
@@ -125,11 +161,17 @@ def facade(rng: Rng, style: Style, size: tuple[float, float], scale: tuple[float
     image, cornice = np.concatenate([upper, street]), max(1, int(0.35 * up))
     image[:cornice] = np.clip(np.multiply(style.wall, 1.12), 0, 255)
     image[cornice : cornice + max(1, cornice // 2)] = np.multiply(style.wall, 0.6)
-    return _stained(rng, image)
+    return _stain(rng, image)
 
 
 def wall(rng: Rng, width: float, height: float) -> np.ndarray:
-    """Bricks or render with a coping, uint8 RGB."""
+    """Bricks or render with a coping, uint8 RGB.
+
+    Args:
+        rng: Where the draws come from.
+        width: In metres.
+        height: In metres.
+    """
     h, w, colour = int(36 * height), int(18 * width), tone(rng, WALLS)
     image = np.full((h, w, 3), colour, np.uint8)
     if rng.random() < 0.6:
@@ -138,10 +180,10 @@ def wall(rng: Rng, width: float, height: float) -> np.ndarray:
             image[row] = joint
             image[row : row + 7, row % 2 * 6 :: 12] = joint
     image[:5] = np.multiply(colour, 1.1).clip(0, 255)
-    return _stained(rng, image)
+    return _stain(rng, image)
 
 
-def _stained(rng: Rng, image: np.ndarray) -> np.ndarray:
+def _stain(rng: Rng, image: np.ndarray) -> np.ndarray:
     """Weathers a wall a little, whatever its size."""
     x, y = rng.integers(0, 200, 2)
     stains = cv2.resize(noise(3)[y : y + 300, x : x + 300], image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
@@ -190,15 +232,15 @@ def _ground_floor(rng: Rng, style: Style, width: int, height: int, squeeze: floa
         x0, x1 = width * unit // units + width // units // 12, width * (unit + 1) // units - width // units // 12
         middle = (x0 + x1) // 2
         if shop:
-            glass = varied(rng, mix(style.glass, (20, 22, 24), 0.45), 0.3)
-            sign = varied(rng, style.shop if unit % 2 else pick(rng, CLOTHES))
+            glass = vary(rng, mix(style.glass, (20, 22, 24), 0.45), 0.3)
+            sign = vary(rng, style.shop if unit % 2 else pick(rng, CLOTHES))
             for top, bottom, colour in ((0.3, 0.9, glass), (0.6, 0.9, [0.7 * c for c in glass]), (0.1, 0.27, sign)):
                 cv2.rectangle(strip, (x0, int(top * height)), (x1, int(bottom * height)), colour, cv2.FILLED)
             cv2.line(strip, (middle, int(0.3 * height)), (middle, height), style.frame, 1)
         else:
             door = rng.random() < 0.3
             top, bottom, share = (0.3, 1.0, 0.15) if door else (0.25, 0.68, 0.17)
-            half, colour = max(1, int(height * squeeze * share)), varied(rng, (88, 62, 44)) if door else style.glass
+            half, colour = max(1, int(height * squeeze * share)), vary(rng, (88, 62, 44)) if door else style.glass
             place = (middle - half, int(top * height)), (middle + half, int(bottom * height))
             cv2.rectangle(strip, *place, colour, cv2.FILLED)
             cv2.rectangle(strip, *place, style.frame, 1)

@@ -2,31 +2,32 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from semseg.cli.console import say, say_about, write_json
-from semseg.cli.opening import classes_json, look_at_data, open_data, say_what_was_found
-from semseg.cli.output import check_output
+from semseg.cli.console import say, say_about
+from semseg.cli.flags import CHECK_OUTPUT, given_settings
+from semseg.cli.looking import look_at, say_what_was_found
+from semseg.data.base import Dataset, spread
+from semseg.data.check import Findings, to_json
+from semseg.data.opening import open_data
 from semseg.errors import DataError
-from semseg.files import archive
+from semseg.files import archive, check_output, write_json
+from semseg.report import save_data_page
+from semseg.runs import names
+from semseg.runs.classes import write_classes
 from semseg.runs.config import RunConfig
 
-if TYPE_CHECKING:
-    from semseg.data.base import Dataset
-    from semseg.data.check import Findings
-
-CHECK_FILES = ("data.png", "data.json", "classes.json")
+PAGE, FINDINGS = "data.png", "data.json"
+CHECK_FILES = (PAGE, FINDINGS, names.CLASSES)
 PICTURES = 8
 
 
-def check(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Looks at every file; says all that is wrong, and raises a `DataError` if something must be mended."""
-    names = RunConfig.__dataclass_fields__
-    config = RunConfig(**{name: value for name, value in vars(arguments).items() if name in names})
+    config = RunConfig(**{"output": CHECK_OUTPUT, **given_settings(arguments)})
     output = Path(config.output)
     check_output(output)
-    dataset = open_data(config, demo=True)
-    findings, cache = look_at_data(config, dataset)
+    dataset = open_data(config, demo=True, tell=say_about)
+    findings, cache = look_at(config, dataset)
     output.mkdir(parents=True, exist_ok=True)
     archived = archive(output, CHECK_FILES)
     if archived:
@@ -45,15 +46,11 @@ def check(arguments: argparse.Namespace) -> None:
     say("These data can be trained on.")
 
 
-def _write(output: Path, dataset: "Dataset", findings: "Findings") -> list[str]:
-    from semseg.data.base import spread
-    from semseg.data.check import to_json
-    from semseg.report import save_data_page
-
-    write_json(output / "data.json", to_json(dataset, findings))
+def _write(output: Path, dataset: Dataset, findings: Findings) -> list[str]:
+    write_json(output / FINDINGS, to_json(dataset, findings))
     if not all(findings.records.values()):
-        return ["data.json"]
-    write_json(output / "classes.json", classes_json(dataset, findings))
+        return [FINDINGS]
+    write_classes(output / names.CLASSES, dataset.palette, findings.shares("train"))
     shown = []
     for split, entries in findings.records.items():
         count = PICTURES if len(findings.records) == 1 else PICTURES // 2
@@ -63,12 +60,12 @@ def _write(output: Path, dataset: "Dataset", findings: "Findings") -> list[str]:
         dataset.palette,
         {split: findings.counts(split).sum(axis=0) for split in findings.records},
         _headline(dataset, findings),
-        output / "data.png",
+        output / PAGE,
     )
     return sorted(CHECK_FILES)
 
 
-def _headline(dataset: "Dataset", findings: "Findings") -> str:
+def _headline(dataset: Dataset, findings: Findings) -> str:
     counts = ", ".join(f"{len(entries)} {split}" for split, entries in findings.records.items())
     (height, width), _ = next(iter(findings.sizes.items()))
     others = f" and {len(findings.sizes) - 1} more sizes" if len(findings.sizes) > 1 else ""

@@ -6,8 +6,8 @@ import keras
 import pytest
 from helpers import REPOSITORY
 
-from semseg.backend import devices as distribute
-from semseg.backend.devices import device_name, free_bytes, out_of_memory, usable_precision
+from semseg.backend import devices
+from semseg.backend.devices import device_name, free_bytes, keras_compiles, out_of_memory, usable_precision
 
 SAVE = """
 import sys
@@ -40,6 +40,11 @@ def test_saving_a_model_does_not_load_tensorflow_beside_another_backend(backend,
 BACKEND = keras.backend.backend()
 
 
+def test_who_compiles_the_step():
+    assert keras_compiles(True) == (BACKEND != "torch")
+    assert keras_compiles(False) == (BACKEND == "jax")
+
+
 def test_a_cpu_trains_in_float32_in_place_of_float16():
     assert usable_precision("float32") == ("float32", "")
     if "CPU" in device_name():
@@ -48,7 +53,7 @@ def test_a_cpu_trains_in_float32_in_place_of_float16():
 
 def test_bfloat16_is_used_where_the_device_has_it_and_only_there(monkeypatch):
     for has, precision in ((True, "mixed_bfloat16"), (False, "float32")):
-        monkeypatch.setitem(distribute._BFLOAT16_OF_BACKEND, BACKEND, lambda has=has: has)
+        monkeypatch.setitem(devices._BFLOAT16_OF_BACKEND, BACKEND, lambda has=has: has)
         found, why = usable_precision("mixed_bfloat16")
         assert found == precision
         assert ("has no arithmetic for bfloat16; training in float32" in why) != has
@@ -56,8 +61,8 @@ def test_bfloat16_is_used_where_the_device_has_it_and_only_there(monkeypatch):
 
 def test_a_cpu_is_asked_for_bfloat16_by_its_own_flags(monkeypatch):
     for flags, has in (("fpu avx512_bf16 amx_tile", True), ("fpu avx2", False)):
-        monkeypatch.setattr(distribute.Path, "read_text", lambda *_, flags=flags, **__: f"flags : {flags}")
-        assert distribute._cpu_bfloat16() == has
+        monkeypatch.setattr(devices.Path, "read_text", lambda *_, flags=flags, **__: f"flags : {flags}")
+        assert devices._cpu_bfloat16() == has
 
 
 def test_out_of_memory_is_known_by_what_each_backend_says():
@@ -68,6 +73,7 @@ def test_out_of_memory_is_known_by_what_each_backend_says():
         MemoryError(),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         ResourceExhaustedError("OOM when allocating tensor with shape[8,8]"),
         RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"),
     ]

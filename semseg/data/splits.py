@@ -1,46 +1,43 @@
-"""Which photo was in which split of a run: kept beside its model, so that nobody mistakes known photos for new ones."""
+"""The photos of a data set and the splits of a run: which photo did the run know, and as what?"""
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from semseg.files import replacing
+from semseg.data.base import Dataset, Sample
+from semseg.errors import SemsegError
+from semseg.runs.splits import PhotoKey, Splits
 
-if TYPE_CHECKING:  # loads OpenCV
-    from semseg.data.base import Dataset, Sample
-
-SPLITS_FILE = "splits.csv"
 NEW = "new"  # photos that were not there when the run was
+ALL = "all"  # the splits of a data set together
 
-Known = dict[tuple[str, int], str]  # the split of each photo, by its name in the data set and its bytes
+
+def samples_of(dataset: Dataset, split: str) -> Sequence[Sample]:
+    """The samples of a split, or of all of them for `"all"`.
+
+    Raises:
+        SemsegError: There is no such split.
+    """
+    if split == ALL:
+        return dataset.samples
+    if split not in dataset.splits:
+        raise SemsegError(
+            f"`test_split`: {dataset.root} has no split {split!r}; choose one of {', '.join([*dataset.splits, ALL])}"
+        )
+    return dataset.splits[split]
 
 
-def splits_of(dataset: "Dataset") -> Known:
+def splits_of(dataset: Dataset) -> Splits:
     """The split of every photo."""
     return {_key(sample, dataset.root): split for split, samples in dataset.splits.items() for sample in samples}
 
 
-def write_splits(path: Path, known: Known) -> None:
-    """Writes a row per photo: split, photo, bytes."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file)
-        writer.writerow(["split", "photo", "bytes"])
-        writer.writerows((split, name, size) for (name, size), split in known.items())
+def restore_splits(dataset: Dataset, known: Splits) -> bool:
+    """Gives a data set without splits of its own those that a run drew; photos that came later are `"new"`.
 
-
-def read_splits(path: Path) -> Known:
-    """What `write_splits` wrote; nothing where there is no such file, or one that cannot be read."""
-    known: Known = {}
-    with suppress(OSError, ValueError, KeyError, TypeError), path.open(newline="", encoding="utf-8") as file:
-        known = {(row["photo"], int(row["bytes"])): row["split"] for row in csv.DictReader(file)}
-    return known
-
-
-def restore_splits(dataset: "Dataset", known: Known) -> bool:
-    """Gives a data set without splits of its own those that the run drew; photos that came later are `"new"`.
+    Args:
+        dataset: Opened whole; its splits are replaced where that can be done.
+        known: The splits of the run.
 
     Returns:
         Whether it was done: the run trained on some of the photos, and validated on others.
@@ -54,8 +51,14 @@ def restore_splits(dataset: "Dataset", known: Known) -> bool:
     return True
 
 
-def split_note(samples: "Sequence[Sample]", root: Path, known: Known) -> str:
-    """What photos have to do with the model of a run."""
+def split_note(samples: Sequence[Sample], root: Path, known: Splits) -> str:
+    """What photos have to do with the model of a run, in words.
+
+    Args:
+        samples: The photos.
+        root: Of their data set.
+        known: The splits of the run; {} where they are not known.
+    """
     if not known:
         return "whether it was trained on them is not known"
     total, counts = len(samples), Counter(known.get(_key(sample, root)) for sample in samples)
@@ -68,12 +71,12 @@ def split_note(samples: "Sequence[Sample]", root: Path, known: Known) -> str:
     return held_out if counts["test"] == total else "none of the photos was in its run"
 
 
-def photo_name(sample: "Sample", root: Path) -> str:
+def photo_name(sample: Sample, root: Path) -> str:
     """The photo's path inside the data set, with slashes."""
     photo = sample.photo
     return (photo.relative_to(root) if photo.is_relative_to(root) else photo).as_posix()
 
 
-def _key(sample: "Sample", root: Path) -> tuple[str, int]:
+def _key(sample: Sample, root: Path) -> PhotoKey:
     name = photo_name(sample, root).encode("utf-8", "replace").decode()  # as the file can hold it
     return name, sample.photo.stat().st_size

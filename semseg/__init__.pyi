@@ -1,0 +1,75 @@
+# `python tests/test_package.py` writes this from the names in __init__.py.
+from typing import Final
+
+from semseg.architectures import ARCHITECTURES as ARCHITECTURES
+from semseg.architectures import build_model as build_model
+from semseg.architectures.cost import count_flops as count_flops
+from semseg.architectures.cost import count_parameters as count_parameters
+from semseg.backend.fast_model import FastModel as FastModel
+from semseg.backend.predictor import predictor as predictor
+from semseg.cli import main as main
+from semseg.comparison.networks import group_runs as group_runs
+from semseg.comparison.statistics import compare_networks as compare_networks
+from semseg.data import DATASETS as DATASETS
+from semseg.data import ensure_demo as ensure_demo
+from semseg.data import open_dataset as open_dataset
+from semseg.data.augment import Augmentation as Augmentation
+from semseg.data.batches import data_generator as data_generator
+from semseg.data.cache import Cache as Cache
+from semseg.data.check import check_dataset as check_dataset
+from semseg.data.demo import make_demo as make_demo
+from semseg.data.opening import open_data as open_data
+from semseg.evaluation.evaluate import evaluate_split as evaluate_split
+from semseg.evaluation.opening import open_run as open_run
+from semseg.inference.card import ModelCard as ModelCard
+from semseg.inference.card import open_model as open_model
+from semseg.inference.segmenter import Segmenter as Segmenter
+from semseg.inference.segmenter import predict_ids as predict_ids
+from semseg.labels.painting import paint_errors as paint_errors
+from semseg.labels.palettes import Label as Label
+from semseg.labels.palettes import Palette as Palette
+from semseg.labels.palettes import cityscapes_palette as cityscapes_palette
+from semseg.labels.palettes import find_palette as find_palette
+from semseg.losses import LOSSES as LOSSES
+from semseg.losses import SegmentationLoss as SegmentationLoss
+from semseg.losses import effective_number_weights as effective_number_weights
+from semseg.losses import inverse_frequency_weights as inverse_frequency_weights
+from semseg.metrics.bootstrap import bootstrap_intervals as bootstrap_intervals
+from semseg.metrics.boundaries import boundary_counts as boundary_counts
+from semseg.metrics.boundaries import boundary_scores as boundary_scores
+from semseg.metrics.calibration import expected_calibration_error as expected_calibration_error
+from semseg.metrics.cityscapes import cityscapes_results as cityscapes_results
+from semseg.metrics.confusion import class_counts as class_counts
+from semseg.metrics.confusion import confusion_matrix as confusion_matrix
+from semseg.metrics.confusion import scores as scores
+from semseg.metrics.keras_metric import ConfusionMatrix as ConfusionMatrix
+from semseg.model_arch import get_model_arch as get_model_arch
+from semseg.report import get_acc as get_acc
+from semseg.report import save_batch as save_batch
+from semseg.report import save_confusion_matrix as save_confusion_matrix
+from semseg.report import save_data_page as save_data_page
+from semseg.report import save_panels as save_panels
+from semseg.report import save_ranked as save_ranked
+from semseg.report import save_reliability as save_reliability
+from semseg.report import show_predictions as show_predictions
+from semseg.runs.config import RunConfig as RunConfig
+from semseg.runs.run import Run as Run
+from semseg.segmentation_model import Unet as Unet
+from semseg.segmentation_model import bottleneck as bottleneck
+from semseg.segmentation_model import down_block as down_block
+from semseg.segmentation_model import up_block as up_block
+from semseg.training.loop import make_batches as make_batches
+from semseg.training.loop import train_model as train_model
+from semseg.training.muon import Muon as Muon
+from semseg.training.plan import Plan as Plan
+from semseg.training.plan import plan_run as plan_run
+from semseg.training.recipe import Recipe as Recipe
+from semseg.training.recipe import prepare as prepare
+from semseg.utils_func import bin_image as bin_image
+from semseg.utils_func import get_segmentation_arr as get_segmentation_arr
+from semseg.utils_func import give_color_to_seg_img as give_color_to_seg_img
+from semseg.utils_func import load_images as load_images
+from semseg.utils_func import read_image as read_image
+
+__version__: Final[str]
+IGNORE: Final = 255

@@ -1,0 +1,58 @@
+"""AdamW for a part of the weights: what an optimiser of one's own builds on, free of Keras' private names."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import KerasTensor
+
+from semseg.backend.kernels import ADAMW
+
+
+class PartialAdamW(ADAMW):
+    """AdamW for all weights but those whose steps a subclass computes itself.
+
+    A subclass defines `takes` and `own_steps`. Weight decay is that of AdamW for all weights; only the backend's fused
+    kernel, where there is one, does not see what a subclass takes. Arguments are those of `keras.optimizers.AdamW`.
+    """
+
+    def takes(self, variable: keras.Variable) -> bool:
+        """Whether the steps of a variable are computed by `own_steps`."""
+        raise NotImplementedError
+
+    def own_steps(self, pairs: Sequence[tuple[KerasTensor, keras.Variable]], learning_rate: Any) -> None:
+        """Changes variables that the class takes; their weights have been decayed before.
+
+        Args:
+            pairs: Gradients with their variables, to be changed by `assign_sub` and the like of the optimiser.
+            learning_rate: Scalar, of this step.
+        """
+        raise NotImplementedError
+
+    def momentum_of(self, variable: keras.Variable) -> keras.Variable:
+        """The variable's first slot, of its shape, 0 before the first step: saved and loaded with the optimiser."""
+        return self._momentums[self._get_variable_index(variable)]
+
+    def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
+        """Changes one variable."""
+        if self.takes(variable):
+            self.own_steps([(gradient, variable)], learning_rate)
+        else:
+            super().update_step(gradient, variable, learning_rate)
+
+    def _parallel_update_step(self, grads: list, variables: list[keras.Variable], learning_rate: Any) -> None:
+        """PyTorch's way in, for all variables at once."""
+        pairs = list(zip(grads, variables, strict=True))
+        taken = [pair for pair in pairs if self.takes(pair[1])]
+        others = [pair for pair in pairs if not self.takes(pair[1])]
+        if taken:
+            self.own_steps(taken, learning_rate)
+        if others:
+            super()._parallel_update_step(*map(list, zip(*others, strict=True)), learning_rate)
+
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        """Decays what the class takes as Keras does; AdamW has its own way with the other variables."""
+        taken = [variable for variable in variables if self.takes(variable)]
+        if any(map(self._use_weight_decay, taken)):  # Keras on PyTorch stumbles over none
+            keras.optimizers.Optimizer._apply_weight_decay(self, taken)
+        super()._apply_weight_decay([variable for variable in variables if not self.takes(variable)])

@@ -1,0 +1,104 @@
+"""`python -m semseg evaluate`: how good a trained network is, on the data of its run or on others."""
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from semseg import __version__
+from semseg.backend import PredictBatch
+from semseg.cli.console import Progress, say, say_about, size_text
+from semseg.cli.flags import given_settings
+from semseg.cli.looking import look_at, say_what_was_found
+from semseg.cli.scores import say_scores
+from semseg.data.base import Dataset
+from semseg.data.splits import ALL, NEW, samples_of, split_note
+from semseg.errors import RunFolderError
+from semseg.evaluation.evaluate import Evaluation
+from semseg.evaluation.opening import check_classes, check_ignored, data_settings, open_as_run
+from semseg.evaluation.tables import evaluate_to_files
+from semseg.files import archive, check_output
+from semseg.inference.card import ModelCard
+from semseg.inference.segmenter import Segmenter, predict_ids, with_flips
+from semseg.report import save_confusion_matrix, save_ranked, save_reliability
+from semseg.runs import names
+from semseg.runs.config import RunConfig
+from semseg.runs.run import Run
+from semseg.runs.scores import ScoreFolder
+
+SHOWN = 6
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Judges a model as the flags say, and writes tables and pictures beside it."""
+    given = given_settings(arguments)
+    card = ModelCard.read(arguments.model)
+    model_run = Run.of_model(card.path)
+    folder = ScoreFolder(Path(given.get("output") or model_run.evaluation.folder))
+    if Run(folder.folder).config_path.exists():
+        raise RunFolderError(f"{folder.folder}: holds a run, whose files would be replaced; choose another `output`")
+    check_output(folder.folder)
+    segmenter = card.load(image_size=given.get("image_size"), batch_size=given.get("batch_size"))
+    config = replace(data_settings(model_run, given), image_size=segmenter.image_size)
+    dataset = open_as_run(config, model_run, check_meaning=not given.get("classes"))
+    check_classes(card.path, segmenter.palette, dataset)
+    split, note = _split(config, dataset, model_run)
+    findings, _ = look_at(config, dataset)
+    findings.refuse(f"python -m semseg check {config.data}")
+    check_ignored(card.path, findings, dataset)
+    say(f"semseg {__version__}: {card.path} on {card.device()}")
+    say_what_was_found(dataset, findings)
+    facts = {"model": str(card.path), "data": config.data, "note": note, "flips": arguments.flips}
+    if arguments.flips:
+        segmenter = replace(segmenter, predict_batch=with_flips(segmenter.predict_batch, arguments.flips))
+    _judge(replace(segmenter, palette=dataset.palette), dataset, folder, split, facts)
+
+
+def _judge(
+    segmenter: Segmenter, dataset: Dataset, folder: ScoreFolder, split: str, facts: dict[str, str | None]
+) -> None:
+    folder.folder.mkdir(parents=True, exist_ok=True)
+    archived = archive(folder.folder, names.EVALUATION_FILES)
+    if archived:
+        say_about("earlier", f"moved the files of the evaluation before to {archived}")
+    with Progress(f"evaluating {split}") as progress:
+        evaluation = evaluate_to_files(segmenter, dataset, split, folder, facts=facts, on_progress=progress.show)
+    save_confusion_matrix(evaluation.matrix, dataset.palette.names, folder.matrix_picture)
+    _draw(folder, dataset, split, segmenter.predict_batch, evaluation, segmenter.image_size)
+    seen = f"seen at {size_text(segmenter.image_size)}" + (", with flips" if facts["flips"] else "")
+    headline = f"Scores on {split} ({facts['note']}), {seen}, at the masks' own size:"
+    say_scores(evaluation, dataset.palette.names, headline)
+    say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(folder.written())}")
+
+
+def _split(config: RunConfig, dataset: Dataset, model_run: Run) -> tuple[str, str]:
+    """The split to judge, and what its photos have to do with the model; photos that are new otherwise stay out."""
+    split = config.test_split or next((name for name in ("test", "val") if name in dataset.splits), ALL)
+    note = split_note(samples_of(dataset, split), dataset.root, model_run.splits)
+    if split not in (NEW, ALL):
+        dataset.splits.pop(NEW, None)
+    return split, note
+
+
+def _draw(
+    folder: ScoreFolder,
+    dataset: Dataset,
+    split: str,
+    predict_batch: PredictBatch,
+    evaluation: Evaluation,
+    image_size: tuple[int, int],
+) -> None:
+    """The worst and the best photos, and the reliability diagram."""
+    ranked = evaluation.ranked
+    worst, best = ranked[:SHOWN], ranked[: -SHOWN - 1 : -1]
+    for kind, chosen, path in (("worst", worst, folder.worst_picture), ("best", best, folder.best_picture)):
+        loaded = [dataset.load(image.sample) for image in chosen]
+        predictions = predict_ids(predict_batch, (photo for photo, _ in loaded), image_size=image_size)
+        rows = []
+        for image, (photo, truth), prediction in zip(chosen, loaded, predictions, strict=True):
+            scores = image.scores
+            caption = f"{image.sample.photo.name}: mean IoU {scores['iou']:.3f}, accuracy {scores['accuracy']:.3f}"
+            rows.append((caption, photo, truth, prediction))
+        title = f"The {kind} {len(rows)} of {len(ranked)} photos of {split}, by mean IoU"
+        save_ranked(rows, dataset.palette, path, title=title)
+    save_reliability(evaluation.bins, evaluation.scores["calibration_error"], folder.reliability_picture)

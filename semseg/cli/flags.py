@@ -1,0 +1,311 @@
+"""The flags of all commands. Light: nothing heavy is loaded to read them, or to show their help."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+from semseg import __version__
+from semseg.runs import names
+from semseg.runs.config import SECTIONS, RunConfig, section_of
+
+SEEDS = 3  # runs of each network that `compare` trains
+CHECK_OUTPUT = f"{RunConfig.output}/check"
+COMPARE_OUTPUT = f"{RunConfig.output}/compare"
+PREDICTIONS_OUTPUT = f"{RunConfig.output}/predictions"
+RUNS_PAGE = f"{RunConfig.output}/runs.html"
+
+_TITLES = {
+    "data": "data",
+    "network": "network",
+    "training": "training",
+    "speed": "speed and memory",
+    "output": "output",
+}
+_TRAINS = """Trains a network to name the class of every pixel, from a folder of photos and masks. Without --data and
+without pictures in images/, a small drawn demo set is made there first. Open outputs/report.html afterwards."""
+_PLANS = """Says what a run would do, without training: what the check finds in the data, and everything that the run
+would decide by itself, each with its reason. Takes the flags of train."""
+_CHECKS = """Looks at every file of a data set; says what is in there and what is wrong. Writes data.png, data.json and
+a classes.json that can be edited and given to --classes."""
+_EVALUATES = """Judges a trained network on the masks of a data set: every score with its interval, per class and per
+photo, the worst and the best photos, and how sure it may be believed. Writes to evaluation/ beside the model."""
+_EXPORTS = """Writes a trained network as a file that other runtimes run without Keras: photos in, scaling inside. The
+file and the network are shown the same photos, and it appears only if it gives the same answers."""
+_COMPARES = """Trains several networks with several seeds under equal conditions, or takes the folders of finished runs,
+and says which is better and whether that is more than chance. The same command goes on after it was stopped."""
+_PREDICTS = """Gives every pixel of photos, of a video or of a camera its class: masks of ids, overlays with a legend,
+and a table of the classes' shares. The same command goes on where it was stopped."""
+_SERVES = """Opens a page, on this computer and for it alone, where one drops photos and sees what the network makes
+of them. Scripts can POST an image file to /segment (JSON) or /mask (PNG). Ctrl-C ends it."""
+_REPORTS = """Writes one HTML file that opens offline in any browser: scores, curves, classes, confusion matrix, photos
+with a slider between truth, prediction and errors, settings, and the commands to go on with. Several runs give one page
+side by side. It is made from what lies in the run's folder: neither data nor model are needed."""
+_BACKEND = "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)"
+_MODEL = "a model's file, or the folder of a run"
+_FLIPS = "horizontal, or both: average over mirrored photos, too (default: as they are)"
+_SEEN_SIZE = "pixels that the network sees, if it takes any size"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the list of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program."""
+        self.exit(2, f"error: {message}; see --help\n")
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """The flag, or the name of the argument, by which each parameter is given."""
+        return {action.dest: (*action.option_strings, action.dest)[0] for action in self._actions}
+
+
+def training_parser() -> Parser:
+    """The parser of `main.py`, which trains."""
+    parser = Parser(prog="main.py", description=_TRAINS)
+    _add_training_flags(parser)
+    parser.set_defaults(command="train", parser=parser)
+    return parser
+
+
+def build_parser() -> Parser:
+    """The parser of `python -m semseg <command>`."""
+    parser = Parser(prog="semseg", description="Semantic segmentation with U-Nets in Keras 3.")
+    parser.add_argument("--version", action="version", version=f"semseg {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, (summary, description, add_flags) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=description)
+        add_flags(command)
+        command.set_defaults(parser=command)
+    return parser
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a run that flags gave a value."""
+    return {name: value for name, value in vars(arguments).items() if name in RunConfig.__dataclass_fields__}
+
+
+def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
+    """The flags of `train` that ask for a run.
+
+    Args:
+        config: The run.
+        without_defaults: Leave those out that have their default.
+
+    Example:
+        >>> to_flags(RunConfig(image_size=(64, 96), remat=True), without_defaults=True)
+        ['--image-size', '64x96', '--remat']
+    """
+    flags = []
+    for name, value in asdict(config).items():
+        if value is None or value is False or (without_defaults and value == getattr(RunConfig, name)):
+            continue
+        flags.append("--" + name.replace("_", "-"))
+        if value is not True:
+            flags.append("x".join(map(str, value)) if name == "image_size" else str(value))
+    return flags
+
+
+# -------------------------------------------------------------------------------------------- settings of a run
+
+# In the order of their sections; in the help text %(default)s is the default of `RunConfig`.
+_SETTINGS: dict[str, tuple[str, str]] = {
+    "data": ("DIR", "folder of photos and masks, an archive of it, or kaggle:owner/name (default: %(default)s)"),
+    "dataset": ("NAME", "cityscapes, carvana, folder or pairs (default: what the folder looks like)"),
+    "classes": ("K", "number of classes, or an edited classes.json (default: found in the masks)"),
+    "categories": ("", "Cityscapes: its 7 categories, not its 19 classes"),
+    "test_split": ("NAME", "split that gives the final scores (default: test where the data have one, else val)"),
+    "split_seed": ("N", "draws the validation split where the data have none (default: %(default)s)"),
+    "limit": ("N", "use at most N photos of each split, for a quick try (default: all)"),
+    "skip_bad": ("", "go on without files that cannot be used"),
+    "allow_leaks": ("", "go on when a photo is in two splits"),
+    "cache": ("DIR", "where decoded photos are kept for the next run, or none (default: the user's cache folder)"),
+    "model": ("NAME", "network, or module:function of a builder of your own (default: %(default)s)"),
+    "encoder": ("NAME", "of encoder_unet: a network of keras.applications, such as ResNet50"),
+    "encoder_weights": ("WHICH", "of encoder_unet: imagenet, none, or a file (default: imagenet)"),
+    "image_size": ("SIZE", "pixels that the network sees: 192, or height x width such as 192x256 (default: 128)"),
+    "filters": ("N", "channels of the first block, the width of the network (default: %(default)s)"),
+    "epochs": ("N", "times that every training photo is seen (default: %(default)s)"),
+    "batch_size": ("N", "photos per step (default: 4, fewer in short runs)"),
+    "accumulate": (
+        "N", "batches whose gradients make one step, for more photos per step than fit into memory (default: "
+        "%(default)s)",
+    ),
+    "learning_rate": ("X", "learning rate at the start (default: %(default)s)"),
+    "loss": (
+        "NAME", "ce (cross_entropy), bce (binary_cross_entropy), dice, iou (jaccard), tversky, focal, focal_tversky, "
+        "lovasz, or a sum like ce+dice (default: %(default)s)",
+    ),
+    "class_weights": (
+        "HOW", "none; inverse or effective: rare classes weigh more in the loss; or numbers: 1,2,.5 for all classes, "
+        "pole=3,car=2 for some (default: %(default)s)",
+    ),
+    "label_smoothing": (
+        "X", "share of the truth that cross_entropy spreads over all classes, such as 0.1 (default: %(default)s)",
+    ),
+    "augment": (
+        "CHANGES", "none, or what differs from the default: rotation=10,vertical_flip=0.5 (default: suits the data)",
+    ),
+    "sample_rare": ("", "show photos with rare classes more often"),
+    "seed": ("N", "the same seed gives the same run (default: %(default)s)"),
+    "backend": ("NAME", _BACKEND),
+    "precision": (
+        "NAME", "compute in float32, mixed_bfloat16 (half the memory, fast on new GPUs and CPUs) or mixed_float16 "
+        "(older GPUs); files stay float32 (default: %(default)s)",
+    ),
+    "compile": ("", "compile the network first: a minute, then faster steps"),
+    "remat": ("", "less memory for more time, for big photos"),
+    "workers": ("N", "threads that load photos ahead (default: %(default)s)"),
+    "output": ("DIR", "where the results go (default: %(default)s)"),
+}  # fmt: skip
+_OF_DATA = (
+    "dataset", "classes", "categories", "split_seed", "limit", "skip_bad", "allow_leaks", "cache", "workers", "output",
+)  # fmt: skip
+
+
+def _add_settings(parser: argparse.ArgumentParser, settings: Sequence[str], **defaults: str) -> None:
+    """Flags of settings, grouped by section; those that are not given leave no trace among the arguments.
+
+    `defaults` are texts for the help where a command has other defaults than `train`.
+    """
+    for section in SECTIONS:
+        of_section = [name for name in settings if section_of(name) == section]
+        if not of_section:
+            continue
+        group = parser.add_argument_group(_TITLES[section])
+        for name in of_section:
+            metavar, text = _SETTINGS[name]
+            text = text.replace("%(default)s", defaults.get(name, str(getattr(RunConfig, name))))
+            flag, options = "--" + name.replace("_", "-"), {"default": argparse.SUPPRESS, "help": text}
+            if metavar:
+                group.add_argument(flag, metavar=metavar, type=_type_of(name), **options)
+            else:
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+
+
+def _type_of(name: str) -> Any:
+    special = {"classes": _classes, "image_size": size}
+    annotation = RunConfig.__dataclass_fields__[name].type
+    kinds = getattr(annotation, "__args__", (annotation,))
+    return special.get(name) or next(kind for kind in (int, float, str) if kind in kinds)
+
+
+def _classes(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def size(text: str) -> tuple[int, int]:
+    """(height, width) from one number, or from `192x256`."""
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected one number, or height x width such as 192x256")
+    return int(sides[0]), int(sides[-1])
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+
+
+def _add_training_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"settings of an earlier run, {RunConfig.output}/{names.CONFIG} for example; "
+        "flags beside it change them",
+    )  # fmt: skip
+    _add_settings(parser, list(_SETTINGS))
+
+
+def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DIR", nargs="?", default=argparse.SUPPRESS,
+                        help="folder, archive, or kaggle:owner/name (default: images)")  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="settings of an earlier run; flags beside it change them")
+    _add_settings(parser, [name for name in _SETTINGS if name not in ("data", "output")])
+
+
+def _add_check_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DIR", help="folder, archive, or kaggle:owner/name")
+    _add_settings(parser, _OF_DATA, output=CHECK_OUTPUT)
+
+
+def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="*", help="folders of finished runs, the first as the baseline")
+    parser.add_argument("--models", metavar="A,B", help="networks to train, the first as the baseline")
+    parser.add_argument("--seeds", metavar="N", type=int, help=f"runs of each network (default: {SEEDS})")
+    parser.add_argument("--minutes", metavar="M", type=float,
+                        help="time for each run in place of --epochs: as many whole epochs as fit")  # fmt: skip
+    _add_settings(parser, [name for name in _SETTINGS if name != "model"], output=COMPARE_OUTPUT)
+
+
+def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=_MODEL)
+    parser.add_argument("--flips", metavar="HOW", help=_FLIPS)
+    as_in_run = {"data": "that of the model's run", "output": "evaluation/ beside the model"}
+    of_run = dict.fromkeys(_OF_DATA, "as in its run")
+    _add_settings(parser, ("data", *_OF_DATA, "test_split", "image_size", "batch_size", "backend"),
+                  **{**of_run, **as_in_run})  # fmt: skip
+
+
+def _add_export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=_MODEL)
+    parser.add_argument("--format", metavar="NAME", required=True,
+                        help="onnx, openvino, litert, tf_saved_model, torch, keras or h5")  # fmt: skip
+    parser.add_argument(
+        "--gives", choices=("logits", "probabilities", "ids"), default="logits",
+        help="what comes out of the file: the network's own logits, probabilities, or ids (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--int8", action="store_true", help="8-bit arithmetic, calibrated on training photos")
+    parser.add_argument("--data", metavar="DIR", default=argparse.SUPPRESS,
+                        help="photos with masks to compare on (default: those of the model's run)")  # fmt: skip
+    parser.add_argument("--output", metavar="FILE", help="where the file goes (default: beside the model)")
+    _add_seen_size_and_backend(parser)
+
+
+def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=_MODEL)
+    parser.add_argument("what", metavar="WHAT", help="a photo, a folder, a pattern such as 'photos/*.jpg', a video, "
+                        "or a camera's number")  # fmt: skip
+    add = parser.add_argument
+    add("--output", metavar="DIR", default=PREDICTIONS_OUTPUT, help="where the results go (default: %(default)s)")
+    add("--tile", metavar="SIZE", type=size, help="see photos in overlapping tiles of so many of their pixels, such as "
+        "512 or 384x512, in place of whole")  # fmt: skip
+    add("--flips", metavar="HOW", help=_FLIPS)
+    add("--scales", metavar="A,B", help="average over photos at several sizes, such as 0.75,1,1.25 (default: as they "
+        "are)")  # fmt: skip
+    add("--values", action="store_true", help="also masks of the numbers that your own masks hold")
+    add("--colors", action="store_true", help="also masks in the classes' colours")
+    add("--probabilities", action="store_true", help="also the probability of every class (.npy)")
+    add("--no-overlays", action="store_true", help="no pictures of the classes over the photo")
+    add("--batch-size", metavar="N", type=int, help="photos or tiles per step (default: by what the network sees)")
+    add("--workers", metavar="N", type=int, default=RunConfig.workers,
+        help="threads that load photos, and as many that write (default: %(default)s)")  # fmt: skip
+    _add_seen_size_and_backend(parser)
+
+
+def _add_report_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of finished runs")
+    parser.add_argument("--output", metavar="FILE",
+                        help=f"the page (default: RUN/{names.REPORT}; for several runs {RUNS_PAGE})")  # fmt: skip
+
+
+def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=_MODEL)
+    parser.add_argument("--port", metavar="N", type=int, default=8000,
+                        help="of the page's address; 0 for any that is free (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    _add_seen_size_and_backend(parser)
+
+
+def _add_seen_size_and_backend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image-size", metavar="SIZE", type=size, help=_SEEN_SIZE)
+    parser.add_argument("--backend", metavar="NAME", help=_BACKEND)
+
+
+_COMMANDS = {
+    "train": ("train a network", _TRAINS, _add_training_flags),
+    "check": ("look at photos and masks before training", _CHECKS, _add_check_flags),
+    "plan": ("what a run would do, and why", _PLANS, _add_plan_flags),
+    "evaluate": ("judge a trained network", _EVALUATES, _add_evaluate_flags),
+    "compare": ("which network is better", _COMPARES, _add_compare_flags),
+    "report": ("one page about a run, or several", _REPORTS, _add_report_flags),
+    "export": ("a file that runs without Keras", _EXPORTS, _add_export_flags),
+    "predict": ("masks for photos and videos", _PREDICTS, _add_predict_flags),
+    "serve": ("try a network in the browser", _SERVES, _add_serve_flags),
+}

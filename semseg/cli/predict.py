@@ -1,0 +1,228 @@
+"""`python -m semseg predict`: masks, overlays and shares of classes for photos, videos and cameras."""
+
+import argparse
+import glob
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from semseg.cli.console import Progress, percent, say_about, size_text
+from semseg.errors import DataError, RunFolderError, SemsegError
+from semseg.files import check_output, replacing
+from semseg.inference.card import ModelCard
+from semseg.inference.files import KINDS, Job, Result, mask_values, predict_files
+from semseg.inference.predictions import (
+    FRAME_COLUMNS,
+    PHOTO_COLUMNS,
+    SHARES_FILE,
+    SharesTable,
+    digest_of,
+    is_done,
+    jobs_of,
+    photos_of,
+    take_folder,
+)
+from semseg.inference.segmenter import Segmenter, with_flips
+from semseg.inference.tiling import with_scales
+from semseg.inference.video import SUFFIXES, Frame, Video, predict_video
+from semseg.labels.palettes import Palette
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Predicts what the flags name, and writes it to the output folder."""
+    _check_flags(arguments)
+    output = Path(arguments.output)
+    source, video = _video(arguments)
+    photos = {} if video else photos_of(arguments.what, output)
+    check_output(output)
+    card = ModelCard.read(arguments.model)
+    segmenter = card.load(image_size=arguments.image_size, batch_size=arguments.batch_size)
+    palette, seen = segmenter.palette, size_text(segmenter.image_size)
+    kinds = _kinds(arguments, palette)
+    settings = _settings(arguments, card.path, segmenter, kinds)
+    say_about("model", f"{card.path}: {palette.num_classes} classes, sees {seen} pixels, on {card.device()}")
+    segmenter = _with_views(segmenter, arguments)
+    take_folder(output, settings)
+    if video:
+        _predict_frames(segmenter, video, source, output, kinds, workers=arguments.workers)
+    else:
+        _predict_photos(segmenter, photos, output, kinds, arguments)
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    for name in ("batch_size", "workers"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise SemsegError(f"`{name}`: got {value}; expected a whole number of at least 1")
+    if arguments.tile and min(arguments.tile) < 1:
+        raise SemsegError(f"`tile`: got {size_text(arguments.tile)}; expected sides of at least 1 pixel")
+
+
+def _video(arguments: argparse.Namespace) -> tuple[Path | int, Video | None]:
+    """What is named, a path or a camera's number, and its frames if it has some."""
+    what = arguments.what
+    path = Path(what)
+    camera = what.isdecimal() and not path.exists()
+    if not camera and (path.suffix.lower() not in SUFFIXES or glob.has_magic(what) or path.is_dir()):
+        return path, None
+    if arguments.tile:
+        raise SemsegError("`tile`: the frames of a video are seen whole; leave it out")
+    source = int(what) if camera else path
+    return source, Video(source)
+
+
+def _kinds(arguments: argparse.Namespace, palette: Palette) -> list[str]:
+    """The kinds of files that are wanted."""
+    if arguments.values:
+        mask_values(palette)
+    wanted = {
+        "masks": True,
+        "values": arguments.values,
+        "colors": arguments.colors,
+        "overlays": not arguments.no_overlays,
+        "probabilities": arguments.probabilities,
+    }
+    return [kind for kind, asked in wanted.items() if asked]
+
+
+def _with_views(segmenter: Segmenter, arguments: argparse.Namespace) -> Segmenter:
+    """The network that also sees photos mirrored and at other scales, where that is asked for."""
+    predict_batch = segmenter.predict_batch
+    if arguments.flips:
+        predict_batch = with_flips(predict_batch, arguments.flips)
+    if arguments.scales:
+        predict_batch = with_scales(predict_batch, _scales(arguments.scales))
+    return replace(segmenter, predict_batch=predict_batch)
+
+
+def _scales(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise SemsegError(f"`scales`: got {text!r}; expected factors such as 0.75,1,1.25") from None
+
+
+def _settings(arguments: argparse.Namespace, path: Path, segmenter: Segmenter, kinds: list[str]) -> dict[str, Any]:
+    """All that the files depend on."""
+    return {
+        "model": digest_of(path),
+        "classes": segmenter.palette.to_dict()["classes"],
+        "what": arguments.what if arguments.what.isdecimal() else str(Path(arguments.what).absolute()),
+        "image_size": list(segmenter.image_size),
+        "tile": arguments.tile and list(arguments.tile),
+        "flips": arguments.flips,
+        "scales": arguments.scales,
+        "files": kinds,
+    }
+
+
+# --------------------------------------------------------------------------------------------------------- photos
+
+
+def _predict_photos(
+    segmenter: Segmenter, photos: dict[str, Path], output: Path, kinds: list[str], arguments: argparse.Namespace
+) -> None:
+    jobs = jobs_of(photos, output, kinds)
+    table = SharesTable(output / SHARES_FILE, PHOTO_COLUMNS, segmenter.palette.names)
+    waiting = {name: job for name, job in jobs.items() if not is_done(name, job, table)}
+    say_about("photos", f"{len(photos)} in {arguments.what}")
+    if len(waiting) < len(jobs):
+        say_about("", f"{len(jobs) - len(waiting)} of them are done")
+    with closing(table):
+        skipped, seconds = _predict_jobs(segmenter, waiting, table, arguments)
+        table.finish(photos)
+    done = len(waiting) - skipped
+    if table.rows:
+        ranked = sorted(zip(table.total_shares(), segmenter.palette.names, strict=True), reverse=True)
+        say_about("shares", ", ".join(f"{name} {percent(share)}" for share, name in ranked if share))
+    speed = f", {done / seconds:.1f} photos per second" if done else ""
+    written = [f"{kind}{os.sep}" for kind in kinds if (output / kind).exists()]
+    say_about("wrote", f"in {output}{os.sep}: {', '.join([*written, SHARES_FILE])}{speed}")
+    if skipped:
+        raise DataError(
+            f"{arguments.what}: {skipped} of {len(photos)} photos cannot be used and were skipped; replace or remove "
+            "them and run the same command again"
+        )
+
+
+def _predict_jobs(
+    segmenter: Segmenter, jobs: dict[str, Job], table: SharesTable, arguments: argparse.Namespace
+) -> tuple[int, float]:
+    """Predicts; returns how many photos were skipped, and the seconds."""
+    start, skipped = time.monotonic(), 0
+    results = predict_files(segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers)
+    try:
+        with Progress("predicting") as progress, closing(results):
+            for number, (name, (_, result)) in enumerate(zip(jobs, results, strict=True), start=1):
+                if isinstance(result, DataError):
+                    skipped += 1
+                    progress.clear()
+                    say_about("skipped", str(result))
+                else:
+                    _note(name, result, table, progress, asked=arguments.tile)
+                speed = (number - skipped) / (time.monotonic() - start)
+                progress.show(number, len(jobs), f"{speed:.1f} photos per second")
+    except KeyboardInterrupt:
+        say_about("stopped", "the same command goes on from here")
+        raise
+    return skipped, time.monotonic() - start
+
+
+def _note(name: str, result: Result, table: SharesTable, progress: Progress, *, asked: tuple[int, int] | None) -> None:
+    table.add((name, result.size[1], result.size[0]), result.counts)
+    if result.tile and not asked:
+        progress.clear()
+        say_about("tiles", f"{name}: {size_text(result.size)} pixels, too many to be seen whole; seen in tiles of "
+                  f"{size_text(result.tile)} (--tile)")  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------- videos
+
+
+def _predict_frames(
+    segmenter: Segmenter, video: Video, source: Path | int, output: Path, kinds: list[str], *, workers: int
+) -> None:
+    shares, name = output / SHARES_FILE, f"camera {source}" if video.live else source.stem
+    if shares.exists() and video.live:
+        raise RunFolderError(f"{output}: holds what a camera showed before; choose another `output`")
+    if shares.exists():
+        say_about("video", f"{source}: is done, see {output}{os.sep}")
+        return
+
+    def files(number: int) -> dict[str, Path]:
+        return {kind: output / kind / name / f"{number:06}{KINDS[kind]}" for kind in kinds if kind != "overlays"}
+
+    say_about("video", f"{source}: {video.rate:g} frames per second" + (", until Ctrl-C" if video.live else ""))
+    film = output / "overlays" / f"{name}.mp4" if "overlays" in kinds else None
+    segmenter = replace(segmenter, batch_size=1) if video.live else segmenter
+    frames = predict_video(segmenter, video, files=files, overlays=film, workers=workers)
+    start = time.monotonic()
+    count = _write_frames(frames, video, shares, segmenter.palette.names)
+    if count < video.frames:
+        say_about("note", f"{source}: {video.frames} frames announced, {count} could be read")
+    say_about("wrote", f"in {output}{os.sep}: {count} frames, {', '.join(f'{kind}{os.sep}' for kind in kinds)}, "
+              f"{SHARES_FILE}, {count / (time.monotonic() - start):.1f} frames per second")  # fmt: skip
+
+
+def _write_frames(frames: Iterator[Frame], video: Video, shares: Path, class_names: Sequence[str]) -> int:
+    """Goes through the frames, writes the table, which is there when all else is, and counts them."""
+    count, start = 0, time.monotonic()
+    ended_by_hand = (KeyboardInterrupt,) if video.live else ()
+    with (
+        replacing(shares) as unfinished,
+        closing(SharesTable(unfinished, FRAME_COLUMNS, class_names)) as table,
+        suppress(*ended_by_hand),
+        Progress("predicting") as progress,
+        closing(frames),
+    ):
+        for frame in frames:
+            seconds = time.monotonic() - start
+            when = seconds if video.live else frame.number / video.rate
+            table.add((frame.number, f"{when:.3f}"), frame.counts)
+            count += 1
+            progress.show(count, max(count, video.frames), f"{count / seconds:.1f} frames per second")
+    return count

@@ -1,0 +1,87 @@
+"""`python -m semseg report`: one page about a run, or about several side by side."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from semseg.cli.console import say_about
+from semseg.cli.flags import RUNS_PAGE, to_flags
+from semseg.errors import SemsegError
+from semseg.files import check_output
+from semseg.report.facts import facts_of
+from semseg.report.page import save_run_page, save_runs_page
+from semseg.runs import names
+from semseg.runs.run import Run
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Makes the page that the flags ask for."""
+    folders = [Path(folder) for folder in arguments.runs]
+    default = Run(folders[0]).report_path if len(folders) == 1 else RUNS_PAGE
+    path = Path(arguments.output or default)
+    if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
+        raise SemsegError(f"`output`: got {str(path)!r}; expected a file to write, such as {names.REPORT}")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise SemsegError("report: got the same run twice; give each once")
+    check_output(path.parent)
+    if len(folders) == 1:
+        write_report(Run(folders[0]), path)
+    else:
+        _write_several(folders, path)
+    say_about("wrote", f"{path}, {path.stat().st_size / 1e6:.1f} MB: open it in a browser")
+
+
+def write_report(folder: Run, path: Path | None = None) -> Path:
+    """Writes the page about a finished run, into its folder unless another path is given.
+
+    Raises:
+        RunFolderError: It is no folder of a finished run, or a file of it cannot be read.
+    """
+    facts = facts_of(folder.folder, commands=_commands(Run(folder.folder)))
+    path = path or folder.report_path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return save_run_page(facts, path)
+
+
+def _write_several(folders: list[Path], path: Path) -> None:
+    runs = [facts_of(folder, name) for folder, name in zip(folders, _short_names(folders), strict=True)]
+    commands = [
+        ("Is the difference more than chance?", _command("compare", *map(str, folders))),
+        ("Make this page again", _command("report", *map(str, folders), "--output", str(path))),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_runs_page(runs, path, commands)
+
+
+def _short_names(folders: list[Path]) -> list[str]:
+    """The folders' names, with as many of those above as it takes to tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        short = ["/".join(of_folder[-length:]) for of_folder in parts]
+        if len(set(short)) == len(short):
+            break
+    return short
+
+
+def _commands(folder: Run) -> list[tuple[str, str]]:
+    """What can be done with a run, and how."""
+    place, config = str(folder.folder), folder.config_or_none
+    again = to_flags(config, without_defaults=True) if config else []
+    if config and "--backend" not in again:
+        again += ["--backend", config.backend]
+    logs = shlex.join(["tensorboard", "--logdir", str(folder.events_folder)])
+    return [
+        ("Judge it again: worst and best photos, and how far to trust its confidence", _command("evaluate", place)),
+        ("Judge it on other photos with masks", _command("evaluate", place, "--data", "DIR")),
+        ("Masks for new photos: a folder, a photo or a video", _command("predict", place, "WHAT")),
+        ("Try it in the browser", _command("serve", place)),
+        ("A file that runs without Keras, on phones and servers", _command("export", place, "--format", "onnx")),
+        ("Compare it with another run", _command("compare", place, "OTHER_RUN")),
+        ("See its curves and pictures in TensorBoard (pip install tensorboard)", logs),
+        ("Train it again, in the same way", _command("train", *again)),
+        ("Make this page again", _command("report", place)),
+    ]
+
+
+def _command(*words: str) -> str:
+    return shlex.join(["python", "-m", "semseg", *words])

@@ -1,0 +1,303 @@
+"""`main.py` and `python -m semseg train`: the order of a training run, from the flags to the last line."""
+
+import argparse
+import math
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+from tensorboardX import SummaryWriter
+
+from semseg import __version__
+from semseg.architectures import ARCHITECTURES, model_name
+from semseg.architectures.cost import peak_memory_mb
+from semseg.architectures.drawing import get_model_arch
+from semseg.backend.devices import device_name, leave_tensorflow_out
+from semseg.backend.predictor import predictor
+from semseg.cli.console import Progress, say, say_about, size_text
+from semseg.cli.flags import given_settings
+from semseg.cli.looking import asked_run, look_at, say_what_was_found
+from semseg.cli.plan import say_plan
+from semseg.cli.report import write_report
+from semseg.cli.scores import say_scores
+from semseg.data.augment import Augmentation, parse_augmentation
+from semseg.data.base import Dataset
+from semseg.data.batches import Batches
+from semseg.data.cache import Cache
+from semseg.data.check import Findings
+from semseg.data.opening import open_data
+from semseg.data.splits import photo_name, samples_of, split_note, splits_of
+from semseg.errors import RunFolderError
+from semseg.evaluation.album import Album
+from semseg.evaluation.evaluate import Evaluation
+from semseg.evaluation.tables import evaluate_to_files
+from semseg.files import check_output
+from semseg.inference.segmenter import Segmenter
+from semseg.labels.palettes import Palette
+from semseg.losses import SegmentationLoss
+from semseg.report import get_acc, save_batch, save_confusion_matrix, show_predictions
+from semseg.runs.config import RunConfig, changed
+from semseg.runs.pictures import SPREAD, Picture
+from semseg.runs.run import Run
+from semseg.training.loop import make_batches, new_model, plain_model, train_model
+from semseg.training.memory import check_memory
+from semseg.training.plan import Plan, plan_run
+from semseg.training.recipe import prepare
+from semseg.training.tensorboard import LogEpochs, log_batch, log_scores
+
+LOGGED = 3  # predictions among the pictures for TensorBoard
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains a network as the flags say, and writes everything about it to the output folder."""
+    config = asked_run(given_settings(arguments), arguments.config)
+    output = Path(config.output)
+    check_output(output)
+    say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
+    leave_tensorflow_out()
+    _check_names(config)
+    dataset, model = _open(config)
+    findings, cache = _look(config, dataset)
+    plan = plan_run(config, dataset, findings)
+    batches = make_batches(dataset, plan, cache)
+    prepare(model, plan.recipe, plan.class_shares)
+    parameters, size = f"{model.count_params():,}", size_text(config.image_size)
+    say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
+    say_plan(plan)
+
+    folder = _take_folder(output, config)
+    _describe(folder, config, plan, dataset, findings, model)
+    _draw_before(folder, dataset, batches[0], model)
+    with SummaryWriter(str(folder.events_folder), flush_secs=10) as log:
+        log_batch(log, *batches[0][0], dataset.palette)
+        start = time.perf_counter()
+        with _ctrl_c_noted() as asked_to_stop:
+            history = train_model(
+                model, batches, plan, model_path=folder.model_path(model_name(config.model)),
+                results_path=folder.history_path, tell=lambda line: say_about("compile", line),
+                callbacks=[LogEpochs(log), _ShowProgress(config, asked_to_stop)],
+            )  # fmt: skip
+            if asked_to_stop():  # after the last batch, when no callback saw it any more
+                raise KeyboardInterrupt
+        _finish(folder, plan, dataset, plain_model(model), history, time.perf_counter() - start, log)
+
+
+# --------------------------------------------------------------------------------------------- before the training
+
+
+def _check_names(config: RunConfig) -> None:
+    """Tells of a wrong name or size before any data are drawn or read."""
+    SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
+    without_weights = "none" if config.model == "encoder_unet" else config.encoder_weights
+    new_model(changed(config, {"encoder_weights": without_weights}), num_logits=1)
+    if config.augment:
+        parse_augmentation(config.augment, Augmentation())
+
+
+def _open(config: RunConfig) -> tuple[Dataset, keras.Model]:
+    """Data and network, before the files are read: what does not fit is told at once."""
+    dataset = open_data(config, demo=True, tell=say_about)
+    before = plan_run(config, dataset)
+    keras.utils.set_random_seed(config.seed)
+    model = new_model(config, dataset.num_logits)
+    check_memory(model, before.config)
+    return dataset, model
+
+
+def _look(config: RunConfig, dataset: Dataset) -> tuple[Findings, Cache]:
+    """What is in the files, said aloud."""
+    findings, cache = look_at(config, dataset)
+    findings.refuse(f"python -m semseg check {config.data}")
+    say_what_was_found(dataset, findings)
+    if cache.note:
+        say_about("note", cache.note)
+    return findings, cache
+
+
+def _take_folder(output: Path, config: RunConfig) -> Run:
+    """The run's folder; what an earlier run left there moves to its archive."""
+    folder = Run(output)
+    output.mkdir(parents=True, exist_ok=True)
+    archived = folder.archive(_model_names(folder, config))
+    if archived:
+        say_about("earlier", f"moved the files of the run before to {archived}")
+    return Run(output)  # knows nothing of the earlier one
+
+
+def _model_names(folder: Run, config: RunConfig) -> set[str]:
+    """Names of networks that this run may write, or the one before it in the same folder."""
+    names = {*ARCHITECTURES, model_name(config.model)}
+    with suppress(RunFolderError):
+        names.add(model_name(folder.config.model))
+    return names
+
+
+def _describe(
+    folder: Run, config: RunConfig, plan: Plan, dataset: Dataset, findings: Findings, model: keras.Model
+) -> None:
+    folder.write_classes(dataset.palette, findings.shares("train"))
+    folder.write_splits(splits_of(dataset))
+    facts = {
+        "task": dataset.task,
+        "parameters": model.count_params(),
+        "samples": {name: len(samples) for name, samples in dataset.splits.items()},
+        "found": {
+            "sizes": [size_text(size) for size in findings.sizes],
+            "notes": [*dataset.notes, *findings.warnings],
+        },
+        "device": device_name(),
+        "system": f"{platform.platform()}, {os.cpu_count()} CPU cores",
+        "versions": {
+            "semseg": __version__,
+            "keras": keras.__version__,
+            config.backend: version(config.backend),
+            "python": sys.version.split()[0],
+        },
+    }
+    folder.write_config(config, plan.to_dict(), facts)
+
+
+def _draw_before(folder: Run, dataset: Dataset, batches: Batches, model: keras.Model) -> None:
+    save_batch(*batches[0], dataset.palette, folder.first_batch_picture)
+    get_model_arch(model, folder.architecture_picture)
+
+
+# ---------------------------------------------------------------------------------------------- during the training
+
+
+@contextmanager
+def _ctrl_c_noted() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether Ctrl-C was pressed; pressed twice, it interrupts at once.
+
+    A plain KeyboardInterrupt gets lost in Keras, where a bare `except` surrounds the wait for a step's results.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _ShowProgress(keras.callbacks.Callback):
+    """A bar with loss and mean IoU within an epoch, a line after each, and an end between steps when asked to stop."""
+
+    def __init__(self, config: RunConfig, asked_to_stop: Callable[[], bool]):
+        super().__init__()
+        self.epochs, self.size, self.asked_to_stop = config.epochs, size_text(config.image_size), asked_to_stop
+        self.best = -math.inf
+
+    def on_train_begin(self, logs=None):
+        """Prints the head of the table."""
+        say(f"\n{'':>7}  {'training':<17}   validation at {self.size}")
+        say(f"{'epoch':>7}  {'loss':>7} {'mean IoU':>9}   {'loss':>8} {'accuracy':>9} {'mean IoU':>9}  seconds")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts clock and bar."""
+        self.start, self.bar = time.perf_counter(), Progress(f"epoch {epoch + 1}/{self.epochs}")
+
+    def on_test_batch_end(self, batch, logs=None):
+        """Ends the run if that is wanted."""
+        self._stop_if_asked()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Ends the run if that is wanted, or moves the bar."""
+        self._stop_if_asked()
+        self.bar.show(batch + 1, self.params["steps"], f"loss {logs['loss']:.3f}  mean IoU {logs['mean_iou']:.3f}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Prints the epoch's row."""
+        self.bar.clear()
+        better = logs["val_mean_iou"] > self.best
+        self.best = max(self.best, logs["val_mean_iou"])
+        seconds = time.perf_counter() - self.start
+        say(
+            f"{epoch + 1:>4}/{self.epochs:<2}  {logs['loss']:7.4f} {logs['mean_iou']:9.4f}   {logs['val_loss']:8.4f} "
+            f"{logs['val_accuracy']:9.4f} {logs['val_mean_iou']:9.4f}  {seconds:7.1f}"
+            + ("  best so far" if better else "")
+        )
+
+    def _stop_if_asked(self) -> None:
+        if self.asked_to_stop():
+            self.bar.clear()
+            raise KeyboardInterrupt
+
+
+# ----------------------------------------------------------------------------------------------- after the training
+
+
+def _finish(
+    folder: Run,
+    plan: Plan,
+    dataset: Dataset,
+    model: keras.Model,
+    history: list[dict[str, float]],
+    seconds: float,
+    log: SummaryWriter,
+) -> None:
+    """Judges the best weights at the masks' own size, on a split of its own if there is one."""
+    best = max(history, key=lambda row: row["val_mean_iou"])
+    split = plan.config.test_split
+    note = split_note(samples_of(dataset, split), dataset.root, splits_of(dataset))
+    facts = {
+        "note": f"{note}; figures at the masks' own size",
+        "best_epoch": int(best["epoch"]),
+        "training_seconds": round(seconds, 1),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    evaluation, pictures = _judge(folder, plan.config, dataset, model, facts)
+    get_acc(history, folder.curves_picture)
+    folder.write_pictures(pictures, dataset.palette)
+    spread = [picture for picture in pictures if SPREAD in picture.ranks]  # neither the best nor the worst
+    _draw_predictions(folder, spread, dataset.palette)
+    ious = dict(zip(dataset.palette.names, evaluation.scores["iou"], strict=True))
+    log_scores(log, ious, spread[:LOGGED], dataset.palette, plan.config.epochs)
+    write_report(folder)
+    headline = f"Scores on {split} ({note}), weights of epoch {best['epoch']:.0f}, at the masks' own size:"
+    say_scores(evaluation, dataset.palette.names, headline)
+    say_about("trained", f"{plan.config.epochs} epochs in {seconds:.0f} s{_waiting(history)}")
+    written = folder.written(_model_names(folder, plan.config))
+    say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(written)}")
+    say_about("next", f"open {folder.report_path} in a browser; it ends with the commands to go on with")
+
+
+def _waiting(history: list[dict[str, float]]) -> str:
+    if len(history) < 2:
+        return ""
+    waiting, all_time = (sum(row[name] for row in history[1:]) for name in ("waiting", "seconds"))
+    return f"; after the first, {waiting / all_time:.1%} of the time went by waiting for data"
+
+
+def _judge(
+    folder: Run, config: RunConfig, dataset: Dataset, model: keras.Model, facts: dict
+) -> tuple[Evaluation, list[Picture]]:
+    """Scores of the final split, and the pictures of it that are worth keeping: no photo is predicted twice."""
+    split, batch_size = config.test_split, config.batch_size
+    segmenter = Segmenter(predictor(model, batch_size), config.image_size, dataset.palette, batch_size=batch_size)
+    album = Album(len(samples_of(dataset, split)))
+    with Progress(f"evaluating {split}") as progress:
+        evaluation = evaluate_to_files(
+            segmenter, dataset, split, folder.scores, facts=facts, on_progress=progress.show,
+            on_image=lambda image, *arrays: album.add(photo_name(image.sample, dataset.root), image.scores, *arrays),
+        )  # fmt: skip
+    save_confusion_matrix(evaluation.matrix, dataset.palette.names, folder.scores.matrix_picture)
+    return evaluation, album.pictures
+
+
+def _draw_predictions(folder: Run, pictures: Sequence[Picture], palette: Palette) -> None:
+    samples = ((Path(each.name).name, each.photo, each.truth, each.prediction) for each in pictures)
+    scores = [(each.scores["accuracy"], each.scores["iou"]) for each in pictures]
+    show_predictions(samples, palette, folder.folder, scores)

@@ -1,0 +1,222 @@
+"""Training several networks with several seeds under equal conditions: which runs, and what is finished already."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semseg.architectures import ARCHITECTURES
+from semseg.architectures.cost import interleaved_medians
+from semseg.backend.devices import keras_compiles
+from semseg.data.opening import Tell, open_data
+from semseg.errors import NonFiniteLossError, ResourceError, RunFolderError, SemsegError
+from semseg.files import write_json
+from semseg.runs.config import RunConfig, differing_settings
+from semseg.runs.run import Run, check_same_data
+from semseg.training.loop import new_model, training_model
+from semseg.training.muon import Muon
+from semseg.training.plan import plan_run
+
+RUNS_FOLDER = "runs"
+SETTINGS_FILE = "settings.json"  # how long an epoch of each network takes, and under which conditions that was measured
+RESERVE = 0.1  # of the time: loading, saving and logging, which steps alone do not show
+KILLED = 128 + 9  # the exit code of a process that was killed, most often for its memory
+OF_ONE_RUN = (NonFiniteLossError.exit_code, ResourceError.exit_code, KILLED)  # these keep no other run from its turn
+_MAY_DIFFER = ("output", "workers", "cache")  # between equal runs
+
+Train = Callable[[RunConfig, str], None]  # trains one run; takes its configuration and what to call it
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What became of all runs.
+
+    Args:
+        runs: Those that are finished.
+        errors: What those that failed ended with.
+    """
+
+    runs: list[Run]
+    errors: list[SemsegError]
+
+
+def check_models(models: Sequence[str]) -> None:
+    """Refuses names of networks that cannot be compared.
+
+    Raises:
+        SemsegError: There is no such network, one is named twice, or fewer than two are named.
+    """
+    known = f"choose from {', '.join(ARCHITECTURES)}, or module:function"
+    if unknown := [name for name in models if name not in ARCHITECTURES and ":" not in name]:
+        raise SemsegError(f"`models`: there is no network {', '.join(map(repr, unknown))}; {known}")
+    if len({_folder_name(name) for name in models}) < max(2, len(models)):
+        raise SemsegError(
+            f"`models`: got {','.join(models)}; expected at least two different networks, each named once; {known}"
+        )
+
+
+def planned_runs(
+    common: RunConfig, models: Sequence[str], seeds: int, output: Path, epochs: dict[str, int]
+) -> list[RunConfig]:
+    """All runs, seed by seed, so that an early stop leaves whole rounds.
+
+    Args:
+        common: What all of them share; its seed is the first.
+        models: Names of the networks.
+        seeds: Runs of each network.
+        output: Folder that the folders of the runs go into.
+        epochs: Of the networks that train for another number of epochs than `common` says.
+    """
+    return [
+        _of_model(replace(common, epochs=epochs.get(model, common.epochs), seed=common.seed + seed), model, output)
+        for seed in range(seeds)
+        for model in models
+    ]
+
+
+def train_all(configs: Sequence[RunConfig], train: Train, tell: Tell) -> Trainings:
+    """Trains what is not finished yet; one that diverges or finds no memory does not keep the others from it.
+
+    Args:
+        configs: From `planned_runs`.
+        train: Trains one run; raises a `SemsegError` if it fails.
+        tell: Called with a topic and a sentence after each run.
+
+    Raises:
+        RunFolderError: A run with other settings, or on other data, lies in a folder.
+        SemsegError: What a failed run ended with, if the others would fail alike.
+    """
+    trainings = Trainings([], [])
+    finished = [is_finished(config) for config in configs]
+    for number, (config, done) in enumerate(zip(configs, finished, strict=True), start=1):
+        label, name = f"run {number}/{len(configs)}", f"{config.model}, seed {config.seed}"
+        try:
+            if not done:
+                train(config, label)
+        except SemsegError as error:
+            if error.exit_code not in OF_ONE_RUN:
+                raise
+            tell(label, f"{name}: failed; {error}")
+            trainings.errors.append(error)
+            continue
+        run = Run.finished(config.output)
+        trainings.runs.append(run)
+        check_same_data(trainings.runs[0], run)
+        minutes = run.metrics["training_seconds"] / 60
+        how = "finished before" if done else f"{config.epochs} epochs in {minutes:.1f} min"
+        tell(label, f"{name}: mean IoU {run.metrics['macro_iou'] or 0:.4f}, {how}")
+    return trainings
+
+
+def is_finished(config: RunConfig) -> bool:
+    """Whether the run lies in its folder already.
+
+    Raises:
+        RunFolderError: A run with other settings lies there.
+    """
+    run = Run(Path(config.output))
+    if run.missing_files():
+        return False
+    if differing := differing_settings(run.config, config, _MAY_DIFFER):
+        both = ((name, getattr(run.config, name), getattr(config, name)) for name in differing)
+        both = ((name, getattr(run.config, name), getattr(config, name)) for name in differing)
+        settings = ", ".join(f"`{name}` {before} (now {now})" for name, before, now in both)
+        raise RunFolderError(
+            f"{run.folder}: was trained with {settings}; choose another `output`, or the same settings as then"
+        )
+    return True
+
+
+def epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: Path, tell: Tell) -> dict[str, int]:
+    """How many epochs of each network fit into the time, at least one; measured once for an output folder.
+
+    Args:
+        minutes: For each run.
+        config: What all runs share.
+        models: Names of the networks.
+        output: Folder that keeps what was measured.
+        tell: Called with a topic and a sentence.
+
+    Raises:
+        SemsegError: No time.
+        RunFolderError: What was measured there holds for another configuration.
+    """
+    if not 0 < minutes < float("inf"):
+        raise SemsegError(f"`minutes`: got {minutes}; expected a number above 0")
+    path = output / SETTINGS_FILE
+    shared = replace(config, model="", seed=0, **{name: getattr(RunConfig, name) for name in _MAY_DIFFER})
+    conditions = json.loads(json.dumps({**asdict(shared), "minutes": minutes}))
+    measured, seconds = _read_settings(path) if path.is_file() else (conditions, {})
+    differing = [name for name in conditions if measured.get(name) != conditions[name]]
+    if differing:
+        raise RunFolderError(f"{path}: epochs were measured for another `{differing[0]}`; choose another `output`")
+    if missing := [model for model in models if model not in seconds]:
+        tell("measuring", f"how many epochs of {', '.join(missing)} fit into {minutes:g} minutes")
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # leaves no memory taken on a GPU
+            seconds.update(pool.submit(seconds_per_epoch, config, missing).result())
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"conditions": conditions, "seconds_per_epoch": seconds})
+    epochs = {model: max(1, int(60 * minutes * (1 - RESERVE) / seconds[model])) for model in models}
+    tell("epochs", ", ".join(f"{epochs[model]} of {model} ({seconds[model]:.1f} s each)" for model in models))
+    return epochs
+
+
+def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """The conditions under which the seconds of an epoch were measured, and these by network."""
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        seconds = {str(model): float(value) for model, value in settings["seconds_per_epoch"].items()}
+        if not all(0 < value < float("inf") for value in seconds.values()):
+            raise ValueError("seconds that are no positive number")
+        return dict(settings["conditions"]), seconds
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(
+            f"{path}: cannot be read ({error!r}); remove it, and the epochs are measured anew"
+        ) from None
+
+
+def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, float]:
+    """The time that the steps of one epoch and its validation take, measured in turns on random photos.
+
+    Args:
+        config: What all runs share.
+        models: Names of the networks.
+
+    Returns:
+        Seconds by network.
+    """
+    dataset = open_data(config, demo=True)
+    plan = plan_run(replace(config, class_weights="none", sample_rare=False), dataset)
+    config = plan.config
+    size = (config.batch_size, *config.image_size)
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
+    batch = photos, rng.integers(0, dataset.palette.num_classes, size).astype(np.uint8)
+    functions: list[Callable[[], object]] = []
+    for name in models:
+        trained = training_model(new_model(_of_model(config, name, Path()), dataset.num_logits), plan)
+        trained.compile(Muon(1e-4), jit_compile=keras_compiles(config.compile))
+        if config.compile:
+            with suppress(Exception):  # the run itself tells
+                trained.compile_graph(photos)
+        functions += [lambda m=trained: m.train_on_batch(*batch), lambda m=trained: m.test_on_batch(*batch)]
+    measured = interleaved_medians(functions, rounds=7)
+    steps, val_steps = (-(-len(dataset.splits[split]) // config.batch_size) for split in ("train", "val"))
+    return {name: steps * measured[2 * i] + val_steps * measured[2 * i + 1] for i, name in enumerate(models)}
+
+
+def _of_model(config: RunConfig, model: str, output: Path) -> RunConfig:
+    """The same run with another network; only `encoder_unet` has an encoder to choose."""
+    folder = output / RUNS_FOLDER / f"{_folder_name(model)}-seed{config.seed}"
+    encoder = {} if model == "encoder_unet" else {"encoder": None, "encoder_weights": None}
+    return replace(config, model=model, output=str(folder), **encoder)
+
+
+def _folder_name(model: str) -> str:
+    return model.replace(":", "-")

@@ -1,0 +1,77 @@
+"""The data that a run asks for: fetched, opened, and looked at through the cache."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from semseg.data import ensure_demo, open_dataset
+from semseg.data.base import Dataset
+from semseg.data.cache import Cache, default_folder
+from semseg.data.check import Findings, check_dataset
+from semseg.data.fetch import local_folder
+from semseg.runs.classes import read_classes
+from semseg.runs.config import RunConfig
+
+Tell = Callable[[str, str], None]  # takes a topic and what is to be said about it
+
+
+def _say_nothing(topic: str, text: str) -> None:
+    """The default of `tell`."""
+
+
+def open_data(config: RunConfig, *, demo: bool = False, whole: bool = False, tell: Tell = _say_nothing) -> Dataset:
+    """The data set that a run asks for.
+
+    Args:
+        config: The settings of its section `data` are read.
+        demo: Draw the demo set where no data are named and none are there.
+        whole: Set nothing apart for validation where the data have no splits.
+        tell: Called with a topic and a sentence where something takes time.
+
+    Returns:
+        The data set, whose files are not checked yet.
+
+    Raises:
+        DataError: There are no such data, or nothing that can be trained on.
+        SemsegError: A setting that does not fit the data.
+    """
+    if demo and config.data == RunConfig.data and ensure_demo(Path(config.data)):
+        tell("demo", f"no pictures in {config.data}/: drew the demo set there; use `data` for your own")
+    given = config.classes
+    return open_dataset(
+        local_folder(config.data, _cache_folder(config), lambda text: tell("fetch", text)),
+        name=config.dataset,
+        num_classes=given if isinstance(given, int) else None,
+        palette=read_classes(Path(given)) if isinstance(given, str) else None,
+        categories=config.categories,
+        seed=config.split_seed,
+        limit=config.limit,
+        whole=whole,
+    )
+
+
+def check_data(
+    config: RunConfig, dataset: Dataset, on_progress: Callable[[int, int], None] | None = None
+) -> tuple[Findings, Cache]:
+    """Checks every file of a data set as a run asks for it; refuses nothing yet.
+
+    Args:
+        config: `image_size`, `cache`, `workers`, `skip_bad` and `allow_leaks` are read.
+        dataset: From `open_data`.
+        on_progress: Called with (files done, files in all).
+
+    Returns:
+        What was found, and the cache that now holds every decoded sample.
+    """
+    meaning = json.dumps(dataset.palette.to_dict())
+    folder = None if config.cache == "none" else _cache_folder(config)
+    cache = Cache(dataset.samples, config.image_size, meaning, folder)
+    findings = check_dataset(
+        dataset, cache=cache, image_size=config.image_size, workers=config.workers, skip_bad=config.skip_bad,
+        allow_leaks=config.allow_leaks, on_progress=on_progress,
+    )  # fmt: skip
+    return findings, cache
+
+
+def _cache_folder(config: RunConfig) -> Path:
+    return default_folder() if config.cache in (None, "none") else Path(config.cache)

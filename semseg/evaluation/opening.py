@@ -1,0 +1,178 @@
+"""A finished run, opened again: its network, and its data with its classes and splits."""
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from semseg import IGNORE
+from semseg.data.base import Dataset
+from semseg.data.check import Findings
+from semseg.data.opening import open_data
+from semseg.data.splits import restore_splits
+from semseg.errors import DataError, ModelFileError, SemsegError
+from semseg.inference.card import ModelCard
+from semseg.inference.segmenter import Segmenter
+from semseg.labels.palettes import Palette
+from semseg.runs.config import RunConfig, changed
+from semseg.runs.run import Run
+
+MAX_MORE_IGNORED = 0.3  # of the pixels, beyond the share that the run ignored
+_FROM_RUN = ("split_seed", "image_size")  # what a run says of other data, too
+_NOT_OF_DATA = ("model", "image_size", "output")
+
+
+def open_run(folder: str | Path) -> tuple[Segmenter, Dataset]:
+    """A finished run, to go on with in Python.
+
+    Args:
+        folder: Of the run, or a model's file in it.
+
+    Returns:
+        Its network, and its data with its classes and splits.
+
+    Raises:
+        RunFolderError: There is no finished run.
+        ModelFileError: The model cannot be opened, or could do harm.
+        DataError: The data are not where they were, or changed.
+        SemsegError: Nothing says which data they were.
+    """
+    card = ModelCard.read(folder)
+    return card.load(), own_data(Run.of_model(card.path))
+
+
+def own_data(run: Run) -> Dataset:
+    """The data that a run was made with, with its classes and splits; errors as of `open_run`."""
+    return open_as_run(data_settings(run, {}), run, check_meaning=False)
+
+
+def data_settings(run: Run, given: dict[str, Any]) -> RunConfig:
+    """How to open data: a run's own as the run did; others as is said.
+
+    The run's classes say what the masks of other data mean, too: the ids must be those that the network learnt.
+
+    Args:
+        run: The run.
+        given: Settings that were asked for, by name; `data` names other data.
+
+    Raises:
+        SemsegError: No data are named, and the run does not say which they were.
+    """
+    if given.get("data") is None and run.config_or_none is None:
+        raise SemsegError(f"`data`: {run.folder} holds no config.json that says on which data; give a folder")
+    given = {name: value for name, value in given.items() if name not in _NOT_OF_DATA and value is not None}
+    if is_own_data(run, given.get("data")):
+        config = changed(run.config, given)
+    else:
+        base = {name: getattr(run.config, name) for name in _FROM_RUN} if run.config_or_none else {}
+        config = changed(RunConfig(), {**base, **given})
+    if run.classes_path and not (given.get("classes") or given.get("categories")):
+        config = replace(config, classes=str(run.classes_path), categories=False)
+    return config
+
+
+def is_own_data(run: Run, data: str | None) -> bool:
+    """Whether these are the data that the run was made with; None stands for them."""
+    if run.config_or_none is None:
+        return False
+    own = run.config.data
+    if data is None or data == own:
+        return True
+    return Path(data).exists() and Path(own).exists() and Path(data).samefile(own)
+
+
+def open_as_run(config: RunConfig, run: Run, *, check_meaning: bool) -> Dataset:
+    """The data, with the splits that the run drew where they have none of their own.
+
+    Other data without splits stay whole: none of their photos chose anything.
+
+    Args:
+        config: From `data_settings`.
+        run: The run.
+        check_meaning: Refuse masks whose numbers seem to mean something else than they do to the run.
+
+    Raises:
+        DataError: There are no such data.
+        ModelFileError: The masks mean something else to the model.
+    """
+    dataset = open_data(config, whole=bool(run.splits) or not is_own_data(run, config.data))
+    if run.splits and "val" not in dataset.splits:
+        everything = open_data(replace(config, limit=None), whole=True) if config.limit else dataset
+        dataset = everything if restore_splits(everything, run.splits) else dataset
+    if check_meaning and _classes_found_by(run) and config.classes == str(run.classes_path):
+        own = replace(config, classes=run.config.classes, categories=run.config.categories)
+        with suppress(DataError):  # of which the check will tell
+            _check_meaning(dataset, open_data(own, whole=True).palette, run)
+    return dataset
+
+
+def _classes_found_by(run: Run) -> bool:
+    """Whether the run found its classes in its masks, and nobody described them."""
+    asked = run.config_or_none
+    return asked is not None and run.classes_path is not None and not isinstance(asked.classes, str)
+
+
+def _check_meaning(dataset: Dataset, own: Palette, run: Run) -> None:
+    """Refuses masks whose numbers mean one thing to the model and another as they are found without it.
+
+    That is so where a number is a class here and none there, or where both know two names and swap them. Names that
+    only one of them knows say nothing.
+    """
+    learnt, found = _meanings(dataset.palette), _meanings(own)
+    for value in sorted(learnt.keys() & found.keys()):
+        here, there = learnt[value], found[value]
+        class_for_one_only = None in (here, there)
+        swapped = here in own.names and there in dataset.palette.names
+        if here != there and (class_for_one_only or swapped):
+            raise ModelFileError(
+                f"{dataset.root}: {value} in its masks seems to be {there or 'no class'}, and is {here or 'no class'} "
+                f"to the model; use masks with the numbers that it was trained on, or, if they are, give `classes` "
+                f"{run.classes_path}"
+            )
+
+
+def _meanings(palette: Palette) -> dict[int, str | None]:
+    """The class of each number in masks, None for what is no class."""
+    numbered = [label for label in palette.labels if label.value is not None]
+    return {label.value: None if label.id == IGNORE else palette.names[label.id] for label in numbered}
+
+
+def check_classes(model: Path, palette: Palette, dataset: Dataset) -> None:
+    """Refuses data with another number of classes than a model tells apart.
+
+    Args:
+        model: Its file, for the message.
+        palette: What it learnt.
+        dataset: From `open_as_run`.
+
+    Raises:
+        ModelFileError: The numbers differ.
+    """
+    learnt, there = palette.num_classes, dataset.palette.num_classes
+    if learnt != there:
+        listed = ", ".join(dataset.palette.names[:12]) + (" ..." if there > 12 else "")
+        raise ModelFileError(
+            f"{model}: tells {learnt} classes apart, and the masks of {dataset.root} hold {there} ({listed}); use data "
+            "with the classes that it was trained on"
+        )
+
+
+def check_ignored(model: Path, findings: Findings, dataset: Dataset) -> None:
+    """Refuses masks most of which are no class to a model: they must mean something else.
+
+    Args:
+        model: Its file, in the folder of its run.
+        findings: Of the data.
+        dataset: From `open_as_run`.
+
+    Raises:
+        ModelFileError: Far more pixels are ignored than in its run.
+    """
+    usual = Run.of_model(model).scores.read_ignored_share()
+    pixels = sum(findings.pixels(split) for split in findings.records)
+    ignored = pixels[-1] / pixels.sum()
+    if ignored > usual + MAX_MORE_IGNORED:
+        raise ModelFileError(
+            f"{dataset.root}: {ignored:.1%} of the pixels are no class to {model} ({usual:.1%} in its run); the masks "
+            "seem to mean something else, see `classes`"
+        )

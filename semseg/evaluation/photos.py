@@ -1,0 +1,90 @@
+"""Photos on which a model is compared with a file that was made of it."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from semseg.data.base import Dataset, Sample, spread
+from semseg.data.demo import draw_scene
+from semseg.data.opening import Tell
+from semseg.errors import DataError, SemsegError
+from semseg.evaluation.opening import check_classes, data_settings, open_as_run
+from semseg.labels.palettes import Palette
+from semseg.runs.run import Run
+
+COMPARED, CALIBRATED, DRAWN = 32, 64, 8  # photos
+
+
+@dataclass(frozen=True)
+class PhotosToCompare:
+    """What the file and the model are shown.
+
+    Args:
+        compared: uint8 RGB `(H, W, 3)` each.
+        truths: Class ids `(H, W)` of each; None where nobody knows them.
+        calibrating: Photos to calibrate int8 with.
+        source: Where they come from, for people.
+    """
+
+    compared: Sequence[np.ndarray]
+    truths: Sequence[np.ndarray] | None
+    calibrating: Sequence[np.ndarray]
+    source: str
+
+
+def photos_to_compare(
+    run: Run, given: dict[str, Any], palette: Palette, image_size: tuple[int, int], *, calibrate: bool, tell: Tell
+) -> PhotosToCompare:
+    """Photos of the run's validation split, or of other data; drawn scenes where there are none.
+
+    Args:
+        run: The model's.
+        given: Settings of the data that were asked for, by name.
+        palette: What the model learnt.
+        image_size: (height, width) that it sees.
+        calibrate: Load training photos, too.
+        tell: Called with a topic and a sentence where scenes are drawn.
+
+    Raises:
+        DataError: No photo of the data that were asked for can be read.
+        ModelFileError: These data have other classes.
+    """
+    other_data = given.get("data")
+    if other_data is None and run.config_or_none is None:
+        return _drawn("the model's run is not known", tell)
+    try:
+        config = replace(data_settings(run, given), image_size=image_size)
+        dataset = open_as_run(config, run, check_meaning=other_data is not None)
+    except SemsegError as error:
+        if other_data is not None:
+            raise
+        return _drawn(str(error), tell)
+    check_classes(run.folder, palette, dataset)
+    return _of_dataset(dataset, calibrate)
+
+
+def _of_dataset(dataset: Dataset, calibrate: bool) -> PhotosToCompare:
+    split = next((name for name in ("val", "test") if name in dataset.splits), next(iter(dataset.splits)))
+    pairs = _load(dataset, dataset.splits[split], COMPARED)
+    if not pairs:
+        raise DataError(f"{dataset.root}: no photo of {split} can be read; see python -m semseg check")
+    calibrating = _load(dataset, dataset.splits.get("train", ()), CALIBRATED) if calibrate else []
+    photos, truths = zip(*pairs, strict=True)
+    return PhotosToCompare(photos, truths, [photo for photo, _ in calibrating], f"{split} of {dataset.root}")
+
+
+def _load(dataset: Dataset, samples: Sequence[Sample], count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Photos and masks, spread evenly; those that cannot be read are left out."""
+    pairs = []
+    for sample in spread(list(samples), count):
+        with suppress(DataError):
+            pairs.append(dataset.load(sample))
+    return pairs
+
+
+def _drawn(why: str, tell: Tell) -> PhotosToCompare:
+    tell("note", f"compared on drawn street scenes ({why}); `data` gives your own photos")
+    return PhotosToCompare([draw_scene(seed)[0] for seed in range(DRAWN)], None, [], "drawn scenes")

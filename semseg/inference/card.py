@@ -1,0 +1,305 @@
+"""What a model's file says about its network, read once; `ModelCard.load` makes a `Segmenter` of it.
+
+A model is a `.keras` or `.h5` file, or one that `export` wrote for another runtime. Of exported files some hold their
+description inside; of all of them it stands in a file beside, too.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line, require
+from semseg.files import write_json
+from semseg.inference.runtimes import RUNTIMES, Opened, runtime_of
+from semseg.inference.segmenter import Segmenter, as_logits
+from semseg.labels.palettes import Palette
+from semseg.runs import names
+from semseg.runs.classes import read_classes
+from semseg.runs.run import Run
+
+if TYPE_CHECKING:
+    import keras
+
+OUTPUTS = ("logits", "probabilities", "ids")
+_PIXELS_AT_ONCE = 1 << 18  # twice as many are slower on a CPU by a fifth, and take memory
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a network.
+
+    Args:
+        path: The model's file; the folder of a SavedModel.
+        format: `"keras"`, `"h5"`, or one of the exported formats such as `"onnx"`.
+        gives: What comes out of the file: `"logits"`, `"probabilities"` or `"ids"`; None where nothing says it.
+        image_size: (height, width) in pixels that it sees; None where nothing says it, or where it takes any.
+        palette: Names and colours of its classes; None where nothing says them.
+        precision: What it computes in: `"float32"` or `"int8"`.
+    """
+
+    path: Path
+    format: str
+    gives: str | None = None
+    image_size: tuple[int, int] | None = None
+    palette: Palette | None = None
+    precision: str = "float32"
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ModelCard":
+        """What a model's name and the files beside it say; the network itself is not opened.
+
+        Args:
+            path: The model's file, or the folder of its run.
+
+        Raises:
+            RunFolderError: Nothing is there.
+            ModelFileError: A description beside it cannot be understood.
+        """
+        return cls.read_beside(model_file(Path(path)))
+
+    @classmethod
+    def read_beside(cls, path: Path) -> "ModelCard":
+        """As `read`, of a file that need not be there yet."""
+        card = cls(path, runtime_of(path) or path.suffix.lower().removeprefix("."))
+        classes = Run.of_model(path).classes_path
+        return card._described_beside() or replace(card, palette=read_classes(classes) if classes else None)
+
+    @property
+    def exported(self) -> bool:
+        """Whether another runtime than Keras computes it."""
+        return self.format in RUNTIMES
+
+    def device(self) -> str:
+        """What computes it, in words: a GPU's name, the CPU with its cores, or the CPU and the runtime."""
+        if self.exported:
+            return f"the CPU, by {self.format}"
+        from semseg.backend.devices import device_name  # exported files do without Keras
+
+        return device_name()
+
+    def described_by(self, values: dict[str, Any]) -> "ModelCard":
+        """The card with what `to_dict` wrote about the file.
+
+        Raises:
+            ValueError: Something is missing or of a wrong kind.
+        """
+        try:
+            height, width = map(int, values["image_size"])
+            gives, precision = values["gives"], str(values.get("precision", "float32"))
+            palette = Palette.from_dict(values["classes"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"its description misses {error}") from None
+        if gives not in OUTPUTS:
+            raise ValueError(f"its description says that it gives {gives!r}")
+        return replace(self, gives=gives, image_size=(height, width), palette=palette, precision=precision)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, that are written into the file where its format has a place, and beside it."""
+        return {
+            "format": self.format,
+            "gives": self.gives,
+            "image_size": self.image_size,
+            "classes": self.palette.to_dict() if self.palette else None,
+            "precision": self.precision,
+        }
+
+    def write_beside(self, **more: Any) -> None:
+        """Adds the file to the list of exported files beside it, with more that is worth knowing of it."""
+        path = self.path.parent / names.EXPORTS
+        entries: dict[str, Any] = {}
+        with suppress(OSError, ValueError, TypeError):  # there is none yet, or one that nobody can read
+            entries = dict(json.loads(path.read_text(encoding="utf-8")))
+        write_json(path, {**entries, self.path.name: {**self.to_dict(), **more}})
+
+    def load(self, *, image_size: tuple[int, int] | None = None, batch_size: int | None = None) -> Segmenter:
+        """The network, ready for photos, whatever computes it.
+
+        Args:
+            image_size: (height, width) in pixels that it should see, where it takes any.
+            batch_size: Photos that it sees at once; None for as many as make a quarter of a million pixels.
+
+        Returns:
+            Whatever the file gives, its `predict_batch` gives logits: of probabilities their logarithm, of ids a high
+            logit for the class that is named. It is for one thread at a time.
+
+        Raises:
+            SemsegError: The package that runs it is not installed, or `image_size` is missing or none that it takes.
+            ModelFileError: The file is no network from photos to classes of the same size, has other classes than the
+                files beside it say, or could do more than compute.
+        """
+        segmenter = self._load_exported(image_size) if self.exported else self._load_keras(image_size, batch_size)
+        return replace(segmenter, batch_size=batch_size or fitting_batch_size(segmenter.image_size))
+
+    def keras_model(self) -> "keras.Model":
+        """The Keras model in a `.keras` or `.h5` file, which is looked through before Keras loads it.
+
+        Raises:
+            ModelFileError: The file is no model from photos to what the card says, or could do harm.
+        """
+        from semseg.inference.keras_model import open_keras_model  # exported files do without Keras
+
+        return open_keras_model(self.path, self.gives or "logits")
+
+    def seen_size(self, model: "keras.Model", wanted: tuple[int, int] | None) -> tuple[int, int]:
+        """(height, width) that a Keras model sees: what it was built for; `wanted` only where it takes any.
+
+        Raises:
+            SemsegError: `wanted` is what it does not take, or is missing where it takes any.
+        """
+        built = model.input_shape[1:3]
+        size = self._agreed_size(None if None in built else built, wanted)
+        if None in built:
+            try:
+                model.predict_on_batch(np.zeros((1, *size, 3), np.uint8))
+            except Exception as error:  # Keras raises whatever a layer does
+                raise SemsegError(
+                    f"`image_size`: {self.path} does not take {size[1]}x{size[0]} pixels ({first_line(error)}); try a "
+                    "multiple of 32"
+                ) from error
+        return size
+
+    def palette_of(self, num_classes: int) -> Palette:
+        """Names and colours of so many classes; numbered where nothing says them.
+
+        Raises:
+            ModelFileError: Another number of classes is described.
+        """
+        palette = self.palette or Palette.numbered(num_classes)
+        if palette.num_classes != num_classes:
+            described = Run.of_model(self.path).classes_path or "its description"
+            raise ModelFileError(
+                f"{self.path}: tells {num_classes} classes apart, and {described} describes {palette.num_classes}; put "
+                "its own there"
+            )
+        return palette
+
+    def _described_beside(self) -> "ModelCard | None":
+        """The card with what the list of exported files beside the model says; None where it says nothing."""
+        beside = self.path.parent / names.EXPORTS
+        if not beside.is_file():
+            return None
+        try:
+            values = json.loads(beside.read_text(encoding="utf-8")).get(self.path.name)
+            return None if values is None else self.described_by(values)
+        except (ValueError, TypeError, AttributeError) as error:
+            problem = f"cannot be understood ({first_line(error)}); export {self.path.name} again"
+            raise ModelFileError(f"{beside}: {problem}") from None
+
+    # ---------------------------------------------------------------------------------------------------- loading
+
+    def _load_keras(self, image_size: tuple[int, int] | None, batch_size: int | None) -> Segmenter:
+        from semseg.backend.predictor import predictor  # exported files do without Keras
+
+        model, gives = self.keras_model(), self.gives or "logits"
+        size = self.seen_size(model, image_size)
+        palette = self.palette if gives == "ids" and self.palette else self.palette_of(max(2, model.output_shape[-1]))
+        compute = predictor(model, batch_size or fitting_batch_size(size))
+        return _segmenter(compute, gives, size, palette)
+
+    def _load_exported(self, image_size: tuple[int, int] | None) -> Segmenter:
+        card, opened = self._opened()
+        if len(opened.shape) != 4 or opened.shape[3] not in (3, None) or opened.dtype not in ("uint8", "float32"):
+            raise ModelFileError(
+                f"{self.path}: takes {opened.dtype} {opened.shape}; expected photos (N, H, W, 3), uint8 or float32"
+            )
+        built = opened.shape[1:3] if None not in opened.shape[1:3] else card.image_size
+        size = self._agreed_size(built, image_size)
+        sample = self._tried(opened, size)
+        gives = card.gives or _seems_to_give(sample)
+        if sample.shape[:3] != (2, *size) or sample.ndim != (3 if gives == "ids" else 4):
+            raise ModelFileError(
+                f"{self.path}: goes from (N, {size[0]}, {size[1]}, 3) to {sample.shape}; expected {gives} for every "
+                "pixel"
+            )
+        classes = sample.shape[-1] if gives != "ids" else card.palette.num_classes if card.palette else 2
+        palette = card.palette_of(max(2, classes))
+        return _segmenter(lambda photos: opened.compute(photos.astype(opened.dtype)), gives, size, palette)
+
+    def _opened(self) -> tuple["ModelCard", Opened]:
+        """The file in its runtime, and the card with what stands inside the file."""
+        runtime = RUNTIMES[self.format]
+        require(str(self.path), runtime.extra, runtime.module)
+        try:
+            opened = runtime.open(self.path)
+            return (self.described_by(json.loads(opened.description)) if opened.description else self), opened
+        except SemsegError:
+            raise
+        except Exception as error:  # each runtime has errors of its own
+            raise ModelFileError(f"{self.path}: cannot be opened ({first_line(error)}); export it again") from error
+
+    def _tried(self, opened: Opened, size: tuple[int, int]) -> np.ndarray:
+        """What the file gives for two black photos."""
+        try:
+            return opened.compute(np.zeros((2, *size, 3), opened.dtype))
+        except Exception as error:  # each runtime has errors of its own
+            raise ModelFileError(f"{self.path}: cannot be run ({first_line(error)}); export it again") from error
+
+    def _agreed_size(self, built: tuple[int, int] | None, wanted: tuple[int, int] | None) -> tuple[int, int]:
+        if built is None and wanted is None:
+            raise SemsegError(
+                f"`image_size`: {self.path} takes photos of any size; say at which size it should see them"
+            )
+        if built is not None and wanted not in (None, built):
+            raise SemsegError(
+                f"`image_size`: {self.path} was built for {built[1]}x{built[0]} pixels, and takes nothing else"
+            )
+        return built or wanted
+
+
+def model_file(path: Path) -> Path:
+    """The model's file that is meant by itself, or by the folder of its run.
+
+    Raises:
+        RunFolderError: Nothing is there.
+    """
+    if path.is_dir() and not runtime_of(path):
+        return Run(path).model_path()
+    if not path.exists():
+        raise RunFolderError(f"{path}: no such file; give a model's file, or the folder of a finished run")
+    return path
+
+
+def open_model(path: str | Path) -> "keras.Model":
+    """The Keras model of a run, or in a `.keras` or `.h5` file; the file is looked through before Keras loads it.
+
+    Args:
+        path: The model's file, or the folder of its run.
+
+    Returns:
+        A model from photos `(N, H, W, 3)`, 0 to 255, to logits `(N, H, W, K)`, or `(N, H, W, 1)` for two classes.
+
+    Raises:
+        RunFolderError: Nothing is there.
+        ModelFileError: It is an exported file, no model from photos to logits of the same size, or could do harm.
+    """
+    card = ModelCard.read(path)
+    if card.exported:
+        raise ModelFileError(f"{card.path}: is an exported file; give the .keras file that it came from")
+    return card.keras_model()
+
+
+def fitting_batch_size(image_size: tuple[int, int]) -> int:
+    """Photos of (height, width) at once that make a quarter of a million pixels, 1 to 16."""
+    return max(1, min(16, _PIXELS_AT_ONCE // (image_size[0] * image_size[1])))
+
+
+def _segmenter(
+    compute: Callable[[np.ndarray], np.ndarray], gives: str, size: tuple[int, int], palette: Palette
+) -> Segmenter:
+    def predict_batch(photos: np.ndarray) -> np.ndarray:
+        return as_logits(compute(photos), gives, palette.num_classes)
+
+    return Segmenter(predict_batch, size, palette)
+
+
+def _seems_to_give(sample: np.ndarray) -> str:
+    """What a file gives that nobody described, by its answer to a photo."""
+    if sample.dtype.kind in "iu":
+        return "ids"
+    sums_to_one = sample.ndim == 4 and sample.shape[3] > 1 and np.allclose(sample.sum(axis=3), 1, atol=1e-3)
+    return "probabilities" if sums_to_one and sample.min() >= 0 else "logits"

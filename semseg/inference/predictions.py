@@ -1,0 +1,195 @@
+"""A folder of predictions: which photos go into which files, what is done already, and the table of shares."""
+
+import csv
+import glob
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semseg.errors import DataError, RunFolderError
+from semseg.files import remove_older, replacing, write_json
+from semseg.images.reading import list_images
+from semseg.inference.files import KINDS, Job
+from semseg.inference.runtimes import files_of
+
+SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
+PHOTO_COLUMNS, FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "seconds")
+_UNFINISHED = 60  # seconds without a change, after which a file is nobody's work any more
+_EXPECTED = "give a photo, a folder, a pattern, a video or a camera's number"
+_ANY_NAME = {"encoding": "utf-8", "errors": "backslashreplace"}  # the name of a file may be no text
+
+
+def photos_of(what: str, output: Path) -> dict[str, Path]:
+    """The photos by the name that they go by: their path below the folder that was named.
+
+    Args:
+        what: A photo, a folder, or a pattern.
+        output: The folder of predictions, whose own files are no photos.
+
+    Raises:
+        DataError: There are none.
+    """
+    place = Path(what)
+    if place.is_dir():
+        root, photos = place, list_images(place)
+    elif glob.has_magic(what) and not place.exists():
+        root = _fixed_part(place)
+        photos = [path for path in sorted(root.glob(str(place.relative_to(root)))) if path.is_file()]
+    elif place.exists():
+        return {place.name: place}
+    else:
+        raise DataError(f"{what}: no such file; {_EXPECTED}")
+    own = {(output / kind).resolve() for kind in KINDS}
+    # os.path.realpath, because Path.resolve raises on links in a loop
+    photos = [path for path in photos if own.isdisjoint(Path(os.path.realpath(path)).parents)]
+    if not photos:
+        raise DataError(f"{what}: holds no photos; {_EXPECTED}")
+    return {path.relative_to(root).as_posix(): path for path in photos}
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder that all matches lie in."""
+    parts = pattern.parts
+    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+
+
+def digest_of(model: Path) -> str:
+    """SHA-256 of all that a model's file consists of."""
+    digest = hashlib.sha256()
+    for file in files_of(model):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def take_folder(output: Path, settings: Mapping[str, Any]) -> None:
+    """Takes the folder: a new one, or one where the same command was stopped.
+
+    Args:
+        output: The folder of predictions.
+        settings: All that the files depend on, as plain values.
+
+    Raises:
+        RunFolderError: It holds something else.
+    """
+    file = output / SETTINGS_FILE
+    if file.exists():
+        _go_on(output, settings)
+        return
+    held = [name for name in (*KINDS, SHARES_FILE) if (output / name).exists()]
+    if held:
+        raise RunFolderError(f"{output}: holds {', '.join(held)} that no prediction wrote; choose another `output`")
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(file, dict(settings))
+
+
+def _go_on(output: Path, settings: Mapping[str, Any]) -> None:
+    file, before = output / SETTINGS_FILE, None
+    with suppress(OSError, ValueError):
+        before = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(before, dict):
+        raise RunFolderError(f"{file}: cannot be read; remove it, or choose another `output`")
+    differing = [name for name, value in settings.items() if before.get(name) != value]
+    if differing:
+        raise RunFolderError(
+            f"{output}: holds predictions with another setting ({', '.join(differing)}); choose another `output`"
+        )
+    remove_older((path for kind in KINDS for path in (output / kind).rglob(".*.tmp*")), _UNFINISHED)
+
+
+class SharesTable:
+    """A row for each photo or frame with the classes' shares, added when all of its files are there.
+
+    Args:
+        path: The CSV file; rows that an earlier call finished are kept.
+        columns: Names of the first cells of a row.
+        class_names: In the order of the ids.
+
+    Attributes:
+        rows: All rows by their first cell.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], class_names: Sequence[str]):
+        self._path, self._header = path, [*columns, *class_names]
+        self.rows = self._rows_before()
+        self._write()
+        self._file = path.open("a", newline="", **_ANY_NAME)
+
+    def _rows_before(self) -> dict[str, list[str]]:
+        """What an earlier call wrote, without a row that it did not finish."""
+        if not self._path.exists():
+            return {}
+        text = self._path.read_text(**_ANY_NAME)
+        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+        return {row[0]: row for row in rows[1:] if len(row) == len(self._header)}
+
+    def add(self, first_cells: Sequence[Any], counts: np.ndarray) -> None:
+        """Adds a row of these first cells and the shares of the classes, whose pixels are counted, `(K,)`."""
+        row = [*map(printable_name, first_cells), *(f"{share:.6f}" for share in counts / counts.sum())]
+        self.rows[row[0]] = row
+        csv.writer(self._file).writerow(row)
+        self._file.flush()
+
+    def finish(self, order: Iterable[str]) -> None:
+        """Puts the rows into order, and leaves out those of photos that are gone."""
+        self._file.close()
+        self.rows = {name: self.rows[name] for name in map(printable_name, order) if name in self.rows}
+        self._write()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def total_shares(self) -> np.ndarray:
+        """The classes' shares of the pixels of all photos, float `(K,)`."""
+        sizes = np.array([int(width) * int(height) for _, width, height, *_ in self.rows.values()], float)
+        shares = np.array([row[len(PHOTO_COLUMNS) :] for row in self.rows.values()], float)
+        return sizes @ shares / sizes.sum()
+
+    def _write(self) -> None:
+        with replacing(self._path) as temporary, temporary.open("w", newline="", **_ANY_NAME) as file:
+            csv.writer(file).writerows([self._header, *self.rows.values()])
+
+
+def printable_name(name: Any) -> str:
+    """A file's name as text, whatever its bytes."""
+    return str(name).encode(**_ANY_NAME).decode("utf-8")
+
+
+def jobs_of(photos: Mapping[str, Path], output: Path, kinds: Sequence[str]) -> dict[str, Job]:
+    """What to do for each photo; files go by its name without the suffix, unless another's would be the same.
+
+    Args:
+        photos: From `photos_of`.
+        output: The folder of predictions.
+        kinds: Of files, some of `KINDS`.
+    """
+    times = Counter(_stem(name).lower() for name in photos)
+    stems = {name: name if times[_stem(name).lower()] > 1 else _stem(name) for name in photos}
+    if len({stem.lower() for stem in stems.values()}) < len(stems):
+        stems = {name: name for name in photos}
+    return {
+        name: Job(path, {kind: output / kind / (stems[name] + KINDS[kind]) for kind in kinds})
+        for name, path in photos.items()
+    }
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(Path(name).suffix)
+
+
+def is_done(name: str, job: Job, table: SharesTable) -> bool:
+    """Whether a photo has its row and all of its files, and has not changed since."""
+    with suppress(OSError):
+        changed = job.photo.stat().st_mtime
+        return printable_name(name) in table.rows and all(
+            file.stat().st_mtime >= changed for file in job.files.values()
+        )
+    return False

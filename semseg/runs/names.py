@@ -1,0 +1,44 @@
+"""Every name in a run folder, once.
+
+Light, so that the command line can name files without loading anything.
+"""
+
+CONFIG = "config.json"  # what was asked for, what was decided, and what it ran on
+CLASSES = "classes.json"  # id, name, colour or value, and share of each class
+SPLITS = "splits.csv"  # which photo was in which split
+HISTORY = "results.csv"  # a row for each epoch
+CURVES = "acc.png"
+FIRST_BATCH = "train_batch.png"
+ARCHITECTURE = "model_arch.png"
+ARCHITECTURE_LAYERS = "model_arch_layers.png"
+PREDICTION = "pred_{number}.png"
+PICTURES = "report"  # the folder of the page's pictures
+REPORT = "report.html"
+EVENTS = "tensorboard"  # the folder of event files
+EVALUATION = "evaluation"  # the folder of `evaluate`
+EXPORTS = "export.json"  # what the exported files beside it are
+MODEL = "{name}_model.keras"
+LOG, FAILED_LOG = "log.txt", "log-failed.txt"  # of a run in a process of its own
+
+METRICS = "metrics.json"  # every score, with intervals of the headline ones
+PER_CLASS = "per_class.csv"
+PER_IMAGE = "per_image.csv"
+MATRIX = "confusion_matrix.csv"
+MATRIX_PICTURE = "confusion_matrix.png"
+CITYSCAPES = "cityscapes.json"  # in the form of cityscapesScripts
+WORST, BEST = "worst.png", "best.png"
+RELIABILITY = "reliability.png"
+
+SCORE_FILES = (METRICS, PER_CLASS, PER_IMAGE, MATRIX, MATRIX_PICTURE, CITYSCAPES)
+EVALUATION_FILES = (*SCORE_FILES, WORST, BEST, RELIABILITY)
+
+# What a run writes beside the model's own file, and what is made of a run later.
+RUN_FILES = (
+    *SCORE_FILES, PREDICTION.format(number="[0-9]"), CURVES, FIRST_BATCH, ARCHITECTURE, ARCHITECTURE_LAYERS, HISTORY,
+    CLASSES, CONFIG, SPLITS, REPORT, f"{PICTURES}/*", f"{EVENTS}/*", f"{EVALUATION}/*", EXPORTS,
+)  # fmt: skip
+# What `export` writes of a model, after the network's name.
+EXPORTED_ENDINGS = tuple(
+    f"_model{ending}"
+    for ending in ("*.onnx", "*.xml", "*.bin", "*.tflite", "*.pt2", "*.h5", "_*.keras", "*_saved_model/**/*")
+)

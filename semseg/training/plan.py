@@ -1,0 +1,338 @@
+"""Everything that a run decides by itself, each with its reason; made once, printed, saved, and passed on."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from semseg.backend.devices import device_name, keras_compiles, usable_precision
+from semseg.data.augment import Augmentation, parse_augmentation, suited_augmentation
+from semseg.data.base import Dataset
+from semseg.data.batches import rare_class_weights
+from semseg.data.check import Findings
+from semseg.data.splits import samples_of
+from semseg.errors import SemsegError
+from semseg.losses import LOSSES, SegmentationLoss
+from semseg.runs.config import RunConfig
+from semseg.segmentation_model import BATCH_NORM_MOMENTUM
+from semseg.training.recipe import Recipe
+from semseg.training.weighting import idle_class_weights, make_class_weights
+
+MIN_STEPS = {4: 300, 2: 200, 1: 0}  # by batch size: a shorter run learns more from smaller batches
+LONG_RUN = 30  # epochs from which photos are also turned and recoloured; sooner, none is known by heart
+FEW_PHOTOS = 200  # below, they are turned, zoomed and recoloured more, in runs of any length
+STRONG_CHANGES = {"rotation": 3.0, "brightness": 0.2, "contrast": 0.2, "saturation": 0.4, "scale": (0.8, 1.25)}
+FLIPS_ALONE = {"rotation": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+_DEFAULT, _ASKED = "the default", "as asked"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One thing that was decided.
+
+    Args:
+        value: A plain value, as it is saved.
+        text: The value in words.
+        reason: Why.
+    """
+
+    value: Any
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Args:
+        config: The run with nothing left open: batch size, precision and final split are decided.
+        class_names: Of the K classes.
+        augmentation: Of the training photos.
+        recipe: How the run learns.
+        class_shares: Share of each class among the counted training pixels, `(K,)`; None before they were counted.
+        class_weights: Weight of each class in the loss, `(K,)`; None where all weigh the same.
+        sample_weights: How often each training photo is drawn, `(samples,)`; None for each once per epoch.
+        sections: All decisions by section and name, in the order in which they are printed.
+    """
+
+    config: RunConfig
+    class_names: tuple[str, ...]
+    augmentation: Augmentation
+    recipe: Recipe
+    class_shares: np.ndarray | None
+    class_weights: np.ndarray | None
+    sample_weights: np.ndarray | None
+    sections: Mapping[str, Mapping[str, Decision]]
+
+    def require_findings(self) -> None:
+        """Refuses a plan that was made before the files were looked at, where what was asked for depends on them."""
+        depends = {"class_weights": self.config.class_weights != "none", "sample_rare": self.config.sample_rare}
+        for name, asked in depends.items():
+            if asked and self.class_shares is None:
+                raise SemsegError(f"`{name}`: needs the findings of check_dataset, to know which classes are rare")
+
+    def loss(self) -> SegmentationLoss:
+        """The loss that the run minimises."""
+        return SegmentationLoss(self.config.loss, self.class_weights, self.config.label_smoothing)
+
+    def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Value and reason of every decision as plain values, for `config.json`."""
+        return {
+            section: {name: {"value": one.value, "reason": one.reason} for name, one in decisions.items()}
+            for section, decisions in self.sections.items()
+        }
+
+    def lines(self) -> Iterator[tuple[str, str, str, str]]:
+        """Section, name, value in words and reason of every decision, for people."""
+        for section, decisions in self.sections.items():
+            for name, one in decisions.items():
+                yield section, name.replace("_", " "), one.text, one.reason
+
+
+def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = None) -> Plan:
+    """Decides everything that a run leaves open, and refuses what does not fit the data.
+
+    Args:
+        config: What was asked for.
+        dataset: From `open_data`.
+        findings: From `check_dataset`. None for a plan before the files were looked at: augmentation is then that of
+            street scenes, and nothing is known of the classes' shares.
+
+    Returns:
+        The plan; nothing downstream decides again.
+
+    Raises:
+        SemsegError: A loss that does not fit the number of classes, senseless weights or augmentation, no such split,
+            or more batches for a step than there are.
+    """
+    _check_loss(config, dataset)
+    split, split_reason = _final_split(config, dataset)
+    photos = len(dataset.splits["train"])
+    batch_size, batch_reason = _batch_size(config, photos)
+    precision, precision_note = usable_precision(config.precision)
+    decided = replace(config, batch_size=batch_size, test_split=split, precision=precision)
+    steps_per_epoch = -(-photos // batch_size)
+    _check_accumulation(decided, steps_per_epoch)
+    augmentation, augmentation_reason = _augmentation(config, findings, photos)
+    recipe = Recipe.suited(decided, steps_per_epoch)
+    weights, sample_weights = _weights(config, dataset, findings)
+    sections = {
+        "data": {"final_split": Decision(split, split, split_reason)},
+        "view": {"image_size": _view(config, findings)},
+        "batches": {
+            "batch_size": Decision(batch_size, str(batch_size), batch_reason),
+            "steps": _steps(decided, recipe, photos),
+            "sampling": _sampling(config),
+        },
+        "augment": {"changes": Decision(asdict(augmentation), str(augmentation), augmentation_reason)},
+        "loss": _loss_decisions(config, dataset, findings, weights),
+        "recipe": _recipe_decisions(config, recipe, findings),
+        "speed": _speed_decisions(decided, precision_note or _default_or_asked(config, "precision")),
+    }
+    return Plan(
+        config=decided,
+        class_names=tuple(dataset.palette.names),
+        augmentation=augmentation,
+        recipe=recipe,
+        class_shares=None if findings is None else findings.shares("train"),
+        class_weights=weights,
+        sample_weights=sample_weights,
+        sections=sections,
+    )
+
+
+def _default_or_asked(config: RunConfig, name: str) -> str:
+    return _DEFAULT if getattr(config, name) == getattr(RunConfig, name) else _ASKED
+
+
+# ------------------------------------------------------------------------------------------------- data and view
+
+
+def _final_split(config: RunConfig, dataset: Dataset) -> tuple[str, str]:
+    """The split that gives the final scores: what is asked for, else one that chose nothing, else `"val"`."""
+    split = config.test_split or ("test" if "test" in dataset.splits else "val")
+    samples_of(dataset, split)
+    if config.test_split:
+        return split, _ASKED
+    if split == "test":
+        return split, "held out; val chooses the best epoch"
+    return split, "there is no test split; val also chooses the best epoch, which makes its scores a little too good"
+
+
+def _view(config: RunConfig, findings: Findings | None) -> Decision:
+    """What the network sees, and what that makes of the photos."""
+    height, width = config.image_size
+    reason = _default_or_asked(config, "image_size")
+    if findings is not None and findings.sizes:
+        reason += "; " + _scale_words(next(iter(findings.sizes)), config.image_size)
+    return Decision([height, width], f"{width}x{height} pixels", reason)
+
+
+def _scale_words(photo: tuple[int, int], seen: tuple[int, int]) -> str:
+    """What resizing does to photos of the most frequent size."""
+    down, across = photo[0] / seen[0], photo[1] / seen[1]
+    name = f"photos of {photo[1]}x{photo[0]}"
+    if down == across == 1:
+        return f"{name} are seen as they are"
+    if max(down, across) <= 1:
+        return f"{name} are enlarged"
+    if abs(down / across - 1) < 0.02:
+        words = f"{name} are shrunk {across:.3g} times"
+    else:
+        words = f"{name} are shrunk {across:.3g} times across and {down:.3g} times down, so shapes are squeezed"
+    return f"{words}; what is thinner than that many pixels may vanish, and a larger `image_size` shows it"
+
+
+# -------------------------------------------------------------------------------------------------------- batches
+
+
+def _batch_size(config: RunConfig, photos: int) -> tuple[int, str]:
+    """Samples per step for a run on so many training photos."""
+    if config.batch_size:
+        return config.batch_size, _ASKED
+    usual = max(MIN_STEPS)
+    steps = {size: config.epochs * -(-photos // size) for size in MIN_STEPS}
+    size = next(size for size, least in MIN_STEPS.items() if steps[size] >= least)
+    if size == usual:
+        return size, f"{_DEFAULT}; runs of fewer than {MIN_STEPS[usual]} steps take smaller batches"
+    return size, f"batches of {usual} would give only {steps[usual]} steps, and short runs learn more from more steps"
+
+
+def _steps(config: RunConfig, recipe: Recipe, photos: int) -> Decision:
+    text = f"{recipe.steps} in {config.epochs} epoch{'s' * (config.epochs > 1)} of {photos} photos"
+    if config.accumulate > 1:
+        return Decision(recipe.steps, text, f"the gradients of {config.accumulate} batches make one change, as asked")
+    return Decision(recipe.steps, text, _default_or_asked(config, "epochs"))
+
+
+def _check_accumulation(config: RunConfig, steps_per_epoch: int) -> None:
+    count = config.epochs * steps_per_epoch
+    if config.accumulate > count:
+        raise SemsegError(
+            f"`accumulate`: got {config.accumulate}, and the run has {count} batches in all; expected at most as many, "
+            "or nothing would be learned"
+        )
+
+
+def _sampling(config: RunConfig) -> Decision:
+    if config.sample_rare:
+        return Decision("rare classes more often", "photos with rare classes are drawn more often", _ASKED)
+    return Decision("each once", "each photo once per epoch, in a new order", _DEFAULT)
+
+
+# --------------------------------------------------------------------------------------------------- augmentation
+
+
+def _augmentation(config: RunConfig, findings: Findings | None, photos: int) -> tuple[Augmentation, str]:
+    """What suits data and run, with the changes that were asked for."""
+    suited, reasons = _suited_to_data(config, findings)
+    changes, strength = _strength(config.epochs, photos)
+    suited = replace(suited, **changes)
+    if config.augment:
+        rest = "" if config.augment.strip() == "none" else "; what was not named suits the data"
+        return parse_augmentation(config.augment, suited), f"{_ASKED} ({config.augment}){rest}"
+    return suited, "; ".join(part for part in (*reasons, strength) if part)
+
+
+def _suited_to_data(config: RunConfig, findings: Findings | None) -> tuple[Augmentation, list[str]]:
+    """Flips and turns, by whether the masks show an up and a down; quarter turns need a square to turn in."""
+    if findings is None:
+        return Augmentation(), []
+    tops = findings.tops("train")
+    suited = suited_augmentation(tops, findings.counts("train")[:, :-1] - tops)
+    if not suited.vertical_flip:
+        return suited, ["classes lie mostly above or below, so nothing is turned upside down"]
+    reasons = ["the masks show no up and down"]
+    if config.image_size[0] != config.image_size[1]:
+        return replace(suited, quarter_turns=False), [
+            *reasons,
+            "no quarter turns, as what the network sees is no square",
+        ]
+    return suited, reasons
+
+
+def _strength(epochs: int, photos: int) -> tuple[dict[str, Any], str]:
+    """What a run of so many epochs on so many photos changes of the default augmentation."""
+    if photos < FEW_PHOTOS:
+        return STRONG_CHANGES, f"turned, zoomed and recoloured as there are fewer than {FEW_PHOTOS} photos to learn"
+    if epochs < LONG_RUN:
+        return FLIPS_ALONE, f"neither turned nor recoloured in runs below {LONG_RUN} epochs, which learn less with it"
+    return {}, f"turned and recoloured a little in runs of {LONG_RUN} epochs or more, which know their photos by heart"
+
+
+# ----------------------------------------------------------------------------------------------- loss and weights
+
+
+def _check_loss(config: RunConfig, dataset: Dataset) -> None:
+    loss = SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
+    if "binary_cross_entropy" in loss.names.split("+") and dataset.task != "binary":
+        fitting = ", ".join(name for name in LOSSES if name != "binary_cross_entropy")
+        raise SemsegError(
+            f"`loss`: binary_cross_entropy is for 2 classes, and these data have {dataset.palette.num_classes}; "
+            f"use one of {fitting}"
+        )
+
+
+def _weights(
+    config: RunConfig, dataset: Dataset, findings: Findings | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Of the classes in the loss, and of the photos when they are drawn."""
+    if findings is None:
+        return None, None
+    class_weights = make_class_weights(config.class_weights, findings, dataset.palette.names)
+    SegmentationLoss(config.loss, class_weights, config.label_smoothing)  # refuses weights that it has no use for
+    return class_weights, rare_class_weights(findings.counts("train")[:, :-1]) if config.sample_rare else None
+
+
+def _loss_decisions(
+    config: RunConfig, dataset: Dataset, findings: Findings | None, weights: np.ndarray | None
+) -> dict[str, Decision]:
+    smoothing = f", smoothed by {config.label_smoothing:g}" if config.label_smoothing else ""
+    decisions = {"loss": Decision(config.loss, config.loss + smoothing, _default_or_asked(config, "loss"))}
+    if weights is None:
+        decisions["class_weights"] = Decision(
+            config.class_weights, "all classes weigh the same", _default_or_asked(config, "class_weights")
+        )
+        return decisions
+    ranked = sorted(zip(dataset.palette.names, weights.tolist(), strict=True), key=lambda entry: -entry[1])
+    text = ", ".join(f"{name} {weight:.3g}" for name, weight in ranked)
+    reason = f"{_ASKED} ({config.class_weights})"
+    if findings is not None and (idle := idle_class_weights(config.class_weights, findings, dataset.palette.names)):
+        reason += f"; no training photo holds {', '.join(idle)}: the weight is idle"
+    decisions["class_weights"] = Decision([round(float(weight), 6) for weight in weights], text, reason)
+    return decisions
+
+
+# ------------------------------------------------------------------------------------------------ recipe and speed
+
+
+def _recipe_decisions(config: RunConfig, recipe: Recipe, findings: Findings | None) -> dict[str, Decision]:
+    rate, decay, momentum = recipe.learning_rate, recipe.weight_decay, recipe.batch_norm_momentum
+    usual = momentum == BATCH_NORM_MOMENTUM
+    forgets = _DEFAULT if usual else "few steps per epoch: the averages must forget where they began within one"
+    decisions = {
+        "optimizer": Decision("muon", "Muon", "steps of equal length in every direction; beats AdamW in equal time"),
+        "learning_rate": Decision(
+            rate, f"{rate:g}, falling along a cosine", _default_or_asked(config, "learning_rate")
+        ),
+        "weight_decay": Decision(decay, f"{decay:g} of the kernels", _DEFAULT),
+        "batch_norm_momentum": Decision(momentum, f"{momentum:.2f}", forgets),
+    }
+    if findings is not None:
+        decisions["first_bias"] = Decision(
+            "class shares", "the classes' shares", "so that the first steps need not learn which classes are frequent"
+        )
+    return decisions
+
+
+def _speed_decisions(config: RunConfig, precision_reason: str) -> dict[str, Decision]:
+    compiled = config.compile or keras_compiles(False)
+    reason = "JAX always compiles" if keras_compiles(False) else _default_or_asked(config, "compile")
+    return {
+        "device": Decision(device_name(), device_name(), f"what {config.backend} finds"),
+        "precision": Decision(config.precision, config.precision, precision_reason),
+        "compile": Decision(compiled, "yes" if compiled else "no", reason),
+        "remat": Decision(config.remat, "yes" if config.remat else "no", _default_or_asked(config, "remat")),
+    }

@@ -1,0 +1,218 @@
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import make_folder, make_pairs
+
+from semseg.data import open_dataset
+from semseg.data.check import Findings, check_dataset
+from semseg.errors import SemsegError
+from semseg.losses import effective_number_weights, inverse_frequency_weights
+from semseg.runs.config import RunConfig
+from semseg.training.loop import make_batches
+from semseg.training.plan import plan_run
+from semseg.training.weighting import idle_class_weights, make_class_weights
+
+CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, workers=0)
+
+
+@pytest.fixture(scope="module")
+def findings(dataset):
+    return check_dataset(dataset, image_size=(32, 32))
+
+
+def with_photos(dataset, monkeypatch, count):
+    many = (dataset.splits["train"] * count)[:count]
+    monkeypatch.setattr(dataset, "splits", {**dataset.splits, "train": many})
+
+
+class TestPlan:
+    def test_nothing_is_left_open(self, dataset, findings):
+        asked = replace(CONFIG, batch_size=None, test_split=None, precision="mixed_float16")
+        plan = plan_run(asked, dataset, findings)
+        assert (plan.config.batch_size, plan.config.test_split, plan.config.precision) == (1, "val", "float32")
+        assert plan.config == replace(asked, batch_size=1, test_split="val", precision="float32")
+        assert plan.recipe.steps == 3 * 12
+        assert plan.class_names == dataset.palette.names
+        np.testing.assert_array_equal(plan.class_shares, findings.shares("train"))
+
+    def test_every_decision_has_a_value_in_words_and_a_reason(self, dataset, findings):
+        lines = list(plan_run(CONFIG, dataset, findings).lines())
+        assert len(lines) > 10
+        for section, name, text, reason in lines:
+            assert section and name and text and reason, (section, name)
+
+    def test_it_is_saved_as_plain_values_with_reasons(self, dataset, findings):
+        plan = plan_run(replace(CONFIG, class_weights="inverse"), dataset, findings)
+        saved = json.loads(json.dumps(plan.to_dict(), allow_nan=False))
+        assert saved["batches"]["batch_size"] == {"value": 4, "reason": "as asked"}
+        assert saved["augment"]["changes"]["value"]["horizontal_flip"] == 0.5
+        assert len(saved["loss"]["class_weights"]["value"]) == 19
+
+    def test_the_same_run_is_planned_alike(self, dataset, findings):
+        assert plan_run(CONFIG, dataset, findings).to_dict() == plan_run(CONFIG, dataset, findings).to_dict()
+
+    def test_it_cannot_be_changed(self, dataset):
+        with pytest.raises(AttributeError):
+            plan_run(CONFIG, dataset).config = CONFIG
+
+    @pytest.mark.parametrize("name", ["class_weights", "sample_rare"])
+    def test_what_depends_on_the_files_needs_their_findings(self, dataset, name):
+        plan = plan_run(replace(CONFIG, **{name: {"class_weights": "inverse"}.get(name, True)}), dataset)
+        with pytest.raises(SemsegError, match=f"`{name}`: needs the findings of check_dataset"):
+            make_batches(dataset, plan)
+
+    def test_rare_classes_are_drawn_more_often_when_asked_for(self, dataset, findings):
+        assert plan_run(CONFIG, dataset, findings).sample_weights is None
+        plan = plan_run(replace(CONFIG, sample_rare=True), dataset, findings)
+        assert plan.sample_weights.shape == (12,) and plan.sample_weights.min() >= 1
+        assert plan.sections["batches"]["sampling"].reason == "as asked"
+
+
+class TestFinalSplit:
+    def test_a_test_split_is_judged_where_there_is_one(self, tmp_path):
+        make_pairs(tmp_path, train=4, val=2)
+        for i in range(2):
+            target = tmp_path / "test" / f"{i}.png"
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes((tmp_path / "val" / f"{i + 1}.png").read_bytes())
+        dataset = open_dataset(tmp_path)
+        plan = plan_run(CONFIG, dataset)
+        assert plan.config.test_split == "test"
+        assert plan.sections["data"]["final_split"].reason == "held out; val chooses the best epoch"
+        assert plan_run(replace(CONFIG, test_split="val"), dataset).config.test_split == "val"
+
+    def test_without_one_it_is_said_that_val_chooses_too(self, dataset):
+        reason = plan_run(CONFIG, dataset).sections["data"]["final_split"].reason
+        assert reason.startswith("there is no test split; val also chooses the best epoch")
+
+    def test_one_that_is_not_there_is_refused(self, dataset):
+        with pytest.raises(
+            SemsegError, match=r"`test_split`: .* has no split 'holdout'; choose one of train, val, all"
+        ):
+            plan_run(replace(CONFIG, test_split="holdout"), dataset)
+
+
+class TestView:
+    @pytest.mark.parametrize(
+        ("size", "words"),
+        [
+            ((32, 32), "photos of 32x32 are seen as they are"),
+            ((64, 64), "photos of 32x32 are enlarged"),
+            ((16, 16), "photos of 32x32 are shrunk 2 times; what is thinner than that many pixels may vanish"),
+            ((16, 8), "photos of 32x32 are shrunk 4 times across and 2 times down, so shapes are squeezed"),
+        ],
+    )
+    def test_it_says_what_resizing_does_to_the_photos(self, dataset, findings, size, words):
+        view = plan_run(replace(CONFIG, image_size=size), dataset, findings).sections["view"]["image_size"]
+        assert view.value == list(size) and view.text == f"{size[1]}x{size[0]} pixels"
+        assert words in view.reason and view.reason.startswith("as asked")
+
+
+class TestBatchSize:
+    @pytest.mark.parametrize(
+        ("photos", "epochs", "size"),
+        [(1, 1, 1), (20, 10, 1), (38, 10, 1), (39, 10, 2), (116, 10, 2), (117, 10, 4), (659, 1, 2), (20_000, 200, 4)],
+    )
+    def test_short_runs_have_small_batches(self, dataset, monkeypatch, photos, epochs, size):
+        with_photos(dataset, monkeypatch, photos)
+        decision = plan_run(replace(CONFIG, epochs=epochs, batch_size=None), dataset).sections["batches"]["batch_size"]
+        assert decision.value == size
+        would_be = f"batches of 4 would give only {epochs * -(-photos // 4)} steps"
+        assert decision.reason.startswith("the default" if size == 4 else would_be)
+
+    def test_one_that_was_asked_for_stays(self, dataset):
+        plan = plan_run(replace(CONFIG, batch_size=8), dataset)
+        assert [batches.batch_size for batches in make_batches(dataset, plan)] == [8, 8]
+        assert plan.sections["batches"]["batch_size"].reason == "as asked"
+
+    def test_more_batches_for_a_step_than_there_are_is_refused(self, dataset):
+        with pytest.raises(SemsegError, match="`accumulate`: got 10, and the run has 9 batches in all"):
+            plan_run(replace(CONFIG, accumulate=10), dataset)
+
+
+class TestAugmentation:
+    @pytest.mark.parametrize(
+        ("photos", "epochs", "augment", "expected"),
+        [
+            (200, 29, None, (0.5, 0, 0, (1, 1))),
+            (200, 30, None, (0.5, 3, 0.1, (1, 1))),
+            (199, 1, None, (0.5, 3, 0.2, (0.8, 1.25))),
+            (199, 200, None, (0.5, 3, 0.2, (0.8, 1.25))),
+            (200, 10, "rotation=7", (0.5, 7, 0, (1, 1))),
+            (199, 10, "rotation=7", (0.5, 7, 0.2, (0.8, 1.25))),
+            (199, 200, "none", (0, 0, 0, (1, 1))),
+        ],
+    )
+    def test_long_runs_are_augmented_more_and_few_photos_most(
+        self, dataset, monkeypatch, photos, epochs, augment, expected
+    ):
+        with_photos(dataset, monkeypatch, photos)
+        plan = plan_run(replace(CONFIG, epochs=epochs, augment=augment), dataset)
+        train, val = make_batches(dataset, plan)
+        changes = train.augmentation
+        assert (changes.horizontal_flip, changes.rotation, changes.brightness, changes.scale) == expected
+        assert val.augmentation is None
+
+    def test_masks_without_up_and_down_are_turned_every_way_where_the_view_is_square(self, tmp_path):
+        dataset = open_dataset(make_folder(tmp_path / "data", count=40))
+        findings = check_dataset(dataset, image_size=(32, 32))
+        for _, record in findings.records["train"]:  # as many pixels of each class above as below
+            record.tops[:] = [count // 2 for count in record.counts[:-1]]
+        square = plan_run(CONFIG, dataset, findings)
+        wide = plan_run(replace(CONFIG, image_size=(32, 64)), dataset, findings)
+        assert (square.augmentation.vertical_flip, square.augmentation.quarter_turns) == (0.5, True)
+        assert (wide.augmentation.vertical_flip, wide.augmentation.quarter_turns) == (0.5, False)
+        assert "the masks show no up and down" in square.sections["augment"]["changes"].reason
+        assert "no quarter turns" in wide.sections["augment"]["changes"].reason
+
+    def test_street_scenes_are_not_turned_upside_down(self, dataset, findings):
+        plan = plan_run(CONFIG, dataset, findings)
+        assert plan.augmentation.vertical_flip == 0
+        assert "nothing is turned upside down" in plan.sections["augment"]["changes"].reason
+
+
+class TestLoss:
+    @pytest.mark.parametrize("name", ["dice+binary_cross_entropy", "dice+bce"])
+    def test_one_for_two_classes_is_refused_for_more(self, dataset, name):
+        message = r"`loss`: binary_cross_entropy is for 2 classes, and these data have 19; use one of cross.*lovasz"
+        with pytest.raises(SemsegError, match=message):
+            plan_run(replace(CONFIG, loss=name), dataset)
+
+    def test_an_idle_weight_is_told(self, dataset, findings):
+        plan = plan_run(replace(CONFIG, class_weights="train=3,car=2"), dataset, findings)
+        assert "no training photo holds train: the weight is idle" in plan.sections["loss"]["class_weights"].reason
+        assert plan.class_weights[dataset.palette.names.index("car")] == 2
+
+
+class TestClassWeights:
+    names = ("road", "sky", "pole")
+
+    records = ([600, 0, 390, 7], [30, 0, 10, 7])
+    findings = Findings({"train": [(None, SimpleNamespace(counts=counts)) for counts in records]})
+
+    def weights(self, text):
+        return make_class_weights(text, self.findings, self.names)
+
+    def test_they_come_from_the_training_masks_or_as_given(self):
+        assert self.weights("none") is None
+        np.testing.assert_allclose(self.weights("inverse"), inverse_frequency_weights([630 / 1030, 0, 400 / 1030]))
+        np.testing.assert_allclose(self.weights("effective"), effective_number_weights([630, 0, 400]))
+        np.testing.assert_array_equal(self.weights("1,2,.5"), [1, 2, 0.5])
+        np.testing.assert_array_equal(self.weights("pole=3,road=0"), [0, 1, 3])
+
+    def test_one_for_each_class_is_expected_and_names_must_be_there(self):
+        with pytest.raises(SemsegError, match="`class_weights`: got 2 of them; expected 3, for road, sky, pole"):
+            self.weights("1,2")
+        with pytest.raises(SemsegError, match="there is no class 'car'; choose from road, sky, pole"):
+            self.weights("car=2,pole=3")
+
+    def test_weights_that_leave_nothing_to_learn_are_refused(self):
+        with pytest.raises(SemsegError, match=r"the training photos all weigh 0; expected .* for one of road, pole"):
+            self.weights("0,5,0")
+
+    @pytest.mark.parametrize(("text", "idle"), [("sky=3,pole=2", ["sky"]), ("pole=2", []), ("1,2,3", []), ("none", [])])
+    def test_a_weight_for_a_class_that_does_not_occur_is_told(self, text, idle):
+        assert idle_class_weights(text, self.findings, self.names) == idle
