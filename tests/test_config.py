@@ -45,7 +45,7 @@ def test_a_file_of_the_earlier_form_without_sections_is_read(tmp_path):
         ({"format": 2, "training": {"epochs": 0}}, "`epochs`: got 0; expected a whole number of at least 1"),
         ({"format": 2, "network": {"image_size": [32]}}, "cannot be read"),
         ({"format": 2}, "its sections hold no settings of a run"),
-        ({"format": 2, "data": 7}, "its sections hold no settings of a run"),
+        ({"format": 2, "data": 7}, "its section 'data' holds no settings"),
         ({"macro_iou": 0.5}, "it holds no settings of a run"),
         ([1, 2], "expected an object with settings"),
     ],

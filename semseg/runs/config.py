@@ -172,17 +172,28 @@ def _settings_in(values: Any) -> dict[str, Any]:
     version = values.get("format", 1)
     if not isinstance(version, int) or version > FORMAT:
         raise SemsegError(f"is of form {version}, and this version of semseg reads up to {FORMAT}; use a later semseg")
-    if version == 1:
-        if "data" not in values or "image_size" not in values:
-            raise ValueError("it holds no settings of a run")
-        return {name: value for name, value in values.items() if name not in _NOTES_OF_FORM_1}
-    sections = {name: values[name] for name in SECTIONS if name in values}
-    if not sections or not all(isinstance(section, dict) for section in sections.values()):
+    return _settings_of_form_1(values) if version == 1 else _settings_of_sections(values)
+
+
+def _settings_of_form_1(values: dict[str, Any]) -> dict[str, Any]:
+    if not {"data", "image_size"} <= values.keys():
+        raise ValueError("it holds no settings of a run")
+    return {name: value for name, value in values.items() if name not in _NOTES_OF_FORM_1}
+
+
+def _settings_of_sections(values: dict[str, Any]) -> dict[str, Any]:
+    unknown = sorted(values.keys() - {"format", "plan", "facts", *SECTIONS})
+    if unknown:
+        raise SemsegError(f"there is no section {', '.join(map(repr, unknown))}; expected {', '.join(SECTIONS)}")
+    settings: dict[str, Any] = {}
+    for name in SECTIONS:
+        section = values.get(name, {})
+        if not isinstance(section, dict):
+            raise ValueError(f"its section {name!r} holds no settings")
+        settings |= section
+    if not settings:
         raise ValueError("its sections hold no settings of a run")
-    strange = sorted(values.keys() - {"format", "plan", "facts", *SECTIONS})
-    if strange:
-        raise SemsegError(f"there is no section {', '.join(map(repr, strange))}; expected {', '.join(SECTIONS)}")
-    return {name: value for section in sections.values() for name, value in section.items()}
+    return settings
 
 
 _NOTES_OF_FORM_1 = {
