@@ -45,7 +45,7 @@ def torch_flops(model):
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros((1, *model.input_shape[1:])))
+        model(keras.ops.zeros((1, *model.input_shape[1:])))  # on a GPU where there is one
     return counter.get_total_flops()
 
 

@@ -143,6 +143,8 @@ def test_softmax_statistics_and_their_gradient_are_those_of_float64(scale, class
     truth = torch.randint(classes, (2, 3, 5), generator=draw).to(torch.uint8)
     counted = (torch.rand((2, 3, 5), generator=draw) > 0.3).float()
     by_pixel, by_class = torch.randn((2, 3, 5), generator=draw) * counted, torch.randn(classes, generator=draw)
+    drawn = (logits, truth, counted, by_pixel, by_class)
+    logits, truth, counted, by_pixel, by_class = map(ops.convert_to_tensor, drawn)  # to the GPU where there is one
 
     def gradient(statistics, dtype):
         z = logits.clone().to(dtype).requires_grad_()

@@ -149,6 +149,4 @@ def test_many_matrices_together_give_what_each_gives_alone():
     shapes = [(144, 16), (16, 64), (32, 16), (48, 48), (64, 16)]
     matrices = [ops.convert_to_tensor(RNG.normal(size=shape).astype("float32")) for shape in shapes]
     for together, matrix in zip(orthogonal_all(matrices), matrices, strict=True):
-        np.testing.assert_allclose(
-            ops.convert_to_numpy(together), ops.convert_to_numpy(orthogonal(matrix)), rtol=1e-5, atol=1e-6
-        )
+        np.testing.assert_allclose(ops.convert_to_numpy(together), ops.convert_to_numpy(orthogonal(matrix)), atol=2e-4)

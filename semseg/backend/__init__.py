@@ -1,4 +1,4 @@
-"""All that knows torch, TensorFlow, JAX or Keras' private parts: kernels, `FastModel`, devices, precision, memory."""
+"""All that knows torch, TensorFlow, JAX or Keras' private parts: kernels, graphs, devices."""
 
 from collections.abc import Callable
 

@@ -8,7 +8,7 @@ from semseg.cli.console import say_about
 from semseg.cli.flags import RUNS_PAGE, to_flags
 from semseg.errors import SemsegError
 from semseg.files import check_output
-from semseg.report.facts import facts_of
+from semseg.report.facts import facts_of, short_names
 from semseg.report.page import save_run_page, save_runs_page
 from semseg.runs import names
 from semseg.runs.run import Run
@@ -44,23 +44,13 @@ def write_report(folder: Run, path: Path | None = None) -> Path:
 
 
 def _write_several(folders: list[Path], path: Path) -> None:
-    runs = [facts_of(folder, name) for folder, name in zip(folders, _short_names(folders), strict=True)]
+    runs = [facts_of(folder, name) for folder, name in zip(folders, short_names(folders), strict=True)]
     commands = [
         ("Is the difference more than chance?", _command("compare", *map(str, folders))),
         ("Make this page again", _command("report", *map(str, folders), "--output", str(path))),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     save_runs_page(runs, path, commands)
-
-
-def _short_names(folders: list[Path]) -> list[str]:
-    """The folders' names, with as many of those above as it takes to tell them apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    for length in range(1, max(map(len, parts)) + 1):
-        short = ["/".join(of_folder[-length:]) for of_folder in parts]
-        if len(set(short)) == len(short):
-            break
-    return short
 
 
 def _commands(folder: Run) -> list[tuple[str, str]]:

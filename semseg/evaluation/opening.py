@@ -14,6 +14,7 @@ from semseg.errors import DataError, ModelFileError, SemsegError
 from semseg.inference.card import ModelCard
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
+from semseg.runs import names
 from semseg.runs.config import RunConfig, changed
 from semseg.runs.run import Run
 
@@ -59,7 +60,7 @@ def data_settings(run: Run, given: dict[str, Any]) -> RunConfig:
         SemsegError: No data are named, and the run does not say which they were.
     """
     if given.get("data") is None and run.config_or_none is None:
-        raise SemsegError(f"`data`: {run.folder} holds no config.json that says on which data; give a folder")
+        raise SemsegError(f"`data`: {run.folder} holds no {names.CONFIG} that says on which data; give a folder")
     given = {name: value for name, value in given.items() if name not in _NOT_OF_DATA and value is not None}
     if is_own_data(run, given.get("data")):
         config = changed(run.config, given)

@@ -64,7 +64,7 @@ def with_flips(predict_batch: PredictBatch, flips: str) -> PredictBatch:
         SemsegError: `flips` is none of these.
     """
     if flips not in FLIPS:
-        raise SemsegError(f"--flips: got {flips!r}; expected one of {', '.join(FLIPS)}")
+        raise SemsegError(f"`flips`: got {flips!r}; expected one of {', '.join(FLIPS)}")
 
     def predict_all(photos: np.ndarray) -> np.ndarray:
         views = [np.flip(predict_batch(np.ascontiguousarray(np.flip(photos, axes))), axes) for axes in FLIPS[flips]]

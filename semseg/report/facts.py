@@ -35,6 +35,16 @@ def facts_of(folder: Path, name: str = "", commands: Sequence[tuple[str, str]] =
         raise RunFolderError(f"{folder}: cannot be read as a run ({error!r}); train it again") from None
 
 
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many of those above as it takes to tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        short = ["/".join(of_folder[-length:]) for of_folder in parts]
+        if len(set(short)) == len(short):
+            break
+    return short
+
+
 def _facts(run: Run, name: str, commands: Sequence[tuple[str, str]]) -> RunFacts:
     matrix = run.scores.read_matrix(run.palette.num_classes)
     shares = run.scores.read_truth_shares()

@@ -13,6 +13,7 @@ from semseg.labels.legend import FAINT, INK, drawable, shorten
 from semseg.labels.painting import paint, paint_errors
 from semseg.labels.palettes import Palette
 from semseg.report.style import STYLE, class_legend, save_figure, show_image
+from semseg.runs import names
 
 PANEL = 3.6  # inches, the side of a panel
 PAGE = 22.0  # inches, the width of a page: one with many columns gets smaller panels
@@ -37,7 +38,7 @@ def show_predictions(
         The paths.
     """
     return [
-        _save_prediction(*sample, palette, score, Path(folder) / f"pred_{number}.png")
+        _save_prediction(*sample, palette, score, Path(folder) / names.PREDICTION.format(number=number))
         for number, (sample, score) in enumerate(zip(samples, scores, strict=True), start=1)
     ]
 

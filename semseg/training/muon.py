@@ -104,15 +104,16 @@ def orthogonal_all(matrices: Sequence[KerasTensor], precision: str = "float32") 
         places = [i for i, matrix in enumerate(tall) if matrix.shape[1] == width]
         lowered = [ops.cast(tall[i], precision) for i in places]
         products = _products(ops.stack([ops.matmul(ops.transpose(x), x) for x in lowered]), precision)
-        for i, x, product in zip(places, lowered, products, strict=True):
-            step = ops.cast(ops.matmul(x, product), tall[i].dtype)
+        for number, (i, x) in enumerate(zip(places, lowered, strict=True)):  # TensorFlow iterates over no tensor
+            step = ops.cast(ops.matmul(x, products[number]), tall[i].dtype)
             results[i] = step if tall[i] is matrices[i] else ops.transpose(step)
     return [results[i] for i in range(len(tall))]
 
 
 def _products(squares: KerasTensor, precision: str) -> KerasTensor:
     """What matrices X are to be multiplied with, from their X'X: `(M, C, C)` each."""
-    traces = ops.sum(ops.cast(ops.diagonal(squares, axis1=1, axis2=2), "float32"), axis=-1)[:, None, None]
+    squares = ops.cast(squares, "float32")
+    traces = ops.sum(ops.diagonal(squares, axis1=1, axis2=2), axis=-1)[:, None, None]
     square = ops.cast(squares / (traces + _MIN_SQUARES), precision)
     one, product = ops.eye(squares.shape[1], dtype=precision), None
     for left, (a, b, c) in zip(reversed(range(len(POLYNOMIALS))), POLYNOMIALS, strict=True):
@@ -120,4 +121,4 @@ def _products(squares: KerasTensor, precision: str) -> KerasTensor:
         product = polynomial if product is None else ops.matmul(product, polynomial)
         if left:
             square = ops.matmul(polynomial, ops.matmul(square, polynomial))
-    return ops.cast(product / ops.sqrt(traces + _MIN_SQUARES), precision)
+    return ops.cast(ops.cast(product, "float32") / ops.sqrt(traces + _MIN_SQUARES), precision)

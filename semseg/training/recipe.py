@@ -1,6 +1,6 @@
 """How a run learns: learning rate over the steps, optimiser, memory of batch normalisation, first bias.
 
-All of it follows from the size of the run. `benchmarks/recipe.py --ablation` measures what each part is worth.
+All of it follows from the size of the run. The ablation in `benchmarks/recipe.py` measures what each part is worth.
 """
 
 from collections.abc import Sequence
