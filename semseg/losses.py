@@ -448,7 +448,7 @@ def _check_smoothing(parts: Sequence[str], label_smoothing: float) -> None:
         )
 
 
-def _check_weights(weights: Sequence[float]) -> None:
+def _check_weights(weights: Sequence[float] | np.ndarray) -> None:
     values = np.asarray(weights, float)
     if values.ndim != 1 or not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) == 0:
         raise SemsegError(

@@ -261,6 +261,11 @@ class TestPapers:
         assert f'version: "{semseg.__version__}"' in text and f"license: {PROJECT['license']}" in text
         assert re.search(r"^authors:\n  - name: ", text, re.MULTILINE)
 
+    def test_the_tests_that_contributing_names_exist(self):
+        text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        named = set(re.findall(r"\btest_\w+\.py", text))
+        assert len(named) > 30 and all((REPOSITORY / "tests" / name).exists() for name in named)
+
     def test_every_strict_module_exists_and_every_public_module_is_strict(self):
         strict = set(CONFIGURATION["tool"]["mypy"]["modules"])
         assert strict == {"semseg", *(f"semseg.{room}" for room in semseg._ROOM_OF_NAME.values())}

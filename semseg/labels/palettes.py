@@ -74,8 +74,8 @@ class Palette:
 
     @classmethod
     def from_colors(
-        cls, names: Sequence[str], colors: Sequence[Color], ignored: Sequence[tuple[str, Color]] = (), **options
-    ):
+        cls, names: Sequence[str], colors: Sequence[Color], ignored: Sequence[tuple[str, Color]] = (), **options: Any
+    ) -> "Palette":
         """A palette of colours, each a class of its own, and of colours that are no class.
 
         Args:
@@ -84,8 +84,8 @@ class Palette:
             ignored: Names and colours of what is no class.
             **options: Further attributes of the palette, such as `blended`.
         """
-        classes = [Label(name, i, tuple(color)) for i, (name, color) in enumerate(zip(names, colors, strict=True))]
-        return cls((*classes, *(Label(name, IGNORE, tuple(color)) for name, color in ignored)), **options)
+        classes = [Label(name, i, _color(color)) for i, (name, color) in enumerate(zip(names, colors, strict=True))]
+        return cls((*classes, *(Label(name, IGNORE, _color(color)) for name, color in ignored)), **options)
 
     @classmethod
     def numbered(cls, count: int) -> "Palette":
@@ -268,7 +268,8 @@ def _known_palettes() -> list[Palette]:
     for source, table in tables.items():
         classes = [entry for entry in table if entry[0] != "void"]
         ignored = [entry for entry in table if entry[0] == "void"]
-        known.append(Palette.from_colors(*zip(*classes, strict=True), ignored, source=source.split()[0]))
+        names, colors = zip(*classes, strict=True)
+        known.append(Palette.from_colors(names, colors, ignored, source=source.split()[0]))
     return known
 
 
@@ -434,9 +435,9 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *,
     if num_classes is not None and not 2 <= num_classes <= MAX_CLASSES:
         raise SemsegError(f"`num_classes`: got {num_classes}; expected 2 to {MAX_CLASSES}")
     histogram = _color_histogram(masks)
-    few_colors = histogram.exact is not None and not lossy
-    if few_colors and num_classes in (None, len(histogram.exact)):
-        return _palette_of_exact_colors(histogram.exact, num_classes)
+    exact = None if lossy else histogram.exact
+    if exact is not None and num_classes in (None, len(exact)):
+        return _palette_of_exact_colors(exact, num_classes)
     seeds = _seed_colors(histogram.colors, histogram.counts, num_classes)
     near = squared_distances(histogram.colors, seeds).min(axis=1) <= (np.inf if num_classes else _REACH**2)
     centers, weights = _k_means(histogram.colors[near], histogram.counts[near], seeds)
@@ -447,7 +448,7 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *,
         if known is not None:
             return replace(known, blended=True, max_distance=max_distance)
         max_distance = min(max_distance, _smallest_distance(centers) / 2)
-    return _palette_by_share(centers, weights, source="k-means", blended=not few_colors, max_distance=max_distance)
+    return _palette_by_share(centers, weights, source="k-means", blended=exact is None, max_distance=max_distance)
 
 
 def _palette_of_exact_colors(counts: Mapping[int, int], num_classes: int | None) -> Palette:

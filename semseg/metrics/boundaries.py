@@ -65,8 +65,8 @@ def boundary_counts(truth: np.ndarray, prediction: np.ndarray, num_classes: int,
     bands = [_near_border(ids, distance) for ids in maps]
     both = _count(truth, bands[0] & bands[1] & (truth == prediction), num_classes)
     truth_band, prediction_band = (_count(ids, band, num_classes) for ids, band in zip(maps, bands, strict=True))
-    lines = [np.where(_near_border(ids, 1), ids, IGNORE) for ids in maps]
-    matched, on_border = _match_lines(*lines, num_classes, distance)
+    truth_line, prediction_line = (np.where(_near_border(ids, 1), ids, IGNORE) for ids in maps)
+    matched, on_border = _match_lines(truth_line, prediction_line, num_classes, distance)
     return np.stack([both, truth_band + prediction_band - both, matched[0], on_border[0], matched[1], on_border[1]])
 
 
