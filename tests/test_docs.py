@@ -85,6 +85,7 @@ def project(tmp_path_factory):
 # ------------------------------------------------------------------------------------------------ Python blocks
 
 
+@pytest.mark.plain  # what the blocks call is tested on every backend
 @each(of_language("python"), str)
 def test_a_block_of_python_runs(case, project, monkeypatch, capsys):
     if "onnxruntime" in case.text and keras.backend.backend() not in FORMATS["onnx"].packages:

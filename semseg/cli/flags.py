@@ -47,6 +47,9 @@ _FLIPS = "horizontal, or both: average over mirrored photos, too (default: as th
 _SEEN_SIZE = "pixels that the network sees, if it takes any size"
 
 
+_OTHER_NAMES = {"num_classes": "classes", "palette": "classes"}  # parameters that share a flag
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the list of all flags."""
 
@@ -56,8 +59,9 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def flags(self) -> dict[str, str]:
-        """The flag, or the name of the argument, by which each parameter is given."""
-        return {action.dest: (*action.option_strings, action.dest)[0] for action in self._actions}
+        """The flag, or the name of the argument, by which each parameter of the library is given."""
+        flags = {action.dest: (*action.option_strings, action.dest)[0] for action in self._actions}
+        return flags | {name: flags[other] for name, other in _OTHER_NAMES.items() if other in flags}
 
 
 def training_parser() -> Parser:
