@@ -1,9 +1,11 @@
+import csv
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -15,9 +17,14 @@ from PIL import Image
 import semseg.cli.predict
 from semseg.cli import commands, main
 from semseg.cli.backends import choose_backend
+from semseg.cli.flags import given_settings, training_parser
+from semseg.cli.looking import asked_run
 from semseg.data.base import Dataset
 from semseg.errors import SemsegError
+from semseg.files import write_json
 from semseg.images.reading import read_image
+from semseg.runs.config import RunConfig
+from semseg.runs.run import Run
 
 SMALL = ["--image-size", "32", "--filters", "4", "--learning-rate", "0.01"]
 WRITTEN = {
@@ -150,6 +157,84 @@ class TestARun:
         for name in ("my notes.txt", "pred_final.png", "my_model.keras"):
             assert (outputs / name).read_text() == "mine"
         assert f"moved the files of the run before to outputs/archive/{archived.name}" in done.stdout
+
+
+def without_times(path):
+    """The rows of results.csv without what the clock says."""
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in ("seconds", "waiting")} for row in csv.DictReader(file)]
+
+
+class TestConfigurationFiles:
+    @pytest.mark.plain
+    def test_one_repeats_its_run(self, finished, tmp_path):
+        again = ["--config", str(finished[0] / "config.json"), "--output", str(tmp_path / "again")]
+        assert main(again) == 0
+        assert without_times(tmp_path / "again" / "results.csv") == without_times(finished[0] / "results.csv")
+        for name in ("classes.json", "confusion_matrix.csv", "splits.csv"):
+            assert (tmp_path / "again" / name).read_text() == (finished[0] / name).read_text()
+
+    @pytest.mark.plain
+    def test_flags_beside_it_change_it(self, finished):
+        asked = given_settings(training_parser().parse_args(["--epochs", "7", "--no-remat", "--image-size", "48"]))
+        before = Run(finished[0]).config
+        assert asked_run(asked, str(finished[0] / "config.json")) == replace(before, epochs=7, image_size=(48, 48))
+
+    @pytest.mark.plain
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"format": 9}, "config.json: is of form 9, and this version of semseg reads up to 2"),
+            ({"training": {"epochz": 3}}, "config.json: there is no setting 'epochz'; expected accumulate"),
+            ({"speed": {"precision": "half"}}, "config.json: --precision: got 'half'; expected one of float32"),
+        ],
+    )
+    def test_one_of_another_version_or_with_unknown_settings_is_named(
+        self, finished, tmp_path, capsys, monkeypatch, change, said
+    ):
+        monkeypatch.chdir(tmp_path)
+        values = json.loads((finished[0] / "config.json").read_text())
+        Path("config.json").write_text(json.dumps({**values, **change}))
+        assert main(["--config", "config.json"]) == 4
+        assert capsys.readouterr().err.startswith(f"error: {said}")
+        assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+    @pytest.mark.plain
+    def test_its_backend_is_taken_unless_a_flag_names_another(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        other = "jax" if keras.backend.backend() != "jax" else "torch"
+        write_json(Path("config.json"), RunConfig(backend=other).to_dict())
+        assert main(["--config", "config.json"]) == 2
+        assert f"Keras runs on {keras.backend.backend()} already; choose {other} before" in capsys.readouterr().err
+
+
+@pytest.mark.plain
+class TestPlanCommand:
+    def test_it_says_what_a_run_would_do_and_writes_nothing(self, pairs, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        assert commands(["plan", str(pairs), *SMALL, "--cache", "none"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        for part in (
+            "12 train, 4 val photos of 32x32 pixels", "official Cityscapes labels", "final split: val - there is no",
+            "image size: 32x32 pixels - as asked; photos of 32x32 are seen as they are",
+            "batch size: 1 - batches of 4 would give only 30 steps", "learning rate: 0.01", "optimizer: Muon",
+        ):  # fmt: skip
+            assert part in text, part
+        assert list(tmp_path.iterdir()) == []
+
+    def test_it_refuses_what_training_would_refuse(self, pairs, capsys):
+        assert commands(["plan", str(pairs), "--loss", "bce", "--cache", "none"]) == 2
+        assert "--loss: binary_cross_entropy is for 2 classes" in capsys.readouterr().err
+        assert commands(["plan", "nowhere"]) == 3
+
+
+@pytest.mark.plain
+def test_help_is_grouped_by_the_sections_of_the_configuration():
+    text = training_parser().format_help()
+    places = [text.index(f"\n{title}:\n") for title in ("data", "network", "training", "speed and memory", "output")]
+    assert places == sorted(places)
+    for name in RunConfig.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in text
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT for a child process there")
