@@ -77,13 +77,13 @@ def _shown(value: object) -> str:
 
 
 def _check_same_truth(first: Run, other: Run) -> None:
-    aspects = {
-        "split": lambda run: run.metrics["split"],
-        "classes": lambda run: list(run.metrics["per_class"]),
-        "photos": lambda run: sorted(run.image_ious),
-    }
-    for aspect, value in aspects.items():
-        if value(first) != value(other):
+    aspects = [
+        ("split", first.metrics["split"], other.metrics["split"]),
+        ("classes", list(first.metrics["per_class"]), list(other.metrics["per_class"])),
+        ("photos", sorted(first.image_ious), sorted(other.image_ious)),
+    ]
+    for aspect, had, has in aspects:
+        if had != has:
             raise RunFolderError(
                 f"{other.folder}: was judged on other {aspect} than {first.folder}; compare runs on the same data, "
                 "with the same `split_seed`, `classes` and `limit`"

@@ -12,8 +12,8 @@ from semseg.data.base import Dataset, Sample
 from semseg.data.splits import samples_of
 from semseg.inference.segmenter import confidence_of_logits, ids_of_logits, predict_logits
 from semseg.metrics.bootstrap import bootstrap_intervals
-from semseg.metrics.boundaries import boundary_counts, boundary_distance, boundary_scores
-from semseg.metrics.calibration import calibration_bins, expected_calibration_error
+from semseg.metrics.boundaries import NUM_BOUNDARY_COUNTS, boundary_counts, boundary_distance, boundary_scores
+from semseg.metrics.calibration import NUM_BINS, calibration_bins, expected_calibration_error
 from semseg.metrics.confusion import PER_CLASS_SCORES, class_counts, confusion_matrix, scores
 
 CLASS_SCORES = (*PER_CLASS_SCORES, "boundary_iou", "boundary_f")
@@ -119,7 +119,9 @@ def evaluate_split(
     """
     samples = samples_of(dataset, split)
     k = dataset.palette.num_classes
-    matrix, boundaries, bins, images = np.zeros((k, k), np.int64), 0, 0, []
+    matrix, boundaries = np.zeros((k, k), np.int64), np.zeros((NUM_BOUNDARY_COUNTS, k), np.int64)
+    bins = np.zeros((3, NUM_BINS))
+    images: list[ImageResult] = []
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
         photos, truths = zip(*(dataset.load(sample) for sample in chunk), strict=True)
@@ -151,12 +153,12 @@ def _judge(
 def _result(
     sample: Sample, truth: np.ndarray, matrix: np.ndarray, boundaries: np.ndarray, bins: np.ndarray
 ) -> ImageResult:
-    found, borders = scores(matrix), boundary_scores(boundaries)
+    of_classes, borders = scores(matrix), boundary_scores(boundaries)
     values = {
-        "accuracy": found["accuracy"],
-        **{name: found[f"macro_{name}"] for name in PER_CLASS_SCORES},
-        "boundary_iou": borders["macro_boundary_iou"],
-        "boundary_f": borders["macro_boundary_f"],
+        "accuracy": float(of_classes["accuracy"]),
+        **{name: float(of_classes[f"macro_{name}"]) for name in PER_CLASS_SCORES},
+        "boundary_iou": float(borders["macro_boundary_iou"]),
+        "boundary_f": float(borders["macro_boundary_f"]),
         "calibration_error": expected_calibration_error(bins),
         "confidence": float(bins[2].sum() / bins[0].sum()) if bins[0].any() else math.nan,
     }

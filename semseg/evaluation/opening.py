@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semseg import IGNORE
 from semseg.data.base import Dataset
 from semseg.data.check import Findings
@@ -134,8 +136,11 @@ def _check_meaning(dataset: Dataset, own: Palette, run: Run) -> None:
 
 def _meanings(palette: Palette) -> dict[int, str | None]:
     """The class of each number in masks, None for what is no class."""
-    numbered = [label for label in palette.labels if label.value is not None]
-    return {label.value: None if label.id == IGNORE else palette.names[label.id] for label in numbered}
+    return {
+        label.value: None if label.id == IGNORE else palette.names[label.id]
+        for label in palette.labels
+        if label.value is not None
+    }
 
 
 def check_classes(model: Path, palette: Palette, dataset: Dataset) -> None:
@@ -170,7 +175,7 @@ def check_ignored(model: Path, findings: Findings, dataset: Dataset) -> None:
         ModelFileError: Far more pixels are ignored than in its run.
     """
     usual = Run.of_model(model).scores.read_ignored_share()
-    pixels = sum(findings.pixels(split) for split in findings.records)
+    pixels = np.sum([findings.pixels(split) for split in findings.records], axis=0)
     ignored = pixels[-1] / pixels.sum()
     if ignored > usual + MAX_MORE_IGNORED:
         raise ModelFileError(

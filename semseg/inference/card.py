@@ -207,7 +207,8 @@ class ModelCard:
             raise ModelFileError(
                 f"{self.path}: takes {opened.dtype} {opened.shape}; expected photos (N, H, W, 3), uint8 or float32"
             )
-        built = opened.shape[1:3] if None not in opened.shape[1:3] else card.image_size
+        height, width = opened.shape[1:3]
+        built = card.image_size if height is None or width is None else (height, width)
         size = self._agreed_size(built, image_size)
         sample = self._tried(opened, size)
         gives = card.gives or _seems_to_give(sample)
@@ -240,15 +241,16 @@ class ModelCard:
             raise ModelFileError(f"{self.path}: cannot be run ({first_line(error)}); export it again") from error
 
     def _agreed_size(self, built: tuple[int, int] | None, wanted: tuple[int, int] | None) -> tuple[int, int]:
-        if built is None and wanted is None:
+        size = built or wanted
+        if size is None:
             raise SemsegError(
                 f"`image_size`: {self.path} takes photos of any size; say at which size it should see them"
             )
-        if built is not None and wanted not in (None, built):
+        if wanted not in (None, size):
             raise SemsegError(
-                f"`image_size`: {self.path} was built for {built[1]}x{built[0]} pixels, and takes nothing else"
+                f"`image_size`: {self.path} was built for {size[1]}x{size[0]} pixels, and takes nothing else"
             )
-        return built or wanted
+        return size
 
 
 def model_file(path: Path) -> Path:

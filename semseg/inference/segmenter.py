@@ -116,7 +116,8 @@ def predict_logits(
     """
     computed = in_batches(predict_batch, photos, lambda photo: resize_photo(photo, image_size), batch_size)
     for photo, logits in computed:
-        yield _resize_logits(logits, photo.shape[:2])
+        if logits is not None:  # as of every photo: nothing is left out here
+            yield _resize_logits(logits, photo.shape[:2])
 
 
 def in_batches(

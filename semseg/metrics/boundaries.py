@@ -16,6 +16,8 @@ from semseg.errors import SemsegError
 
 _SHARE_OF_DIAGONAL = 0.0075
 
+NUM_BOUNDARY_COUNTS = 6  # rows of `boundary_counts`
+
 
 def boundary_distance(size: tuple[int, int]) -> int:
     """The usual distance for an image of this size: .75 % of its diagonal, rounded, at least 1 pixel.

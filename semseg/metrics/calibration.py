@@ -6,8 +6,12 @@ from semseg import IGNORE
 from semseg.errors import SemsegError
 from semseg.metrics.confusion import divide
 
+NUM_BINS = 15  # of confidence
 
-def calibration_bins(truth: np.ndarray, prediction: np.ndarray, confidence: np.ndarray, bins: int = 15) -> np.ndarray:
+
+def calibration_bins(
+    truth: np.ndarray, prediction: np.ndarray, confidence: np.ndarray, bins: int = NUM_BINS
+) -> np.ndarray:
     """Counts by confidence, to hold what the network claims against how often it is right; images add up.
 
     Bin b of B holds confidences above b / B up to and including (b + 1) / B; 0 stands in the first.

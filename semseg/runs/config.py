@@ -1,6 +1,7 @@
 """What a run was asked to do: written beside its results, so that the run can be understood and repeated."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ class RunConfig:
     workers: int = _setting("speed", 2)
     output: str = _setting("output", "outputs")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raises a `SemsegError` for values that make no sense."""
         for name, smallest in _SMALLEST.items():
             value = getattr(self, name)
@@ -144,7 +145,7 @@ _SMALLEST = {
     "epochs": 1, "batch_size": 1, "filters": 1, "limit": 2, "classes": 2, "accumulate": 1, "workers": 0, "seed": 0,
     "split_seed": 0,
 }  # fmt: skip
-_EXPECTED = {
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "classes": (lambda value: not isinstance(value, int) or value <= MAX_CLASSES, f"at most {MAX_CLASSES}"),
     "seed": (lambda value: value < 2**32, "a whole number below 2 to the power of 32"),
     "learning_rate": (lambda value: 0 < value < float("inf"), "a number above 0, such as 0.005"),

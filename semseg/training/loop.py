@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from semseg.architectures import build_model
 from semseg.backend.devices import free_bytes, keras_compiles, leave_tensorflow_out, out_of_memory
 from semseg.backend.fast_model import FastModel
+from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset
 from semseg.data.batches import Batches, data_generator
 from semseg.data.cache import Cache
@@ -37,17 +39,19 @@ class TrainingModel(FastModel):
         options: Of `FastModel`.
     """
 
-    def __init__(self, inputs, outputs, loss: SegmentationLoss, num_classes: int, **options: Any):
+    def __init__(self, inputs: Any, outputs: Any, loss: SegmentationLoss, num_classes: int, **options: Any):
         super().__init__(inputs, outputs, **options)
         self.segmentation_loss, self.confusion_matrix = loss, ConfusionMatrix(num_classes)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: None = None, training: bool = True
+    ) -> Any:
         """Returns the mean loss of the outputs, and what layers add to it."""
         outputs = y_pred if isinstance(y_pred, list) else [y_pred]
         loss = sum(self.segmentation_loss(y, logits) for logits in outputs) / len(outputs)
         return sum(self.losses, loss)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: None = None) -> dict[str, Any]:
         """Adds the batch to the confusion matrix and returns loss, accuracy and mean IoU so far."""
         self.confusion_matrix.update_state(y, y_pred[0] if isinstance(y_pred, list) else y_pred)
         return self.get_metrics_result()
@@ -107,19 +111,15 @@ def make_batches(dataset: Dataset, plan: Plan, cache: Cache | None = None) -> tu
         SemsegError: The plan was made without findings, and rare classes were asked for.
     """
     plan.require_findings()
-    common = {
-        "batch_size": plan.config.batch_size,
-        "image_size": plan.config.image_size,
-        "seed": plan.config.seed,
-        "workers": plan.config.workers,
-        "cache": cache,
-    }
-    return (
-        data_generator(
-            dataset, "train", augmentation=plan.augmentation, sample_weights=plan.sample_weights, **common
-        ),
-        data_generator(dataset, "val", **common),
-    )  # fmt: skip
+    config = plan.config
+
+    def batches_of(split: str, augmentation: Augmentation | None, weights: np.ndarray | None) -> Batches:
+        return data_generator(
+            dataset, split, batch_size=plan.batch_size, image_size=config.image_size, augmentation=augmentation,
+            seed=config.seed, workers=config.workers, cache=cache, sample_weights=weights,
+        )  # fmt: skip
+
+    return batches_of("train", plan.augmentation, plan.sample_weights), batches_of("val", None, None)
 
 
 def train_model(

@@ -48,6 +48,7 @@ class Plan:
 
     Args:
         config: The run with nothing left open: batch size, precision and final split are decided.
+        batch_size: Photos per step.
         class_names: Of the K classes.
         augmentation: Of the training photos.
         recipe: How the run learns.
@@ -58,6 +59,7 @@ class Plan:
     """
 
     config: RunConfig
+    batch_size: int
     class_names: tuple[str, ...]
     augmentation: Augmentation
     recipe: Recipe
@@ -133,6 +135,7 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     }
     return Plan(
         config=decided,
+        batch_size=batch_size,
         class_names=tuple(dataset.palette.names),
         augmentation=augmentation,
         recipe=recipe,
