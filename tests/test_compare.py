@@ -261,7 +261,7 @@ class TestStatistics:
 def fill(network, values):
     """Other values for a network's photos and split."""
     for run, photos in zip(network.runs, values, strict=True):
-        run.photos.update(zip(list(run.photos), photos.tolist(), strict=True))
+        run.image_ious.update(zip(list(run.image_ious), photos.tolist(), strict=True))
         run.metrics["macro_iou"] = float(photos.mean())
 
 

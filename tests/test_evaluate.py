@@ -143,7 +143,7 @@ def test_flips_give_the_mean_of_the_probabilities_of_the_flipped_views(classes, 
 def test_flips_stay_finite_where_a_probability_is_0():
     sure = with_flips(lambda photos: np.full((*photos.shape[:3], 2), [3e4, -3e4], np.float32), "both")
     assert np.isfinite(sure(np.zeros((1, 2, 2, 3), np.uint8))).all()
-    with pytest.raises(SemsegError, match="--flips: got 'up'; expected one of horizontal, both"):
+    with pytest.raises(SemsegError, match="`flips`: got 'up'; expected one of horizontal, both"):
         with_flips(sure, "up")
 
 

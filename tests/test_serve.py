@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import importlib.util
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from PIL import Image
 
 from semseg.cli import commands
 from semseg.cli import serve as serving
+from semseg.errors import pip_install
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
@@ -465,8 +467,8 @@ class TestBadInput:
         self.fails(capsys, 5, "cannot be opened", arguments=[tmp_path / "x.keras", "--port", 0])
 
     def test_a_package_that_is_missing(self, capsys, tmp_path, monkeypatch):
-        monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
-        self.fails(capsys, 2, "needs uvicorn; run pip install 'semseg[serve]'", arguments=[tmp_path])
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
+        self.fails(capsys, 2, f"needs uvicorn; run {pip_install('serve')}", arguments=[tmp_path])
 
     def test_data_that_are_gone_are_told_on_the_page(self, tmp_path):
         Run(tmp_path).write_config(RunConfig(data=str(tmp_path / "gone")), {}, {})

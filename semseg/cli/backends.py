@@ -22,7 +22,7 @@ def choose_backend(name: str | None) -> str:
     wanted = name or os.environ.get("KERAS_BACKEND") or next(iter(installed), None)
     source = "`backend`" if name else "KERAS_BACKEND"
     if wanted is None:
-        raise SemsegError(f"no backend is installed for Keras; run {pip_install(BACKENDS[0])}, or one of {_others()}")
+        raise SemsegError(f"no backend is installed for Keras; run {pip_install(BACKENDS[0])}, or {_others()}")
     if wanted not in BACKENDS:
         raise SemsegError(f"{source}: there is no backend {wanted!r}; choose one of {', '.join(BACKENDS)}")
     if wanted not in installed:
@@ -41,4 +41,4 @@ def _refuse_another_running(wanted: str, source: str) -> None:
 
 
 def _others() -> str:
-    return " and ".join(f"[{backend}]" for backend in BACKENDS[1:])
+    return " or ".join(f"[{backend}]" for backend in BACKENDS[1:])

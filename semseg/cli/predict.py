@@ -40,6 +40,10 @@ def run(arguments: argparse.Namespace) -> None:
     photos = {} if video else photos_of(arguments.what, output)
     check_output(output)
     card = ModelCard.read(arguments.model)
+    if not card.exported:
+        from semseg.backend.devices import leave_tensorflow_out  # exported files do without Keras
+
+        leave_tensorflow_out()
     segmenter = card.load(image_size=arguments.image_size, batch_size=arguments.batch_size)
     palette, seen = segmenter.palette, size_text(segmenter.image_size)
     kinds = _kinds(arguments, palette)
