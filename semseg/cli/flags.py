@@ -23,7 +23,8 @@ _TITLES = {
     "output": "output",
 }
 _TRAINS = f"""Trains a network to name the class of every pixel, from a folder of photos and masks. Without --data and
-without pictures in images/, a small drawn demo set is made there first. Open {RunConfig.output}/{names.REPORT} afterwards."""
+without pictures in images/, a small drawn demo set is made there first. Open {RunConfig.output}/{names.REPORT}
+afterwards."""
 _PLANS = """Says what a run would do, without training: what the check finds in the data, and everything that the run
 would decide by itself, each with its reason. Takes the flags of train."""
 _CHECKS = """Looks at every file of a data set; says what is in there and what is wrong. Writes data.png, data.json and
