@@ -1,6 +1,7 @@
 """The house: which room may import which, who owns which side effect, and what an import may cost."""
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -205,6 +206,26 @@ def test_every_public_name_can_be_had():
             assert callable(value) or isinstance(value, dict | int), name
     with pytest.raises(AttributeError, match="no attribute 'unet'"):
         _ = semseg.unet
+
+
+MISSION_NAMES = {
+    "segmentation_model": ("down_block", "up_block", "bottleneck", "Unet"),
+    "utils_func": ("load_images", "bin_image", "get_segmentation_arr", "give_color_to_seg_img"),
+    "model_arch": ("get_model_arch",),
+}
+
+
+@pytest.mark.parametrize("module", MISSION_NAMES)
+def test_the_modules_that_the_mission_names_hold_their_functions(module):
+    for name in MISSION_NAMES[module]:
+        assert callable(getattr(importlib.import_module(f"semseg.{module}"), name))
+
+
+def test_the_functions_that_the_mission_names_are_public():
+    import semseg
+
+    others = ("data_generator", "show_predictions", "get_acc", "main")
+    assert {*others, *(name for names in MISSION_NAMES.values() for name in names)} <= set(semseg.__all__)
 
 
 def test_help_loads_nothing_heavy():

@@ -216,10 +216,6 @@ class Run:
         """The page's photos."""
         return self.folder / names.PICTURES
 
-    def prediction_picture(self, number: int) -> Path:
-        """Photo, truth, prediction and errors of one photo; numbers count from 1."""
-        return self.folder / names.PREDICTION.format(number=number)
-
     @cached_property
     def pictures(self) -> list[Picture]:
         """Photos with truth and prediction that were kept; none where there is no list of them."""
