@@ -69,7 +69,8 @@ def first_line(error: Exception) -> str:
     Returns:
         At most 200 characters.
     """
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return line.replace("`", "'")  # in ours, backquotes stand around parameters
 
 
 def is_installed(module: str) -> bool:

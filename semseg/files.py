@@ -193,6 +193,19 @@ def check_output(output: Path) -> None:
         )
 
 
+def last_lines(path: Path, size: int = 4000) -> list[str]:
+    """The last lines of a text file that hold something.
+
+    Args:
+        path: The file; what is no UTF-8 in it is replaced.
+        size: Bytes from its end that are read.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        text = file.read().decode("utf-8", "replace")
+    return [line for line in text.splitlines() if line.strip()]
+
+
 def archive(folder: Path, patterns: Iterable[str]) -> Path | None:
     """Moves the files in `folder` that match any of the glob `patterns` to `folder/archive/<date-time>/`.
 

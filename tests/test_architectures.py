@@ -13,6 +13,7 @@ from semseg.losses import SegmentationLoss
 
 SMALL = {name: {"filters": 4, "depth": 2} for name in ARCHITECTURES}
 SMALL["encoder_unet"] |= {"encoder": "VGG16", "weights": None}
+SMALL["resunet"] |= {"filters": 8}  # PyTorch may abort with fewer: see _MIN_STRIDED_CHANNELS in its kernels
 
 
 def small(name, channels=3, classes=3, **options):
@@ -94,7 +95,7 @@ def test_depth_and_width_are_the_users_and_sizes_are_checked(name):
     )
     with pytest.raises(SemsegError, match=r"height 42 .* multiple of 4; use 40 or 44"):
         ARCHITECTURES[name]((42, 64, 3), 5, **SMALL[name])
-    with pytest.raises(SemsegError, match=f"{name}: got num_classes=0, filters=4, depth=2; expected at least 1"):
+    with pytest.raises(SemsegError, match=rf"{name}: got num_classes=0, filters=\d, depth=2; expected at least 1"):
         ARCHITECTURES[name]((32, 64, 3), 0, **SMALL[name])
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 import semseg.cli.predict
 from semseg.cli import commands, main
 from semseg.cli.backends import choose_backend
-from semseg.cli.flags import given_settings, training_parser
-from semseg.cli.looking import asked_run
+from semseg.cli.console import in_flags, name_flags
+from semseg.cli.flags import asked_run, training_parser
 from semseg.data.base import Dataset
 from semseg.errors import SemsegError, pip_install
 from semseg.files import write_json
@@ -178,9 +178,9 @@ class TestConfigurationFiles:
 
     @pytest.mark.plain
     def test_flags_beside_it_change_it(self, finished):
-        asked = given_settings(training_parser().parse_args(["--epochs", "7", "--no-remat", "--image-size", "48"]))
-        before = Run(finished[0]).config
-        assert asked_run(asked, str(finished[0] / "config.json")) == replace(before, epochs=7, image_size=(48, 48))
+        flags = ["--config", str(finished[0] / "config.json"), "--epochs", "7", "--no-remat", "--image-size", "48"]
+        asked = asked_run(training_parser().parse_args(flags))
+        assert asked == replace(Run(finished[0]).config, epochs=7, image_size=(48, 48))
 
     @pytest.mark.plain
     @pytest.mark.parametrize(
@@ -224,10 +224,33 @@ class TestPlanCommand:
             assert part in text, part
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [(["--model", "vnet"], "no network 'vnet'"), (["--image-size", "33"], "height 33"),
+         (["--encoder", "ResNet50"], "--encoder: got ResNet50, but unet has no encoder")],
+    )  # fmt: skip
+    def test_it_refuses_a_network_that_training_would_refuse(self, pairs, capsys, flags, said):
+        assert commands(["plan", str(pairs), "--cache", "none", *flags]) == 2
+        assert said in capsys.readouterr().err
+
     def test_it_refuses_what_training_would_refuse(self, pairs, capsys):
         assert commands(["plan", str(pairs), "--loss", "bce", "--cache", "none"]) == 2
         assert "--loss: binary_cross_entropy is for 2 classes" in capsys.readouterr().err
         assert commands(["plan", "nowhere"]) == 3
+
+
+@pytest.mark.plain
+def test_a_file_for_config_that_is_not_there_is_told(capsys):
+    assert main(["--config", "nope.json"]) == 4
+    assert capsys.readouterr().err == "error: --config: got 'nope.json'; expected a file such as outputs/config.json\n"
+
+
+@pytest.mark.plain
+def test_only_parameters_become_flags_and_paths_stay():
+    name_flags({"data": "--data"})
+    assert in_flags("`data`: /x/`data`/a.png is no photo, see `plan_run`") == (
+        "--data: /x/`data`/a.png is no photo, see plan_run"
+    )
 
 
 @pytest.mark.plain

@@ -43,7 +43,9 @@ def test_a_file_of_the_earlier_form_without_sections_is_read(tmp_path):
         ({"format": 2, "training": {"epochs": True}}, "`epochs`: got True; expected a whole number"),
         ({"format": 2, "speed": {"compile": 1}}, "`compile`: got 1; expected true or false"),
         ({"format": 2, "training": {"epochs": 0}}, "`epochs`: got 0; expected a whole number of at least 1"),
-        ({"format": 2, "network": {"image_size": [32]}}, "cannot be read"),
+        ({"format": 2, "network": {"image_size": [32]}}, "`image_size`: got (32,); expected two whole numbers"),
+        ({"format": 2, "network": {"image_size": "64"}}, "`image_size`: got '64'; expected two whole numbers"),
+        ({"format": 2, "network": {"image_size": [64.5, 64]}}, "expected two whole numbers"),
         ({"format": 2}, "its sections hold no settings of a run"),
         ({"format": 2, "data": 7}, "its section 'data' holds no settings"),
         ({"macro_iou": 0.5}, "it holds no settings of a run"),
@@ -60,9 +62,10 @@ def test_a_file_that_is_no_configuration_says_what_is_wrong_and_where(tmp_path, 
 def test_settings_of_a_later_version_can_be_left_aside(tmp_path):
     values = RunConfig(epochs=4).to_dict()
     values["training"]["novelty"] = 1
+    values["resume"] = {"every": 5}
     write_json(tmp_path / "config.json", values)
     assert read_config(tmp_path / "config.json", ignore_unknown=True)[0] == RunConfig(epochs=4)
-    with pytest.raises(RunFolderError, match="there is no setting 'novelty'"):
+    with pytest.raises(RunFolderError, match="there is no section 'resume'"):
         read_config(tmp_path / "config.json")
 
 

@@ -19,7 +19,7 @@ from semseg.errors import ModelFileError
 from semseg.export import formats as export
 from semseg.export.gate import Agreement
 from semseg.images.reading import read_mask
-from semseg.inference.card import ModelCard
+from semseg.inference.card import ModelCard, open_model
 from semseg.inference.runtimes import RUNTIMES, files_of
 from semseg.inference.segmenter import as_logits, ids_of_logits
 from semseg.labels.palettes import Palette
@@ -167,6 +167,27 @@ def test_evaluate_takes_an_exported_file_with_its_runs_data(run, tmp_path):
     found = json.loads((tmp_path / "judged" / "metrics.json").read_text())
     expected, _ = json.loads((folder / "export.json").read_text())["unet_model.onnx"]["compared"]["iou"]
     assert found["macro_iou"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.plain
+def test_a_keras_file_that_gives_probabilities_is_not_exported_as_if_they_were_logits(run, tmp_path, capsys):
+    target = tmp_path / "unet_model_probabilities.keras"
+    assert export_to(run, "--format", "keras", "--gives", "probabilities", "--output", target) == 0
+    capsys.readouterr()
+    assert export_to(target, "--format", "keras", "--output", tmp_path / "again.keras") == 5
+    assert "ends in a softmax or sigmoid; expected logits" in capsys.readouterr().err
+    with pytest.raises(ModelFileError, match="ends in a softmax"):
+        open_model(target)
+    assert load(target).palette.names[0] == "road"  # evaluate and predict know what it gives
+
+
+@pytest.mark.plain
+def test_a_damaged_list_of_exports_is_written_anew(run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run, folder)
+    (folder / "export.json").write_text("{broken")
+    assert export_to(folder, "--format", "h5") == 0
+    assert set(json.loads((folder / "export.json").read_text())) == {"unet_model.h5"}
 
 
 @NOT_WRITTEN

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from semseg.files import archive, remove_older, replacing, reserve, write_csv, write_json
+from semseg.files import archive, last_lines, remove_older, replacing, reserve, write_csv, write_json
 
 pytestmark = pytest.mark.plain
 
@@ -116,3 +116,10 @@ def test_a_csv_without_rows_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"rows\.csv: got no rows to write; expected at least one"):
         write_csv(tmp_path / "rows.csv", [])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_last_lines_of_a_log_are_those_that_hold_something(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_bytes(b"first\n" + b"x" * 50 + b"\n\n  \nlast \xff\n")
+    assert last_lines(path) == ["first", "x" * 50, "last \N{REPLACEMENT CHARACTER}"]
+    assert last_lines(path, size=20) == ["x" * 8, "last \N{REPLACEMENT CHARACTER}"]

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from helpers import make_folder, make_pairs
@@ -47,7 +48,7 @@ class TestPlan:
     def test_it_is_saved_as_plain_values_with_reasons(self, dataset, findings):
         plan = plan_run(replace(CONFIG, class_weights="inverse"), dataset, findings)
         saved = json.loads(json.dumps(plan.to_dict(), allow_nan=False))
-        assert saved["batches"]["batch_size"] == {"value": 4, "reason": "as asked"}
+        assert saved["batches"]["batch_size"] == {"value": 4, "text": "4", "reason": "as asked"}
         assert saved["augment"]["changes"]["value"]["horizontal_flip"] == 0.5
         assert len(saved["loss"]["class_weights"]["value"]) == 19
 
@@ -69,6 +70,12 @@ class TestPlan:
         plan = plan_run(replace(CONFIG, sample_rare=True), dataset, findings)
         assert plan.sample_weights.shape == (12,) and plan.sample_weights.min() >= 1
         assert plan.sections["batches"]["sampling"].reason == "as asked"
+
+    def test_compiling_gives_way_to_remat_on_torch(self, dataset):
+        plan = plan_run(replace(CONFIG, compile=True, remat=True), dataset)
+        on_torch = keras.backend.backend() == "torch"
+        assert plan.config.compile is not on_torch
+        assert ("does not go with `remat`" in plan.sections["speed"]["compile"].reason) is on_torch
 
 
 class TestFinalSplit:

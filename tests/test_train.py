@@ -206,18 +206,6 @@ def test_more_batches_for_a_step_than_there_are_is_refused(dataset, tmp_path):
         run(dataset, tmp_path, replace(CONFIG, accumulate=10))
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="XLA compiles what is computed twice")
-def test_compiling_gives_way_to_remat(dataset, tmp_path):
-    keras.utils.set_random_seed(CONFIG.seed)
-    model, lines = Unet((32, 32, 3), dataset.num_logits, filters=CONFIG.filters, depth=DEPTH), []
-    plan = plan_run(replace(CONFIG, epochs=1, compile=True, remat=True), dataset)
-    train_model(
-        model, make_batches(dataset, plan), plan, model_path=tmp_path / "model.keras",
-        results_path=tmp_path / "results.csv", tell=lines.append,
-    )  # fmt: skip
-    assert lines == ["does not go with `remat` on PyTorch; training without"]
-
-
 def test_a_compiler_that_fails_is_told_and_done_without(dataset, trained, tmp_path, monkeypatch):
     def fail(self, inputs):
         raise RuntimeError("no compiler\nand much more")

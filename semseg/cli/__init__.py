@@ -9,10 +9,10 @@ from pathlib import Path
 
 from semseg.cli.backends import choose_backend
 from semseg.cli.console import name_flags, say_error
-from semseg.cli.flags import Parser, build_parser, training_parser
+from semseg.cli.flags import Parser, asked_run, build_parser, training_parser
 from semseg.errors import ResourceError, RunFolderError, SemsegError, require
 from semseg.files import DISK_FULL
-from semseg.runs.config import read_config
+from semseg.inference.runtimes import runtime_of
 
 _WITHOUT_BACKEND = ("check", "report")
 _IMPORTED = {"compare": ("scipy",), "serve": ("starlette", "uvicorn")}  # by a command, from the extra of its name
@@ -41,7 +41,7 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     name_flags(arguments.parser.flags)
     try:
         require(arguments.command, arguments.command, *_IMPORTED.get(arguments.command, ()))
-        if arguments.command not in _WITHOUT_BACKEND:
+        if not _computes_without_keras(arguments):
             arguments.backend = choose_backend(_asked_backend(arguments))
         importlib.import_module(f"semseg.cli.{arguments.command}").run(arguments)
     except SemsegError as error:
@@ -68,11 +68,17 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
 _TRAINING = ("train", "compare")
 
 
+def _computes_without_keras(arguments: argparse.Namespace) -> bool:
+    """Whether no backend is needed: by what the command does, or as another runtime computes the model."""
+    if arguments.command in ("predict", "evaluate", "serve"):
+        return runtime_of(Path(arguments.model)) is not None
+    return arguments.command in _WITHOUT_BACKEND
+
+
 def _asked_backend(arguments: argparse.Namespace) -> str | None:
     """What a flag says, else the configuration that is to be repeated."""
     asked = getattr(arguments, "backend", None)
-    file = getattr(arguments, "config", None)
-    return read_config(Path(file))[0].backend if file and not asked else asked
+    return asked_run(arguments).backend if getattr(arguments, "config", None) and not asked else asked
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from semseg.comparison.networks import Network, group_runs
 from semseg.comparison.tables import summarise, table, to_csv_rows, to_markdown
 from semseg.comparison.trainings import Trainings, check_models, epochs_in, planned_runs, train_all
 from semseg.errors import SemsegError
-from semseg.files import archive, check_output, replacing, write_csv, write_json
+from semseg.files import archive, check_output, last_lines, replacing, write_csv, write_json
 from semseg.report import save_learning_curves, save_quality_cost, save_side_by_side
 from semseg.runs.config import RunConfig
 from semseg.runs.run import Run
@@ -140,7 +140,7 @@ def _train_one(config: RunConfig, label: str) -> None:
 def _failure(folder: Run, code: int) -> SemsegError:
     """What a run that failed said, with its exit code."""
     kept = folder.log_path.replace(folder.failed_log_path)
-    lines = _last_lines(kept) or ["it said nothing"]
+    lines = last_lines(kept) or ["it said nothing"]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     last = (errors or lines)[-1]
     how = f"ended with code {code}" if code > 0 else f"was killed ({-code})"
@@ -166,7 +166,7 @@ def _wait(child: subprocess.Popen, log: Path, progress: Progress, epochs: int) -
             try:
                 child.wait(0.5)
             except subprocess.TimeoutExpired:
-                last = (_last_lines(log) or ["starting"])[-1]
+                last = (last_lines(log) or ["starting"])[-1]
                 done = last.split("/")[0].strip()
                 progress.show(int(done) if done.isdecimal() else 0, epochs, " ".join(last.split())[:50])
     finally:
@@ -175,13 +175,6 @@ def _wait(child: subprocess.Popen, log: Path, progress: Progress, epochs: int) -
             with suppress(subprocess.TimeoutExpired):
                 child.wait(20)
             child.kill()
-
-
-def _last_lines(log: Path) -> list[str]:
-    with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 4000))
-        text = file.read().decode("utf-8", "replace")
-    return [line for line in text.splitlines() if line.strip()]
 
 
 # -------------------------------------------------------------------------------------------------------- results

@@ -24,7 +24,8 @@ def in_flags(text: str) -> str:
         >>> in_flags("`batch_size`: got 0; see `plan_run`")
         '--batch-size: got 0; see plan_run'
     """
-    return re.sub(r"`(\w+)`", lambda match: _flag_of.get(match[1], match[1]), text)
+    # Backquotes inside a path are the path's own.
+    return re.sub(r"(?<![\w/\\.-])`(\w+)`(?![\w/\\.-])", lambda match: _flag_of.get(match[1], match[1]), text)
 
 
 def say(line: str) -> None:

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_output(folder.folder)
     segmenter = card.load(image_size=given.get("image_size"), batch_size=given.get("batch_size"))
     config = replace(data_settings(model_run, given), image_size=segmenter.image_size)
-    dataset = open_as_run(config, model_run, check_meaning=not given.get("classes"))
+    dataset = open_as_run(config, model_run, check_meaning=not given.get("classes"), tell=say_about)
     check_classes(card.path, segmenter.palette, dataset)
     split, note = _split(config, dataset, model_run)
     findings, _ = look_at(config, dataset)

@@ -19,7 +19,7 @@ from semseg.export.formats import FORMATS, check_format, export_model
 from semseg.export.gate import Agreement, compare_files
 from semseg.files import check_output, move_into_place
 from semseg.images.resizing import resize_photo
-from semseg.inference.card import ModelCard
+from semseg.inference.card import ModelCard, model_file
 from semseg.runs import names
 from semseg.runs.classes import write_classes
 from semseg.runs.run import Run
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes a model in another format as the flags say; the file appears once it has passed."""
     if arguments.backend == "torch":
         leave_tensorflow_out()
-    source = ModelCard.read(arguments.model)
+    source = ModelCard.undescribed(model_file(Path(arguments.model)))
     model, card = _card_of_file(source, arguments)
     target = card.path
     photos = photos_to_compare(
@@ -67,7 +67,7 @@ def _card_of_file(source: ModelCard, arguments: argparse.Namespace) -> tuple[ker
     target = _target(source.path, arguments, FORMATS[arguments.format].suffix)
     described = Run.of_model(target).classes_path
     if target.parent != source.path.parent and described:
-        ModelCard.read_beside(target).palette_of(palette.num_classes)
+        ModelCard.undescribed(target).palette_of(palette.num_classes)
     target.parent.mkdir(parents=True, exist_ok=True)
     check_output(target.parent)
     return model, replace(wanted, path=target, image_size=size, palette=palette)

@@ -2,12 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 from semseg import __version__
+from semseg.errors import RunFolderError
 from semseg.runs import names
-from semseg.runs.config import SECTIONS, RunConfig, section_of
+from semseg.runs.config import SECTIONS, RunConfig, read_config, section_of
 
 SEEDS = 3  # runs of each network that `compare` trains
 CHECK_OUTPUT = f"{RunConfig.output}/check"
@@ -15,13 +17,7 @@ COMPARE_OUTPUT = f"{RunConfig.output}/compare"
 PREDICTIONS_OUTPUT = f"{RunConfig.output}/predictions"
 RUNS_PAGE = f"{RunConfig.output}/runs.html"
 
-_TITLES = {
-    "data": "data",
-    "network": "network",
-    "training": "training",
-    "speed": "speed and memory",
-    "output": "output",
-}
+_TITLES = {"speed": "speed and memory"}  # of sections whose name does not say all
 _TRAINS = f"""Trains a network to name the class of every pixel, from a folder of photos and masks. Without --data and
 without pictures in images/, a small drawn demo set is made there first. Open {RunConfig.output}/{names.REPORT}
 afterwards."""
@@ -88,6 +84,21 @@ def build_parser() -> Parser:
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings of a run that flags gave a value."""
     return {name: value for name, value in vars(arguments).items() if name in RunConfig.__dataclass_fields__}
+
+
+def asked_run(arguments: argparse.Namespace) -> RunConfig:
+    """The run that flags ask for, on top of the settings in the file that `--config` names.
+
+    Raises:
+        RunFolderError: The file is not there, of a later form, or holds settings that are not known.
+        SemsegError: A setting makes no sense.
+    """
+    if arguments.config is None:
+        return RunConfig(**given_settings(arguments))
+    file = Path(arguments.config)
+    if not file.is_file():
+        raise RunFolderError(f"--config: got {arguments.config!r}; expected a file such as outputs/{names.CONFIG}")
+    return replace(read_config(file)[0], **given_settings(arguments))
 
 
 def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
@@ -168,19 +179,19 @@ _OF_DATA = (
 )  # fmt: skip
 
 
-def _add_settings(parser: argparse.ArgumentParser, settings: Sequence[str], **defaults: str) -> None:
+def _add_settings(parser: argparse.ArgumentParser, settings: Sequence[str], **texts: str) -> None:
     """Flags of settings, grouped by section; those that are not given leave no trace among the arguments.
 
-    `defaults` are texts for the help where a command has other defaults than `train`.
+    `texts` of the help take the place of the usual ones where a command understands a setting in another way.
     """
     for section in SECTIONS:
         of_section = [name for name in settings if section_of(name) == section]
         if not of_section:
             continue
-        group = parser.add_argument_group(_TITLES[section])
+        group = parser.add_argument_group(_TITLES.get(section, section))
         for name in of_section:
-            metavar, text = _SETTINGS[name]
-            text = text.replace("%(default)s", defaults.get(name, str(getattr(RunConfig, name))))
+            metavar, usual = _SETTINGS[name]
+            text = texts.get(name, usual).replace("%(default)s", str(getattr(RunConfig, name)))
             flag, options = "--" + name.replace("_", "-"), {"default": argparse.SUPPRESS, "help": text}
             if metavar:
                 group.add_argument(flag, metavar=metavar, type=_type_of(name), **options)
@@ -227,7 +238,7 @@ def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_check_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DIR", help="folder, archive, or kaggle:owner/name")
-    _add_settings(parser, _OF_DATA, output=CHECK_OUTPUT)
+    _add_settings(parser, _OF_DATA, output=f"where the results go (default: {CHECK_OUTPUT})")
 
 
 def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
@@ -236,16 +247,23 @@ def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="N", type=int, help=f"runs of each network (default: {SEEDS})")
     parser.add_argument("--minutes", metavar="M", type=float,
                         help="time for each run in place of --epochs: as many whole epochs as fit")  # fmt: skip
-    _add_settings(parser, [name for name in _SETTINGS if name != "model"], output=COMPARE_OUTPUT)
+    _add_settings(parser, [name for name in _SETTINGS if name != "model"],
+                  output=f"where the results go (default: {COMPARE_OUTPUT})")  # fmt: skip
 
 
 def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("--flips", metavar="HOW", help=_FLIPS)
-    as_in_run = {"data": "that of the model's run", "output": "evaluation/ beside the model"}
-    of_run = dict.fromkeys(_OF_DATA, "as in its run")
-    _add_settings(parser, ("data", *_OF_DATA, "test_split", "image_size", "batch_size", "backend"),
-                  **{**of_run, **as_in_run})  # fmt: skip
+    _add_settings(
+        parser, ("data", *_OF_DATA, "test_split", "image_size", "batch_size", "backend"),
+        data="photos with masks (default: those of the model's run)",
+        dataset="cityscapes, carvana, folder or pairs (default: as in its run; of other data what they look like)",
+        classes="number of classes, or a classes.json (default: that of the model's run)",
+        split_seed="draws the validation split where the data have none (default: as in its run)",
+        output="where the results go (default: evaluation/ beside the model)", image_size=_SEEN_SIZE,
+        test_split="split to judge, or all (default: test where the data have one, else val)",
+        batch_size="photos per step (default: by what the network sees)",
+    )  # fmt: skip
 
 
 def _add_export_flags(parser: argparse.ArgumentParser) -> None:

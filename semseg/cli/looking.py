@@ -1,7 +1,5 @@
 """What the commands that open data have in common: open them, look at every file, and say what was found."""
 
-from pathlib import Path
-
 import numpy as np
 
 from semseg.cli.console import Progress, percent, say_about, size_text
@@ -9,7 +7,7 @@ from semseg.data.base import Dataset
 from semseg.data.cache import Cache
 from semseg.data.check import Findings
 from semseg.data.opening import check_data
-from semseg.runs.config import RunConfig, changed, read_config
+from semseg.runs.config import RunConfig
 
 _FOUND_HOW = {
     "exact": "the colours that the masks hold",
@@ -23,21 +21,6 @@ _FOUND_HOW = {
     "ade20k": "ADE20K's",
 }
 _SIZES_LISTED = 3
-
-
-def asked_run(given: dict, config_file: str | None = None) -> RunConfig:
-    """The run that flags ask for, on top of the settings of an earlier one.
-
-    Args:
-        given: Settings by name.
-        config_file: What an earlier run wrote; None for the defaults.
-
-    Raises:
-        RunFolderError: The file is not there, of a later form, or holds settings that are not known.
-        SemsegError: A setting makes no sense.
-    """
-    base = read_config(Path(config_file))[0] if config_file else RunConfig()
-    return changed(base, given)
 
 
 def look_at(config: RunConfig, dataset: Dataset) -> tuple[Findings, Cache]:

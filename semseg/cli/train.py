@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 
 import keras
@@ -22,17 +21,15 @@ from semseg.architectures.drawing import get_model_arch
 from semseg.backend.devices import device_name, leave_tensorflow_out
 from semseg.backend.predictor import predictor
 from semseg.cli.console import Progress, say, say_about, size_text
-from semseg.cli.flags import given_settings
-from semseg.cli.looking import asked_run, look_at, say_what_was_found
-from semseg.cli.plan import say_plan
+from semseg.cli.flags import asked_run
+from semseg.cli.looking import look_at, say_what_was_found
+from semseg.cli.plan import open_data_and_network, say_plan
 from semseg.cli.report import write_report
 from semseg.cli.scores import say_scores
-from semseg.data.augment import Augmentation, parse_augmentation
 from semseg.data.base import Dataset
 from semseg.data.batches import Batches
 from semseg.data.cache import Cache
 from semseg.data.check import Findings
-from semseg.data.opening import open_data
 from semseg.data.splits import photo_name, samples_of, split_note, splits_of
 from semseg.errors import RunFolderError
 from semseg.evaluation.album import Album
@@ -41,13 +38,11 @@ from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import check_output
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
-from semseg.losses import SegmentationLoss
 from semseg.report import get_acc, save_batch, save_confusion_matrix, show_predictions
-from semseg.runs.config import RunConfig, changed
+from semseg.runs.config import RunConfig
 from semseg.runs.pictures import SPREAD, Picture
 from semseg.runs.run import Run
-from semseg.training.loop import make_batches, new_model, plain_model, train_model
-from semseg.training.memory import check_memory
+from semseg.training.loop import make_batches, plain_model, train_model
 from semseg.training.plan import Plan, plan_run
 from semseg.training.recipe import prepare
 from semseg.training.tensorboard import LogEpochs, log_batch, log_scores
@@ -57,13 +52,12 @@ LOGGED = 3  # predictions among the pictures for TensorBoard
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains a network as the flags say, and writes everything about it to the output folder."""
-    config = asked_run(given_settings(arguments), arguments.config)
+    config = asked_run(arguments)
     output = Path(config.output)
     check_output(output)
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     leave_tensorflow_out()
-    _check_names(config)
-    dataset, model = _open(config)
+    dataset, model = open_data_and_network(config)
     findings, cache = _look(config, dataset)
     plan = plan_run(config, dataset, findings)
     batches = make_batches(dataset, plan, cache)
@@ -90,25 +84,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 # --------------------------------------------------------------------------------------------- before the training
-
-
-def _check_names(config: RunConfig) -> None:
-    """Tells of a wrong name or size before any data are drawn or read."""
-    SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
-    without_weights = "none" if config.model == "encoder_unet" else config.encoder_weights
-    new_model(changed(config, {"encoder_weights": without_weights}), num_logits=1)
-    if config.augment:
-        parse_augmentation(config.augment, Augmentation())
-
-
-def _open(config: RunConfig) -> tuple[Dataset, keras.Model]:
-    """Data and network, before the files are read: what does not fit is told at once."""
-    dataset = open_data(config, demo=True, tell=say_about)
-    before = plan_run(config, dataset)
-    keras.utils.set_random_seed(config.seed)
-    model = new_model(config, dataset.num_logits)
-    check_memory(model, before.config)
-    return dataset, model
 
 
 def _look(config: RunConfig, dataset: Dataset) -> tuple[Findings, Cache]:
@@ -157,7 +132,7 @@ def _describe(
         "versions": {
             "semseg": __version__,
             "keras": keras.__version__,
-            config.backend: version(config.backend),
+            config.backend: sys.modules[config.backend].__version__,
             "python": sys.version.split()[0],
         },
     }

@@ -110,7 +110,7 @@ def _t_test(difference: float, parts: Sequence[tuple[float, int]]) -> tuple[floa
     variance = sum(part for part, _ in parts)
     if not parts or variance == 0:
         return (1.0 if difference == 0 or not parts else 0.0), (0.0 if parts else math.inf)
-    freedom = variance**2 / sum(part**2 / of for part, of in parts)
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
     error = math.sqrt(variance)
     return float(2 * stats.t.sf(abs(difference) / error, freedom)), float(stats.t.isf(LEVEL / 2, freedom) * error)
 

@@ -125,7 +125,6 @@ def is_finished(config: RunConfig) -> bool:
         return False
     if differing := differing_settings(run.config, config, _MAY_DIFFER):
         both = ((name, getattr(run.config, name), getattr(config, name)) for name in differing)
-        both = ((name, getattr(run.config, name), getattr(config, name)) for name in differing)
         settings = ", ".join(f"`{name}` {before} (now {now})" for name, before, now in both)
         raise RunFolderError(
             f"{run.folder}: was trained with {settings}; choose another `output`, or the same settings as then"
@@ -150,10 +149,11 @@ def epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: 
     if not 0 < minutes < float("inf"):
         raise SemsegError(f"`minutes`: got {minutes}; expected a number above 0")
     path = output / SETTINGS_FILE
-    shared = replace(config, model="", seed=0, **{name: getattr(RunConfig, name) for name in _MAY_DIFFER})
+    shared = replace(config, model="", seed=0)
     conditions = json.loads(json.dumps({**asdict(shared), "minutes": minutes}))
     measured, seconds = _read_settings(path) if path.is_file() else (conditions, {})
-    differing = [name for name in conditions if measured.get(name) != conditions[name]]
+    compared = [name for name in conditions if name not in _MAY_DIFFER]
+    differing = [name for name in compared if measured.get(name) != conditions[name]]
     if differing:
         raise RunFolderError(f"{path}: epochs were measured for another `{differing[0]}`; choose another `output`")
     if missing := [model for model in models if model not in seconds]:
@@ -192,7 +192,7 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
         Seconds by network.
     """
     dataset = open_data(config, demo=True)
-    plan = plan_run(replace(config, class_weights="none", sample_rare=False), dataset)
+    plan = plan_run(replace(config, class_weights="none", sample_rare=False, accumulate=1), dataset)
     config = plan.config
     size = (config.batch_size, *config.image_size)
     rng = np.random.default_rng(0)

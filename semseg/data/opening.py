@@ -15,11 +15,11 @@ from semseg.runs.config import RunConfig
 Tell = Callable[[str, str], None]  # takes a topic and what is to be said about it
 
 
-def _say_nothing(topic: str, text: str) -> None:
+def say_nothing(topic: str, text: str) -> None:
     """The default of `tell`."""
 
 
-def open_data(config: RunConfig, *, demo: bool = False, whole: bool = False, tell: Tell = _say_nothing) -> Dataset:
+def open_data(config: RunConfig, *, demo: bool = False, whole: bool = False, tell: Tell = say_nothing) -> Dataset:
     """The data set that a run asks for.
 
     Args:

@@ -1,6 +1,7 @@
 """Which photos of an evaluation are worth keeping: some of everything, the worst, the best, the least certain."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,10 +39,7 @@ class Album:
     def pictures(self) -> list[Picture]:
         """What is kept, in the order of the split."""
         ranks = self._ranks({i: picture.scores for i, picture in self._kept.items()})
-        return [
-            Picture(of.name, of.scores, ranks[i], of.photo, of.truth, of.prediction)
-            for i, of in sorted(self._kept.items())
-        ]
+        return [replace(picture, ranks=ranks[i]) for i, picture in sorted(self._kept.items())]
 
     def _ranks(self, scores: Mapping[int, Mapping[str, float]]) -> dict[int, dict[str, int]]:
         """The groups that each photo belongs to, with its place; photos of none are left out."""

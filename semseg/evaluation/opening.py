@@ -10,14 +10,14 @@ import numpy as np
 from semseg import IGNORE
 from semseg.data.base import Dataset
 from semseg.data.check import Findings
-from semseg.data.opening import open_data
+from semseg.data.opening import Tell, open_data, say_nothing
 from semseg.data.splits import restore_splits
 from semseg.errors import DataError, ModelFileError, SemsegError
 from semseg.inference.card import ModelCard
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.runs import names
-from semseg.runs.config import RunConfig, changed
+from semseg.runs.config import RunConfig
 from semseg.runs.run import Run
 
 MAX_MORE_IGNORED = 0.3  # of the pixels, beyond the share that the run ignored
@@ -65,10 +65,10 @@ def data_settings(run: Run, given: dict[str, Any]) -> RunConfig:
         raise SemsegError(f"`data`: {run.folder} holds no {names.CONFIG} that says on which data; give a folder")
     given = {name: value for name, value in given.items() if name not in _NOT_OF_DATA and value is not None}
     if is_own_data(run, given.get("data")):
-        config = changed(run.config, given)
+        config = replace(run.config, **given)
     else:
         base = {name: getattr(run.config, name) for name in _FROM_RUN} if run.config_or_none else {}
-        config = changed(RunConfig(), {**base, **given})
+        config = RunConfig(**{**base, **given})
     if run.classes_path and not (given.get("classes") or given.get("categories")):
         config = replace(config, classes=str(run.classes_path), categories=False)
     return config
@@ -84,7 +84,7 @@ def is_own_data(run: Run, data: str | None) -> bool:
     return Path(data).exists() and Path(own).exists() and Path(data).samefile(own)
 
 
-def open_as_run(config: RunConfig, run: Run, *, check_meaning: bool) -> Dataset:
+def open_as_run(config: RunConfig, run: Run, *, check_meaning: bool, tell: Tell = say_nothing) -> Dataset:
     """The data, with the splits that the run drew where they have none of their own.
 
     Other data without splits stay whole: none of their photos chose anything.
@@ -93,12 +93,13 @@ def open_as_run(config: RunConfig, run: Run, *, check_meaning: bool) -> Dataset:
         config: From `data_settings`.
         run: The run.
         check_meaning: Refuse masks whose numbers seem to mean something else than they do to the run.
+        tell: As in `open_data`.
 
     Raises:
         DataError: There are no such data.
         ModelFileError: The masks mean something else to the model.
     """
-    dataset = open_data(config, whole=bool(run.splits) or not is_own_data(run, config.data))
+    dataset = open_data(config, whole=bool(run.splits) or not is_own_data(run, config.data), tell=tell)
     if run.splits and "val" not in dataset.splits:
         everything = open_data(replace(config, limit=None), whole=True) if config.limit else dataset
         dataset = everything if restore_splits(everything, run.splits) else dataset
@@ -147,7 +148,7 @@ def check_classes(model: Path, palette: Palette, dataset: Dataset) -> None:
     """Refuses data with another number of classes than a model tells apart.
 
     Args:
-        model: Its file, for the message.
+        model: Its file or the folder of its run, for the message.
         palette: What it learnt.
         dataset: From `open_as_run`.
 

@@ -57,7 +57,7 @@ def photos_to_compare(
         return _drawn("the model's run is not known", tell)
     try:
         config = replace(data_settings(run, given), image_size=image_size)
-        dataset = open_as_run(config, run, check_meaning=other_data is not None)
+        dataset = open_as_run(config, run, check_meaning=other_data is not None, tell=tell)
     except SemsegError as error:
         if other_data is not None:
             raise

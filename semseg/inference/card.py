@@ -60,14 +60,15 @@ class ModelCard:
             RunFolderError: Nothing is there.
             ModelFileError: A description beside it cannot be understood.
         """
-        return cls.read_beside(model_file(Path(path)))
+        card = cls.undescribed(model_file(Path(path)))
+        return card if card.exported else card._described_beside() or card  # most exported files hold their own
 
     @classmethod
-    def read_beside(cls, path: Path) -> "ModelCard":
-        """As `read`, of a file that need not be there yet."""
-        card = cls(path, runtime_of(path) or path.suffix.lower().removeprefix("."))
+    def undescribed(cls, path: Path) -> "ModelCard":
+        """What a file's name and the classes beside it say, whatever else is said of it; it need not be there yet."""
         classes = Run.of_model(path).classes_path
-        return card._described_beside() or replace(card, palette=read_classes(classes) if classes else None)
+        suffix = path.suffix.lower().removeprefix(".")
+        return cls(path, runtime_of(path) or suffix, palette=read_classes(classes) if classes else None)
 
     @property
     def exported(self) -> bool:
@@ -227,11 +228,12 @@ class ModelCard:
         require(str(self.path), runtime.extra, runtime.module)
         try:
             opened = runtime.open(self.path)
-            return (self.described_by(json.loads(opened.description)) if opened.description else self), opened
+            inside = self.described_by(json.loads(opened.description)) if opened.description else None
         except SemsegError:
             raise
         except Exception as error:  # each runtime has errors of its own
             raise ModelFileError(f"{self.path}: cannot be opened ({first_line(error)}); export it again") from error
+        return inside or self._described_beside() or self, opened
 
     def _tried(self, opened: Opened, size: tuple[int, int]) -> np.ndarray:
         """What the file gives for two black photos."""
@@ -279,7 +281,7 @@ def open_model(path: str | Path) -> "keras.Model":
         RunFolderError: Nothing is there.
         ModelFileError: It is an exported file, no model from photos to logits of the same size, or could do harm.
     """
-    card = ModelCard.read(path)
+    card = ModelCard.undescribed(model_file(Path(path)))
     if card.exported:
         raise ModelFileError(f"{card.path}: is an exported file; give the .keras file that it came from")
     return card.keras_model()

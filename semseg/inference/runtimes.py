@@ -24,7 +24,7 @@ class Opened:
         compute: From `(N, h, w, 3)` of `dtype`, 0 to 255, to what the file gives.
         shape: Of its input, `(N, h, w, 3)`; None where it takes any number.
         dtype: NumPy's name of its input's type.
-        description: That inside it, as JSON of `Description.to_dict`; None where there is none.
+        description: That inside it, as JSON of `ModelCard.to_dict`; None where there is none.
     """
 
     compute: Callable[[np.ndarray], np.ndarray]

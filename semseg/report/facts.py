@@ -95,18 +95,15 @@ def _settings(run: Run) -> dict[str, str]:
     values["image size"] = _size(run.config.image_size)
     for section, decisions in run.plan.items():
         for name, decision in decisions.items():
-            values |= _decision_in_words(f"{section}: {name.replace('_', ' ')}", decision)
+            values[f"{section}: {name.replace('_', ' ')}"] = _decision_in_words(decision)
     return {name: _in_words(value) for name, value in values.items()}
 
 
-def _decision_in_words(name: str, decision: Any) -> dict[str, Any]:
-    """A decision as rows: those of a group such as the augmentation one by one; earlier runs noted no reasons."""
-    if not isinstance(decision, dict) or "reason" not in decision:
-        return {name: decision}
-    value, reason = decision["value"], decision["reason"]
-    if isinstance(value, dict):
-        return {f"{name}: {part.replace('_', ' ')}": item for part, item in value.items()} | {f"{name}: why": reason}
-    return {name: f"{_in_words(value)} ({reason})"}
+def _decision_in_words(decision: Any) -> Any:
+    """The words and the reason of a decision; a value alone, as earlier versions noted it, stays."""
+    if not isinstance(decision, dict) or "text" not in decision:
+        return decision
+    return f"{decision['text']} ({decision['reason']})".replace("`", "")
 
 
 def _in_words(value: object) -> str:

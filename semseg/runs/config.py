@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +112,14 @@ class RunConfig:
 
         Args:
             values: What `to_dict` gave, by section, or the names and values without sections that earlier versions
-                wrote. Sections of other names, such as the plan, are left aside.
-            ignore_unknown: Leave aside settings that this version does not know, in place of an error.
+                wrote. The plan and the facts of a run are left aside.
+            ignore_unknown: Leave aside settings and sections that this version does not know, in place of an error.
 
         Raises:
             SemsegError: The file is of a later form, a setting is not known, or a value makes no sense.
             ValueError: It is no configuration.
         """
-        settings = _settings_in(values)
+        settings = _settings_in(values, ignore_unknown)
         known = {setting.name for setting in fields(cls)}
         unknown = sorted(settings.keys() - known)
         if unknown and not ignore_unknown:
@@ -127,9 +127,8 @@ class RunConfig:
                 f"there is no setting {', '.join(map(repr, unknown))}; expected {', '.join(sorted(known))}"
             )
         chosen = {name: value for name, value in settings.items() if name in known}
-        if "image_size" in chosen:
-            height, width = chosen["image_size"]
-            chosen["image_size"] = (int(height), int(width))
+        if isinstance(chosen.get("image_size"), list):  # JSON has no tuples
+            chosen["image_size"] = tuple(chosen["image_size"])
         _check_types(chosen)
         return cls(**chosen)
 
@@ -166,14 +165,14 @@ def section_of(name: str) -> str:
     return RunConfig.__dataclass_fields__[name].metadata["section"]
 
 
-def _settings_in(values: Any) -> dict[str, Any]:
+def _settings_in(values: Any, ignore_unknown: bool) -> dict[str, Any]:
     """Names and values of all settings in the content of a configuration file, of either form."""
     if not isinstance(values, dict):
         raise ValueError("expected an object with settings")
     version = values.get("format", 1)
     if not isinstance(version, int) or version > FORMAT:
         raise SemsegError(f"is of form {version}, and this version of semseg reads up to {FORMAT}; use a later semseg")
-    return _settings_of_form_1(values) if version == 1 else _settings_of_sections(values)
+    return _settings_of_form_1(values) if version == 1 else _settings_of_sections(values, ignore_unknown)
 
 
 def _settings_of_form_1(values: dict[str, Any]) -> dict[str, Any]:
@@ -182,9 +181,9 @@ def _settings_of_form_1(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _NOTES_OF_FORM_1}
 
 
-def _settings_of_sections(values: dict[str, Any]) -> dict[str, Any]:
+def _settings_of_sections(values: dict[str, Any], ignore_unknown: bool) -> dict[str, Any]:
     unknown = sorted(values.keys() - {"format", "plan", "facts", *SECTIONS})
-    if unknown:
+    if unknown and not ignore_unknown:
         raise SemsegError(f"there is no section {', '.join(map(repr, unknown))}; expected {', '.join(SECTIONS)}")
     settings: dict[str, Any] = {}
     for name in SECTIONS:
@@ -206,7 +205,10 @@ def _check_types(settings: dict[str, Any]) -> None:
     """Refuses values that no flag could have given: a file may hold anything."""
     for name, value in settings.items():
         kinds = _kinds_of(RunConfig.__dataclass_fields__[name].type)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+        if name == "image_size":
+            fits = fits and [type(side) for side in value] == [int, int]
+        if not fits:
             raise SemsegError(f"`{name}`: got {value!r}; expected {' or '.join(_KINDS[kind] for kind in kinds)}")
 
 
@@ -249,13 +251,6 @@ def differing_settings(one: RunConfig, other: RunConfig, apart_from: tuple[str, 
     """The names of the settings in which two runs differ, those of `apart_from` left aside."""
     both = asdict(one), asdict(other)
     return [name for name in both[0] if name not in apart_from and both[0][name] != both[1][name]]
-
-
-def changed(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
-    """The run with other values for some of its settings; what is no setting is left aside."""
-    return replace(
-        config, **{name: value for name, value in settings.items() if name in RunConfig.__dataclass_fields__}
-    )
 
 
 def parse_class_weights(text: str) -> list[float] | dict[str, float]:

@@ -13,6 +13,7 @@ ARCHITECTURE = "model_arch.png"
 ARCHITECTURE_LAYERS = "model_arch_layers.png"
 PREDICTION = "pred_{number}.png"
 PICTURES = "report"  # the folder of the page's pictures
+PICTURES_INDEX = "pictures.json"  # in that folder
 REPORT = "report.html"
 EVENTS = "tensorboard"  # the folder of event files
 EVALUATION = "evaluation"  # the folder of `evaluate`

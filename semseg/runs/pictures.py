@@ -14,10 +14,10 @@ from semseg import IGNORE
 from semseg.errors import RunFolderError
 from semseg.files import replacing
 from semseg.labels.palettes import Palette
+from semseg.runs import names
 
 SPREAD, WORST, BEST, UNSURE = "spread", "worst", "best", "unsure"
 GROUPS = {SPREAD: 8, WORST: 6, BEST: 6, UNSURE: 6}  # how many of each are kept
-_INDEX = "pictures.json"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def write_pictures(folder: Path, pictures: Iterable[Picture], palette: Palette) 
         scores = {name: None if np.isnan(value) else round(float(value), 6) for name, value in picture.scores.items()}
         files = {kind: name for kind, (_, name) in images.items()}
         entries.append({"photo_name": picture.name, "scores": scores, "ranks": picture.ranks, **files})
-    with replacing(folder / _INDEX) as temporary:
+    with replacing(folder / names.PICTURES_INDEX) as temporary:
         text = json.dumps(entries, indent=2, allow_nan=False) + "\n"
         temporary.write_text(text, encoding="utf-8", errors="replace")
 
@@ -81,10 +81,10 @@ def read_pictures(folder: Path) -> list[Picture]:
     Raises:
         RunFolderError: A file that the list names is missing or cannot be read.
     """
-    if not (folder / _INDEX).is_file():
+    if not (folder / names.PICTURES_INDEX).is_file():
         return []
     try:
-        entries: Sequence[dict] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        entries: Sequence[dict] = json.loads((folder / names.PICTURES_INDEX).read_text(encoding="utf-8"))
         return [
             Picture(
                 str(entry["photo_name"]),

@@ -158,7 +158,7 @@ def train_model(
     config, plain, trained = plan.config, plain_model(model), training_model(model, plan)
     recorder, keeper, free = Recorder(results_path, batches), KeepBest(plain, model_path), free_bytes()
     try:
-        works = config.compile and not keras_compiles(False) and _compiles(trained, config, train_batches, tell)
+        works = config.compile and not keras_compiles(False) and _compiles(trained, train_batches, tell)
         trained.compile(plan.recipe.optimizer(), jit_compile=keras_compiles(works))
         trained.fit(
             train_batches,
@@ -187,11 +187,8 @@ def train_model(
     return recorder.history
 
 
-def _compiles(trained: TrainingModel, config: RunConfig, batches: Batches, tell: Callable[[str], None]) -> bool:
+def _compiles(trained: TrainingModel, batches: Batches, tell: Callable[[str], None]) -> bool:
     """Tries the compiler; whether it worked."""
-    if config.remat and not keras_compiles(True):  # PyTorch's compiler falls apart at each piece computed twice
-        tell("does not go with `remat` on PyTorch; training without")
-        return False
     start = time.perf_counter()
     try:
         trained.compile_graph(batches[0][0])

@@ -47,7 +47,7 @@ class Plan:
     """What a run will do.
 
     Args:
-        config: The run with nothing left open: batch size, precision and final split are decided.
+        config: The run with batch size, precision, compilation and final split decided.
         batch_size: Photos per step.
         class_names: Of the K classes.
         augmentation: Of the training photos.
@@ -80,9 +80,9 @@ class Plan:
         return SegmentationLoss(self.config.loss, self.class_weights, self.config.label_smoothing)
 
     def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Value and reason of every decision as plain values, for `config.json`."""
+        """Value, words and reason of every decision as plain values, to be saved."""
         return {
-            section: {name: {"value": one.value, "reason": one.reason} for name, one in decisions.items()}
+            section: {name: asdict(decision) for name, decision in decisions.items()}
             for section, decisions in self.sections.items()
         }
 
@@ -114,7 +114,8 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     photos = len(dataset.splits["train"])
     batch_size, batch_reason = _batch_size(config, photos)
     precision, precision_note = usable_precision(config.precision)
-    decided = replace(config, batch_size=batch_size, test_split=split, precision=precision)
+    compiled, compile_reason = _compile(config)
+    decided = replace(config, batch_size=batch_size, test_split=split, precision=precision, compile=compiled)
     steps_per_epoch = -(-photos // batch_size)
     _check_accumulation(decided, steps_per_epoch)
     augmentation, augmentation_reason = _augmentation(config, findings, photos)
@@ -131,7 +132,7 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
         "augment": {"changes": Decision(asdict(augmentation), str(augmentation), augmentation_reason)},
         "loss": _loss_decisions(config, dataset, findings, weights),
         "recipe": _recipe_decisions(config, recipe, findings),
-        "speed": _speed_decisions(decided, precision_note or _default_or_asked(config, "precision")),
+        "speed": _speed_decisions(decided, precision_note or _default_or_asked(config, "precision"), compile_reason),
     }
     return Plan(
         config=decided,
@@ -246,7 +247,7 @@ def _suited_to_data(config: RunConfig, findings: Findings | None) -> tuple[Augme
     tops = findings.tops("train")
     suited = suited_augmentation(tops, findings.counts("train")[:, :-1] - tops)
     if not suited.vertical_flip:
-        return suited, ["classes lie mostly above or below, so nothing is turned upside down"]
+        return suited, ["the masks do not show that up and down are alike, so nothing is turned upside down"]
     reasons = ["the masks show no up and down"]
     if config.image_size[0] != config.image_size[1]:
         return replace(suited, quarter_turns=False), [
@@ -295,9 +296,8 @@ def _loss_decisions(
     smoothing = f", smoothed by {config.label_smoothing:g}" if config.label_smoothing else ""
     decisions = {"loss": Decision(config.loss, config.loss + smoothing, _default_or_asked(config, "loss"))}
     if weights is None:
-        decisions["class_weights"] = Decision(
-            config.class_weights, "all classes weigh the same", _default_or_asked(config, "class_weights")
-        )
+        text = "all classes weigh the same" if config.class_weights == "none" else "not known before the files are"
+        decisions["class_weights"] = Decision(config.class_weights, text, _default_or_asked(config, "class_weights"))
         return decisions
     ranked = sorted(zip(dataset.palette.names, weights.tolist(), strict=True), key=lambda entry: -entry[1])
     text = ", ".join(f"{name} {weight:.3g}" for name, weight in ranked)
@@ -330,12 +330,20 @@ def _recipe_decisions(config: RunConfig, recipe: Recipe, findings: Findings | No
     return decisions
 
 
-def _speed_decisions(config: RunConfig, precision_reason: str) -> dict[str, Decision]:
+def _compile(config: RunConfig) -> tuple[bool, str]:
+    """Whether the network is compiled: PyTorch's compiler falls apart at each piece that is computed twice."""
+    if keras_compiles(False):
+        return config.compile, "JAX always compiles"
+    if config.compile and config.remat and not keras_compiles(True):
+        return False, "compiling does not go with `remat` on PyTorch"
+    return config.compile, _default_or_asked(config, "compile")
+
+
+def _speed_decisions(config: RunConfig, precision_reason: str, compile_reason: str) -> dict[str, Decision]:
     compiled = config.compile or keras_compiles(False)
-    reason = "JAX always compiles" if keras_compiles(False) else _default_or_asked(config, "compile")
     return {
         "device": Decision(device_name(), device_name(), f"what {config.backend} finds"),
         "precision": Decision(config.precision, config.precision, precision_reason),
-        "compile": Decision(compiled, "yes" if compiled else "no", reason),
+        "compile": Decision(compiled, "yes" if compiled else "no", compile_reason),
         "remat": Decision(config.remat, "yes" if config.remat else "no", _default_or_asked(config, "remat")),
     }

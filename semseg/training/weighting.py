@@ -1,4 +1,4 @@
-"""How much each class counts in the loss, and how often each photo is drawn."""
+"""How much each class counts in the loss."""
 
 from collections.abc import Sequence
 
