@@ -159,10 +159,11 @@ class Opposite(PartialAdamW):
     def takes(self, variable):
         return len(variable.shape) == 2
 
-    def own_step(self, gradient, variable, learning_rate):
-        gathered = self.momentum_of(variable)
-        self.assign(gathered, gathered + gradient)
-        self.assign(variable, variable + gathered)
+    def own_steps(self, pairs, learning_rate):
+        for gradient, variable in pairs:
+            gathered = self.momentum_of(variable)
+            self.assign(gathered, gathered + gradient)
+            self.assign(variable, variable + gathered)
 
 
 def test_an_optimiser_takes_a_part_of_the_weights():

@@ -12,7 +12,6 @@ from semseg.cli.console import name_flags, say_error
 from semseg.cli.flags import Parser, asked_run, build_parser, training_parser
 from semseg.errors import ResourceError, RunFolderError, SemsegError, require
 from semseg.files import DISK_FULL
-from semseg.inference.runtimes import runtime_of
 
 _WITHOUT_BACKEND = ("check", "report")
 _IMPORTED = {"compare": ("scipy",), "serve": ("starlette", "uvicorn")}  # by a command, from the extra of its name
@@ -71,6 +70,8 @@ _TRAINING = ("train", "compare")
 def _computes_without_keras(arguments: argparse.Namespace) -> bool:
     """Whether no backend is needed: by what the command does, or as another runtime computes the model."""
     if arguments.command in ("predict", "evaluate", "serve"):
+        from semseg.inference.runtimes import runtime_of  # it loads NumPy, which --help can do without
+
         return runtime_of(Path(arguments.model)) is not None
     return arguments.command in _WITHOUT_BACKEND
 

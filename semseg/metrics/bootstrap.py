@@ -29,6 +29,7 @@ def bootstrap_intervals(
         SemsegError: No images, another shape, or draws or a level out of range.
 
     Example:
+        >>> from semseg.metrics.confusion import class_counts
         >>> images = np.array([class_counts(np.array(m)) for m in ([[9, 1], [0, 4]], [[3, 3], [1, 2]])])
         >>> low, high = bootstrap_intervals(images)["accuracy"]
         >>> round(low, 3), round(high, 3)  # the worse image twice, the better one twice
