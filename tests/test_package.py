@@ -261,10 +261,13 @@ class TestPapers:
         assert f'version: "{semseg.__version__}"' in text and f"license: {PROJECT['license']}" in text
         assert re.search(r"^authors:\n  - name: ", text, re.MULTILINE)
 
-    def test_the_tests_that_contributing_names_exist(self):
+    def test_contributing_names_every_file_of_tests_and_files_that_exist(self):
         text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
-        named = set(re.findall(r"\btest_\w+\.py", text))
-        assert len(named) > 30 and all((REPOSITORY / "tests" / name).exists() for name in named)
+        tests = {path.name for path in (REPOSITORY / "tests").glob("test_*.py")}
+        assert set(re.findall(r"\btest_\w+\.py", text)) == tests
+        files = re.findall(r"`(\w+(?:/\w+)*\.py)`", text)
+        places = (REPOSITORY, REPOSITORY / "semseg", REPOSITORY / "tests")
+        assert [name for name in files if not any((place / name).exists() for place in places)] == []
 
     def test_every_strict_module_exists_and_every_public_module_is_strict(self):
         strict = set(CONFIGURATION["tool"]["mypy"]["modules"])

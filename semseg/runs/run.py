@@ -17,6 +17,7 @@ from semseg.runs.pictures import Picture, read_pictures, write_pictures
 from semseg.runs.scores import ScoreFolder, read_rows
 from semseg.runs.splits import Splits, read_splits, write_splits
 
+SPLIT_WORDS = {"train": "training", "val": "validation"}  # "test" is a word already
 _FINISHED = (names.METRICS, names.PER_IMAGE, names.HISTORY, names.CLASSES)
 _HISTORY_NEEDED = ("epoch", "loss", "val_loss", "val_mean_iou", "seconds")
 _MODELS = names.MODEL.format(name="*")
@@ -317,6 +318,3 @@ def _same_photos(first: Run, other: Run) -> bool:
 def _content(run: Run) -> str:
     photos = [f"{count} {SPLIT_WORDS.get(split, split)} photos" for split, (count, _) in run.split_digests.items()]
     return ", ".join([*photos, f"{len(run.metrics['per_class'])} classes"])
-
-
-SPLIT_WORDS = {"train": "training", "val": "validation"}
