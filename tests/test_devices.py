@@ -4,7 +4,7 @@ import sys
 
 import keras
 import pytest
-from helpers import REPOSITORY
+from helpers import REPOSITORY, make_pairs
 
 from semseg.backend import devices
 from semseg.backend.devices import device_name, free_bytes, keras_compiles, out_of_memory, usable_precision
@@ -15,6 +15,12 @@ import keras
 from semseg.backend.devices import leave_tensorflow_out
 leave_tensorflow_out()
 keras.Sequential([keras.Input((3,)), keras.layers.Rescaling(2.0), keras.layers.Dense(2)]).save(sys.argv[1])
+print("tensorflow" in sys.modules)
+"""
+PLAN = """
+import sys
+from semseg.cli import commands
+commands(["plan", sys.argv[1], "--cache", "none"])
 print("tensorflow" in sys.modules)
 """
 
@@ -35,6 +41,20 @@ def test_saving_a_model_does_not_load_tensorflow_beside_another_backend(backend,
     )
     assert done.stdout.split() == ["False"]
     assert keras.saving.load_model(tmp_path / "model.keras").count_params() == 8
+
+
+@pytest.mark.plain
+def test_a_plan_does_not_load_tensorflow_beside_torch(tmp_path):
+    make_pairs(tmp_path, train=2, val=1)
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN, str(tmp_path)],
+        cwd=REPOSITORY,
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.endswith("\nFalse\n") and done.stderr == ""
 
 
 BACKEND = keras.backend.backend()

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import keras
 
+from semseg.backend.devices import leave_tensorflow_out
 from semseg.cli.console import say_about
 from semseg.cli.flags import asked_run
 from semseg.cli.looking import look_at, say_what_was_found
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def open_data_and_network(config: RunConfig) -> tuple[Dataset, keras.Model]:
     """Both, before the files are read; what does not fit is told at once, and a wrong name before data are drawn."""
+    leave_tensorflow_out()
     SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
     weights = "none" if config.model == "encoder_unet" else config.encoder_weights
     new_model(replace(config, encoder_weights=weights), num_logits=1)

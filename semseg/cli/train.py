@@ -18,7 +18,7 @@ from semseg import __version__
 from semseg.architectures import ARCHITECTURES, model_name
 from semseg.architectures.cost import peak_memory_mb
 from semseg.architectures.drawing import get_model_arch
-from semseg.backend.devices import device_name, leave_tensorflow_out
+from semseg.backend.devices import device_name
 from semseg.backend.predictor import predictor
 from semseg.cli.console import Progress, say, say_about, size_text
 from semseg.cli.flags import asked_run
@@ -56,7 +56,6 @@ def run(arguments: argparse.Namespace) -> None:
     output = Path(config.output)
     check_output(output)
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
-    leave_tensorflow_out()
     dataset, model = open_data_and_network(config)
     findings, cache = _look(config, dataset)
     plan = plan_run(config, dataset, findings)
