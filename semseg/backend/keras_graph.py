@@ -122,6 +122,6 @@ def gives_probabilities(model: keras.Model) -> bool:
 def hide_tensorflow() -> None:
     """Makes Keras believe that TensorFlow is not installed, for the rest of the process.
 
-    Keras 3.15 asks whether TensorFlow is there whenever it saves a model, by importing it.
+    Keras 3.15 asks whether TensorFlow is there, by importing it, whenever it saves a model or sets the seeds.
     """
     module_utils.tensorflow._available = False
