@@ -1,30 +1,34 @@
 """Data sets by name. To add one: a file with a finder here, and a line in `DATASETS`."""
 
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
+from semseg.data.annotations import name_annotations
 from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, Sample, seeded_split, spread
 from semseg.data.carvana import find_carvana
 from semseg.data.cityscapes import find_cityscapes
+from semseg.data.contents import Contents, list_contents
+from semseg.data.csv_lists import find_in_lists
 from semseg.data.demo import make_demo
-from semseg.data.folder import MASK_FOLDERS, PHOTO_FOLDERS, find_folder
+from semseg.data.folder import find_folder
 from semseg.data.masks import check_meaning, find_meaning, rename_classes
 from semseg.data.pairs import find_pairs
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import list_images
 from semseg.labels.palettes import Palette, cityscapes_palette
 
-DATASETS: dict[str, Callable[..., Found | None]] = {  # from the most particular form to the least
+DATASETS: dict[str, Callable[[Contents], Found | None]] = {  # from the most particular form to the least
     "cityscapes": find_cityscapes,
     "carvana": find_carvana,
     "folder": find_folder,
+    "lists": find_in_lists,
     "pairs": find_pairs,
 }
 EXPECTED = {
     "cityscapes": "leftImg8bit/ and gtFine/",
     "carvana": "train/*.jpg and train_masks/*_mask.gif",
-    "folder": "images/ and masks/, also inside train/ and val/, or lists of both in train.csv",
+    "folder": "photos and masks of matching names, in images/ and masks/ or side by side",
+    "lists": "train.csv with a photo and a mask in each row",
     "pairs": "train/ (and val/) with pictures of photo | colour mask",
 }
 
@@ -39,6 +43,8 @@ def open_dataset(
     seed: int = 0,
     limit: int | None = None,
     whole: bool = False,
+    photos: str | None = None,
+    masks: str | None = None,
 ) -> Dataset:
     """Finds the samples and the classes in a folder.
 
@@ -51,6 +57,9 @@ def open_dataset(
         seed: Draws the validation split where the folder has none.
         limit: At most this many samples of each split, evenly spread.
         whole: Draw no validation split; all samples are then in `"train"`.
+        photos: The folder of the photos inside `root`, or a pattern of their paths such as `"*/img/*_sat.png"`, where
+            it should not be found by looking.
+        masks: The same for the masks.
 
     Raises:
         DataError: No such folder, or nothing in it that can be trained on.
@@ -61,8 +70,8 @@ def open_dataset(
         raise SemsegError(f"there is no data set {name!r}; choose one of {', '.join(DATASETS)}")
     _refuse_unless_folder(root)
     try:
-        kind, found = _find(root, name)
-        notes = [f"read as {kind}: {EXPECTED[kind].split(',')[0]}"]
+        kind, found = _find(root, name, photos, masks)
+        notes = [f"read as {kind}: {(found.notes or [EXPECTED[kind]])[0]}", *found.notes[1:]]
         drawn = "val" not in found.splits and not whole
         if drawn:
             notes.append(_draw_validation(found, seed))
@@ -91,26 +100,21 @@ def _palette_of(found: Found, train: list[Sample], given: Palette | None, num_cl
     return rename_classes(find_meaning(train, num_classes, found.root), found.class_names)
 
 
-# Names of the folders that a data set is made of: one of them alone is no data set.
-_PART_NAMES = {name.lower() for name in (*PHOTO_FOLDERS, *MASK_FOLDERS, *chain.from_iterable(SPLITS.values()))}
-
-
-def _find(root: Path, name: str | None) -> tuple[str, Found]:
-    """The first kind that the folder, or else a folder inside it, can be read as."""
-    kinds = [name] if name else list(DATASETS)
-    for folder in (root, *_folders_to_try(root)):
-        for kind in kinds:
-            found = DATASETS[kind](folder)
-            if found is not None:
-                return kind, found
-    expected = "; or ".join(EXPECTED[kind] for kind in kinds)
-    raise DataError(f"{root}: holds no photos with masks; expected {expected}")
-
-
-def _folders_to_try(root: Path) -> list[Path]:
-    """Folders inside that may be data sets: neither hidden nor named like a part of one."""
-    folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(path for path in folders if path.name.lower() not in _PART_NAMES)
+def _find(root: Path, name: str | None, photos: str | None, masks: str | None) -> tuple[str, Found]:
+    """The first kind that the folder can be read as."""
+    contents = list_contents(root)
+    if photos or masks:
+        found = find_folder(contents, photos, masks)
+        if found is None:
+            given = " and ".join(f"`{key}` {value}" for key, value in (("photos", photos), ("masks", masks)) if value)
+            raise DataError(f"{root}: with {given} no names of photos and masks match; list the pairs in a CSV file")
+        return "folder", found
+    for kind in [name] if name else list(DATASETS):
+        found = DATASETS[kind](contents)
+        if found is not None:
+            return kind, found
+    expected = "; or ".join(EXPECTED[kind] for kind in ([name] if name else EXPECTED))
+    raise DataError(name_annotations(contents) or f"{root}: holds no photos with masks; expected {expected}")
 
 
 def _draw_validation(found: Found, seed: int) -> str:

@@ -19,10 +19,23 @@ VAL_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Sample:
-    """One photo with its mask; `photo` and `mask` are the same file where a pair lies in one picture."""
+    """One photo with its mask.
+
+    Attributes:
+        photo: The photo's file.
+        mask: The mask's, the same file where a pair lies in one picture; the first of several.
+        parts: All files of the mask, each with the class, from 1 on, whose pixels it shows, where a photo has a file
+            per object or per class; else empty.
+    """
 
     photo: Path
     mask: Path
+    parts: tuple[tuple[Path, int], ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it is read from, each once."""
+        return tuple(dict.fromkeys((self.photo, self.mask, *(path for path, _ in self.parts))))
 
 
 @dataclass
@@ -36,6 +49,7 @@ class Found:
         class_names: Names for classes that are found in the masks, when there are as many.
         problems: Files that cannot be made samples of, a line each.
         group: Samples of one group stay on one side when a validation split is drawn; None: each for itself.
+        notes: How the folder was read and what was left out, a sentence each.
     """
 
     root: Path
@@ -44,6 +58,7 @@ class Found:
     class_names: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
     group: Callable[[Sample], str] | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -2,51 +2,51 @@
 
 from pathlib import Path
 
-from semseg.data.base import SPLITS, Found, Sample, subfolder
-from semseg.images.reading import list_images
+from semseg.data.base import Found, Sample
+from semseg.data.contents import Contents
+from semseg.data.names import split_of
 from semseg.labels.palettes import cityscapes_palette
 
 _KINDS = {"labelTrainIds": "train_id", "labelIds": "id", "color": "color"}  # the first that is there is used
 
 
-def find_cityscapes(folder: Path) -> Found | None:
+def find_cityscapes(contents: Contents) -> Found | None:
     """Looks for the original layout of Cityscapes.
 
     The labels of its test part are withheld, so that this part is left out.
 
     Args:
-        folder: Where `leftImg8bit/` and `gtFine/` or `gtCoarse/` may lie.
+        contents: Of the folder in which, at any depth, `leftImg8bit/` and `gtFine/` or `gtCoarse/` may lie.
 
     Returns:
         Samples and palette; None if the folder is not laid out so.
     """
-    photos, truth = subfolder(folder, ("leftImg8bit",)), subfolder(folder, ("gtFine", "gtCoarse"))
-    if photos is None or truth is None:
+    photos = [path for path in contents.pictures if path.parents[2].name == "leftImg8bit"]
+    truth = _truth(contents)
+    kind = next((kind for kind in _KINDS if any(path.stem.endswith(f"_{kind}") for path in truth)), None)
+    if not photos or kind is None:
         return None
-    kind = _first_kind(truth)
-    if kind is None:
-        return None
+    folder, there = truth[0].parents[2], set(truth)
     splits: dict[str, list[Sample]] = {}
     problems: list[str] = []
-    for split in ("train", "val"):
-        inside = subfolder(photos, SPLITS[split])
-        for path in list_images(inside) if inside else ():
-            sample = _sample(path, truth, kind)
-            if sample.mask.exists():
-                splits.setdefault(split, []).append(sample)
-            else:
-                problems.append(f"{sample.photo}: has no mask {sample.mask.name}")
+    for path in photos:
+        sample, split = _sample(path, folder, kind), split_of(path.parents[1].name)
+        if sample.mask in there and split in ("train", "val"):
+            splits.setdefault(split, []).append(sample)
+        elif split in ("train", "val"):
+            problems.append(f"{sample.photo}: has no mask {sample.mask.name}")
     if "train" not in splits:
         return None
-    return Found(folder, splits, cityscapes_palette(held=_KINDS[kind]), problems=problems)
+    root = photos[0].parents[3]
+    return Found(root, splits, cityscapes_palette(held=_KINDS[kind]), problems=problems)
 
 
-def _first_kind(truth: Path) -> str | None:
-    """The first of `_KINDS` of which there is a file; None if there is none."""
-    for kind in _KINDS:
-        if any(True for _ in truth.glob(f"*/*/*_{kind}.png")):
-            return kind
-    return None
+def _truth(contents: Contents) -> list[Path]:
+    """The pictures in `gtFine/`; where there are none, in `gtCoarse/`."""
+    by_name = {
+        name: [path for path in contents.pictures if path.parents[2].name == name] for name in ("gtFine", "gtCoarse")
+    }
+    return by_name["gtFine"] or by_name["gtCoarse"]
 
 
 def _sample(photo: Path, truth: Path, kind: str) -> Sample:

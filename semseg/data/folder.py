@@ -1,223 +1,341 @@
-"""A plain folder: photos in one folder and masks in another, or a list of both in a CSV file."""
+"""Folders of photos and masks in whatever layout: read as a person would who looks at the names and at the pictures."""
 
-import csv
+import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
-from semseg.data.base import SPLITS, Found, Sample, subfolder
+import numpy as np
+
+from semseg.data.base import Found, Sample
+from semseg.data.contents import Contents
+from semseg.data.families import Family, Match, evidence, families_of, foreground_of, match
+from semseg.data.names import MASK, PHOTO, Item, Place, place_of
 from semseg.errors import DataError
-from semseg.images.reading import IMAGE_SUFFIXES, list_images
 
-PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "JPEGImages", "inputs")
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "targets", "gt")
-_MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_l", "-mask", "-label")
-_BESIDE = ("{}_masks", "{}_mask", "{}_labels", "{}_label", "{}annot", "{}_gt")
-_PHOTO_WORDS = r"image|img|photo|picture|original|input|jpeg|rgb"
-_MASK_WORDS = r"mask|label|annot|^ann|segm|ground|target|(^|[^a-z])gt"
-_MAX_SHOWN = 4  # problems in a message
-_COLUMN_WORDS = {  # masks first: a column called image_mask holds masks
-    "mask": ("mask", "label", "annotation"),
-    "photo": ("image", "photo", "img"),
-    "split": ("split", "fold", "subset"),
-}
+_MIN_SHARE = 0.9  # of masks that find their photos in a reading that is taken at once
+_MIN_POOR_SHARE = 0.5  # of those that do in a reading whose other files are told one by one
+_MAX_FAMILIES = 24  # that are compared with each other, the largest
+_MUCH_MORE = 2  # times the photos: the reading that covers them wins
+_LOOKED_AT = 5  # photos whose several masks are compared
+_MAX_OVERLAP = 0.3  # of masks of different objects or classes, as a share of the smaller one
+_MIN_GROUPS = 5  # folders, or names before a number, that make groups
+_MAX_SHOWN = 4
+_STEM_OF_GROUP = re.compile(r"(.*\d.*?)[ _.\-]+(?:[a-z]*[ _\-]?)\d+", re.IGNORECASE)  # scene3_frame12: scene3
+_ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9a-f]{16,}")  # one photo changed in several ways
 
 
-def find_folder(folder: Path) -> Found | None:
-    """Looks for `images/` with `masks/`, the same in each split, `train/` with `train_masks/`, and for CSV lists.
+def find_folder(contents: Contents, photos: str | None = None, masks: str | None = None) -> Found | None:
+    """Looks for photos and masks that belong together by their names, at any depth.
 
     Args:
-        folder: Where these may lie.
+        contents: Of the data set's folder.
+        photos: The folder of the photos, or a pattern of their paths, where the user says it.
+        masks: The same for the masks.
 
     Returns:
-        The samples; None if there are no such folders and lists.
+        The samples; None if there are none.
 
     Raises:
-        DataError: There are such folders, but no file of one has a partner in the other; or a list makes no sense.
+        DataError: Two readings are equally good; the message names both, and what settles it.
+        SemsegError: Nothing is where the user says.
     """
-    found = _in_folders(folder)
-    if found.problems and not found.splits:
-        shown = "; ".join(found.problems[:_MAX_SHOWN])
-        raise DataError(f"{folder}: no photo and mask have the same name: {shown}; rename them, or list them in a CSV")
-    if not found.splits.get("train"):
-        found = _listed_in_csv(folder)
-    return found if found and found.splits.get("train") else None
+    found = _matches(contents, photos, masks)
+    if not found:
+        return None
+    best = found[0]
+    if masks is None and best.masks.appearance and best.masks.appearance.same_shape:
+        raise DataError(
+            f"{contents.root}: {best.masks.name} shows nearly the same shape for every photo, as a camera's field of "
+            "view does; if this is what should be learnt, say so by `masks`, else name the folder of the masks there"
+        )
+    rivals = _rivals(best, found[1:])
+    classes = _class_names([best, *rivals])
+    if rivals and not classes:
+        raise DataError(_ambiguous(contents.root, best, rivals))
+    joined = [best, *rivals] if classes else [best, *_of_the_same_form(best, found[1:])]
+    return _as_found(contents, joined, classes)
 
 
-def _in_folders(folder: Path) -> Found:
-    splits, problems = {}, []
-    for split, pair in _folders_of_splits(folder).items():
-        splits[split], wrong = pair_up(*pair)
-        problems += wrong
-    return Found(folder, {split: samples for split, samples in splits.items() if samples}, problems=problems)
+def _matches(contents: Contents, photos: str | None, masks: str | None) -> list[Match]:
+    """Readings of the folder, the best first: those that leave next to no mask over, else those that leave some."""
+    poor: list[Match] = []
+    for families in _families(contents, photos, masks):
+        families = sorted(families, key=lambda family: -len(family.items))[:_MAX_FAMILIES]
+        found = [match(first, second) for first, second in _pairs(families)]
+        found = [reading for reading in found if reading.share >= _MIN_POOR_SHARE and (masks or evidence(reading) > 0)]
+        found.sort(key=_rank, reverse=True)
+        good = [reading for reading in found if _share_of_masks(reading) >= _MIN_SHARE]
+        if good:
+            return good
+        poor += found
+    return sorted(poor, key=_rank, reverse=True)[:1]
 
 
-def _folders_of_splits(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """The folders of photos and masks of each split."""
-    whole = _photos_and_masks(folder)
-    pairs = {}
-    for split, names in SPLITS.items():
-        pair = tuple(subfolder(part, names) for part in whole) if whole else _pair_of_split(folder, names)
-        if pair and all(pair):
-            pairs[split] = pair
-    if whole and not pairs:
-        return {"train": whole}
-    return pairs
+def _families(contents: Contents, photos: str | None, masks: str | None) -> list[list[Family]]:
+    """The families that the user names, or all that are there, from the plainest to the finest parting."""
+    if masks is None and photos is None:
+        return families_of(contents.root, contents.pictures)
+    chosen_masks = set(contents.select(masks, "masks")) if masks else set()
+    chosen_photos = set(contents.select(photos, "photos")) if photos else set()
+    rest = [path for path in contents.pictures if path not in chosen_masks | chosen_photos]
+    named = _named(contents.root, chosen_photos, photos, PHOTO) + _named(contents.root, chosen_masks, masks, MASK)
+    if photos and masks:
+        return [named]
+    wanted = PHOTO if photos is None else MASK
+    return [
+        named + [Family(f.name, f.items, f.role or wanted, f.second_choice) for f in families]
+        for families in families_of(contents.root, rest)
+    ]
 
 
-def _pair_of_split(folder: Path, names: Sequence[str]) -> tuple[Path, Path | None] | None:
-    """The folders of photos and masks of a split that may be called by these names."""
-    inside = subfolder(folder, names)
-    if inside is None:  # train_images with train_masks
-        return _photos_and_masks_among(path for path in _folders(folder) if _has_any(names, path.name.lower()))
-    beside = subfolder(folder, [name.format(inside.name) for name in _BESIDE])
-    return _photos_and_masks(inside) or (inside, beside)  # train/images with train/masks, or train with train_masks
+def _named(root: Path, paths: Iterable[Path], pattern: str | None, role: str) -> list[Family]:
+    items = [Item(path, _place_as_given(root, path), path.stem.lower()) for path in sorted(paths)]
+    return [Family(str(pattern), items, role, second_choice=False)] if items else []
 
 
-def _photos_and_masks(folder: Path) -> tuple[Path, Path] | None:
-    """The folder inside that is called after photos and the one after masks; None if that is not clear."""
-    pair = subfolder(folder, PHOTO_FOLDERS), subfolder(folder, MASK_FOLDERS)
-    return pair if all(pair) else _photos_and_masks_among(_folders(folder))
+def _place_as_given(root: Path, path: Path) -> Place:
+    """The place of a file in a folder that the user names: its last folder plays the role, whatever it is called."""
+    folders = path.parent.relative_to(root).parts
+    place = place_of(folders)
+    if place.role or not place.others:
+        return place
+    return Place(place.others[-1:], place.split, place.others[:-1])
 
 
-def _photos_and_masks_among(folders: Iterable[Path]) -> tuple[Path, Path] | None:
-    """The one of these folders whose name tells of photos and the one whose name tells of masks."""
-    photos, masks = [], []
-    for path in folders:
-        name = path.name.lower()
-        if re.search(_MASK_WORDS, name):
-            masks.append(path)
-        elif re.search(_PHOTO_WORDS, name):
-            photos.append(path)
-    return (photos[0], masks[0]) if len(photos) == len(masks) == 1 else None
+def _pairs(families: Sequence[Family]) -> Iterable[tuple[Family, Family]]:
+    for first in families:
+        for second in families:
+            if first is not second and first.role != MASK and second.role != PHOTO:
+                yield first, second
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.is_dir()]
+def _share_of_masks(reading: Match) -> float:
+    return sum(map(len, reading.partners.values())) / len(reading.masks.items)
 
 
-def _has_any(words: Iterable[str], text: str) -> bool:
-    return any(word in text for word in words)
+def _rank(reading: Match) -> tuple[float, ...]:
+    return evidence(reading), round(reading.share, 1), len(reading.partners)
 
 
-def pair_up(photos: Path, masks: Path) -> tuple[list[Sample], list[str]]:
-    """Pairs photos with masks of the same name, a mask's ending such as `_mask` not counted.
+# ------------------------------------------------------------------------------------------- rivals and companions
+
+
+def _rivals(best: Match, others: Sequence[Match]) -> list[Match]:
+    """Readings that are as good as the best, of the same photos or the same masks."""
+    rivals = []
+    for other in others:
+        shared = other.photos is best.photos or other.masks is best.masks
+        if shared and evidence(other) >= evidence(best) and _MUCH_MORE * len(other.partners) > len(best.partners):
+            rivals.append(other)
+    return rivals
+
+
+def _of_the_same_form(best: Match, others: Sequence[Match]) -> list[Match]:
+    """Readings of other files that are as good as the best: the other splits, sites or formats of the same set."""
+    joined: list[Match] = []
+    used = {item.path for item in (*best.photos.items, *best.masks.items)}
+    for other in others:
+        files = {item.path for item in (*other.photos.items, *other.masks.items)}
+        if evidence(other) >= evidence(best) and not files & used:
+            joined.append(other)
+            used |= files
+    return joined
+
+
+def _ambiguous(root: Path, best: Match, rivals: Sequence[Match]) -> str:
+    if any(rival.masks is not best.masks for rival in rivals):
+        names, what, parameter = [best.masks.name, *(rival.masks.name for rival in rivals)], "the masks of", "masks"
+        whose = best.photos.name
+    else:
+        names, what, parameter = [best.photos.name, *(rival.photos.name for rival in rivals)], "the photos of", "photos"
+        whose = best.masks.name
+    listed = " and ".join(dict.fromkeys(names))
+    return f"{root}: {listed} both fit as {what} {whose}; say which by `{parameter}`"
+
+
+def _class_names(readings: Sequence[Match]) -> list[str]:
+    """The classes where each reading, or each folder of masks in one, shows one of them; else nothing.
+
+    Different classes hardly overlap; two drawings of the same thing do.
+    """
+    if len(readings) > 1:
+        if any(reading.photos is not readings[0].photos or reading.masks.second_choice for reading in readings):
+            return []
+        masks_of = [{photo.path: masks for photo, masks in reading.partners.items()} for reading in readings]
+        several = [[masks[photo][0] for masks in masks_of if photo in masks] for photo in masks_of[0]]
+        names = _distinct_parts([reading.masks.name for reading in readings])
+    else:
+        several = [masks for masks in readings[0].partners.values() if len(masks) > 1]
+        names = _folders_that_repeat(readings[0])
+    return names if names and _hardly_overlap(several) else []
+
+
+def _distinct_parts(names: Sequence[str]) -> list[str]:
+    """`"*_crack.png in masks/"` and `"*_rust.png in masks/"` as `"crack"` and `"rust"`."""
+    words = [re.findall(r"[A-Za-z]+", name) for name in names]
+    common = set(words[0]).intersection(*words[1:])
+    return [" ".join(word for word in row if word not in common) for row in words]
+
+
+def _folders_that_repeat(reading: Match) -> list[str]:
+    """The last folders of the masks, where these are the same few for most photos: `masks/crack/7.png`."""
+    folders = [
+        mask.place.others[-1]
+        for photo, masks in reading.partners.items()
+        for mask in masks
+        if len(mask.place.others) > len(photo.place.others)
+    ]
+    counts = Counter(folders)
+    return list(counts) if len(counts) > 1 and min(counts.values()) > 1 else []
+
+
+def _hardly_overlap(several: Sequence[Sequence[Item]]) -> bool:
+    """Whether the masks of one photo are two-valued and show different things, by a few photos."""
+    overlaps = [
+        overlap
+        for masks in [masks for masks in several if len(masks) > 1][:_LOOKED_AT]
+        for overlap in _overlaps([foreground_of(mask.path) for mask in masks])
+    ]
+    return bool(overlaps) and float(np.mean(overlaps)) < _MAX_OVERLAP
+
+
+def _overlaps(foregrounds: Sequence[np.ndarray]) -> list[float]:
+    """For each pair of masks, the share of the smaller one that the other covers."""
+    pairs = [(a, b) for i, a in enumerate(foregrounds) for b in foregrounds[:i] if a.shape == b.shape]
+    return [float((a & b).sum() / max(1, min(a.sum(), b.sum()))) for a, b in pairs]
+
+
+# -------------------------------------------------------------------------------------------------- as a data set
+
+
+def _as_found(contents: Contents, readings: Sequence[Match], classes: Sequence[str]) -> Found | None:
+    masks_of: dict[Item, list[tuple[Item, int]]] = defaultdict(list)
+    for number, reading in enumerate(readings, start=1):
+        for photo, masks in reading.partners.items():
+            masks_of[photo] += [(mask, _class_of(mask, number, readings, classes)) for mask in masks]
+    several = [[mask for mask, _ in entries] for entries in masks_of.values() if len(entries) > 1]
+    if several and not classes and not _hardly_overlap(several):
+        raise DataError(_several_masks(several[0]))
+    splits = _splits_of(contents, masks_of, in_parts=bool(several))
+    if "train" not in splits:
+        return None
+    problems, left_out = _without_partner(readings, set(splits))
+    places = {photo.path: photo.place for photo in masks_of}
+    return Found(
+        root_of(contents.root, places),
+        splits,
+        class_names=("background", *classes) if classes else (),
+        problems=problems,
+        group=groups_by_name(places),
+        notes=[_describe(readings, several, classes), *left_out],
+    )
+
+
+def _class_of(mask: Item, number: int, readings: Sequence[Match], classes: Sequence[str]) -> int:
+    """The class, from 1 on, whose pixels a mask shows where it is one of several of its photo."""
+    if not classes:
+        return 1
+    return number if len(readings) > 1 else 1 + classes.index(mask.place.others[-1])
+
+
+def _splits_of(contents: Contents, masks_of: dict[Item, list[tuple[Item, int]]], in_parts: bool) -> dict:
+    """Samples by split, in natural order; all for training where only one split is named."""
+    splits: dict[str, list[Sample]] = defaultdict(list)
+    for photo in sorted(masks_of, key=lambda item: contents.order[item.path]):
+        entries = sorted(masks_of[photo], key=lambda entry: contents.order[entry[0].path])
+        parts = tuple((mask.path, class_id) for mask, class_id in entries) if in_parts else ()
+        split = photo.place.split or entries[0][0].place.split or "train"
+        splits[split].append(Sample(photo.path, entries[0][0].path, parts))
+    return dict(splits) if len(splits) > 1 else {"train": next(iter(splits.values()))}
+
+
+def _several_masks(masks: Sequence[Item]) -> str:
+    listed = ", ".join(mask.path.name for mask in masks[:_MAX_SHOWN])
+    return (
+        f"{masks[0].path.parent}: {len(masks)} masks of one photo ({listed}) show nearly the same; say by `masks` "
+        "which of them count, for example with a pattern of their names"
+    )
+
+
+def _without_partner(readings: Sequence[Match], splits: set[str]) -> tuple[list[str], list[str]]:
+    """A line for every file that lacks its partner; and what is left out because nothing of its kind has one."""
+    with_mask = {photo for reading in readings for photo in reading.partners}
+    photos = {item for reading in readings for item in reading.photos.items} - with_mask
+    problems = [f"{item.path}: may be the mask of several photos" for r in readings for item in r.unclear]
+    problems += [f"{item.path}: has no photo in {r.photos.name}" for r in readings for item in r.lonely]
+    unlabelled: Counter[str] = Counter()
+    for item in sorted(photos, key=lambda item: item.path):
+        if item.place.split and item.place.split not in splits:
+            unlabelled[item.place.split] += 1
+        else:
+            problems.append(f"{item.path}: has no mask in {readings[0].masks.name}")
+    left_out = [
+        f"left out: {count} photos of {split}, as there are no masks for them" for split, count in unlabelled.items()
+    ]
+    return problems, left_out
+
+
+def _describe(readings: Sequence[Match], several: Sequence[object], classes: Sequence[str]) -> str:
+    best = readings[0]
+    masks = " and ".join(dict.fromkeys(reading.masks.name for reading in readings))
+    text = f"photos in {best.photos.name}, masks in {masks}"
+    if best.names:
+        text += f", by names {best.names}"
+    if classes:
+        return f"{text}; a mask per class: {', '.join(classes)}"
+    return f"{text}; the several masks of a photo are united, as each shows an object" if several else text
+
+
+def root_of(root: Path, photos: Iterable[Path]) -> Path:
+    """The folder that a data set is: the lowest that holds all photos and is not named after a part of one.
 
     Args:
-        photos: Folder of the photos, searched with all folders below.
-        masks: Folder of the masks, likewise.
+        root: The folder that was looked at.
+        photos: Inside it.
+    """
+    common = Path(os.path.commonpath([path.parent for path in photos]))
+    while common != root:
+        place = place_of((common.name,))
+        if not place.role and not place.split:
+            break
+        common = common.parent
+    return common
+
+
+def groups_by_name(places: dict[Path, Place]) -> Callable[[Sample], str] | None:
+    """What keeps photos together that are of one patient, scene or film, where names or folders tell that.
+
+    Args:
+        places: Of each photo.
 
     Returns:
-        The samples in natural order, and a line for every file whose partner is missing or not clear.
+        The name of a sample's group; None where each photo stands for itself.
     """
-    photos_by_name: dict[str, list[Path]] = defaultdict(list)
-    for path in list_images(photos):
-        photos_by_name[_key(path, photos)].append(path)
-    names = set(photos_by_name)
-    masks_by_name: dict[str, list[Path]] = defaultdict(list)
-    for path in list_images(masks):
-        masks_by_name[_mask_key(_key(path, masks), names)].append(path)
-    samples, problems = [], []
-    for name, files in photos_by_name.items():
-        partners = masks_by_name.pop(name, [])
-        if len(files) == len(partners) == 1:
-            samples.append(Sample(files[0], partners[0]))
-        elif not partners:
-            problems += [f"{path}: has no mask in {masks}" for path in files]
-        else:
-            problems.append(f"{', '.join(map(str, files + partners))}: not clear which belong together")
-    problems += [f"{path}: has no photo in {photos}" for paths in masks_by_name.values() for path in paths]
-    return samples, problems
+    for name_of in (_original_of_roboflow, _folder_of_group, _start_of_name):
+        names = {path: name_of(path, place) for path, place in places.items()}
+        counts = Counter(names.values())
+        in_groups = sum(count for count in counts.values() if count > 1)
+        if "" not in counts and len(counts) >= _MIN_GROUPS and 2 * in_groups >= len(names):
+            return partial(_group_of, names)
+    return None
 
 
-def _key(path: Path, base: Path) -> str:
-    return str(path.relative_to(base).with_suffix(""))
+def _group_of(names: dict[Path, str], sample: Sample) -> str:
+    return names[sample.photo]
 
 
-def _mask_key(key: str, photo_keys: set[str]) -> str:
-    """The photo's key that a mask's stands for; the mask's own where there is no such photo."""
-    if key in photo_keys:
-        return key
-    shorter = (key[: -len(ending)] for ending in _MASK_ENDINGS if key.lower().endswith(ending))
-    return next((name for name in shorter if name in photo_keys), key)
+def _original_of_roboflow(path: Path, place: Place) -> str:
+    found = _ROBOFLOW.fullmatch(path.stem)
+    return found[1] if found else ""
 
 
-# ------------------------------------------------------------------------------------------------------ CSV lists
+def _folder_of_group(path: Path, place: Place) -> str:
+    return "/".join(place.others)
 
 
-def _listed_in_csv(folder: Path) -> Found | None:
-    """Samples from `train.csv` and its like, or from the only list in the folder."""
-    lists = _lists_of_splits(folder)
-    if list_images(folder) and not all(_names_columns(path) for path in lists.values()):
-        return None  # a list of something else, beside the data
-    splits: dict[str, list[Sample]] = defaultdict(list)
-    for split, path in lists.items():
-        for row_split, sample in _rows(path):
-            splits[row_split or split].append(sample)
-    return Found(folder, dict(splits)) if splits else None
-
-
-def _lists_of_splits(folder: Path) -> dict[str, Path]:
-    """The CSV file of each split; the only one in the folder is taken for training."""
-    lists = {}
-    for split, names in SPLITS.items():
-        for name in names:
-            path = folder / f"{name}.csv"
-            if path.is_file():
-                lists[split] = path
-    every_list = sorted(folder.glob("*.csv"))
-    if not lists and len(every_list) == 1:
-        return {"train": every_list[0]}
-    return lists
-
-
-def _rows(path: Path) -> list[tuple[str, Sample]]:
-    """Split (empty where no column says it) and sample of every row."""
-    rows = _read_rows(path)
-    columns = _columns(path, rows)
-    samples = []
-    for number, row in enumerate(rows[columns["first"] :], start=columns["first"] + 1):
-        if len(row) <= max(columns["photo"], columns["mask"]):
-            raise DataError(f"{path}: row {number} has {len(row)} cells; expected a photo and a mask")
-        photo, mask = (path.parent / row[columns[name]].strip() for name in ("photo", "mask"))
-        column = columns.get("split", len(row))
-        text = row[column].strip().lower() if column < len(row) else ""
-        split = next((name for name, names in SPLITS.items() if text in names), "")
-        if text and not split:
-            raise DataError(f"{path}: row {number} has the split {text!r}; expected train, val or test")
-        samples.append((split, Sample(photo, mask)))
-    return samples
-
-
-def _read_rows(path: Path) -> list[list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); save it as a CSV in UTF-8") from None
-
-
-def _names_columns(path: Path) -> bool:
-    try:
-        return bool(_columns(path, _read_rows(path)))
-    except DataError:
-        return False
-
-
-def _columns(path: Path, rows: list[list[str]]) -> dict[str, int]:
-    """Where photo, mask and split stand, and the first row that holds data: a header is not required."""
-    if not rows:
-        raise DataError(f"{path}: is empty; expected a photo and a mask in each row")
-    header = [cell.strip().lower() for cell in rows[0]]
-    if Path(header[0]).suffix in IMAGE_SUFFIXES:
-        return {"photo": 0, "mask": 1, "first": 0}
-    columns: dict[str, int] = {}
-    for name, words in _COLUMN_WORDS.items():
-        for index, cell in enumerate(header):
-            if index not in columns.values() and _has_any(words, cell):
-                columns[name] = index
-                break
-    if not {"photo", "mask"} <= columns.keys():
-        raise DataError(f"{path}: has the columns {', '.join(header)}; expected one named image and one named mask")
-    return {**columns, "first": 1}
+def _start_of_name(path: Path, place: Place) -> str:
+    found = _STEM_OF_GROUP.fullmatch(path.stem)
+    return "/".join((*place.others, found[1])) if found else ""

@@ -238,10 +238,10 @@ def list_images(folder: Path) -> list[Path]:
             images.append(path)
         elif path.is_dir() and not path.is_symlink():
             images += list_images(path)
-    return sorted(images, key=_natural_key)
+    return sorted(images, key=natural_key)
 
 
-def _natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
+def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
     """Digits by their value, other text as it stands; the path itself breaks ties such as 1 and 01."""
     parts = re.split(r"(\d+)", str(path))
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts], str(path)

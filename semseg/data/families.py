@@ -1,0 +1,312 @@
+"""Files that play one part in a data set, what they look like, and which photos and masks belong together."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from semseg.data.names import (
+    MASK,
+    PHOTO,
+    Item,
+    Place,
+    best_stripping,
+    is_second_choice,
+    place_of,
+    role_of,
+    split_by_affix,
+    strip,
+)  # fmt: skip
+from semseg.errors import DataError
+from semseg.images.reading import read_mask
+
+_LOOKED_AT = 5  # files of a family, evenly spread
+_SHAPE_SIZE = (64, 64)
+_SAME_SHAPE = 0.9  # intersection over union of masks that show the same thing in every photo
+_MIN_SAME = 4  # masks needed to tell that
+_MIN_EVENNESS_GAIN = 0.1  # of masks over photos: the share of pixels that lie in areas of one colour
+_EVEN_RANGE = 3  # levels: what JPEG leaves in an area of one colour
+_FEW_NUMBERS = 256
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What some files of a family look like.
+
+    Attributes:
+        evenness: Median share of the pixels that lie in areas of one colour, 0 to 1.
+        few_colors: Whether most of them hold no more than 256 colours or numbers.
+        same_shape: Whether all of them show nearly the same two-valued shape, as a camera's field of view.
+    """
+
+    evenness: float
+    few_colors: bool
+    same_shape: bool
+
+
+@dataclass
+class Family:
+    """Files that play one part: the photos, the masks, another kind of masks.
+
+    Attributes:
+        name: How people would call it: `images/`, `*_mask.png`.
+        items: The files.
+        role: `"photo"` or `"mask"` where the names say so, else None.
+        second_choice: Whether the names say that it is made of masks, not for learning.
+    """
+
+    name: str
+    items: list[Item]
+    role: str | None
+    second_choice: bool
+
+    @cached_property
+    def appearance(self) -> Appearance | None:
+        """What it looks like; None where no file that was looked at can be read."""
+        step = max(1, len(self.items) // _LOOKED_AT)
+        pictures = [pixels for item in self.items[::step][:_LOOKED_AT] if (pixels := _pixels(item.path)) is not None]
+        if not pictures:
+            return None
+        return Appearance(
+            evenness=float(np.median([evenness(picture) for picture in pictures])),
+            few_colors=float(np.mean([_has_few_colors(picture) for picture in pictures])) > 0.5,
+            same_shape=_show_the_same(pictures),
+        )
+
+
+def _pixels(path: Path) -> np.ndarray | None:
+    """Numbers `(H, W)` or colours `(H, W, 3)`, as stored; None where they cannot be read."""
+    try:
+        return read_mask(path).pixels
+    except DataError:
+        return None
+
+
+def evenness(picture: np.ndarray) -> float:
+    """The share of a picture that lies in areas of one colour.
+
+    Args:
+        picture: uint8 or uint16 `(H, W)` or `(H, W, 3)`.
+
+    Returns:
+        0 to 1: high in masks, low in photos.
+    """
+    plain = picture if picture.dtype in (np.uint8, np.uint16) else picture.astype(np.float32)
+    kernel = np.ones((3, 3), np.uint8)
+    varies = cv2.dilate(plain, kernel).astype(np.float32) - cv2.erode(plain, kernel)
+    return float((varies.reshape(*picture.shape[:2], -1).max(axis=2) <= _EVEN_RANGE * (picture.ndim == 3)).mean())
+
+
+def _has_few_colors(picture: np.ndarray) -> bool:
+    if picture.ndim == 3:
+        picture = picture.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    return len(np.unique(picture)) <= _FEW_NUMBERS
+
+
+def _show_the_same(pictures: Sequence[np.ndarray]) -> bool:
+    shapes = [_shape(picture) for picture in pictures]
+    if len(shapes) < _MIN_SAME or not all(0 < shape.mean() < 1 for shape in shapes):
+        return False
+    return all((shapes[0] & shape).sum() > _SAME_SHAPE * (shapes[0] | shape).sum() for shape in shapes[1:])
+
+
+def _shape(picture: np.ndarray) -> np.ndarray:
+    """Where a two-valued picture, shrunk, is above its lowest value, bool; all False for other pictures."""
+    flat = picture if picture.ndim == 2 else picture[..., 0]
+    small = cv2.resize(flat.astype(np.float32), _SHAPE_SIZE, interpolation=cv2.INTER_NEAREST)
+    values = np.unique(small)
+    return small > values[0] if len(values) == 2 else np.zeros(_SHAPE_SIZE, bool)
+
+
+def foreground_of(path: Path) -> np.ndarray:
+    """Where a mask of two values is not black, bool `(H, W)`.
+
+    Args:
+        path: The file; greys between the two, as JPEG leaves them, count as the nearer.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    pixels = read_mask(path).pixels
+    grey = pixels if pixels.ndim == 2 else pixels.max(axis=2)
+    return grey > grey.max() / 2 if grey.any() else np.zeros(grey.shape, bool)
+
+
+# ------------------------------------------------------------------------------------------- which files are alike
+
+
+def families_of(root: Path, files: Sequence[Path]) -> list[list[Family]]:
+    """The ways to part the files of a data set by the part that they play, from the plainest to the finest.
+
+    Args:
+        root: The data set's folder.
+        files: Pictures inside, at any depth.
+
+    Returns:
+        By the names of folders; by these and by what file names begin or end with; by every folder.
+    """
+    items = [Item(path, place_of(path.parent.relative_to(root).parts), path.stem.lower()) for path in files]
+    by_role: dict[tuple[str, ...], list[Item]] = defaultdict(list)
+    by_folder: dict[tuple[str, ...], list[Item]] = defaultdict(list)
+    for item in items:
+        by_role[item.place.role].append(item)
+        place = Place((*item.place.others, *item.place.role), item.place.split, ())
+        by_folder[place.role].append(Item(item.path, place, item.key))
+    plain = [_family(role, ("", "", ""), group) for role, group in by_role.items()]
+    return [plain, _parted(by_role), _parted(by_folder)]
+
+
+def _parted(groups: dict[tuple[str, ...], list[Item]]) -> list[Family]:
+    return [
+        _family(role, affix, items) for role, group in groups.items() for affix, items in split_by_affix(group).items()
+    ]
+
+
+def _family(role: tuple[str, ...], affix: tuple[str, str, str], items: list[Item]) -> Family:
+    beginning, ending, suffix = affix
+    pattern = f"{beginning}*{ending}{suffix}"
+    folders = list(dict.fromkeys(_folder_called(item.path, role) for item in items))
+    folder = ", ".join(f"{folder}/" for folder in folders[:3]) + (" ..." if len(folders) > 3 else "")
+    name = folder if pattern == "*" else f"{pattern} in {folder}"
+    told = [beginning + ending, *reversed(role)]
+    told_role = next((found for text in told if (found := role_of(text) or _role_of_short(text))), None)
+    return Family(name, items, told_role, any(map(is_second_choice, told)))
+
+
+def _role_of_short(affix: str) -> str | None:
+    return MASK if affix in ("_l", "_m") else None  # CamVid's labels are called x_L.png
+
+
+def _folder_called(path: Path, role: tuple[str, ...]) -> str:
+    """The name of the folder above a file that told its role, as it is written; else of the folder that it is in."""
+    names = [folder.name for folder in path.parents]
+    return next((name for name in names if role and role[-1] in place_of((name,)).role), names[0])
+
+
+# ----------------------------------------------------------------------------------- which photos and masks match
+
+
+@dataclass
+class Match:
+    """Photos and masks that belong together by their names.
+
+    Attributes:
+        photos: The family of the photos.
+        masks: The family of the masks.
+        partners: For each photo with a mask, its masks.
+        unclear: Masks that may be of several photos.
+        lonely: Masks of no photo.
+        names: How the names differ, such as `"*_sat = *_mask"`, or empty.
+    """
+
+    photos: Family
+    masks: Family
+    partners: dict[Item, list[Item]] = field(default_factory=dict)
+    unclear: list[Item] = field(default_factory=list)
+    lonely: list[Item] = field(default_factory=list)
+    names: str = ""
+
+    @property
+    def share(self) -> float:
+        """The share of the masks, or of the photos where that is larger, that found a partner, 0 to 1."""
+        matched = sum(map(len, self.partners.values()))
+        return max(matched / len(self.masks.items), len(self.partners) / len(self.photos.items))
+
+    @property
+    def is_one_to_one(self) -> bool:
+        """Whether no photo has several masks."""
+        return all(len(masks) == 1 for masks in self.partners.values())
+
+
+def match(photos: Family, masks: Family) -> Match:
+    """Matches photos and masks: by their names, by the folder of one photo, or by a folder named after the photo.
+
+    Args:
+        photos: The photos.
+        masks: What may be their masks.
+    """
+    by_name = _match_by_name(photos, masks)
+    if by_name.share >= 0.5:
+        return by_name
+    return max((by_name, _match_by_folder(photos, masks), _match_by_named_folder(photos, masks)), key=lambda m: m.share)
+
+
+def _match_by_name(photos: Family, masks: Family) -> Match:
+    result = Match(photos, masks)
+    names = []
+    for split in dict.fromkeys(item.place.split for item in masks.items):  # names may tell the split: 21_training
+        chosen = [item for item in photos.items if split is None or item.place.split in (split, None)]
+        part = [item for item in masks.items if item.place.split == split]
+        names.append(_match_names(result, chosen, part))
+    result.names = " and ".join(dict.fromkeys(filter(None, names)))
+    return result
+
+
+def _match_names(result: Match, photos: Sequence[Item], masks: Sequence[Item]) -> str:
+    """Adds the photos and masks whose names agree; says how they differ."""
+    stripped = best_stripping((item.key for item in photos), (item.key for item in masks))
+    by_key: dict[str, list[Item]] = defaultdict(list)
+    for item in photos:
+        by_key[strip(item.key, stripped.photo)].append(item)
+    for mask in masks:
+        candidates = by_key.get(strip(mask.key, stripped.mask), [])
+        _give(result, mask, [photo for photo in candidates if photo.place.may_be_of(mask.place)])
+    return stripped.describe()
+
+
+def _give(result: Match, mask: Item, candidates: Sequence[Item]) -> None:
+    """Gives a mask to the photo of its own place, or to the only one there is."""
+    near = [photo for photo in candidates if _is_near(photo.place, mask.place)] or candidates
+    if len(near) == 1:
+        result.partners.setdefault(near[0], []).append(mask)
+    else:
+        (result.unclear if near else result.lonely).append(mask)
+
+
+def _is_near(photo: Place, mask: Place) -> bool:
+    return photo.split == mask.split and photo.others == mask.others
+
+
+def _match_by_folder(photos: Family, masks: Family) -> Match:
+    """Masks of any names beside the only photo of a folder: `<id>/images/<id>.png` and `<id>/masks/<number>.png`."""
+    by_place: dict[tuple, list[Item]] = defaultdict(list)
+    for item in photos.items:
+        by_place[item.place.split, item.place.others].append(item)
+    result = Match(photos, masks)
+    if max(map(len, by_place.values())) > 1 or len(by_place) < 2:
+        return result
+    for mask in masks.items:
+        _give(result, mask, by_place.get((mask.place.split, mask.place.others), []))
+    return result
+
+
+def _match_by_named_folder(photos: Family, masks: Family) -> Match:
+    """Masks in a folder that is called as their photo is: `images/7.png` and `masks/7/1.png`."""
+    by_key: dict[str, list[Item]] = defaultdict(list)
+    for item in photos.items:
+        by_key[item.key].append(item)
+    result = Match(photos, masks)
+    for mask in masks.items:
+        name = mask.place.others[-1].lower() if mask.place.others else ""
+        _give(result, mask, by_key.get(name, []))
+    return result
+
+
+def evidence(found: Match) -> int:
+    """How much speaks for it that these are photos with their masks, besides that the names match.
+
+    Returns:
+        The sum of what the names say and of what the pictures look like; below 0 for what is none.
+    """
+    photos, masks = found.photos, found.masks
+    points = {PHOTO: -2, None: 0, MASK: 2}[masks.role] + {PHOTO: 1, None: 0, MASK: -2}[photos.role]
+    points -= masks.second_choice
+    if photos.appearance and masks.appearance:
+        gain = masks.appearance.evenness - photos.appearance.evenness
+        points += 2 * (gain > _MIN_EVENNESS_GAIN) - 3 * (gain < -_MIN_EVENNESS_GAIN)
+        points -= 3 * masks.appearance.same_shape
+    return points
