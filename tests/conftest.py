@@ -14,6 +14,14 @@ import pytest
 from helpers import make_pairs
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that are not plain are chosen
+def pytest_collection_modifyitems(items):
+    """Examples in docstrings run once: tests of their own hold what they show on every backend."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker(pytest.mark.plain)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _caches_of_their_own(tmp_path_factory):
     """The user's cache folder stays as it is."""

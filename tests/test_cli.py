@@ -298,15 +298,15 @@ def test_without_data_the_demo_set_is_made_and_trained_on(tmp_path):
     [
         (
             "cityscapes_pairs",
-            ("24 train, 24 val", "19, multiclass, official Cityscapes labels, blended borders repaired"),
+            ("12 train, 12 val", "19, multiclass, official Cityscapes labels, blended borders repaired"),
         ),
-        ("camvid", ("24 train, 24 val", "11, multiclass, CamVid's")),
-        ("carvana", ("24 train, 24 val", "2, binary", "so that none is on both sides", "car")),
-        ("nuclei", ("24 train, 12 val", "2, binary, the numbers that the masks hold")),
+        ("camvid", ("12 train, 12 val", "11, multiclass, CamVid's")),
+        ("carvana", ("12 train, 12 val", "2, binary", "so that none is on both sides", "car")),
+        ("nuclei", ("12 train, 12 val", "2, binary, the numbers that the masks hold")),
     ],
 )
 def test_the_real_sets_train(real_data, tmp_path, capsys, name, said):
-    arguments = ["--limit", "24", "--epochs", "1", "--image-size", "64", "--filters", "4", "--cache", "none"]
+    arguments = ["--limit", "12", "--epochs", "1", "--image-size", "64", "--filters", "4", "--cache", "none"]
     assert main(["--data", str(real_data / name), "--output", str(tmp_path), *arguments]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for part in said:

@@ -511,11 +511,11 @@ def test_the_seconds_of_an_epoch_are_measured(pairs):
 def test_networks_are_trained_stopped_continued_and_compared(pairs, tmp_path, capsys, monkeypatch):
     """Also: finished runs by their folders."""
     output = tmp_path / "out"
-    arguments = ["--data", str(pairs), "--models", "unet,resunet", "--seeds", "2", *SMALL, "--output", str(output)]
+    arguments = ["--data", str(pairs), "--models", "unet,resunet", "--seeds", "1", *SMALL, "--output", str(output)]
     show = comparing.Progress.show
 
     def stop_in_the_second(self, *rest):
-        if self.label.startswith("run 2/4"):
+        if self.label.startswith("run 2/2"):
             raise KeyboardInterrupt
         show(self, *rest)
 
@@ -528,11 +528,11 @@ def test_networks_are_trained_stopped_continued_and_compared(pairs, tmp_path, ca
 
     assert commands(["compare", *arguments]) == 0
     text = capsys.readouterr().out
-    assert "run 1/4   unet, seed 0" in text and "finished before" in text and "resunet against unet: " in text
+    assert "run 1/2   unet, seed 0" in text and "finished before" in text and "resunet against unet: " in text
     assert (output / "runs" / "unet-seed0" / "metrics.json").stat().st_mtime_ns == first
     assert {path.name for path in output.iterdir()} == {*comparing.COMPARISON_FILES, "runs"}
     runs = [Run.finished(folder) for folder in sorted((output / "runs").iterdir())]
-    assert len({run.metrics["macro_iou"] for run in runs}) == 4  # no two of the networks and seeds are alike
+    assert len({run.metrics["macro_iou"] for run in runs}) == 2
     assert all(run.facts["device"] and run.split_digests["train"][1] != "unknown" for run in runs)
     with (output / "comparison.csv").open() as file:
         assert {row["name"] for row in csv.DictReader(file)} == {"unet", "resunet"}

@@ -11,6 +11,8 @@ from semseg.architectures import drawing as model_arch
 from semseg.architectures.drawing import get_model_arch
 from semseg.architectures.graph import read_architecture
 
+pytestmark = pytest.mark.plain  # Keras builds the same graph on every backend
+
 
 def classifier():
     stack = [

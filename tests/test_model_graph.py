@@ -11,6 +11,8 @@ from keras import layers
 from semseg.architectures.graph import read_architecture
 from semseg.segmentation_model import down_block, up_block
 
+pytestmark = pytest.mark.plain  # Keras builds the same graph on every backend
+
 
 def block(x, filters, residual=False):
     start = x

@@ -180,7 +180,7 @@ def test_saved_files_give_equal_logits_on_every_backend_without_semseg(tmp_path)
     photos = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
     names, expected = ["unet", "r2unet", "hybrid_unet", "attention_unet"], []
     for name in names:
-        model = ARCHITECTURES[name]((32, 32, 3), 7, filters=8, depth=2)
+        model = ARCHITECTURES[name]((32, 32, 3), 7, filters=4, depth=1)
         for weight in model.weights:  # moving averages that are not 0 and 1
             if "moving_mean" in weight.path:
                 weight.assign(keras.random.normal(weight.shape, 0, 0.1))
