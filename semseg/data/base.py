@@ -1,12 +1,14 @@
 """What every data set is: samples in splits, a palette, and a way to load a sample."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from semseg import IGNORE
 from semseg.data.fit import better_turn
+from semseg.data.united import OVERLAP, unite_masks
 from semseg.errors import DataError
 from semseg.images.reading import Picture, read_mask, read_photo, split_pair
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
@@ -19,10 +21,21 @@ VAL_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Sample:
-    """One photo with its mask; `photo` and `mask` are the same file where a pair lies in one picture."""
+    """One photo with its mask; `photo` and `mask` are the same file where a pair lies in one picture.
+
+    Attributes:
+        photo: The photo's file.
+        mask: The mask's file, the first of them where there are several.
+        parts: All files of the mask where there are several.
+        part_classes: The class that each of `parts` shows; empty where all show objects of one class.
+        page: Which picture of their files, where photos and masks are stacks.
+    """
 
     photo: Path
     mask: Path
+    parts: tuple[Path, ...] = ()
+    part_classes: tuple[str, ...] = ()
+    page: int | None = None
 
 
 @dataclass
@@ -57,6 +70,8 @@ class Look:
         mask: What the file holds: numbers `(H, W)` or colours `(H, W, 3)`.
         picture: Size, form and orientation of the photo's file.
         turned: Whether the mask had to be turned with its photo.
+        transparent: How many pixels are ignored because the mask is transparent there.
+        overlapping: How many pixels are ignored because several files of the mask give them different classes.
     """
 
     photo: np.ndarray
@@ -65,6 +80,8 @@ class Look:
     mask: np.ndarray
     picture: Picture
     turned: bool
+    transparent: int = 0
+    overlapping: int = 0
 
 
 class Dataset:
@@ -139,10 +156,45 @@ class Dataset:
             picture = read_photo(sample.photo)
             photo, mask = split_pair(picture.pixels, sample.photo)
             return Look(photo, *quantise(mask, self.palette), mask, picture, turned=False)
-        picture, stored = read_photo(sample.photo, at_least), read_mask(sample.mask)
+        numbers = {label.name: label.value for label in self.palette.labels if label.value is not None}
+        picture, stored = read_photo(sample.photo, at_least, page=sample.page), read_mask_of(sample, numbers)
         mask = raw_mask(stored, self.palette.holds_values, sample.mask)
         mask, turned = _upright(sample, picture, stored, mask)
-        return Look(picture.pixels, *quantise(mask, self.palette), mask, picture, turned)
+        look = Look(picture.pixels, *quantise(mask, self.palette), mask, picture, turned)
+        if stored.transparent is not None:
+            places = _turned(stored.transparent, picture.orientation) if turned else stored.transparent
+            look = replace(look, transparent=_ignore(look, places))
+        if sample.part_classes:
+            look = replace(look, overlapping=_ignore(look, mask == OVERLAP))
+        return look
+
+
+def _ignore(look: Look, places: np.ndarray) -> int:
+    """Takes the class from pixels, bool `(H, W)`, that are known to have none; returns how many these are."""
+    look.ids[places], look.unknown[places] = IGNORE, False
+    return int(np.count_nonzero(places))
+
+
+def read_mask_of(sample: Sample, numbers: Mapping[str, int]) -> Picture:
+    """Reads a sample's mask as its file, or its files, hold it.
+
+    Args:
+        sample: Any, but no pair in one picture.
+        numbers: Where its files show a class each, the number from 1 on that stands for each class, see
+            `number_classes`.
+
+    Returns:
+        As `read_mask` or, for several files, `unite_masks`.
+
+    Raises:
+        DataError: As these; or a class has no number.
+    """
+    if not sample.parts:
+        return read_mask(sample.mask, page=sample.page)
+    for path, name in zip(sample.parts, sample.part_classes, strict=False):
+        if name not in numbers:
+            raise DataError(f"{path}: shows {name}, which is none of the classes {', '.join(numbers)}; leave it out")
+    return unite_masks(sample.parts, [numbers[name] for name in sample.part_classes])
 
 
 def raw_mask(stored: Picture, as_numbers: bool, path: Path) -> np.ndarray:
@@ -201,7 +253,9 @@ def _upright(sample: Sample, photo: Picture, stored: Picture, mask: np.ndarray) 
         )
     best = 0
     if len(fitting) == 2:
-        best = better_turn(read_photo(sample.photo).pixels, [_provisional_ids(candidate) for candidate in fitting])
+        best = better_turn(
+            read_photo(sample.photo, page=sample.page).pixels, [_provisional_ids(candidate) for candidate in fitting]
+        )
     return fitting[best], fitting[best] is not mask
 
 
