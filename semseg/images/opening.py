@@ -86,19 +86,22 @@ def _kind_of_non_file(path: Path) -> str:
 
 def _select_page(path: Path, image: Image.Image, page: int | None) -> None:
     """Turns to a page of a stack; raises a `DataError` where there is more than one picture and none was asked for."""
-    count, frames = getattr(image, "n_frames", 1) if image.format not in ("TIFF", "MPO") else 1, [0]
-    if image.format == "TIFF":  # MPO is a phone's JPEG with a second view
-        count, frames = _pictures_of_tiff(path, image)
+    count, frames = _find_pictures(path, image)
     if page is None and count > 1:
         raise DataError(_refuse_stack(path, image, count))
-    if not 0 <= (page or 0) < len(frames):
+    place = page or 0
+    if not 0 <= place < len(frames):
         raise DataError(f"{path}: holds {count} picture{'s' if count > 1 else ''}, and page {page} cannot be read")
-    if frames[page or 0]:
-        image.seek(frames[page or 0])
+    if frames[place]:
+        image.seek(frames[place])
 
 
-def _pictures_of_tiff(path: Path, image: Image.Image) -> tuple[int, list[int]]:
-    """How many pictures there are, and the pages that can be read."""
+def _find_pictures(path: Path, image: Image.Image) -> tuple[int, list[int]]:
+    """How many pictures there are, and the pages of a TIFF that can be read."""
+    if image.format == "MPO":  # a phone's JPEG with a second view
+        return 1, [0]
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1), [0]
     directories = read_directories(path) if image.tag_v2.next else [image.tag_v2]
     frames = full_pictures(directories)
     return max(len(frames), images_in_one_page(directories)), frames
@@ -115,7 +118,7 @@ def _refuse_unsuitable(path: Path, image: Image.Image, numbers: bool) -> None:
     if image.width * image.height > _MAX_PIXELS:
         raise TooManyPixelsError(f"{path}: {_TOO_LARGE}")
     deep = image.mode.startswith(("I", "F"))  # 16 or 32 bits in one channel
-    if not (numbers if deep else bits_per_channel(path, image) <= 8):
+    if not (numbers if deep else bits_per_channel(image) <= 8):
         raise DataError(f"{path}: holds 16-bit, 32-bit or float pixels; save it with 8 bits per channel")
     _refuse_unknown_bands(path, image, numbers)
 
@@ -143,16 +146,14 @@ def _jpeg2000_tells_alpha(path: Path) -> bool:
         return b"cdef" in file.read(4096)
 
 
-def bits_per_channel(path: Path, image: Image.Image) -> int:
+def bits_per_channel(image: Image.Image) -> int:
     """Tells how many bits the file has for each value: Pillow opens 16-bit RGB as RGB and drops the lower half.
 
     Args:
-        path: The file.
-        image: The same, opened and not decoded.
+        image: Opened by `open_image`, not decoded yet.
     """
     if image.format == "PNG":
-        with path.open("rb") as file:
-            return file.read(25)[24]
+        return int(image.tile[0].args.partition(";")[2].rstrip("B") or 8)  # such as RGB;16B, which is not decoded yet
     if image.format == "TIFF":
         return max_bits(image.tag_v2)
     if image.format == "PPM" and image.tile:

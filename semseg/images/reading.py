@@ -114,7 +114,8 @@ def read_mask(path: str | Path, *, page: int | None = None) -> Picture:
             no whole numbers from 0 to 65535.
     """
     with open_image(Path(path), numbers=True, page=page) as image:
-        orientation, scale = _orientation(image), _number_scale(Path(path), image)
+        scale = _number_scale(image)  # before the orientation, for which a PNG is decoded
+        orientation = _orientation(image)
         upright = _turn_upright(image, orientation)
         holds_numbers = image.format not in _JPEG and image.mode in _MODES_OF_NUMBERS
         pixels = _stored_numbers(Path(path), upright, scale) if holds_numbers else np.asarray(upright.convert("RGB"))
@@ -129,12 +130,12 @@ def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     return upright.convert("LA") if upright.mode == "La" else upright  # premultiplied: nothing else can be made of it
 
 
-def _number_scale(path: Path, image: Image.Image) -> tuple[int, bool]:
+def _number_scale(image: Image.Image) -> tuple[int, bool]:
     """The number that is stored for what Pillow gives as its largest, and whether Pillow has inverted the numbers."""
     if image.format == "PPM":
         arguments = image.tile[0].args
         return (arguments[-1] if isinstance(arguments, tuple) else 0), False
-    bits = bits_per_channel(path, image)
+    bits = bits_per_channel(image)
     inverted = image.format == "TIFF" and image.mode == "L" and is_inverted(image.tag_v2)
     return (2**bits - 1 if image.mode == "L" and bits in (2, 4) else 0), inverted
 

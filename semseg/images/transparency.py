@@ -53,15 +53,15 @@ def find_transparent(alpha: np.ndarray, pixels: np.ndarray, where: str) -> np.nd
     """
     levels = np.flatnonzero(np.bincount(alpha.ravel(), minlength=256))
     if len(levels) == 1:
-        return np.ones(alpha.shape, bool) if levels[0] == 0 and _is_one_color(pixels) else None
-    opacities = _flat_levels(alpha) if levels[0] or len(levels) > 2 else levels[1:]
+        return alpha == 0 if levels[0] == 0 and _is_one_color(pixels) else None
+    opacities = levels[1:] if tuple(levels) == (0, _OPAQUE) else _flat_levels(alpha)
     if len(opacities) > 1 and len(levels) <= _MAX_CODES and _is_one_color(pixels):
         raise DataError(
             f"{where}: holds one colour in {len(opacities)} opacities; save what is drawn in its alpha channel as a "
             "grey picture"
         )
-    least = opacities[0] if len(opacities) else levels[-1]
-    transparent = alpha < (int(least) + 1) // 2
+    least = int([*opacities, levels[-1]][0])
+    transparent = alpha < (least + 1) // 2
     return transparent if transparent.any() else None
 
 
