@@ -1,12 +1,14 @@
 """What every data set is: samples in splits, a palette, and a way to load a sample."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from semseg import IGNORE
 from semseg.data.fit import better_turn
+from semseg.data.united import OVERLAP, unite_masks
 from semseg.errors import DataError
 from semseg.images.reading import Picture, read_mask, read_photo, split_pair
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
@@ -24,18 +26,22 @@ class Sample:
     Attributes:
         photo: The photo's file.
         mask: The mask's, the same file where a pair lies in one picture; the first of several.
-        parts: All files of the mask, each with the class, from 1 on, whose pixels it shows, where a photo has a file
-            per object or per class; else empty.
+        parts: All files of the mask, where there is one per object or per class; else empty.
+        part_numbers: The number of the class, from 1 on, that each of `parts` shows; empty where all show objects of
+            one class.
+        page: Which picture of their files, where photos and masks are stacks.
     """
 
     photo: Path
     mask: Path
-    parts: tuple[tuple[Path, int], ...] = ()
+    parts: tuple[Path, ...] = ()
+    part_numbers: tuple[int, ...] = ()
+    page: int | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that it is read from, each once."""
-        return tuple(dict.fromkeys((self.photo, self.mask, *(path for path, _ in self.parts))))
+        return tuple(dict.fromkeys((self.photo, self.mask, *self.parts)))
 
 
 @dataclass
@@ -72,6 +78,8 @@ class Look:
         mask: What the file holds: numbers `(H, W)` or colours `(H, W, 3)`.
         picture: Size, form and orientation of the photo's file.
         turned: Whether the mask had to be turned with its photo.
+        transparent: How many pixels are ignored because the mask is transparent there.
+        overlapping: How many pixels are ignored because several files of the mask give them different classes.
     """
 
     photo: np.ndarray
@@ -80,6 +88,8 @@ class Look:
     mask: np.ndarray
     picture: Picture
     turned: bool
+    transparent: int = 0
+    overlapping: int = 0
 
 
 class Dataset:
@@ -154,10 +164,39 @@ class Dataset:
             picture = read_photo(sample.photo)
             photo, mask = split_pair(picture.pixels, sample.photo)
             return Look(photo, *quantise(mask, self.palette), mask, picture, turned=False)
-        picture, stored = read_photo(sample.photo, at_least), read_mask(sample.mask)
+        picture, stored = read_photo(sample.photo, at_least, page=sample.page), read_mask_of(sample)
         mask = raw_mask(stored, self.palette.holds_values, sample.mask)
         mask, turned = _upright(sample, picture, stored, mask)
-        return Look(picture.pixels, *quantise(mask, self.palette), mask, picture, turned)
+        look = Look(picture.pixels, *quantise(mask, self.palette), mask, picture, turned)
+        if stored.transparent is not None:
+            places = _turned(stored.transparent, picture.orientation) if turned else stored.transparent
+            look = replace(look, transparent=_ignore(look, places))
+        if sample.part_numbers:
+            look = replace(look, overlapping=_ignore(look, mask == OVERLAP))
+        return look
+
+
+def _ignore(look: Look, places: np.ndarray) -> int:
+    """Takes the class from pixels, bool `(H, W)`, that are known to have none; returns how many these are."""
+    look.ids[places], look.unknown[places] = IGNORE, False
+    return int(np.count_nonzero(places))
+
+
+def read_mask_of(sample: Sample) -> Picture:
+    """Reads a sample's mask as its file, or its files, hold it.
+
+    Args:
+        sample: Any, but no pair in one picture.
+
+    Returns:
+        As `read_mask` or, for several files, `unite_masks`.
+
+    Raises:
+        DataError: As these.
+    """
+    if sample.parts:
+        return unite_masks(sample.parts, sample.part_numbers)
+    return read_mask(sample.mask, page=sample.page)
 
 
 def raw_mask(stored: Picture, as_numbers: bool, path: Path) -> np.ndarray:
@@ -216,7 +255,9 @@ def _upright(sample: Sample, photo: Picture, stored: Picture, mask: np.ndarray) 
         )
     best = 0
     if len(fitting) == 2:
-        best = better_turn(read_photo(sample.photo).pixels, [_provisional_ids(candidate) for candidate in fitting])
+        best = better_turn(
+            read_photo(sample.photo, page=sample.page).pixels, [_provisional_ids(candidate) for candidate in fitting]
+        )
     return fitting[best], fitting[best] is not mask
 
 

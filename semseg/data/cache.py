@@ -52,7 +52,7 @@ class Cache:
         if folder is None:
             return
         ordered = sorted(set(samples), key=str)
-        files = [str(path.absolute()) for sample in ordered for path in (sample.photo, sample.mask)]
+        files = [f"{path.absolute()} {sample.page}" for sample in ordered for path in sample.files]
         name = _digest([code_digest(), str(self.image_size), meaning, *files]).hex()
         try:
             self._open(folder / f"{name}{_SUFFIX}", ordered)
@@ -104,11 +104,12 @@ class Cache:
             BLAKE2b of the files' bytes; None if they cannot be read or are too large.
         """
         if sample not in self._digests:
-            files = dict.fromkeys((sample.photo, sample.mask))
+            files = sample.files
             try:
                 if not all(path.is_file() and path.stat().st_size < _MAX_FILE_BYTES for path in files):
                     return None  # a pipe would never end
-                self._digests[sample] = _digest([path.read_bytes() for path in files])
+                contents = [path.read_bytes() for path in files]
+                self._digests[sample] = _digest([*contents, str((sample.page, sample.part_numbers))])
             except OSError:
                 return None  # loading the sample will say what is wrong
         return self._digests[sample]

@@ -219,7 +219,7 @@ def _as_found(contents: Contents, readings: Sequence[Match], classes: Sequence[s
     several = [[mask for mask, _ in entries] for entries in masks_of.values() if len(entries) > 1]
     if several and not classes and not _hardly_overlap(several):
         raise DataError(_several_masks(several[0]))
-    splits = _splits_of(contents, masks_of, in_parts=bool(several))
+    splits = _splits_of(contents, masks_of, bool(several), bool(classes))
     if "train" not in splits:
         return None
     problems, left_out = _without_partner(readings, set(splits))
@@ -241,14 +241,15 @@ def _class_of(mask: Item, number: int, readings: Sequence[Match], classes: Seque
     return number if len(readings) > 1 else 1 + classes.index(mask.place.others[-1])
 
 
-def _splits_of(contents: Contents, masks_of: dict[Item, list[tuple[Item, int]]], in_parts: bool) -> dict:
+def _splits_of(contents: Contents, masks_of: dict[Item, list[tuple[Item, int]]], in_parts: bool, in_classes: bool) -> dict:
     """Samples by split, in natural order; all for training where only one split is named."""
     splits: dict[str, list[Sample]] = defaultdict(list)
     for photo in sorted(masks_of, key=lambda item: contents.order[item.path]):
         entries = sorted(masks_of[photo], key=lambda entry: contents.order[entry[0].path])
-        parts = tuple((mask.path, class_id) for mask, class_id in entries) if in_parts else ()
+        parts = tuple(mask.path for mask, _ in entries) if in_parts else ()
+        numbers = tuple(number for _, number in entries) if in_classes else ()
         split = photo.place.split or entries[0][0].place.split or "train"
-        splits[split].append(Sample(photo.path, entries[0][0].path, parts))
+        splits[split].append(Sample(photo.path, entries[0][0].path, parts, numbers))
     return dict(splits) if len(splits) > 1 else {"train": next(iter(splits.values()))}
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from semseg.data.base import Sample, is_grey, raw_mask, spread
+from semseg.data.base import Sample, is_grey, raw_mask, read_mask_of, spread
 from semseg.errors import DataError, SemsegError
-from semseg.images.reading import Picture, load_images, read_mask
+from semseg.images.reading import Picture, load_images
 from semseg.labels.palettes import MAX_UNSMOOTHED, Palette, find_palette, palette_of_folder, palette_of_values
 
 COLOR_MASKS = 500  # of the training split, evenly spread, that colours are looked for in
@@ -165,7 +165,7 @@ def _mask_or_error(sample: Sample) -> Picture | DataError:
         if sample.photo == sample.mask:
             colors = load_images(sample.mask)[1]
             return Picture(colors, colors.shape[:2])
-        return read_mask(sample.mask)
+        return read_mask_of(sample)
     except DataError as error:
         return error
 

@@ -72,9 +72,10 @@ def split_note(samples: Sequence[Sample], root: Path, known: Splits) -> str:
 
 
 def photo_name(sample: Sample, root: Path) -> str:
-    """The photo's path inside the data set, with slashes."""
+    """The photo's path inside the data set, with slashes; `stack.tif#3` for the third picture of a stack."""
     photo = sample.photo
-    return (photo.relative_to(root) if photo.is_relative_to(root) else photo).as_posix()
+    name = (photo.relative_to(root) if photo.is_relative_to(root) else photo).as_posix()
+    return name if sample.page is None else f"{name}#{sample.page + 1}"
 
 
 def _key(sample: Sample, root: Path) -> PhotoKey:

@@ -4,23 +4,26 @@ Pillow reads them, because OpenCV returns a full picture for a file that was cut
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from semseg.errors import DataError, SemsegError, TooManyPixelsError
+from semseg.errors import DataError
+from semseg.images.opening import bits_per_channel, open_image
+from semseg.images.tiff_headers import is_inverted
+from semseg.images.transparency import describe_alpha, find_transparent, read_alpha
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", ".jp2", ".tga",
+    ".ppm", ".pgm", ".pbm", ".pnm",
+}  # fmt: skip
 
-_MAX_PIXELS = 89_478_485  # Pillow's own limit for what may be an attack
-_TOO_LARGE = "larger than 89 million pixels; scale it down or leave it out"
 _ORIENTATION = 0x0112  # the EXIF tag
 _JPEG = ("JPEG", "MPO")
-_MODES_OF_NUMBERS = ("1", "L", "P", "I", "I;16", "I;16B")  # Pillow's modes of one channel
+_MODES_OF_NUMBERS = ("1", "L", "LA", "P", "PA", "I", "I;16", "I;16B", "F")  # Pillow's modes of one channel, and alpha
+_MAX_NUMBER = 65535  # in a mask
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Picture:
         form: Of a photo what had to be converted, `"grey"`, `"alpha"`, `"CMYK"` ..., else empty; of a mask its format.
         orientation: The EXIF orientation that was undone, 1 to 8; 1 is upright.
         colors: What the numbers of a palette image look like, uint8 `(256, 3)`; None for other files.
+        transparent: Of a mask the pixels that were left transparent, bool `(H, W)`; `pixels` are 0 there. None where
+            there are none, and for photos.
     """
 
     pixels: np.ndarray
@@ -40,6 +45,7 @@ class Picture:
     form: str = ""
     orientation: int = 1
     colors: np.ndarray | None = None
+    transparent: np.ndarray | None = None
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -54,7 +60,8 @@ def read_image(path: str | Path) -> np.ndarray:
         uint8 `(H, W, 3)`, 0 to 255.
 
     Raises:
-        DataError: The file is missing, empty, cut, no picture, 16-bit, float, animated or absurdly large.
+        DataError: The file is missing, empty, cut, no picture, 16-bit, float or absurdly large; or it holds more than
+            one picture, or bands that are neither a colour nor said to be alpha.
     """
     return read_photo(path).pixels
 
@@ -62,58 +69,127 @@ def read_image(path: str | Path) -> np.ndarray:
 _FORMS = {"L": "grey", "LA": "alpha", "RGBA": "alpha", "PA": "alpha", "P": "palette", "1": "1-bit"}
 
 
-def read_photo(path: str | Path, at_least: tuple[int, int] | None = None) -> Picture:
+def read_photo(path: str | Path, at_least: tuple[int, int] | None = None, *, page: int | None = None) -> Picture:
     """Reads a photo; its pixels are uint8 RGB.
 
     Args:
         path: The file.
         at_least: (height, width) that are enough: a large JPEG is then decoded at 1/2, 1/4 or 1/8, which is faster.
+        page: Which picture of a TIFF stack, 0 to `count_pages(path) - 1`; None refuses a stack.
 
     Raises:
         DataError: As `read_image`.
     """
-    with _open_image(path) as image:
+    with open_image(Path(path), page=page) as image:
         orientation = _orientation(image)
         size = image.size[::-1] if orientation < 5 or image.format == "TIFF" else image.size  # TIFFs tell it turned
-        form = "" if image.mode == "RGB" else _FORMS.get(image.mode, image.mode)
         if at_least and image.format in _JPEG:
             image.draft(None, at_least[::-1] if orientation < 5 else at_least)
-        upright = image if orientation == 1 else ImageOps.exif_transpose(image)
-        return Picture(np.asarray(upright.convert("RGB")), size, form, orientation)
+        upright = _turn_upright(image, orientation)
+        return Picture(np.asarray(upright.convert("RGB")), size, _photo_form(image.mode, upright), orientation)
 
 
-def read_mask(path: str | Path) -> Picture:
+def _photo_form(mode: str, upright: Image.Image) -> str:
+    if upright.has_transparency_data:
+        alpha = read_alpha(upright, np.asarray(upright))
+        if alpha is not None:
+            return describe_alpha(alpha)
+    return "" if mode == "RGB" else _FORMS.get(mode, mode)
+
+
+def read_mask(path: str | Path, *, page: int | None = None) -> Picture:
     """Reads a mask as it is stored: indices of a palette image, numbers of a grey one (16 bits too), or colours.
 
     JPEG changes numbers, so that grey JPEG masks are given as colours, for a palette to be found.
 
     Args:
         path: The file.
+        page: As in `read_photo`.
 
     Returns:
-        Its picture; `pixels` are integers `(H, W)`, or uint8 RGB `(H, W, 3)`.
+        Its picture; `pixels` are integers `(H, W)`, or uint8 RGB `(H, W, 3)`, and 0 where it is transparent.
 
     Raises:
-        DataError: As `read_image`; 16 bits per channel are refused in colour masks only.
+        DataError: As `read_image`, but 16 and 32 bits are refused in colour masks only, and floats only where they are
+            no whole numbers from 0 to 65535.
     """
-    with _open_image(path, numbers=True) as image:
+    with open_image(Path(path), numbers=True, page=page) as image:
+        scale = _number_scale(image)  # before the orientation, for which a PNG is decoded
         orientation = _orientation(image)
-        upright = image if orientation == 1 else ImageOps.exif_transpose(image)
+        upright = _turn_upright(image, orientation)
         holds_numbers = image.format not in _JPEG and image.mode in _MODES_OF_NUMBERS
-        pixels = _stored_numbers(Path(path), image, upright) if holds_numbers else np.asarray(upright.convert("RGB"))
-        colors = _color_table(image) if image.mode == "P" else None
-        return Picture(pixels, pixels.shape[:2], image.format, orientation, colors)
+        pixels = _stored_numbers(Path(path), upright, scale) if holds_numbers else np.asarray(upright.convert("RGB"))
+        pixels, transparent = _blank_transparent(Path(path), upright, pixels)
+        colors = _color_table(image) if image.mode in ("P", "PA") else None
+        form = "JPEG" if image.format in _JPEG else image.format
+        return Picture(pixels, pixels.shape[:2], form, orientation, colors, transparent)
 
 
-def _stored_numbers(path: Path, image: Image.Image, upright: Image.Image) -> np.ndarray:
-    """The numbers `(H, W)` of a picture with one channel; Pillow scales some of them."""
-    pixels = np.asarray(upright)
-    if image.mode == "1":
+def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    upright = image if orientation == 1 else ImageOps.exif_transpose(image)
+    return upright.convert("LA") if upright.mode == "La" else upright  # premultiplied: nothing else can be made of it
+
+
+def _number_scale(image: Image.Image) -> tuple[int, bool]:
+    """The number that is stored for what Pillow gives as its largest, and whether Pillow has inverted the numbers."""
+    if image.format == "PPM":
+        arguments = image.tile[0].args
+        return (arguments[-1] if isinstance(arguments, tuple) else 0), False
+    bits = bits_per_channel(image)
+    inverted = image.format == "TIFF" and image.mode == "L" and is_inverted(image.tag_v2)
+    return (2**bits - 1 if image.mode == "L" and bits in (2, 4) else 0), inverted
+
+
+def _stored_numbers(path: Path, upright: Image.Image, scale: tuple[int, bool]) -> np.ndarray:
+    """The numbers `(H, W)` of a picture with one channel; Pillow scales or inverts some of them."""
+    pixels = np.asarray(upright.getchannel(0) if upright.mode in ("LA", "PA") else upright)
+    if upright.mode == "1":
         return 255 * pixels.astype(np.uint8)  # as 8-bit masks have it
-    bits = _bits_per_channel(path, image)
-    if image.mode == "L" and bits in (2, 4):
-        return pixels // (255 // (2**bits - 1))  # Pillow has spread 0 to 3, or 0 to 15, over 0 to 255
-    return pixels
+    if upright.mode == "F":
+        return _whole_numbers(path, pixels)
+    stored_most, inverted = scale
+    if inverted:
+        pixels = 255 - pixels
+    if stored_most:
+        pixels = np.rint(pixels * (stored_most / (255 if upright.mode == "L" else _MAX_NUMBER))).astype(np.uint16)
+    return pixels if pixels.dtype == np.uint8 else _smallest_type(pixels)
+
+
+def _whole_numbers(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Integers from floats that hold nothing else, as ImageJ and others save labels."""
+    if not np.isfinite(pixels).all():
+        raise DataError(f"{path}: holds NaN or infinity; a mask needs whole numbers from 0 to {_MAX_NUMBER}: mend it")
+    fractions = pixels[pixels != np.rint(pixels)]
+    if len(fractions):
+        raise DataError(
+            f"{path}: holds fractions, such as {fractions[0]:.3g}; a mask needs whole numbers from 0 to {_MAX_NUMBER}: "
+            "save the numbers of the classes"
+        )
+    if pixels.min() < 0 or pixels.max() > _MAX_NUMBER:
+        raise DataError(
+            f"{path}: holds the numbers {pixels.min():.0f} to {pixels.max():.0f}; a mask needs whole numbers from 0 to "
+            f"{_MAX_NUMBER}: mend it"
+        )
+    return _smallest_type(pixels)
+
+
+def _smallest_type(pixels: np.ndarray) -> np.ndarray:
+    """Whole numbers as uint8 or uint16, in the machine's own order of bytes; others as int32."""
+    low, high = pixels.min(), pixels.max()
+    if low < 0 or high > _MAX_NUMBER:
+        return pixels.astype(np.int32)
+    return pixels.astype(np.uint8 if high <= 255 else np.uint16)
+
+
+def _blank_transparent(path: Path, upright: Image.Image, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The pixels of a mask, 0 where it is transparent, and where that is."""
+    alpha = read_alpha(upright, pixels) if upright.has_transparency_data else None
+    transparent = None if alpha is None else find_transparent(alpha, pixels, str(path))
+    if transparent is None:
+        return pixels, None
+    pixels = pixels.copy()
+    pixels[transparent] = 0
+    return pixels, transparent
 
 
 def _orientation(image: Image.Image) -> int:
@@ -127,59 +203,6 @@ def _color_table(image: Image.Image) -> np.ndarray:
     stored = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     table[: len(stored)] = stored
     return table
-
-
-@contextmanager
-def _open_image(path: str | Path, numbers: bool = False) -> Iterator[Image.Image]:
-    """The picture of a file; whatever is wrong with it becomes a `DataError` that names it."""
-    path = Path(path)
-    try:
-        if not path.is_file():
-            raise DataError(f"{path}: {_kind_of_non_file(path)}; replace or remove it")
-        with Image.open(path) as image:
-            _refuse_unsuitable(path, image, numbers)
-            yield image
-    except SemsegError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise TooManyPixelsError(f"{path}: {_TOO_LARGE}") from None
-    except Image.UnidentifiedImageError:
-        what = "an empty file" if path.stat().st_size == 0 else "not a picture that can be read"
-        raise DataError(f"{path}: {what}; replace or remove it") from None
-    except Exception as error:  # damaged files make decoders raise SyntaxError, TypeError and more
-        raise DataError(f"{path}: cannot be read ({error}); replace or remove it") from None
-
-
-def _kind_of_non_file(path: Path) -> str:
-    if path.is_symlink() and not path.exists():
-        return "a link that leads nowhere"
-    if not path.exists():
-        return "no such file"
-    return "a folder, not a file" if path.is_dir() else "a pipe, socket or device, not a file"
-
-
-def _refuse_unsuitable(path: Path, image: Image.Image, numbers: bool) -> None:
-    """Raises a `DataError` for what the header shows to be too large, too deep or more than one picture."""
-    if image.width * image.height > _MAX_PIXELS:
-        raise TooManyPixelsError(f"{path}: {_TOO_LARGE}")
-    if image.mode.startswith("I"):  # 16 or 32 bits in one channel
-        fits = numbers
-    else:
-        fits = not image.mode.startswith("F") and _bits_per_channel(path, image) <= 8
-    if not fits:
-        raise DataError(f"{path}: holds 16-bit, 32-bit or float pixels; save it with 8 bits per channel")
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's JPEG with a second view
-        raise DataError(f"{path}: holds {image.n_frames} pictures; save the right one alone")
-
-
-def _bits_per_channel(path: Path, image: Image.Image) -> int:
-    """From the header: Pillow opens 16-bit RGB as RGB and drops the lower half of each value."""
-    if image.format == "PNG":
-        with path.open("rb") as file:
-            return file.read(25)[24]
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (8,)))
-    return 8
 
 
 def load_images(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
