@@ -11,7 +11,8 @@ from PIL import Image
 from semseg.data import DATASETS, EXPECTED, ensure_demo, open_dataset
 from semseg.data.base import Sample, seeded_split, spread
 from semseg.data.check import check_dataset
-from semseg.data.folder import pair_up
+from semseg.data.contents import list_contents
+from semseg.data.folder import find_folder
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import list_images
 from semseg.labels.known_palettes import CITYSCAPES, VOC
@@ -92,11 +93,13 @@ class TestFindingPairs:
             open_dataset(tmp_path)
 
     def test_the_registry_lists_the_pairs(self):
-        assert set(DATASETS) == set(EXPECTED) == {"cityscapes", "carvana", "folder", "pairs"}
+        assert set(DATASETS) == set(EXPECTED) == {"cityscapes", "carvana", "folder", "lists", "pairs"}
 
     def test_a_data_set_can_be_named_and_a_wrong_name_is_refused(self, pairs):
         assert len(open_dataset(pairs, name="pairs").samples) == 16
-        with pytest.raises(SemsegError, match="no data set 'coco'; choose one of cityscapes, carvana, folder, pairs"):
+        with pytest.raises(
+            SemsegError, match="no data set 'coco'; choose one of cityscapes, carvana, folder, lists, pairs"
+        ):
             open_dataset(pairs, name="coco")
         with pytest.raises(DataError, match=r"expected leftImg8bit/ and gtFine/$"):
             open_dataset(pairs, name="cityscapes")
@@ -192,17 +195,19 @@ class TestPlainFolder:
 
     @pytest.mark.parametrize("ending", ["_mask", "_L", "_gt", ""])
     def test_endings_of_mask_names(self, tmp_path, ending):
-        (tmp_path / "p").mkdir(), (tmp_path / "m").mkdir()
-        (tmp_path / "p" / "a.jpg").touch(), (tmp_path / "m" / f"a{ending}.png").touch()
-        assert pair_up(tmp_path / "p", tmp_path / "m") == (
-            [Sample(tmp_path / "p" / "a.jpg", tmp_path / "m" / f"a{ending}.png")], []
-        )  # fmt: skip
+        photo, mask = tmp_path / "images" / "a.jpg", tmp_path / "masks" / f"a{ending}.png"
+        for path in (photo, mask):
+            path.parent.mkdir()
+            path.touch()
+        assert find_folder(list_contents(tmp_path)).splits == {"train": [Sample(photo, mask)]}
 
     def test_names_that_do_not_match_are_told_and_masks_are_no_pairs(self, tmp_path):
         make_folder(tmp_path, 3)
         for path in (tmp_path / "masks").iterdir():
-            path.rename(path.with_name(f"annotation {path.name}"))
-        with pytest.raises(DataError, match=r"no photo and mask have the same name: .*images/0\.jpg: has no mask"):
+            path.rename(path.with_name(f"{'xyz'[int(path.stem)]}.png"))
+        with pytest.raises(
+            DataError, match=r"names of photos and masks do not match, as images/0\.jpg and masks/x\.png"
+        ):
             open_dataset(tmp_path)
 
     @pytest.mark.parametrize("text", ["name,r,g,b\nSky,128,128,128\n", "id,rle_mask\n0,1 2 3\n"])

@@ -1,7 +1,6 @@
 """What image files may hold beside colours and numbers: transparency, bands, pages, several masks of one photo."""
 
 import struct
-from dataclasses import replace
 
 import numpy as np
 import pytest

@@ -44,6 +44,7 @@ def find_folder(contents: Contents, photos: str | None = None, masks: str | None
     """
     found = _matches(contents, photos, masks)
     if not found:
+        _refuse_strangers(contents)
         return None
     best = found[0]
     if masks is None and best.masks.appearance and best.masks.appearance.same_shape:
@@ -57,6 +58,18 @@ def find_folder(contents: Contents, photos: str | None = None, masks: str | None
         raise DataError(_ambiguous(contents.root, best, rivals))
     joined = [best, *rivals] if classes else [best, *_of_the_same_form(best, found[1:])]
     return _as_found(contents, joined, classes)
+
+
+def _refuse_strangers(contents: Contents) -> None:
+    """Raises a `DataError` where folders are called after photos and masks, and the names of their files do not match."""
+    plain = families_of(contents.root, contents.pictures)[0]
+    photos, masks = ([f for f in plain if f.role == role and not f.second_choice] for role in (PHOTO, MASK))
+    if photos and masks:
+        examples = [f"{family.name}{family.items[0].path.name}" for family in (photos[0], masks[0])]
+        raise DataError(
+            f"{contents.root}: the names of photos and masks do not match, as {examples[0]} and {examples[1]}; rename "
+            "them, or list the pairs in a CSV file with the columns image and mask"
+        )
 
 
 def _matches(contents: Contents, photos: str | None, masks: str | None) -> list[Match]:
@@ -241,7 +254,9 @@ def _class_of(mask: Item, number: int, readings: Sequence[Match], classes: Seque
     return number if len(readings) > 1 else 1 + classes.index(mask.place.others[-1])
 
 
-def _splits_of(contents: Contents, masks_of: dict[Item, list[tuple[Item, int]]], in_parts: bool, in_classes: bool) -> dict:
+def _splits_of(
+    contents: Contents, masks_of: dict[Item, list[tuple[Item, int]]], in_parts: bool, in_classes: bool
+) -> dict:
     """Samples by split, in natural order; all for training where only one split is named."""
     splits: dict[str, list[Sample]] = defaultdict(list)
     for photo in sorted(masks_of, key=lambda item: contents.order[item.path]):
