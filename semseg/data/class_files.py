@@ -92,7 +92,7 @@ def read_class_file(path: Path) -> ClassFile | None:
         _refuse_duplicates(classes)
     except _BrokenError as error:
         raise DataError(f"{path}: {error}; mend or remove the file") from None
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, csv.Error):
         return None
     classes = [replace(entry, ignored=entry.ignored or _plain(entry.name) in _NO_CLASS) for entry in classes]
     lists_objects = any(fnmatch(path.name.lower(), pattern) for pattern in _OBJECTS_ONLY)
@@ -153,21 +153,39 @@ _MAX_WORDS = 6  # of a name in a list that holds nothing but names: longer lines
 
 def _from_lines(text: str) -> list[NamedClass]:
     """`name`, `0 name`, `name 0`, `r g b name`, `name: r, g, b` or `0 name r g b` in each line."""
-    lines = _lines(text)
-    split = [_split_line(line) for _, line in lines]
-    shape, count = Counter(tuple(map(len, numbers)) for numbers, _ in split).most_common(1)[0]
-    if sum(shape) not in (1, 3, 4) or 2 * count <= len(lines) or len({name for _, name in split}) < len(lines):
-        return _bare_names(lines)
-    if lines[0][1] and set(re.split(_GAP, lines[0][1].lower())) <= _HEADER_WORDS:
-        lines, split = lines[1:], split[1:]
-    if any(tuple(map(len, numbers)) != shape for numbers, _ in split) and sum(shape) == 1:
-        return _bare_names(lines)  # some names end in a number
-    classes = []
-    for (number, line), ((before, after), name) in zip(lines, split, strict=True):
-        if (len(before), len(after)) != shape or not name:
-            raise _BrokenError(f"line {number} is {line!r}; expected {_expected(sum(shape))}, as in the other lines")
-        classes.append(_entry(name, [*before, *after], f"line {number}"))
-    return classes
+    lines = [_Line(number, line, *_split_line(line)) for number, line in _lines(text)]
+    if set(re.split(_GAP, lines[0].text.lower())) <= _HEADER_WORDS and len(lines) > 1:
+        lines = lines[1:]
+    shape = _common_shape(lines)
+    odd = [line for line in lines if line.shape != shape or not line.name]
+    if sum(shape) == 0 or (sum(shape) == 1 and odd):
+        return _bare_names(lines)  # some of which may end in a number
+    if odd:
+        raise _BrokenError(f"line {odd[0].number} is {odd[0].text!r}; expected a name and a colour, as in other lines")
+    return [_entry(line.name, (*line.before, *line.after), f"line {line.number}") for line in lines]
+
+
+def _common_shape(lines: Sequence["_Line"]) -> tuple[int, int]:
+    """How many numbers stand before and after the name in most lines; (0, 0) where they are parts of names."""
+    shape, count = Counter(line.shape for line in lines).most_common(1)[0]
+    are_distinct = len({line.name for line in lines}) == len(lines)  # unlike "class 1" and "class 2"
+    return shape if sum(shape) in (1, 3, 4) and 2 * count > len(lines) and are_distinct else (0, 0)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of text, with the numbers before and after the name in it."""
+
+    number: int
+    text: str
+    before: tuple[int, ...]
+    name: str
+    after: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many numbers stand before and after."""
+        return len(self.before), len(self.after)
 
 
 def _lines(text: str) -> list[tuple[int, str]]:
@@ -179,18 +197,14 @@ def _lines(text: str) -> list[tuple[int, str]]:
     return lines
 
 
-def _split_line(line: str) -> tuple[tuple[list[int], list[int]], str]:
-    """The numbers before and after a name, and the name."""
+def _split_line(line: str) -> tuple[tuple[int, ...], str, tuple[int, ...]]:
+    """The numbers before a name, the name, and the numbers after it."""
     line = _HEX.sub(lambda match: " ".join(str(int(level, 16)) for level in match.groups()), line)
     match = _LINE.fullmatch(line)
     if match is None:
-        return ([], []), line
-    before, after = ([int(number) for number in re.findall(r"\d+", match[part])] for part in ("before", "after"))
-    return (before, after), _clean(match["name"])
-
-
-def _expected(count: int) -> str:
-    return {1: "a number and a name", 3: "a name and a colour of three numbers"}.get(count, "number, name and colour")
+        return (), line, ()
+    before, after = (tuple(map(int, re.findall(r"\d+", match[part]))) for part in ("before", "after"))
+    return before, _clean(match["name"]), after
 
 
 def _entry(name: str, numbers: Sequence[int], where: str) -> NamedClass:
@@ -200,8 +214,8 @@ def _entry(name: str, numbers: Sequence[int], where: str) -> NamedClass:
     return NamedClass(name, value, _color(color, where) if color else None)
 
 
-def _bare_names(lines: Iterable[tuple[int, str]]) -> list[NamedClass]:
-    names = [_clean(line) for _, line in lines]
+def _bare_names(lines: Iterable[_Line]) -> list[NamedClass]:
+    names = [_clean(line.text) for line in lines]
     repeated = 2 * len(set(names)) <= len(names) > 1  # a label for each picture
     return [NamedClass(name) for name in names] if all(map(_may_be_name, names)) and not repeated else []
 
@@ -249,18 +263,23 @@ _COLUMNS = {  # the words that head them; the first that is there counts
 
 def _from_table(text: str) -> list[NamedClass]:
     """A CSV file with names and numbers or colours, its columns in any order."""
-    first = text.lstrip().split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    table = [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(cell.strip() for cell in row)]
-    header = [_plain(cell) for cell in table[0][1]]
+    (_, header), *rows = _rows(text)
     columns = {key: index for key, words in _COLUMNS.items() if (index := _column(header, words)) is not None}
     if "name" not in columns or len(columns) == 1:
         return _from_lines(text)
-    return [_from_row(row, columns, f"line {number}") for number, row in table[1:]]
+    return [_from_row(row, columns, f"line {number}") for number, row in rows]
+
+
+def _rows(text: str) -> list[tuple[int, list[str]]]:
+    """Number and cells of every line that is not empty."""
+    first = text.lstrip().split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    return [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(cell.strip() for cell in row)]
 
 
 def _column(header: Sequence[str], words: Iterable[str]) -> int | None:
+    header = [_plain(cell) for cell in header]
     return next((header.index(word) for word in words if word in header), None)
 
 

@@ -86,16 +86,13 @@ class _Masks:
     """
 
     def __init__(self, palette: Palette):
-        self.palette = palette
-        self.labels = {label.id: label for label in reversed(palette.labels) if label.id != IGNORE}
-        self.labels = dict(sorted(self.labels.items()))
+        self.palette, self.labels = palette, _classes_of(palette)
         self.is_code = palette.source in _CODES
-        united = sum(label.id != IGNORE for label in palette.labels) > len(self.labels)
-        if palette.source == "binary" or (palette.holds_values and united):
+        self.numbers = {}
+        if palette.source == "binary" or _unites_values(palette):
             self.numbers = {label_id: label_id for label_id in self.labels}
-        else:
-            values = {label_id: label.value for label_id, label in self.labels.items()}
-            self.numbers = {label_id: value for label_id, value in values.items() if value is not None}
+        elif palette.holds_values:
+            self.numbers = {label_id: int(label.value or 0) for label_id, label in self.labels.items()}
 
     @property
     def is_binary(self) -> bool:
@@ -107,8 +104,19 @@ class _Masks:
         ids = list(ids)
         by_number = bool(self.numbers) and self.palette.source != "binary"
         items = [str(self.numbers[i]) if by_number else str(self.labels[i].color).replace(" ", "") for i in ids]
-        rest = f" and {len(items) - _MAX_SHOWN} more" if len(items) > _MAX_SHOWN else ""
-        return f"{'number' if by_number else 'colour'}{'s' * (len(items) > 1)} {', '.join(items[:_MAX_SHOWN])}{rest}"
+        return f"{'number' if by_number else 'colour'}{'s' * (len(items) > 1)} {_joined(items)}"
+
+
+def _classes_of(palette: Palette) -> dict[int, Label]:
+    """The first label of every class, by rising id."""
+    firsts = {label.id: label for label in reversed(palette.labels) if label.id != IGNORE}
+    return dict(sorted(firsts.items()))
+
+
+def _unites_values(palette: Palette) -> bool:
+    """Whether several numbers are one class, as where each object has its own."""
+    classes = [label for label in palette.labels if label.id != IGNORE]
+    return palette.holds_values and len(classes) > palette.num_classes
 
 
 @dataclass
@@ -132,24 +140,34 @@ class _Reading:
 
     def sentence(self, masks: _Masks, named: Palette) -> str:
         """What is said aloud of the palette that got its names."""
-        labels = {label.id: label for label in reversed(named.labels) if label.id != IGNORE}
-        shown = [label.name if label.value is None else f"{label.value} {label.name}" for label in labels.values()]
-        listed = ", ".join(shown[::-1][: 3 * _MAX_SHOWN]) + (" ..." if len(shown) > 3 * _MAX_SHOWN else "")
-        out = [entry for label in masks.palette.labels if (entry := _ignored_name(label, self.file))]
-        ignored = [entry.name for entry in (*self.names.values(), *out) if entry.ignored or entry in out]
-        taken = [*self.names.values(), *out]
-        absent = [entry.name for entry in self.file.classes if entry not in taken and not entry.ignored]
-        remarks = list(self.remarks)
+        labels = _classes_of(named).values()
+        shown = [label.name if label.value is None else f"{label.value} {label.name}" for label in labels]
+        parts = [f"class names from {self.file.path.name}: {_joined(shown, 3 * _MAX_SHOWN)}", *self.remarks]
+        outside = _named_outside(masks.palette, self.file)
+        ignored = [entry.name for entry in self.names.values() if entry.ignored] + [entry.name for entry in outside]
         if ignored:
-            remarks.append(f"{_joined(ignored)} counts nowhere (ignored)")
+            parts.append(f"{_joined(ignored)} {_are(ignored)} ignored")
+        absent = self._absent({*self.names.values(), *outside})
         if absent and not masks.is_code:
-            remarks.append(f"{_joined(absent)} {'is' if len(absent) == 1 else 'are'} in no mask")
-        return "; ".join([f"class names from {self.file.path.name}: {listed}", *remarks])
+            parts.append(f"{_joined(absent)} {_are(absent)} in no mask")
+        return "; ".join(parts)
+
+    def _absent(self, held: set[NamedClass]) -> list[str]:
+        return [entry.name for entry in self.file.classes if entry not in held and not entry.ignored]
 
 
-def _joined(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
-    return ", ".join(names[:_MAX_SHOWN]) + rest
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _named_outside(palette: Palette, file: ClassFile) -> list[NamedClass]:
+    """What a file calls things that are no class in any case, such as 255."""
+    return [entry for label in palette.labels if (entry := _ignored_name(label, file))]
+
+
+def _joined(names: Sequence[str], max_shown: int = _MAX_SHOWN) -> str:
+    rest = f" and {len(names) - max_shown} more" if len(names) > max_shown else ""
+    return ", ".join(names[:max_shown]) + rest
 
 
 def _listed(file: ClassFile) -> str:
@@ -173,17 +191,15 @@ def _read(masks: _Masks, file: ClassFile) -> _Reading:
 
 
 def _by_what_it_tells(masks: _Masks, file: ClassFile) -> Names:
-    if masks.palette.source == "cityscapes" and masks.numbers and not file.tells_colors:
-        raise _UnusedError("the masks hold the numbers of Cityscapes, whose names are known")
-    if masks.numbers and file.tells_values:
-        return _by_number(masks, file)
-    if masks.numbers and not file.tells_colors:
-        return _by_order(masks, file)
-    if not masks.palette.holds_values and file.tells_colors:
+    if file.tells_colors and not masks.palette.holds_values:
         return _by_color(masks, file)
-    if masks.palette.holds_values:
+    if not masks.numbers:
+        raise _UnusedError("it tells no colours, and the masks hold colours")
+    if file.tells_colors and not file.tells_values:
         return _by_shown_color(masks, file)
-    raise _UnusedError("it tells no colours, and the masks hold colours")
+    if masks.palette.source == "cityscapes":
+        raise _UnusedError("the masks hold the numbers of Cityscapes, whose names are known")
+    return _by_number(masks, file) if file.tells_values else _by_order(masks, file)
 
 
 # --------------------------------------------------------------------------------------------------------- by number
@@ -191,39 +207,45 @@ def _by_what_it_tells(masks: _Masks, file: ClassFile) -> Names:
 
 def _by_number(masks: _Masks, file: ClassFile) -> Names:
     table = {entry.value: entry for entry in file.classes if entry.value is not None}
-    numbers = dict(masks.numbers)
+    numbers = masks.numbers
     if masks.is_binary and len(table) <= 2:
-        high = IGNORE if IGNORE in table and 1 not in table else 1
+        high = IGNORE if IGNORE in table else 1
         numbers = {i: high if number else 0 for i, number in numbers.items()}
     return {i: table[number] for i, number in numbers.items() if number in table}
 
 
 def _by_order(masks: _Masks, file: ClassFile) -> Names:
-    names, count, numbers = file.classes, len(file.classes), dict(masks.numbers)
-    if masks.is_binary and count <= 2:
+    names, numbers = file.classes, masks.numbers
+    if masks.is_binary and len(names) <= 2:
         numbers = {i: int(number > 0) for i, number in numbers.items()}
-    highest = max(numbers.values())
-    if highest < count and _counts_from_0(file, set(numbers.values())):
+    held = sorted(numbers.values())
+    if held[-1] < len(names) and _counts_from_0(file, held):
         return {i: names[number] for i, number in numbers.items()}
-    if highest == count and not _names_rest(names[0]):
+    if held[-1] == len(names) and not _names_rest(names[0]):
         return {i: names[number - 1] for i, number in numbers.items() if number}
-    if count + 1 < len(numbers) or (highest >= count and sorted(numbers.values()) == list(range(len(numbers)))):
-        text = masks.shown(masks.labels)
+    text = masks.shown(masks.labels)
+    if _are_too_few(names, held):
         raise DataError(f"{file.path}: lists {_listed(file)}, and the masks hold the {text}; list all, {_SETTLE}")
     raise _UnusedError(
-        f"it lists {count} names, and the masks hold the {masks.shown(masks.labels)}: which is which is not clear; "
-        "write the number before each name to use it"
+        f"it lists {len(names)} names, and the masks hold the {text}: which is which is not clear; write the number "
+        "before each name to use it"
     )
 
 
-def _counts_from_0(file: ClassFile, numbers: set[int]) -> bool:
+def _are_too_few(names: Sequence[NamedClass], held: Sequence[int]) -> bool:
+    """Whether some numbers have no name, however these are counted."""
+    counts_on = list(held) == list(range(len(held)))
+    return len(held) > len(names) + 1 or (counts_on and len(held) > len(names))
+
+
+def _counts_from_0(file: ClassFile, numbers: Sequence[int]) -> bool:
     """Whether a list of names has one for number 0."""
     names = file.classes
     if any(_is_any_of(entry, _BACKGROUNDS) for entry in names[1:]):
         return False  # by the alphabet, perhaps
     if _names_rest(names[0]) or any(_is_any_of(entry, _UNLABELED) for entry in names):
         return True
-    return not file.lists_objects and len(names) > 2 and numbers == set(range(len(names)))
+    return not file.lists_objects and len(names) > 2 and numbers == list(range(len(names)))
 
 
 def _names_rest(entry: NamedClass) -> bool:
@@ -247,16 +269,20 @@ def _by_color(masks: _Masks, file: ClassFile) -> Names:
 def _by_shown_color(masks: _Masks, file: ClassFile) -> Names:
     """Masks of numbers and a file of colours: those that palette images show, or greys that stand for numbers."""
     shown = _nearest(file, {i: label.color for i, label in masks.labels.items()}, 0)
-    greys = _nearest(file, {i: (number,) * 3 for i, number in masks.numbers.items() if number < 256}, 0)
-    if masks.is_binary and {entry.color for entry in file.classes} <= {_BLACK, _WHITE}:
-        greys = _nearest(file, {i: _WHITE if number else _BLACK for i, number in masks.numbers.items()}, 0)
     if any(len(set(entry.color or ())) > 1 for entry in shown.values()):
         return shown
+    greys = _nearest(file, _greys_of_numbers(masks, file), 0)
     for names in (shown, greys):
-        unnamed = [i for i in masks.labels if i not in names]
-        if all(not masks.numbers[i] for i in unnamed):  # 0 may be a background that is not listed
+        unnamed = [number for i, number in masks.numbers.items() if i not in names]
+        if not any(unnamed):  # 0 may be a background that is not listed
             return names
     raise _UnusedError("it tells colours only, and the masks hold numbers")
+
+
+def _greys_of_numbers(masks: _Masks, file: ClassFile) -> dict[int, Color]:
+    if masks.is_binary and {entry.color for entry in file.classes} <= {_BLACK, _WHITE}:
+        return {i: _WHITE if number else _BLACK for i, number in masks.numbers.items()}
+    return {i: (number, number, number) for i, number in masks.numbers.items()}
 
 
 def _nearest(file: ClassFile, colors: Mapping[int, Color], limit: float) -> Names:
@@ -282,21 +308,28 @@ def _nearest(file: ClassFile, colors: Mapping[int, Color], limit: float) -> Name
 def _add_unlisted(masks: _Masks, reading: _Reading) -> None:
     """Names what masks hold and the file does not list, where that can only be one thing."""
     refused = []
-    for i in [i for i in masks.labels if i not in reading.names]:
-        entry = _implied(masks, i)
-        if entry is None or any(same_name(entry.name, listed.name) for listed in reading.file.classes):
+    for i in masks.labels.keys() - reading.names.keys():
+        entry = _implied(masks, reading.file, i)
+        if entry is None:
             refused.append(i)
             continue
         reading.names[i] = entry
         if not masks.is_code:
             reading.remarks.append(f"the {masks.shown([i])}, not listed there, is {entry.name}")
     reading.names = dict(sorted(reading.names.items()))
-    colors_of_code = masks.is_code and not masks.palette.holds_values
-    if refused and not (colors_of_code and len(reading.names) > 1):
-        _refuse_unlisted(masks, reading.file, refused)
+    may_lack_some = masks.is_code and not masks.palette.holds_values
+    if refused and not (may_lack_some and len(reading.names) > 1):
+        _refuse_unlisted(masks, reading.file, sorted(refused))
 
 
-def _implied(masks: _Masks, label_id: int) -> NamedClass | None:
+def _implied(masks: _Masks, file: ClassFile, label_id: int) -> NamedClass | None:
+    """What a class can only be that a file does not list; None if that is open, or the name is taken."""
+    entry = _unlisted_name(masks, label_id)
+    taken = entry is not None and any(same_name(entry.name, listed.name) for listed in file.classes)
+    return None if taken else entry
+
+
+def _unlisted_name(masks: _Masks, label_id: int) -> NamedClass | None:
     label, number = masks.labels[label_id], masks.numbers.get(label_id)
     if number == 0 or (number is None and label.color == _BLACK):
         return NamedClass("background")

@@ -84,17 +84,18 @@ def _merged(copies: Sequence[ClassFile]) -> ClassFile:
 
 def _conflict(file: ClassFile, other: ClassFile) -> tuple[NamedClass | None, NamedClass | None] | None:
     """The entries that contradict each other; of bare names, whose order counts, any that differ."""
-    if not (file.tells_values or file.tells_colors):
+    if file.tells_values or file.tells_colors:
+        pairs = ((entry, one) for entry in file.classes for one in other.classes if _share_something(entry, one))
+    else:
         pairs = zip(_padded(file, other), _padded(other, file), strict=True)
-        return next((pair for pair in pairs if pair[0] != pair[1]), None)
-    for entry in file.classes:
-        for one in other.classes:
-            same = same_name(entry.name, one.name)
-            same_value = entry.value is not None and entry.value == one.value
-            same_color = entry.color is not None and entry.color == one.color
-            if entry != one and (same or same_value or same_color):
-                return entry, one
-    return None
+    return next((pair for pair in pairs if pair[0] != pair[1]), None)
+
+
+def _share_something(entry: NamedClass, other: NamedClass) -> bool:
+    """Whether two entries have a name, number or colour in common, so that all must be equal."""
+    if same_name(entry.name, other.name):
+        return True
+    return other.value == entry.value is not None or other.color == entry.color is not None
 
 
 def _padded(file: ClassFile, other: ClassFile) -> list[NamedClass | None]:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
@@ -22,6 +22,7 @@ _HEADER_WORDS = {"image", "images", "img", "photo", "mask", "label", "name", "fi
 _SUFFIXES = (".txt", ".lst")
 _MIN_SHARE = 0.1  # of the lines of a list that must name photos, for it to be one of photos
 _MAX_SHOWN = 3  # names in a message
+_NOWHERE = ""  # the split of samples that are left out
 
 Splits = dict[str, list[Sample]]
 
@@ -70,16 +71,19 @@ def read_split_lists(path: Path) -> list[SplitList]:
 
 
 def _lists_of_json(path: Path, text: str) -> list[SplitList]:
+    """The lists in `{"train": [...], "val": [...]}`, or in the first of several of these."""
     try:
         data, fold = json.loads(text), ""
         if isinstance(data, list):
-            data, fold = data[0], f"fold 0 of {len(data)}" if len(data) > 1 else ""
+            data, fold = data[0], f"fold 0 of {len(data)}"
         splits = {_WORDS[key.lower()]: names for key, names in data.items() if key.lower() in _WORDS}
     except (ValueError, AttributeError, IndexError, RecursionError):
         return []
-    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in splits.values()):
-        return []
-    return [SplitList(path, split, tuple(names), fold) for split, names in splits.items() if names]
+    return [SplitList(path, split, tuple(names), fold) for split, names in splits.items() if _are_names(names)]
+
+
+def _are_names(names: object) -> bool:
+    return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
 
 
 def apply_lists(
@@ -329,28 +333,32 @@ def _without_trainval(group: Mapping[str, _Matched], notes: list[str]) -> dict[s
     if "trainval" not in parts:
         return parts
     path, both = parts.pop("trainval")
-    test = _samples_in(parts, "test")
+    single, test = _samples_in(parts, "train", "val"), _samples_in(parts, "test")
+    _refuse_other_union(path, set(both), single, test, parts.keys())
     shared = [_name(sample) for sample in both if sample in test]
     if shared:
         notes.append(f"{path}: names {_counted(shared)} that {parts['test'][0].name} names too; kept for test only")
-    single = _samples_in(parts, "train", "val")
     rest = [sample for sample in both if sample not in single | test]
-    _refuse_other_union(path, [sample for sample in single if sample not in both], rest, parts)
     if rest:
         parts["val" if "train" in parts else "train"] = path, rest
     return parts
 
 
-def _samples_in(parts: Mapping[str, tuple[Path, list[Sample]]], *splits: str) -> dict[Sample, None]:
-    return {sample: None for split in splits if split in parts for sample in parts[split][1]}
+def _samples_in(parts: Mapping[str, tuple[Path, list[Sample]]], *splits: str) -> set[Sample]:
+    return {sample for split in splits if split in parts for sample in parts[split][1]}
 
 
-def _refuse_other_union(path: Path, missing: list[Sample], rest: list[Sample], parts: Mapping) -> None:
+def _refuse_other_union(
+    path: Path, both: set[Sample], single: set[Sample], test: set[Sample], splits: Collection[str]
+) -> None:
     """Raises a `DataError` where a list of training and validation is not the two lists together."""
-    if missing or (rest and {"train", "val"} <= parts.keys()):
-        where = "in train or val and not in it" if missing else "in it and neither in train nor in val"
-        names = _counted([_name(sample) for sample in missing or rest])
-        raise DataError(f"{path}: {names} {where}; expected both together: mend the lists, or {_MEND}")
+    faults = {"in train or val and not in it": single - both}
+    if "train" in splits and "val" in splits:
+        faults["in it and neither in train nor in val"] = both - single - test
+    for where, samples in faults.items():
+        if samples:
+            names = _counted(sorted(_name(sample) for sample in samples))
+            raise DataError(f"{path}: {names} {where}; expected both together: mend the lists, or {_MEND}")
 
 
 def _divide(splits: Mapping[str, Sequence[Sample]], assigned: Mapping[Sample, tuple[str, Path]]) -> Splits:
@@ -360,13 +368,13 @@ def _divide(splits: Mapping[str, Sequence[Sample]], assigned: Mapping[Sample, tu
         DataError: A list contradicts the folders, or nothing is left for training.
     """
     listed = {split for split, _ in assigned.values()}
-    divided: Splits = {split: [] for split in SPLITS}
+    divided: Splits = {split: [] for split in (*SPLITS, _NOWHERE)}
     for folder_split, samples in splits.items():
         _refuse_other_folder(samples, folder_split, splits, assigned)
+        own = (folder_split if folder_split not in listed else _NOWHERE, None)
         for sample in samples:
-            split = assigned[sample][0] if sample in assigned else folder_split
-            if sample in assigned or split not in listed:
-                divided[split].append(sample)
+            divided[assigned.get(sample, own)[0]].append(sample)
+    del divided[_NOWHERE]
     if not divided["train"]:
         raise DataError(f"{next(iter(assigned.values()))[1].parent}: the lists leave no photo with a mask for training")
     return {split: samples for split, samples in divided.items() if samples}
