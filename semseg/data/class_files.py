@@ -153,9 +153,7 @@ _MAX_WORDS = 6  # of a name in a list that holds nothing but names: longer lines
 
 def _from_lines(text: str) -> list[NamedClass]:
     """`name`, `0 name`, `name 0`, `r g b name`, `name: r, g, b` or `0 name r g b` in each line."""
-    lines = [_Line(number, line, *_split_line(line)) for number, line in _lines(text)]
-    if set(re.split(_GAP, lines[0].text.lower())) <= _HEADER_WORDS and len(lines) > 1:
-        lines = lines[1:]
+    lines = _without_header([_Line(number, line, *_split_line(line)) for number, line in _lines(text)])
     shape = _common_shape(lines)
     odd = [line for line in lines if line.shape != shape or not line.name]
     if sum(shape) == 0 or (sum(shape) == 1 and odd):
@@ -163,6 +161,11 @@ def _from_lines(text: str) -> list[NamedClass]:
     if odd:
         raise _BrokenError(f"line {odd[0].number} is {odd[0].text!r}; expected a name and a colour, as in other lines")
     return [_entry(line.name, (*line.before, *line.after), f"line {line.number}") for line in lines]
+
+
+def _without_header(lines: list["_Line"]) -> list["_Line"]:
+    words = re.split(_GAP, lines[0].text.lower())
+    return lines[1:] if 1 < len(words) and len(lines) > 1 and set(words) <= _HEADER_WORDS else lines
 
 
 def _common_shape(lines: Sequence["_Line"]) -> tuple[int, int]:

@@ -210,14 +210,12 @@ def _by_number(masks: _Masks, file: ClassFile) -> Names:
     numbers = masks.numbers
     if masks.is_binary and len(table) <= 2:
         high = IGNORE if IGNORE in table else 1
-        numbers = {i: high if number else 0 for i, number in numbers.items()}
+        numbers = {i: high * number for i, number in _as_0_and_1(masks).items()}
     return {i: table[number] for i, number in numbers.items() if number in table}
 
 
 def _by_order(masks: _Masks, file: ClassFile) -> Names:
-    names, numbers = file.classes, masks.numbers
-    if masks.is_binary and len(names) <= 2:
-        numbers = {i: int(number > 0) for i, number in numbers.items()}
+    names, numbers = file.classes, _as_0_and_1(masks) if len(file.classes) <= 2 else masks.numbers
     held = sorted(numbers.values())
     if held[-1] < len(names) and _counts_from_0(file, held):
         return {i: names[number] for i, number in numbers.items()}
@@ -230,6 +228,11 @@ def _by_order(masks: _Masks, file: ClassFile) -> Names:
         f"it lists {len(names)} names, and the masks hold the {text}: which is which is not clear; write the number "
         "before each name to use it"
     )
+
+
+def _as_0_and_1(masks: _Masks) -> dict[int, int]:
+    """The numbers of classes, where 255 stands for 1 beside 0."""
+    return {i: min(number, 1) for i, number in masks.numbers.items()} if masks.is_binary else masks.numbers
 
 
 def _are_too_few(names: Sequence[NamedClass], held: Sequence[int]) -> bool:
