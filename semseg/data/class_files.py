@@ -165,7 +165,7 @@ def _from_lines(text: str) -> list[NamedClass]:
 
 def _without_header(lines: list["_Line"]) -> list["_Line"]:
     words = re.split(_GAP, lines[0].text.lower())
-    return lines[1:] if 1 < len(words) and len(lines) > 1 and set(words) <= _HEADER_WORDS else lines
+    return lines[1:] if len(words) > 1 and len(lines) > 1 and set(words) <= _HEADER_WORDS else lines
 
 
 def _common_shape(lines: Sequence["_Line"]) -> tuple[int, int]:
@@ -195,7 +195,8 @@ def _lines(text: str) -> list[tuple[int, str]]:
     """Number and text of every line that is neither empty nor a comment."""
     stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
     lines = [(number, line) for number, line in stripped if line and (line[0] != "#" or _HEX.match(line))]
-    if not 0 < len(lines) <= _MAX_NAMES or max(len(line) for _, line in lines) > _MAX_LENGTH:
+    foreign = any(len(line) > _MAX_LENGTH or _FILE_NAME.search(line) for _, line in lines)
+    if foreign or not 0 < len(lines) <= _MAX_NAMES:
         raise ValueError
     return lines
 
@@ -225,10 +226,8 @@ def _bare_names(lines: Iterable[_Line]) -> list[NamedClass]:
 
 def _may_be_name(text: str) -> bool:
     is_short = len(text) <= 64 and len(text.split()) <= _MAX_WORDS
-    is_number = re.match(r"-?\d+\.\d", text) is not None
-    return is_short and bool(re.search(r"[^\W\d_]", text)) and not (
-        is_number or text.endswith((".", "{", "}")) or _FILE_NAME.search(text)
-    )  # fmt: skip
+    is_prose = text.endswith((".", "{", "}")) or re.match(r"-?\d+\.\d", text)
+    return is_short and not is_prose and re.search(r"[^\W\d_]", text) is not None
 
 
 def _clean(name: str) -> str:

@@ -21,6 +21,7 @@ _GAP = r"[\s,;]+"
 _HEADER_WORDS = {"image", "images", "img", "photo", "mask", "label", "name", "filename", "file", "id", "annotation"}
 _SUFFIXES = (".txt", ".lst")
 _MIN_SHARE = 0.1  # of the lines of a list that must name photos, for it to be one of photos
+_PARTS = {"trainval": "train"} | {split: split for split in SPLITS}
 _MAX_SHOWN = 3  # names in a message
 _NOWHERE = ""  # the split of samples that are left out
 
@@ -117,7 +118,8 @@ def apply_lists(
     for entry in matched:
         entry.refuse_faults()
     assigned = _assign(matched, notes)
-    divided = _divide(splits, assigned)
+    listed = {split for split, _ in assigned.values()} | {_PARTS[entry.entry.split] for entry in matched}
+    divided = _divide(splits, assigned, listed)
     total = sum(map(len, splits.values()))
     return divided, [_sentence(matched, divided, total, unpaired, root), *notes]
 
@@ -230,7 +232,7 @@ class _Matched:
     def refuse_faults(self) -> None:
         """Raises a `DataError` for lines that name nothing, more than one photo, or one that another line names."""
         faults = (
-            (self.absent, "that are not there; add them, or take them out of the list"),
+            (self.absent, "that cannot be found; add them, or take them out of the list"),
             (self._unclear(), "of which there are several; write their folders before the names"),
             (self._twice(), "more than once; expected each once"),
             (self._crossed(), "with the masks of other photos; rename these, or list photos and masks in a CSV"),
@@ -275,7 +277,7 @@ def _choose(lists: Sequence[_Matched]) -> tuple[list[_Matched], list[str]]:
         if path.parent in used and (matched.samples or matched.entry.split != "test"):
             chosen.append(matched)
         elif path.parent in used:
-            notes.append(f"{path}: none of its {len(matched.lines)} photos has a mask; left out")
+            notes.append(f"{path}: no photo that it names has a mask; left out")
         elif all(folder.parent != path.parent.parent for folder in used):
             notes.append(f"{path}: names no photo that has a mask; not read as a list of a split")
     return chosen, notes
@@ -361,13 +363,14 @@ def _refuse_other_union(
             raise DataError(f"{path}: {names} {where}; expected both together: mend the lists, or {_MEND}")
 
 
-def _divide(splits: Mapping[str, Sequence[Sample]], assigned: Mapping[Sample, tuple[str, Path]]) -> Splits:
-    """The samples by split.
+def _divide(
+    splits: Mapping[str, Sequence[Sample]], assigned: Mapping[Sample, tuple[str, Path]], listed: Collection[str]
+) -> Splits:
+    """The samples by split; those of a split that is listed, and in no list, are left out.
 
     Raises:
         DataError: A list contradicts the folders, or nothing is left for training.
     """
-    listed = {split for split, _ in assigned.values()}
     divided: Splits = {split: [] for split in (*SPLITS, _NOWHERE)}
     for folder_split, samples in splits.items():
         _refuse_other_folder(samples, folder_split, splits, assigned)
@@ -400,12 +403,14 @@ def _sentence(lists: Sequence[_Matched], divided: Splits, total: int, unpaired: 
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in divided.items())
     listed = _listed_without_mask(lists, unpaired)
     extra = {
-        "photos with a mask are in no list and left out": total - sum(map(len, divided.values())),
-        "photos that are listed have no mask": listed,
-        "photos without a mask are in no list": len(unpaired) - listed,
+        "with a mask in no list, left out": total - sum(map(len, divided.values())),
+        "without a mask in a list": listed,
+        "without a mask in no list": len(unpaired) - listed,
     }
     source = f"{_places(lists, root)}{' (' + ', '.join(folds) + ')' if folds else ''}"
-    return "; ".join([f"splits from {source}: {counts}", *(f"{n} {what}" for what, n in extra.items() if n)])
+    return "; ".join(
+        [f"splits from {source}: {counts}", *(f"{n} photo{'s' * (n > 1)} {what}" for what, n in extra.items() if n)]
+    )
 
 
 def _places(lists: Sequence[_Matched], root: Path) -> str:
