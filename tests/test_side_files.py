@@ -190,6 +190,7 @@ class TestReadingAFolder:
         for place in (".git", "__MACOSX", "a/b/c/d/e"):
             write(tmp_path / place / "classes.txt", "road\nsky\n")
         write(tmp_path / "._classes.txt", "road\nsky\n")
+        (tmp_path / "labels.txt").symlink_to(tmp_path / "nowhere")
         write(tmp_path / "requirements.txt", "numpy\n")
         assert read_side_files(tmp_path).class_files == ()
         write(tmp_path / "a/b/c/d/classes.txt", "road\nsky\n")

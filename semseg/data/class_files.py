@@ -17,7 +17,7 @@ from semseg.labels.palettes import Color
 
 _MAX_BYTES = 5_000_000  # of a file that names classes; nnU-Net's also lists every case
 _MAX_NAMES = 1000
-_MAX_LENGTH = 500  # of a line
+_MAX_LENGTH = 200  # of a line
 _NO_CLASS = {"ignore", "ignored", "ignore region", "void", "dontcare", "dont care", "don't care"}
 
 
@@ -105,7 +105,7 @@ def read_text(path: Path) -> str:
     Args:
         path: Any file.
     """
-    if path.stat().st_size > _MAX_BYTES:
+    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
         return ""
     raw = path.read_bytes()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -375,7 +375,7 @@ def _renamed(masks: _Masks, reading: _Reading) -> Palette:
     palette, names = masks.palette, reading.names
     classes = list(dict.fromkeys(names[i] for i in _order(masks, reading)))
     use_colors = _can_show_colors(masks, reading)
-    labels: dict[tuple, Label] = {}  # clusters that are near one listed colour are one
+    labels: dict[tuple[int | None, Color | None], Label] = {}  # clusters that are near one listed colour are one
     for label in palette.labels:
         entry = names.get(label.id, _ignored_name(label, reading.file))
         if entry is not None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -84,6 +84,7 @@ def _merged(copies: Sequence[ClassFile]) -> ClassFile:
 
 def _conflict(file: ClassFile, other: ClassFile) -> tuple[NamedClass | None, NamedClass | None] | None:
     """The entries that contradict each other; of bare names, whose order counts, any that differ."""
+    pairs: Iterable[tuple[NamedClass | None, NamedClass | None]]
     if file.tells_values or file.tells_colors:
         pairs = ((entry, one) for entry in file.classes for one in other.classes if _share_something(entry, one))
     else:

@@ -211,7 +211,7 @@ class _Matched:
     index: _Index
     lines: dict[str, list[Sample]] = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.lines = {line: self.index.samples(line, self.entry.split) for line in self.entry.names}
 
     @cached_property
@@ -415,7 +415,7 @@ def _sentence(lists: Sequence[_Matched], divided: Splits, total: int, unpaired: 
 
 def _places(lists: Sequence[_Matched], root: Path) -> str:
     """The folders of lists, or their names where they lie in the data folder itself or tell several splits."""
-    places = {}
+    places: dict[str, None] = {}
     for matched in lists:
         path = matched.entry.path
         place = path if path.suffix == ".json" or path.parent == root else path.parent
