@@ -34,7 +34,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 BACKENDS = {"torch", "tensorflow", "jax"}
 IMPORTED_AS = {  # where it differs from what pip calls it, or comes with another
     "cv2": "opencv-python-headless", "PIL": "pillow", "ai_edge_litert": "ai-edge-litert", "markupsafe": "jinja2",
-    "google": "tensorflow",
+    "google": "tensorflow", "yaml": "pyyaml",
 }  # fmt: skip
 
 
