@@ -7,12 +7,15 @@ from semseg.data.annotations import name_annotations
 from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, Sample, seeded_split, spread
 from semseg.data.carvana import find_carvana
 from semseg.data.cityscapes import find_cityscapes
+from semseg.data.class_names import apply_names
 from semseg.data.contents import Contents, list_contents
 from semseg.data.csv_lists import find_in_lists
 from semseg.data.demo import make_demo
 from semseg.data.folder import find_folder
 from semseg.data.masks import check_meaning, find_meaning, rename_classes
 from semseg.data.pairs import find_pairs
+from semseg.data.side_files import SideFiles, read_side_files
+from semseg.data.split_lists import apply_lists
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import list_images
 from semseg.labels.palettes import Palette, cityscapes_palette
@@ -72,11 +75,14 @@ def open_dataset(
     try:
         kind, found = _find(root, name, photos, masks)
         notes = [f"read as {kind}: {(found.notes or [EXPECTED[kind]])[0]}", *found.notes[1:]]
+        side_files = read_side_files(root)
+        notes += _divide_by_lists(found, side_files, root)
         drawn = "val" not in found.splits and not whole
         if drawn:
             notes.append(_draw_validation(found, seed))
         splits = {split: spread(found.splits[split], limit) for split in SPLITS if split in found.splits}
-        palette = _palette_of(found, splits["train"], palette, num_classes)
+        palette, said = _palette_of(found, splits["train"], palette, num_classes, side_files)
+        notes += said
     except PermissionError as error:
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
     if categories:
@@ -90,14 +96,27 @@ def _refuse_unless_folder(root: Path) -> None:
         raise DataError(f"{root}: {what}; expected a folder with photos and masks in it")
 
 
-def _palette_of(found: Found, train: list[Sample], given: Palette | None, num_classes: int | None) -> Palette:
+def _divide_by_lists(found: Found, side_files: SideFiles, root: Path) -> list[str]:
+    """Gives the samples the splits that lists beside them name; returns sentences that say so."""
+    splits, notes = apply_lists(found.splits, side_files.split_lists, root, found.unpaired)
+    if splits is None:
+        found.problems += [f"{path}: has no mask" for path in found.unpaired]
+    else:
+        found.splits = splits
+    return notes
+
+
+def _palette_of(
+    found: Found, train: list[Sample], given: Palette | None, num_classes: int | None, side_files: SideFiles
+) -> tuple[Palette, list[str]]:
     """The palette that the user gives, else the one that the layout fixes, else the one that the masks show."""
     if given is not None:
         check_meaning(train, given)
-        return given
+        return given, []
     if found.palette is not None:
-        return found.palette
-    return rename_classes(find_meaning(train, num_classes, found.root), found.class_names)
+        return found.palette, []
+    palette = rename_classes(find_meaning(train, num_classes, found.root), found.class_names)
+    return apply_names(palette, side_files.class_files)
 
 
 def _find(root: Path, name: str | None, photos: str | None, masks: str | None) -> tuple[str, Found]:

@@ -54,6 +54,7 @@ class Found:
         palette: What the masks hold, where the form of the data set says it.
         class_names: Names for classes that are found in the masks, when there are as many.
         problems: Files that cannot be made samples of, a line each.
+        unpaired: Photos without a mask: as much a problem, unless lists name those that count.
         group: Samples of one group stay on one side when a validation split is drawn; None: each for itself.
         notes: How the folder was read and what was left out, a sentence each.
     """
@@ -63,6 +64,7 @@ class Found:
     palette: Palette | None = None
     class_names: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
+    unpaired: list[Path] = field(default_factory=list)
     group: Callable[[Sample], str] | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -61,7 +61,7 @@ def find_folder(contents: Contents, photos: str | None = None, masks: str | None
 
 
 def _refuse_strangers(contents: Contents) -> None:
-    """Raises a `DataError` where folders are called after photos and masks, and the names of their files do not match."""
+    """Raises a `DataError` where folders are called after photos and masks, and the names in them do not match."""
     plain = families_of(contents.root, contents.pictures)[0]
     photos, masks = ([f for f in plain if f.role == role and not f.second_choice] for role in (PHOTO, MASK))
     if photos and masks:
@@ -235,13 +235,14 @@ def _as_found(contents: Contents, readings: Sequence[Match], classes: Sequence[s
     splits = _splits_of(contents, masks_of, bool(several), bool(classes))
     if "train" not in splits:
         return None
-    problems, left_out = _without_partner(readings, set(splits))
+    unpaired, left_out = _photos_without_mask(readings, set(splits))
     places = {photo.path: photo.place for photo in masks_of}
     return Found(
         root_of(contents.root, places),
         splits,
         class_names=("background", *classes) if classes else (),
-        problems=problems,
+        problems=_lonely_masks(readings),
+        unpaired=unpaired,
         group=groups_by_name(places),
         notes=[_describe(readings, several, classes), *left_out],
     )
@@ -276,22 +277,24 @@ def _several_masks(masks: Sequence[Item]) -> str:
     )
 
 
-def _without_partner(readings: Sequence[Match], splits: set[str]) -> tuple[list[str], list[str]]:
-    """A line for every file that lacks its partner; and what is left out because nothing of its kind has one."""
-    with_mask = {photo for reading in readings for photo in reading.partners}
-    photos = {item for reading in readings for item in reading.photos.items} - with_mask
+def _lonely_masks(readings: Sequence[Match]) -> list[str]:
     problems = [f"{item.path}: may be the mask of several photos" for r in readings for item in r.unclear]
-    problems += [f"{item.path}: has no photo in {r.photos.name}" for r in readings for item in r.lonely]
+    return problems + [f"{item.path}: has no photo in {r.photos.name}" for r in readings for item in r.lonely]
+
+
+def _photos_without_mask(readings: Sequence[Match], splits: set[str]) -> tuple[list[Path], list[str]]:
+    """The photos that lack a mask, and what is left out because nothing of its split has one."""
+    with_mask = {photo for reading in readings for photo in reading.partners}
+    unpaired: list[Path] = []
     unlabelled: Counter[str] = Counter()
-    for item in sorted(photos, key=lambda item: item.path):
+    for item in dict.fromkeys(item for reading in readings for item in reading.photos.items):
+        if item in with_mask:
+            continue
         if item.place.split and item.place.split not in splits:
             unlabelled[item.place.split] += 1
         else:
-            problems.append(f"{item.path}: has no mask in {readings[0].masks.name}")
-    left_out = [
-        f"left out: {count} photos of {split}, as there are no masks for them" for split, count in unlabelled.items()
-    ]
-    return problems, left_out
+            unpaired.append(item.path)
+    return unpaired, [f"left out: {n} photos of {split}, as they have no masks" for split, n in unlabelled.items()]
 
 
 def _describe(readings: Sequence[Match], several: Sequence[object], classes: Sequence[str]) -> str:

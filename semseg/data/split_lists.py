@@ -89,7 +89,7 @@ def _are_names(names: object) -> bool:
 
 def apply_lists(
     splits: Mapping[str, Sequence[Sample]], lists: Sequence[SplitList], root: Path, unpaired: Sequence[Path] = ()
-) -> tuple[Splits, list[str]]:
+) -> tuple[Splits | None, list[str]]:
     """Divides the samples as lists beside them say.
 
     Samples that no list names are left out where their split has a list; those that lie in the folder of another split
@@ -104,8 +104,8 @@ def apply_lists(
         unpaired: Photos that have no mask, to be counted.
 
     Returns:
-        The samples by split, in their order, and sentences that say what was done; `splits` where no list is one of
-        these photos.
+        The samples by split, in their order, and sentences that say what was done; None where no list is one of these
+        photos.
 
     Raises:
         DataError: A list names photos that are not there, or twice, or that another list or folder puts in another
@@ -114,7 +114,7 @@ def apply_lists(
     index = _Index([sample for samples in splits.values() for sample in samples], root, unpaired)
     matched, notes = _choose([_Matched(entry, index) for entry in lists])
     if not matched:
-        return {split: list(samples) for split, samples in splits.items()}, notes
+        return None, notes
     for entry in matched:
         entry.refuse_faults()
     assigned = _assign(matched, notes)
