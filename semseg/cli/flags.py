@@ -127,7 +127,11 @@ def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
 # In the order of their sections; in the help text %(default)s is the default of `RunConfig`.
 _SETTINGS: dict[str, tuple[str, str]] = {
     "data": ("DIR", "folder of photos and masks, an archive of it, or kaggle:owner/name (default: %(default)s)"),
-    "dataset": ("NAME", "cityscapes, carvana, folder or pairs (default: what the folder looks like)"),
+    "dataset": ("NAME", "cityscapes, carvana, folder, lists or pairs (default: what the folder looks like)"),
+    "photos": ("WHERE", "folder of the photos in it, or a pattern such as '*/*_sat.png' (default: found by looking)"),
+    "masks": ("WHERE", "the same for the masks"),
+    "ignore_outside": ("WHERE", "the same for pictures that are black where pixels count nowhere: fields of view"),
+    "instances": ("", "numbers or colours in the masks count objects, all of one class"),
     "classes": ("K", "number of classes, or an edited classes.json (default: found in the masks)"),
     "categories": ("", "Cityscapes: its 7 categories, not its 19 classes"),
     "test_split": ("NAME", "split that gives the final scores (default: test where the data have one, else val)"),
@@ -175,7 +179,8 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "output": ("DIR", "where the results go (default: %(default)s)"),
 }  # fmt: skip
 _OF_DATA = (
-    "dataset", "classes", "categories", "split_seed", "limit", "skip_bad", "allow_leaks", "cache", "workers", "output",
+    "dataset", "photos", "masks", "ignore_outside", "instances", "classes", "categories", "split_seed", "limit",
+    "skip_bad", "allow_leaks", "cache", "workers", "output",
 )  # fmt: skip
 
 

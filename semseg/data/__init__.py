@@ -11,7 +11,7 @@ from semseg.data.class_names import apply_names
 from semseg.data.contents import Contents, list_contents
 from semseg.data.csv_lists import find_in_lists
 from semseg.data.demo import make_demo
-from semseg.data.folder import find_folder
+from semseg.data.folder import add_views, find_folder
 from semseg.data.masks import check_meaning, find_meaning, rename_classes
 from semseg.data.pairs import find_pairs
 from semseg.data.side_files import SideFiles, read_side_files
@@ -48,6 +48,8 @@ def open_dataset(
     whole: bool = False,
     photos: str | None = None,
     masks: str | None = None,
+    ignore_outside: str | None = None,
+    instances: bool = False,
 ) -> Dataset:
     """Finds the samples and the classes in a folder.
 
@@ -63,6 +65,9 @@ def open_dataset(
         photos: The folder of the photos inside `root`, or a pattern of their paths such as `"*/img/*_sat.png"`, where
             it should not be found by looking.
         masks: The same for the masks.
+        ignore_outside: The same for pictures that are black where the pixels of their photos count nowhere, as outside
+            of a field of view; None for all pixels.
+        instances: The numbers or colours of the masks count objects; all but the background are one class.
 
     Raises:
         DataError: No such folder, or nothing in it that can be trained on.
@@ -73,7 +78,10 @@ def open_dataset(
         raise SemsegError(f"there is no data set {name!r}; choose one of {', '.join(DATASETS)}")
     _refuse_unless_folder(root)
     try:
-        kind, found = _find(root, name, photos, masks)
+        contents = list_contents(root)
+        kind, found = _find(contents, name, photos, masks)
+        if ignore_outside:
+            add_views(found, contents, ignore_outside)
         notes = [f"read as {kind}: {(found.notes or [EXPECTED[kind]])[0]}", *found.notes[1:]]
         side_files = read_side_files(root)
         notes += _divide_by_lists(found, side_files, root)
@@ -119,9 +127,9 @@ def _palette_of(
     return apply_names(palette, side_files.class_files)
 
 
-def _find(root: Path, name: str | None, photos: str | None, masks: str | None) -> tuple[str, Found]:
+def _find(contents: Contents, name: str | None, photos: str | None, masks: str | None) -> tuple[str, Found]:
     """The first kind that the folder can be read as."""
-    contents = list_contents(root)
+    root = contents.root
     if photos or masks:
         found = find_folder(contents, photos, masks)
         if found is None:

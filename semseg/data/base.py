@@ -8,7 +8,7 @@ import numpy as np
 
 from semseg import IGNORE
 from semseg.data.fit import better_turn
-from semseg.data.united import OVERLAP, unite_masks
+from semseg.data.united import OVERLAP, foreground, unite_masks
 from semseg.errors import DataError
 from semseg.images.reading import Picture, read_mask, read_photo, split_pair
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
@@ -30,6 +30,7 @@ class Sample:
         part_numbers: The number of the class, from 1 on, that each of `parts` shows; empty where all show objects of
             one class.
         page: Which picture of their files, where photos and masks are stacks.
+        view: A picture that is black where the photo shows nothing that counts; None where all pixels count.
     """
 
     photo: Path
@@ -37,11 +38,12 @@ class Sample:
     parts: tuple[Path, ...] = ()
     part_numbers: tuple[int, ...] = ()
     page: int | None = None
+    view: Path | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that it is read from, each once."""
-        return tuple(dict.fromkeys((self.photo, self.mask, *self.parts)))
+        return tuple(dict.fromkeys((self.photo, self.mask, *self.parts, *([self.view] if self.view else []))))
 
 
 @dataclass
@@ -175,7 +177,20 @@ class Dataset:
             look = replace(look, transparent=_ignore(look, places))
         if sample.part_numbers:
             look = replace(look, overlapping=_ignore(look, mask == OVERLAP))
+        if sample.view:
+            _ignore(look, ~_view_of(sample, look))
         return look
+
+
+def _view_of(sample: Sample, look: Look) -> np.ndarray:
+    """Where a sample's pixels count, bool `(H, W)`."""
+    view = foreground(sample.view)
+    if view.shape != look.ids.shape:
+        raise DataError(
+            f"{sample.view}: is {_size(view.shape)} pixels, its photo {sample.photo} {_size(look.ids.shape)}; both "
+            "must be of one size: mend or remove them"
+        )
+    return view
 
 
 def _ignore(look: Look, places: np.ndarray) -> int:

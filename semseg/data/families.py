@@ -1,7 +1,7 @@
 """Files that play one part in a data set, what they look like, and which photos and masks belong together."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from semseg.data.base import spread
 from semseg.data.names import (
     MASK,
     PHOTO,
@@ -23,14 +24,17 @@ from semseg.data.names import (
 )  # fmt: skip
 from semseg.errors import DataError
 from semseg.images.reading import read_mask
+from semseg.images.tiff_headers import count_pages
 
-_LOOKED_AT = 5  # files of a family, evenly spread
+_LOOKED_AT = 8  # files of a family, evenly spread
 _SHAPE_SIZE = (64, 64)
 _SAME_SHAPE = 0.9  # intersection over union of masks that show the same thing in every photo
 _MIN_SAME = 4  # masks needed to tell that
 _MIN_EVENNESS_GAIN = 0.1  # of masks over photos: the share of pixels that lie in areas of one colour
 _EVEN_RANGE = 3  # levels: what JPEG leaves in an area of one colour
+_EVENNESS_OF_PHOTOS = 0.3
 _FEW_NUMBERS = 256
+_MIN_SHARE = 0.9  # of masks that find their photos, for names that are compared as those of one folder
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,13 @@ class Appearance:
         evenness: Median share of the pixels that lie in areas of one colour, 0 to 1.
         few_colors: Whether most of them hold no more than 256 colours or numbers.
         same_shape: Whether all of them show nearly the same two-valued shape, as a camera's field of view.
+        photo_like: Those that look like photos.
     """
 
     evenness: float
     few_colors: bool
     same_shape: bool
+    photo_like: tuple[Path, ...]
 
 
 @dataclass
@@ -67,21 +73,24 @@ class Family:
     @cached_property
     def appearance(self) -> Appearance | None:
         """What it looks like; None where no file that was looked at can be read."""
-        step = max(1, len(self.items) // _LOOKED_AT)
-        pictures = [pixels for item in self.items[::step][:_LOOKED_AT] if (pixels := _pixels(item.path)) is not None]
+        paths = [item.path for item in spread(self.items, _LOOKED_AT)]
+        pictures = {path: pixels for path in paths if (pixels := _pixels(path)) is not None}
         if not pictures:
             return None
+        evennesses = {path: evenness(picture) for path, picture in pictures.items()}
+        many = {path for path, picture in pictures.items() if not _has_few_colors(picture)}
         return Appearance(
-            evenness=float(np.median([evenness(picture) for picture in pictures])),
-            few_colors=float(np.mean([_has_few_colors(picture) for picture in pictures])) > 0.5,
-            same_shape=_show_the_same(pictures),
+            evenness=float(np.median(list(evennesses.values()))),
+            few_colors=2 * len(many) <= len(pictures),
+            same_shape=_show_the_same(list(pictures.values())),
+            photo_like=tuple(path for path in pictures if path in many and evennesses[path] < _EVENNESS_OF_PHOTOS),
         )
 
 
 def _pixels(path: Path) -> np.ndarray | None:
     """Numbers `(H, W)` or colours `(H, W, 3)`, as stored; None where they cannot be read."""
     try:
-        return read_mask(path).pixels
+        return read_mask(path, page=0 if count_pages(path) > 1 else None).pixels
     except DataError:
         return None
 
@@ -120,20 +129,6 @@ def _shape(picture: np.ndarray) -> np.ndarray:
     small = cv2.resize(flat.astype(np.float32), _SHAPE_SIZE, interpolation=cv2.INTER_NEAREST)
     values = np.unique(small)
     return small > values[0] if len(values) == 2 else np.zeros(_SHAPE_SIZE, bool)
-
-
-def foreground_of(path: Path) -> np.ndarray:
-    """Where a mask of two values is not black, bool `(H, W)`.
-
-    Args:
-        path: The file; greys between the two, as JPEG leaves them, count as the nearer.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    pixels = read_mask(path).pixels
-    grey = pixels if pixels.ndim == 2 else pixels.max(axis=2)
-    return grey > grey.max() / 2 if grey.any() else np.zeros(grey.shape, bool)
 
 
 # ------------------------------------------------------------------------------------------- which files are alike
@@ -211,15 +206,19 @@ class Match:
     names: str = ""
 
     @property
-    def share(self) -> float:
-        """The share of the masks, or of the photos where that is larger, that found a partner, 0 to 1."""
-        matched = sum(map(len, self.partners.values()))
-        return max(matched / len(self.masks.items), len(self.partners) / len(self.photos.items))
+    def share_of_masks(self) -> float:
+        """The share of the masks that found their photo, 0 to 1."""
+        return sum(map(len, self.partners.values())) / len(self.masks.items)
 
     @property
-    def is_one_to_one(self) -> bool:
-        """Whether no photo has several masks."""
-        return all(len(masks) == 1 for masks in self.partners.values())
+    def share_of_photos(self) -> float:
+        """The share of the photos that found a mask, 0 to 1."""
+        return len(self.partners) / len(self.photos.items)
+
+    @property
+    def share(self) -> float:
+        """The larger of both shares."""
+        return max(self.share_of_masks, self.share_of_photos)
 
 
 def match(photos: Family, masks: Family) -> Match:
@@ -229,18 +228,28 @@ def match(photos: Family, masks: Family) -> Match:
         photos: The photos.
         masks: What may be their masks.
     """
-    by_name = _match_by_name(photos, masks)
-    if by_name.share >= 0.5:
-        return by_name
-    return max((by_name, _match_by_folder(photos, masks), _match_by_named_folder(photos, masks)), key=lambda m: m.share)
+    ways = (_match_by_name, _match_by_folder, _match_by_named_folder)
+    return max((way(photos, masks) for way in ways), key=lambda found: found.share_of_masks + found.share_of_photos)
 
 
 def _match_by_name(photos: Family, masks: Family) -> Match:
-    result = Match(photos, masks)
-    names = []
-    for split in dict.fromkeys(item.place.split for item in masks.items):  # names may tell the split: 21_training
+    """Of all masks of a split, whose names may tell it (`21_training`), or of every folder by itself: `1_rust`."""
+    found = _match_parts(photos, masks, lambda place: place.split)
+    if found.share_of_masks >= _MIN_SHARE:
+        return found
+    by_folder = _match_parts(photos, masks, lambda place: place)
+    return by_folder if by_folder.share_of_masks >= _MIN_SHARE else found
+
+
+def _match_parts(photos: Family, masks: Family, part_of: Callable[[Place], object]) -> Match:
+    """Matches the names of each part of the masks by itself."""
+    result, names = Match(photos, masks), []
+    parts: dict[object, list[Item]] = defaultdict(list)
+    for item in masks.items:
+        parts[part_of(item.place)].append(item)
+    for part in parts.values():
+        split = part[0].place.split
         chosen = [item for item in photos.items if split is None or item.place.split in (split, None)]
-        part = [item for item in masks.items if item.place.split == split]
         names.append(_match_names(result, chosen, part))
     result.names = " and ".join(dict.fromkeys(filter(None, names)))
     return result

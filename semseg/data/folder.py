@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import numpy as np
 
 from semseg.data.base import Found, Sample
 from semseg.data.contents import Contents
-from semseg.data.families import Family, Match, evidence, families_of, foreground_of, match
+from semseg.data.families import Family, Match, evidence, families_of, match
 from semseg.data.names import MASK, PHOTO, Item, Place, place_of
+from semseg.data.united import foreground
 from semseg.errors import DataError
+from semseg.images.tiff_headers import count_pages
 
 _MIN_SHARE = 0.9  # of masks that find their photos in a reading that is taken at once
 _MIN_POOR_SHARE = 0.5  # of those that do in a reading whose other files are told one by one
@@ -47,17 +50,29 @@ def find_folder(contents: Contents, photos: str | None = None, masks: str | None
         _refuse_strangers(contents)
         return None
     best = found[0]
-    if masks is None and best.masks.appearance and best.masks.appearance.same_shape:
-        raise DataError(
-            f"{contents.root}: {best.masks.name} shows nearly the same shape for every photo, as a camera's field of "
-            "view does; if this is what should be learnt, say so by `masks`, else name the folder of the masks there"
-        )
+    _refuse_no_masks(contents.root, best, given=masks is not None)
     rivals = _rivals(best, found[1:])
     classes = _class_names([best, *rivals])
     if rivals and not classes:
         raise DataError(_ambiguous(contents.root, best, rivals))
     joined = [best, *rivals] if classes else [best, *_of_the_same_form(best, found[1:])]
     return _as_found(contents, joined, classes)
+
+
+def _refuse_no_masks(root: Path, best: Match, given: bool) -> None:
+    """Raises a `DataError` where the best that there is shows one shape throughout, or photos among the masks."""
+    appearance = best.masks.appearance
+    if appearance and appearance.same_shape and not given:
+        raise DataError(
+            f"{root}: {best.masks.name} shows nearly the same shape for every photo, as a camera's field of view does; "
+            "if this is what should be learnt, say so by `masks`, else name the folder of the masks there"
+        )
+    if appearance and appearance.few_colors and appearance.photo_like:
+        listed = ", ".join(path.name for path in appearance.photo_like[:_MAX_SHOWN])
+        raise DataError(
+            f"{root}: some files in {best.masks.name} look like photos, the others like masks: {listed}; move the "
+            "photos elsewhere, or say by `masks` which files are masks"
+        )
 
 
 def _refuse_strangers(contents: Contents) -> None:
@@ -80,7 +95,7 @@ def _matches(contents: Contents, photos: str | None, masks: str | None) -> list[
         found = [match(first, second) for first, second in _pairs(families)]
         found = [reading for reading in found if reading.share >= _MIN_POOR_SHARE and (masks or evidence(reading) > 0)]
         found.sort(key=_rank, reverse=True)
-        good = [reading for reading in found if _share_of_masks(reading) >= _MIN_SHARE]
+        good = [reading for reading in found if reading.share_of_masks >= _MIN_SHARE]
         if good:
             return good
         poor += found
@@ -97,9 +112,9 @@ def _families(contents: Contents, photos: str | None, masks: str | None) -> list
     named = _named(contents.root, chosen_photos, photos, PHOTO) + _named(contents.root, chosen_masks, masks, MASK)
     if photos and masks:
         return [named]
-    wanted = PHOTO if photos is None else MASK
+    left, other = (MASK, PHOTO) if photos else (PHOTO, MASK)
     return [
-        named + [Family(f.name, f.items, f.role or wanted, f.second_choice) for f in families]
+        [*named, *(replace(family, role=left) for family in families if family.role != other)]
         for families in families_of(contents.root, rest)
     ]
 
@@ -123,10 +138,6 @@ def _pairs(families: Sequence[Family]) -> Iterable[tuple[Family, Family]]:
         for second in families:
             if first is not second and first.role != MASK and second.role != PHOTO:
                 yield first, second
-
-
-def _share_of_masks(reading: Match) -> float:
-    return sum(map(len, reading.partners.values())) / len(reading.masks.items)
 
 
 def _rank(reading: Match) -> tuple[float, ...]:
@@ -195,23 +206,25 @@ def _distinct_parts(names: Sequence[str]) -> list[str]:
 
 def _folders_that_repeat(reading: Match) -> list[str]:
     """The last folders of the masks, where these are the same few for most photos: `masks/crack/7.png`."""
-    folders = [
-        mask.place.others[-1]
-        for photo, masks in reading.partners.items()
-        for mask in masks
-        if len(mask.place.others) > len(photo.place.others)
-    ]
-    counts = Counter(folders)
-    return list(counts) if len(counts) > 1 and min(counts.values()) > 1 else []
+    photos_of: dict[str, set[Path]] = defaultdict(set)
+    for photo, masks in reading.partners.items():
+        for mask in masks:
+            if len(mask.place.others) > len(photo.place.others):
+                photos_of[mask.place.others[-1]].add(photo.path)
+    repeated = sum(len(photos) > 1 for photos in photos_of.values())
+    return list(photos_of) if len(photos_of) > 1 and 2 * repeated > len(photos_of) else []
 
 
 def _hardly_overlap(several: Sequence[Sequence[Item]]) -> bool:
     """Whether the masks of one photo are two-valued and show different things, by a few photos."""
-    overlaps = [
-        overlap
-        for masks in [masks for masks in several if len(masks) > 1][:_LOOKED_AT]
-        for overlap in _overlaps([foreground_of(mask.path) for mask in masks])
-    ]
+    try:
+        overlaps = [
+            overlap
+            for masks in [masks for masks in several if len(masks) > 1][:_LOOKED_AT]
+            for overlap in _overlaps([foreground(mask.path) for mask in masks])
+        ]
+    except DataError:  # more than two values
+        return False
     return bool(overlaps) and float(np.mean(overlaps)) < _MAX_OVERLAP
 
 
@@ -240,7 +253,7 @@ def _as_found(contents: Contents, readings: Sequence[Match], classes: Sequence[s
     return Found(
         root_of(contents.root, places),
         splits,
-        class_names=("background", *classes) if classes else (),
+        class_names=("background", *(re.sub(r"^\d+[ ._-]+", "", name) for name in classes)) if classes else (),
         problems=_lonely_masks(readings),
         unpaired=unpaired,
         group=groups_by_name(places),
@@ -265,8 +278,16 @@ def _splits_of(
         parts = tuple(mask.path for mask, _ in entries) if in_parts else ()
         numbers = tuple(number for _, number in entries) if in_classes else ()
         split = photo.place.split or entries[0][0].place.split or "train"
-        splits[split].append(Sample(photo.path, entries[0][0].path, parts, numbers))
+        splits[split] += _in_pages(Sample(photo.path, entries[0][0].path, parts, numbers))
     return dict(splits) if len(splits) > 1 else {"train": next(iter(splits.values()))}
+
+
+def _in_pages(sample: Sample) -> list[Sample]:
+    """A sample for each page where photo and mask are stacks of as many; else the sample itself."""
+    count = count_pages(sample.photo)
+    if count == 1 or sample.parts or count_pages(sample.mask) != count:
+        return [sample]  # a stack with another number of masks is told of when it is read
+    return [replace(sample, page=page) for page in range(count)]
 
 
 def _several_masks(masks: Sequence[Item]) -> str:
@@ -306,6 +327,33 @@ def _describe(readings: Sequence[Match], several: Sequence[object], classes: Seq
     if classes:
         return f"{text}; a mask per class: {', '.join(classes)}"
     return f"{text}; the several masks of a photo are united, as each shows an object" if several else text
+
+
+def add_views(found: Found, contents: Contents, pattern: str) -> None:
+    """Gives each sample the picture that tells where its pixels count.
+
+    Args:
+        found: Its samples are replaced.
+        contents: Of the data set's folder.
+        pattern: The folder of these pictures, or a pattern of their paths.
+
+    Raises:
+        SemsegError: There are no such pictures.
+        DataError: A photo has none.
+    """
+    photos = {sample.photo for samples in found.splits.values() for sample in samples}
+    views = _named(contents.root, contents.select(pattern, "ignore_outside"), pattern, MASK)[0]
+    matched = match(_named(contents.root, photos, None, PHOTO)[0], views)
+    view_of = {photo.path: items[0].path for photo, items in matched.partners.items()}
+    missing = sorted(photos - view_of.keys())
+    if missing:
+        raise DataError(
+            f"{missing[0]}: has no picture in {pattern} of where its pixels count, as {len(missing)} of {len(photos)} "
+            "photos; add them, or leave `ignore_outside` away"
+        )
+    for split, samples in found.splits.items():
+        found.splits[split] = [replace(sample, view=view_of[sample.photo]) for sample in samples]
+    found.notes.append(f"pixels outside of what {views.name} shows count nowhere")
 
 
 def root_of(root: Path, photos: Iterable[Path]) -> Path:

@@ -35,6 +35,7 @@ _COUNTER = re.compile(r"[ _\-]?\(?\d+\)?$")
 _SEPARATOR = re.compile(r"[ _.\-]+")
 _MAX_CUTS = 3  # separators from each end of a name at which what tells the role may begin
 _MIN_AFFIX_SHARE = 0.05  # of the files of a folder that have an affix which tells a role
+_MIN_NUMBERED_SHARE = 0.3  # the same for one with a number in it, as _1stHO
 _MAX_STRIPPED = 6  # constant tokens at each end of a name that may be left out of the comparison
 _COMMON_SHARE = 0.9  # of the names that have a constant token
 
@@ -197,8 +198,7 @@ def split_by_affix(items: Sequence[Item]) -> dict[Affix, list[Item]]:
         for key, affix in _named_cuts(item, with_suffix):
             groups[item.place, key][affix].add(item.path)
     counts = Counter(affix for group in groups.values() if len(group) > 1 for affix in group)
-    needed = max(2 if len(items) > 5 else 1, _MIN_AFFIX_SHARE * len(items))
-    frequent = {affix: count for affix, count in counts.items() if count >= needed}
+    frequent = {affix: count for affix, count in counts.items() if count >= _count_needed(affix, len(items))}
     if len(frequent) < 2:
         return {("", "", ""): list(items)}
     parts: dict[Affix, list[Item]] = defaultdict(list)
@@ -206,6 +206,12 @@ def split_by_affix(items: Sequence[Item]) -> dict[Affix, list[Item]]:
         key, affix = _best_cut(item, frequent, groups, with_suffix)
         parts[affix].append(Item(item.path, item.place, key))
     return dict(parts)
+
+
+def _count_needed(affix: Affix, files: int) -> float:
+    """How many of the files must have an affix that tells a role; one with a number may be a part of the name."""
+    has_number = any(letter.isdigit() for letter in affix[0] + affix[1])
+    return max(2 if files > 5 else 1, (_MIN_NUMBERED_SHARE if has_number else _MIN_AFFIX_SHARE) * files)
 
 
 def _suffixes_tell_roles(items: Sequence[Item]) -> bool:

@@ -41,6 +41,10 @@ def open_data(config: RunConfig, *, demo: bool = False, whole: bool = False, tel
     return open_dataset(
         local_folder(config.data, _cache_folder(config), lambda text: tell("fetch", text)),
         name=config.dataset,
+        photos=config.photos,
+        masks=config.masks,
+        ignore_outside=config.ignore_outside,
+        instances=config.instances,
         num_classes=given if isinstance(given, int) else None,
         palette=read_classes(Path(given)) if isinstance(given, str) else None,
         categories=config.categories,

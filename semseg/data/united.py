@@ -36,7 +36,7 @@ def unite_masks(parts: Sequence[Path], numbers: Sequence[int] = ()) -> Picture:
     """
     united: np.ndarray | None = None
     for path, number in zip(parts, numbers or [_OBJECT] * len(parts), strict=True):
-        shown = _read_part(path)
+        shown = foreground(path)
         if united is None:
             united = np.zeros(shown.shape, np.uint8)
         if shown.shape != united.shape:
@@ -48,8 +48,18 @@ def unite_masks(parts: Sequence[Path], numbers: Sequence[int] = ()) -> Picture:
     return Picture(united, united.shape)
 
 
-def _read_part(path: Path) -> np.ndarray:
-    """Where a file shows something, bool `(H, W)`."""
+def foreground(path: Path) -> np.ndarray:
+    """Where a mask of black and one other value shows something.
+
+    Args:
+        path: The file; what was smoothed or saved as JPEG is parted at half of its range.
+
+    Returns:
+        bool `(H, W)`.
+
+    Raises:
+        DataError: It cannot be read, or holds more values.
+    """
     picture = read_mask(path)
     codes = _codes(picture)
     if picture.transparent is not None and len(np.unique(codes[~picture.transparent])) <= 1:

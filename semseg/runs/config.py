@@ -25,6 +25,11 @@ class RunConfig:
     Args:
         data: Folder or archive of the data set, or `kaggle:owner/name`.
         dataset: Its form; None to look.
+        photos: The folder of the photos in it, or a pattern of their paths; None to look.
+        masks: The same for the masks.
+        ignore_outside: The folder of pictures that are black where the photo shows nothing, such as a microscope's
+            field of view: pixels there count nowhere; None for all pixels.
+        instances: The numbers or colours of the masks count objects: all but the background are one class.
         classes: The number of classes, 2 to 253, or a file that describes them; None to find them from the masks.
         categories: The 7 categories of Cityscapes in place of its 19 classes.
         test_split: The split that gives the final scores; None for `"test"` where the data have one, else `"val"`.
@@ -63,6 +68,10 @@ class RunConfig:
 
     data: str = _setting("data", "images")
     dataset: str | None = _setting("data", None)
+    photos: str | None = _setting("data", None)
+    masks: str | None = _setting("data", None)
+    ignore_outside: str | None = _setting("data", None)
+    instances: bool = _setting("data", False)
     classes: int | str | None = _setting("data", None)
     categories: bool = _setting("data", False)
     test_split: str | None = _setting("data", None)
