@@ -1,7 +1,7 @@
 """Files that play one part in a data set, what they look like, and which photos and masks belong together."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -134,14 +134,14 @@ def _shape(picture: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------- which files are alike
 
 
-def families_of(root: Path, files: Sequence[Path]) -> list[list[Family]]:
+def families_of(root: Path, files: Sequence[Path]) -> Iterator[list[Family]]:
     """The ways to part the files of a data set by the part that they play, from the plainest to the finest.
 
     Args:
         root: The data set's folder.
         files: Pictures inside, at any depth.
 
-    Returns:
+    Yields:
         By the names of folders; by these and by what file names begin or end with; by every folder.
     """
     items = [Item(path, place_of(path.parent.relative_to(root).parts), path.stem.lower()) for path in files]
@@ -151,8 +151,9 @@ def families_of(root: Path, files: Sequence[Path]) -> list[list[Family]]:
         by_role[item.place.role].append(item)
         place = Place((*item.place.others, *item.place.role), item.place.split, ())
         by_folder[place.role].append(Item(item.path, place, item.key))
-    plain = [_family(role, ("", "", ""), group) for role, group in by_role.items()]
-    return [plain, _parted(by_role), _parted(by_folder)]
+    yield [_family(role, ("", "", ""), group) for role, group in by_role.items()]
+    yield _parted(by_role)
+    yield _parted(by_folder)
 
 
 def _parted(groups: dict[tuple[str, ...], list[Item]]) -> list[Family]:
@@ -164,7 +165,8 @@ def _parted(groups: dict[tuple[str, ...], list[Item]]) -> list[Family]:
 def _family(role: tuple[str, ...], affix: tuple[str, str, str], items: list[Item]) -> Family:
     beginning, ending, suffix = affix
     pattern = f"{beginning}*{ending}{suffix}"
-    folders = list(dict.fromkeys(_folder_called(item.path, role) for item in items))
+    parents = dict.fromkeys(item.path.parent for item in items)
+    folders = list(dict.fromkeys(_folder_called(parent, role) for parent in parents))
     folder = ", ".join(f"{folder}/" for folder in folders[:3]) + (" ..." if len(folders) > 3 else "")
     name = folder if pattern == "*" else f"{pattern} in {folder}"
     told = [beginning + ending, *reversed(role)]
@@ -176,9 +178,9 @@ def _role_of_short(affix: str) -> str | None:
     return MASK if affix in ("_l", "_m") else None  # CamVid's labels are called x_L.png
 
 
-def _folder_called(path: Path, role: tuple[str, ...]) -> str:
-    """The name of the folder above a file that told its role, as it is written; else of the folder that it is in."""
-    names = [folder.name for folder in path.parents]
+def _folder_called(folder: Path, role: tuple[str, ...]) -> str:
+    """The name of the folder, or of one above it, that told the role, as it is written; else of the folder itself."""
+    names = [path.name for path in (folder, *folder.parents)]
     return next((name for name in names if role and role[-1] in place_of((name,)).role), names[0])
 
 

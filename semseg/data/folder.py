@@ -77,7 +77,7 @@ def _refuse_no_masks(root: Path, best: Match, given: bool) -> None:
 
 def _refuse_strangers(contents: Contents) -> None:
     """Raises a `DataError` where folders are called after photos and masks, and the names in them do not match."""
-    plain = families_of(contents.root, contents.pictures)[0]
+    plain = next(families_of(contents.root, contents.pictures))
     photos, masks = ([f for f in plain if f.role == role and not f.second_choice] for role in (PHOTO, MASK))
     if photos and masks:
         examples = [f"{family.name}{family.items[0].path.name}" for family in (photos[0], masks[0])]
@@ -102,7 +102,7 @@ def _matches(contents: Contents, photos: str | None, masks: str | None) -> list[
     return sorted(poor, key=_rank, reverse=True)[:1]
 
 
-def _families(contents: Contents, photos: str | None, masks: str | None) -> list[list[Family]]:
+def _families(contents: Contents, photos: str | None, masks: str | None) -> Iterable[list[Family]]:
     """The families that the user names, or all that are there, from the plainest to the finest parting."""
     if masks is None and photos is None:
         return families_of(contents.root, contents.pictures)
@@ -113,10 +113,10 @@ def _families(contents: Contents, photos: str | None, masks: str | None) -> list
     if photos and masks:
         return [named]
     left, other = (MASK, PHOTO) if photos else (PHOTO, MASK)
-    return [
+    return (
         [*named, *(replace(family, role=left) for family in families if family.role != other)]
         for families in families_of(contents.root, rest)
-    ]
+    )
 
 
 def _named(root: Path, paths: Iterable[Path], pattern: str | None, role: str) -> list[Family]:

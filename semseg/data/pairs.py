@@ -32,9 +32,10 @@ def find_pairs(contents: Contents) -> Found | None:
     for path in contents.pictures:
         split = place_of(path.parent.relative_to(contents.root).parts).split or "train"
         splits[split].append(Sample(path, path))
-    if not splits.get("train"):
+    if not splits["train"]:
         splits = {"train": [sample for samples in splits.values() for sample in samples]}
-    if len(splits["train"]) < 2 or not _look_like_pairs(splits["train"]):  # one picture may lie there by chance
+    only_one = len(contents.pictures) == 1 and contents.pictures[0].parent == contents.root  # may lie there by chance
+    if not splits["train"] or only_one or not _look_like_pairs(splits["train"]):
         return None
     note = "photo and mask side by side in each picture"
     return Found(root_of(contents.root, contents.pictures), dict(splits), notes=[note])
