@@ -2,6 +2,7 @@ import errno
 import os
 import sys
 import tempfile
+import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 
 from semseg.data.base import Sample
-from semseg.data.cache import Cache, default_folder
+from semseg.data.cache import Cache, code_digest, default_folder
 
 pytestmark = pytest.mark.plain
 
 SIZE = (6, 10)
 SLOT = 6 * 10 * 4
-RECORD = 20
+RECORD = 36
 
 
 @pytest.fixture
@@ -136,6 +137,58 @@ def test_changed_bytes_are_noticed_even_with_the_same_size_and_time(samples, fol
     cache.store(samples[2], *content(2))
     assert found(cache, samples) == ALL
     assert found(open_cache(samples, folder), samples) == ALL
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The files that are read whole, while the system's word for their state is taken at once."""
+    monkeypatch.setattr("semseg.data.cache._MIN_AGE", -1)
+    names, read_bytes = [], Path.read_bytes
+    code_digest()  # reads, once, files of ours
+    monkeypatch.setattr(Path, "read_bytes", lambda path: names.append(path.name) or read_bytes(path))
+    return names
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows notes no change but a date that programs set")
+class TestFilesThatTheSystemVouchesFor:
+    def test_are_read_once_in_all_runs(self, samples, folder, reads):
+        fill(samples, folder)
+        assert sorted(reads) == sorted(path.name for s in samples for path in (s.photo, s.mask))
+        reads.clear()
+        assert found(open_cache(samples, folder), samples) == ALL
+        assert reads == []
+
+    @pytest.mark.parametrize("which", ["photo", "mask"])
+    def test_are_read_again_when_they_changed_even_with_the_same_size_and_date(self, samples, folder, reads, which):
+        fill(samples, folder)
+        path = getattr(samples[2], which)
+        before = path.stat()
+        time.sleep(0.02)  # the tick of the system's clock
+        path.write_bytes(b"x" * before.st_size)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        reads.clear()
+        assert found(open_cache(samples, folder), samples) == [0, 1, 3, 4]
+        assert sorted(reads) == ["2.jpg", "2_mask.gif"]
+
+    def test_are_read_once_more_when_they_were_only_touched(self, samples, folder, reads):
+        fill(samples, folder)
+        os.utime(samples[1].photo, (1, 1))
+        for expected in (["1.jpg", "1_mask.gif"], []):
+            reads.clear()
+            assert found(open_cache(samples, folder), samples) == ALL
+            assert sorted(reads) == expected
+
+    def test_are_read_while_they_are_new(self, samples, folder, reads, monkeypatch):
+        monkeypatch.setattr("semseg.data.cache._MIN_AGE", 3600)
+        fill(samples, folder)
+        reads.clear()
+        assert found(open_cache(samples, folder), samples) == ALL
+        assert len(reads) == 10
+
+    def test_do_not_vouch_for_a_damaged_slot(self, samples, folder, reads):
+        fill(samples, folder)
+        overwrite(file_in(folder), 5 * RECORD + 3 * SLOT, b"\0\1\2\3\4\5\6\7")
+        assert found(open_cache(samples, folder), samples) == [0, 1, 2, 4]
 
 
 def test_bytes_that_move_from_photo_to_mask_are_a_change(samples, folder):

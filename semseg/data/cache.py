@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import time
 import weakref
 import zlib
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from stat import S_ISREG
 from threading import Lock
 
 import cv2
@@ -21,7 +23,9 @@ from semseg.files import remove_older, reserve
 
 _SUFFIX, RECORDS_SUFFIX = ".semsegcache", ".semsegrecords"
 _MAX_FILE_BYTES = 2**28  # what is larger is judged by its header, and not kept
-_RECORD = 20  # bytes: digest of the source files (16), CRC-32 of the slot (4)
+_RECORD = 36  # bytes: digest of the source files (16), their state (16), CRC-32 of both and of the slot (4)
+_NO_STATE = bytes(16)  # of files whose state says nothing
+_MIN_AGE = 2  # seconds since a file changed: a second change in the same tick of its clock would leave no trace
 _MAX_AGE = 30 * 24 * 3600  # seconds that an unused cache is kept
 
 
@@ -29,8 +33,9 @@ class Cache:
     """A file of a record per sample, then a slot per sample: photo, then ids, H * W * 4 bytes.
 
     What a slot holds is believed once per run, when the source files still have the bytes that it was made from and the
-    slot is whole; from then on no file is looked at. Threads may share a cache, and processes the file: they write the
-    same bytes to the same place.
+    slot is whole; from then on no file is looked at. Files need not be read for that where the system vouches for them:
+    it notes size, inode and the times of the last changes, of which no program can set the last one. Threads may share
+    a cache, and processes the file: they write the same bytes to the same place.
 
     Args:
         samples: All samples of the data set, whatever their split.
@@ -47,12 +52,13 @@ class Cache:
         self.note, self.path, self.image_size = "", None, tuple(image_size)
         self._slots: dict[Sample, int] = {}
         self._digests: dict[Sample, bytes] = {}
+        self._states: dict[Sample, bytes] = {}
         self._trusted: set[int] = set()
         self._lock = Lock()
         if folder is None:
             return
         ordered = sorted(set(samples), key=str)
-        files = [f"{path.absolute()} {sample.page}" for sample in ordered for path in sample.files]
+        files = [_digest([_way_to_read(s), *(str(path.absolute()) for path in s.files)]) for s in ordered]
         name = _digest([code_digest(), str(self.image_size), meaning, *files]).hex()
         try:
             self._open(folder / f"{name}{_SUFFIX}", ordered)
@@ -104,24 +110,42 @@ class Cache:
             BLAKE2b of the files' bytes; None if they cannot be read or are too large.
         """
         if sample not in self._digests:
-            files = sample.files
             try:
-                if not all(path.is_file() and path.stat().st_size < _MAX_FILE_BYTES for path in files):
-                    return None  # a pipe would never end
-                contents = [path.read_bytes() for path in files]
-                self._digests[sample] = _digest([*contents, str((sample.page, sample.part_numbers))])
+                self._states[sample] = _state(sample)
+                if not self._is_unchanged(sample):
+                    self._digests[sample] = _digest(
+                        [_way_to_read(sample), *(path.read_bytes() for path in sample.files)]
+                    )
             except OSError:
                 return None  # loading the sample will say what is wrong
         return self._digests[sample]
 
+    def _is_unchanged(self, sample: Sample) -> bool:
+        """Whether the files are in the state in which the sample was stored; believes its whole record then."""
+        slot, state = self._slots.get(sample), self._states[sample]
+        if slot is None or state == _NO_STATE:
+            return False
+        record = self._record(slot)
+        if record[16:32] != state or record[32:] != _crc(record[:32], self._pixels(slot)):
+            return False
+        self._digests[sample] = record[:16]
+        self._trusted.add(slot)
+        return True
+
+    def _record(self, slot: int) -> bytes:
+        return self._bytes[slot * _RECORD : (slot + 1) * _RECORD].tobytes()
+
     def _verify(self, slot: int, sample: Sample) -> bool:
         digest = self.digest(sample)
-        if digest is None:
+        if digest is None or slot in self._trusted:
+            return digest is not None
+        record, pixels = self._record(slot), self._pixels(slot)
+        if record[:16] != digest or record[32:] != _crc(record[:32], pixels):
             return False
-        record = self._bytes[slot * _RECORD : (slot + 1) * _RECORD].tobytes()
-        if record == digest + _crc(self._pixels(slot)):
-            self._trusted.add(slot)
-        return slot in self._trusted
+        with self._lock, suppress(OSError):  # the files are older now, or were copied: next time their state vouches
+            self._write_record(slot, sample, pixels)
+        self._trusted.add(slot)
+        return True
 
     def store(self, sample: Sample, photo: np.ndarray, mask: np.ndarray) -> None:
         """Keeps the pixels of a sample that `find` did not find; what cannot be written is left out.
@@ -138,9 +162,37 @@ class Cache:
         with self._lock, suppress(OSError):  # what could not be written is not believed later
             self._file.seek(self._start + slot * self._slot_bytes)
             self._file.write(pixels)
-            self._file.seek(slot * _RECORD)
-            self._file.write(self._digests[sample] + _crc(pixels))  # last: it vouches for the pixels
+            self._write_record(slot, sample, pixels)  # last: it vouches for the pixels
             self._trusted.add(slot)
+
+    def _write_record(self, slot: int, sample: Sample, pixels: bytes | np.ndarray) -> None:
+        record = self._digests[sample] + self._states[sample]
+        self._file.seek(slot * _RECORD)
+        self._file.write(record + _crc(record, pixels))
+
+
+def _way_to_read(sample: Sample) -> str:
+    """What besides the bytes of its files makes a sample: the page, and what its parts stand for."""
+    return str((sample.page, len(sample.parts), sample.part_numbers, sample.view is not None))
+
+
+def _state(sample: Sample) -> bytes:
+    """16 bytes that change whenever the system notes a change of a sample's files; `_NO_STATE` where it may note none.
+
+    Windows notes no change of a file but its date, which programs set, and clocks tick at up to two seconds.
+
+    Raises:
+        OSError: A file is none that can be digested: missing, a pipe that would never end, or too large.
+    """
+    noted, newest = [], 0
+    for path in sample.files:
+        status = path.stat()
+        if not S_ISREG(status.st_mode) or status.st_size >= _MAX_FILE_BYTES:
+            raise OSError(f"{path}: no file, or too large")
+        noted.append(f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}")
+        newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
+    is_settled = time.time_ns() - newest > _MIN_AGE * 10**9
+    return _digest(noted) if is_settled and os.name != "nt" else _NO_STATE
 
 
 def default_folder() -> Path:
@@ -169,5 +221,6 @@ def _digest(parts: Sequence[str | bytes]) -> bytes:
     return blake2b(b"".join(blake2b(os.fsencode(part)).digest() for part in parts), digest_size=16).digest()
 
 
-def _crc(data: bytes | np.ndarray) -> bytes:
-    return zlib.crc32(data).to_bytes(4, "little")  # type: ignore[arg-type]  # NumPy has Buffer from Python 3.12 on
+def _crc(record: bytes, pixels: bytes | np.ndarray) -> bytes:
+    crc = zlib.crc32(pixels, zlib.crc32(record))  # type: ignore[arg-type]  # NumPy has Buffer from Python 3.12 on
+    return crc.to_bytes(4, "little")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
 from semseg.data.fit import duplicates, judge_misfits
 from semseg.data.records import Record, look_at_all
+from semseg.data.thinness import ClassWidth, class_widths
 from semseg.errors import DataError
 
 _MAX_NAMED = 3  # files named in a message; the others are counted
@@ -77,6 +78,14 @@ class Findings:
         counts = self.pixels(split)[:-1]
         return counts / max(counts.sum(), 1)
 
+    @property
+    def class_widths(self) -> list[ClassWidth]:
+        """How wide each class is in the masks and in what the network sees, of K; empty where no mask was measured."""
+        entries = [(record.counts[:-1], record.thinness) for _, record in self.all if record.thinness]
+        if not entries:
+            return []
+        return class_widths(np.array([counts for counts, _ in entries]), [thinness for _, thinness in entries])
+
     def ignored_shares(self, split: str) -> tuple[float, float]:
         """Shares among all pixels: of what is no class, and of what could not be understood.
 
@@ -117,14 +126,14 @@ def check_dataset(
     """Looks at every sample once.
 
     What it decodes goes into the cache, and what it saw is kept beside it, so that a second check of the same files
-    only compares their bytes. Where the validation split was drawn by seed, copies of training photos in it are moved
-    to the training split; `dataset.splits` changes then, and also when files are left out.
+    looks at those only that changed. Where the validation split was drawn by seed, copies of training photos in it are
+    moved to the training split; `dataset.splits` changes then, and also when files are left out.
 
     Args:
         dataset: From `open_dataset`.
         cache: Of all its samples at `image_size`; None keeps nothing.
-        image_size: (height, width) of what goes into the cache.
-        workers: Threads that load.
+        image_size: (height, width) that the network sees, of what goes into the cache.
+        workers: Processes that look at files; threads where there are few.
         skip_bad: Leave files out that cannot be used, with a warning, in place of an error.
         allow_leaks: Only warn of photos that are in two splits.
         on_progress: Called with (files done, files in all).
@@ -150,6 +159,7 @@ def check_dataset(
         _keep_apart(dataset, findings, allow_leaks)
         _check_labels(dataset, findings, skip_bad)
         _check_fit(findings)
+        _check_widths(dataset, findings, image_size)
     _remark(findings)
     return findings
 
@@ -335,6 +345,28 @@ def _fault(fault: dict[str, Any]) -> str:
     return f"shifted ({' and '.join(moves)})"
 
 
+def _check_widths(dataset: Dataset, findings: Findings, image_size: tuple[int, int]) -> None:
+    """Warns of classes that are too thin for what the network sees."""
+    size, lines = next(iter(findings.sizes)), []
+    for name, thin in zip(dataset.palette.names, findings.class_widths, strict=False):
+        if thin.is_torn:
+            lines.append(
+                f"{name} ({thin.width:.2g} pixels wide in the masks, {thin.seen_width:.2g} there; "
+                f"{_some(thin.pieces, 'piece')} become {thin.seen_pieces}; {_keeping(thin, size)})"
+            )
+    if lines:
+        height, width = image_size
+        findings.warnings.append(f"too thin for {width}x{height} pixels, torn or lost there: {_named(findings, lines)}")
+
+
+def _keeping(thin: ClassWidth, size: tuple[int, int]) -> str:
+    """What a network would have to see to keep a class."""
+    enough = thin.kept_by(size)
+    if enough is None:
+        return f"only the photos' own {size[1]}x{size[0]} keep it"
+    return f"`image_size` {enough[0] if enough[0] == enough[1] else f'{enough[0]}x{enough[1]}'} keeps it"
+
+
 def _remark(findings: Findings) -> None:
     """Counts what was converted, and what is unusual without being wrong."""
     records = [record for _, record in findings.all]
@@ -375,7 +407,8 @@ def to_json(dataset: Dataset, findings: Findings) -> dict[str, Any]:
     Returns:
         `root`, `task` and `notes` of the data set; `errors`, `warnings` and `named` as in `Findings`; `sizes` with the
         number of photos of each; for each split with samples their number, each class' share of the counted pixels and
-        the number of masks that hold it, and the shares of ignored and of unknown pixels, 0 to 1; and every file.
+        the number of masks that hold it, and the shares of ignored and of unknown pixels, 0 to 1; `widths`, by class
+        what `ClassWidth` says of those that are there, and whether it is torn; and every file.
     """
     return {
         "root": str(dataset.root),
@@ -387,6 +420,11 @@ def to_json(dataset: Dataset, findings: Findings) -> dict[str, Any]:
         "sizes": [{"height": h, "width": w, "photos": count} for (h, w), count in findings.sizes.items()],
         "splits": {
             split: _split_to_json(dataset, findings, split) for split, entries in findings.records.items() if entries
+        },
+        "widths": {
+            name: {**asdict(width), "is_torn": width.is_torn}
+            for name, width in zip(dataset.palette.names, findings.class_widths, strict=False)
+            if width.width
         },
         "files": [
             {"photo": str(sample.photo), "mask": str(sample.mask), "size": list(record.size), "unknown": record.unknown}

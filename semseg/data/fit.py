@@ -79,10 +79,10 @@ def misfit(photo: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """
     features = _features(photo)
     ids, outline = _shrink(mask, features)
-    unchanged = _fit(features, ids, outline)
-    gains = {
-        name: _fit(features, np.flip(ids, axes), np.flip(outline, axes)) - unchanged for name, axes in TURNS.items()
-    }
+    # A turned mask fits the photo as the mask fits the turned photo, and so it is looked up only once.
+    turned = [features] + [np.flip(features, [axis + 1 for axis in axes]) for axes in TURNS.values()]
+    unchanged, *fits = _fits(np.stack(turned), ids, outline)
+    gains = dict(zip(TURNS, fits - unchanged, strict=True))
     shifted, right, down = _best_shift(features, ids, outline)
     gains |= {"shift": shifted - unchanged, "right": right / ids.shape[1], "down": down / ids.shape[0]}
     return {name: round(float(value), 4) for name, value in gains.items()}
@@ -118,7 +118,7 @@ def better_turn(photo: np.ndarray, masks: Sequence[np.ndarray]) -> int:
         Its index; 0 unless another one is clearly better than the first.
     """
     features = _features(photo)
-    fits = [_fit(features, *_shrink(mask, features)) for mask in masks]
+    fits = [_fits(features[None], *_shrink(mask, features))[0] for mask in masks]
     return int(np.argmax(fits)) if max(fits) > fits[0] + _MIN_TURN_GAIN else 0
 
 
@@ -145,56 +145,64 @@ def _common_fault(evidence: Sequence[dict[str, float]]) -> dict[str, Any] | None
     return {"fault": turn} if medians[turn] > _MIN_MEDIAN_GAIN else None
 
 
-_Features = tuple[np.ndarray, np.ndarray]
-
-
-def _features(photo: np.ndarray) -> _Features:
-    """Colour and texture of the small photo, decorrelated, `(h * w, 5)`; its sharp edges above 0, `(h, w)`."""
+def _features(photo: np.ndarray) -> np.ndarray:
+    """Colour and texture of the small photo, five decorrelated planes, and its sharp edges above 0: `(6, h, w)`."""
     scale, step = (_AREA / photo[..., 0].size) ** 0.5, max(1, min(photo.shape[:2]) // 256)
     size = [max(1, round(n * scale)) for n in photo.shape[1::-1]]
     small = cv2.resize(photo[::step, ::step], size, interpolation=cv2.INTER_AREA).astype(np.float32)
     lab = cv2.cvtColor(small / 255, cv2.COLOR_RGB2LAB)
     slopes = [cv2.Sobel(lab[..., 0], -1, *axes) for axes in ((1, 0), (0, 1))]
     steep = cv2.magnitude(*slopes)
-    texture, across, down = (np.log1p(cv2.blur(np.abs(slope), (7, 7))) for slope in (steep, *slopes))
-    features = np.dstack([cv2.blur(lab, (3, 3)), texture, across - down]).reshape(-1, 5)
-    features -= features.mean(axis=0)
+    texture, across, down = (cv2.log(cv2.blur(np.abs(slope), (7, 7)) + 1) for slope in (steep, *slopes))
+    planes = np.stack([*cv2.split(cv2.blur(lab, (3, 3))), texture, across - down])
+    colors = planes.reshape(5, -1)
+    colors -= colors.mean(axis=1, keepdims=True)
     # Whitening: along the eigenvectors of their covariance the features are uncorrelated and of variance 1.
-    values, vectors = np.linalg.eigh(features.T @ features / len(features) + 1e-3 * np.eye(5, dtype=np.float32))
-    edges = np.log1p(steep / 4)
+    values, vectors = np.linalg.eigh(colors @ colors.T / colors.shape[1] + 1e-3 * np.eye(5, dtype=np.float32))
+    edges = cv2.log(steep / 4 + 1)
     edges = (edges - edges.mean()) / (edges.std() + 1e-3)
-    return features @ (vectors / np.sqrt(values)), edges - 0.8 * cv2.blur(edges, (11, 11))
+    white = (vectors / np.sqrt(values)).T @ colors
+    return np.concatenate([white.reshape(planes.shape), (edges - 0.8 * cv2.blur(edges, (11, 11)))[None]])
 
 
-def _shrink(mask: np.ndarray, features: _Features) -> tuple[np.ndarray, np.ndarray]:
+def _shrink(mask: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mask in the size of the features, and float32 1 where it differs from its neighbour, 0 elsewhere."""
-    ids = cv2.resize(mask, features[1].shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    ids = cv2.resize(mask, features.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT)
     gradient = cv2.morphologyEx(ids, cv2.MORPH_GRADIENT, np.uint8([[0, 1], [1, 1]]))  # 255 has outlines, too
     return ids, gradient.clip(0, 1).astype(np.float32)
 
 
-def _fit(features: _Features, ids: np.ndarray, outline: np.ndarray) -> float:
-    """How sharp the photo is along the outlines, and how much of its variance the classes explain (eta squared)."""
-    colors, edges = features
+def _fits(features: np.ndarray, ids: np.ndarray, outline: np.ndarray) -> np.ndarray:
+    """How sharp photos are along the outlines, and how much of their variance the classes explain (eta squared).
+
+    Args:
+        features: From `_features` of each of V photos, `(V, 6, h, w)`.
+        ids: The mask, `(h, w)`.
+        outline: Its outlines, float32 `(h, w)`.
+
+    Returns:
+        Float `(V,)`: the better the mask fits the photo, the more.
+    """
+    colors, edges = features[:, :5].reshape(-1, ids.size), features[:, 5].reshape(-1, ids.size)
     classes = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)[:IGNORE])
     members = (ids.ravel() == classes[:, None]).astype(np.float32)  # (K, h * w)
-    counts, sums = members.sum(axis=1), members @ colors
+    counts, sums = members.sum(axis=1), members @ colors.T  # (K,), (K, V * 5)
     # Sums of squares as in an analysis of variance: in all, and between the classes.
     correction = sums.sum(axis=0) ** 2 / max(counts.sum(), 1)
-    total = members.sum(axis=0) @ colors**2 - correction
+    total = colors**2 @ members.sum(axis=0) - correction
     between = (sums**2 / counts[:, None]).sum(axis=0) - correction
-    unexplained = np.maximum((total - between + 1) / (total + 1), 1e-3)
-    return float((outline * edges).sum() / (outline.sum() + 30) - np.log(unexplained).mean())
+    unexplained = np.maximum((total - between + 1) / (total + 1), 1e-3).reshape(-1, 5)
+    return edges @ outline.ravel() / (outline.sum() + 30) - np.log(unexplained).mean(axis=1)
 
 
-def _best_shift(features: _Features, ids: np.ndarray, outline: np.ndarray) -> tuple[float, int, int]:
+def _best_shift(features: np.ndarray, ids: np.ndarray, outline: np.ndarray) -> tuple[float, int, int]:
     """How well the mask fits where its outlines lie best on edges, and how many pixels right and down that is."""
     y, x = (n // 6 for n in ids.shape)  # the largest shift that is tried
-    edges = cv2.copyMakeBorder(features[1], y, y, x, x, cv2.BORDER_CONSTANT)
+    edges = cv2.copyMakeBorder(features[5], y, y, x, x, cv2.BORDER_CONSTANT)
     match = cv2.matchTemplate(edges, outline, cv2.TM_CCORR)
     match[max(0, y - _MIN_SHIFT + 1) : y + _MIN_SHIFT, max(0, x - _MIN_SHIFT + 1) : x + _MIN_SHIFT] = -np.inf
     down, right = np.subtract(np.unravel_index(match.argmax(), match.shape), (y, x))
     matrix, size = np.float32([[1, 0, right], [0, 1, down]]), ids.shape[::-1]
     ids = cv2.warpAffine(ids, matrix, size, flags=cv2.INTER_NEAREST, borderValue=IGNORE)
     outline = cv2.warpAffine(outline, matrix, size, flags=cv2.INTER_NEAREST)
-    return _fit(features, ids, outline), right, down
+    return _fits(features[None], ids, outline)[0], right, down

@@ -7,20 +7,27 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from copy import copy
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from semseg import IGNORE
-from semseg.data.base import Dataset, Look, Sample
+from semseg.data.base import Dataset, Look, Sample, spread
 from semseg.data.cache import RECORDS_SUFFIX, Cache, code_digest
 from semseg.data.fit import fingerprint, misfit
 from semseg.data.masks import count_values
+from semseg.data.thinness import measure_thinness
+from semseg.data.workers import Workers
 from semseg.errors import DataError
 from semseg.files import replacing
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
 from semseg.labels.palettes import color_codes, colors_of_codes
 
+_MIN_SAMPLES_OF_PROCESS = 64  # a process takes as long to start as it takes to look at so many
+_MAX_MEASURED = 200  # samples whose classes' widths are measured, evenly spread
 _MAX_STRANGE = 3  # unknown numbers or colours remembered of a mask
 _MIN_SIZE = (256, 256)  # (height, width), enough to compare photos with each other and with their masks
 
@@ -40,6 +47,7 @@ class Record:
         strange: The most frequent unknown numbers or colours, with their pixels, of masks that hold exact ones.
         fingerprint_base64: The photo's fingerprint, float32, as text.
         misfit: Evidence for a mask that does not lie on its photo.
+        thinness: How wide its classes are, from `measure_thinness`; None for samples that were not measured.
     """
 
     size: tuple[int, int]
@@ -52,6 +60,7 @@ class Record:
     strange: dict[str, int]
     fingerprint_base64: str
     misfit: dict[str, float]
+    thinness: dict[str, list] | None = None
 
     @property
     def fingerprint(self) -> np.ndarray:
@@ -68,18 +77,29 @@ def look_at_all(
         dataset: From `open_dataset`.
         cache: What is decoded goes into it, and the records into a file beside it.
         image_size: (height, width) of what goes into the cache.
-        workers: Threads that load.
+        workers: Processes that look; threads where there are few samples.
 
     Yields:
         For each of `dataset.samples`, in order, its record, or what is wrong with it.
     """
     kept = _RecordFile(dataset, cache)
-    pool = ThreadPoolExecutor(max(1, workers))
+    task = partial(_look, _without_samples(dataset), image_size, cache.path is not None)
+    measured = set(spread(dataset.samples, _MAX_MEASURED))
+    count = min(workers, len(dataset.samples) // _MIN_SAMPLES_OF_PROCESS)
+    processes, pool = Workers(task, count if count > 1 else 0), ThreadPoolExecutor(max(1, workers))
     try:
-        yield from pool.map(lambda sample: _look_at(dataset, sample, cache, kept, image_size), dataset.samples)
+        yield from pool.map(partial(_look_once, cache, kept, processes, measured), dataset.samples)
         kept.save()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        processes.close()
+
+
+def _without_samples(dataset: Dataset) -> Dataset:
+    """The data set as it is needed to load samples: little to send to other processes."""
+    lean = copy(dataset)
+    lean.splits, lean.problems, lean.group = {}, [], None
+    return lean
 
 
 class _RecordFile:
@@ -113,26 +133,51 @@ class _RecordFile:
             temporary.write_text(json.dumps({"meaning": self._meaning, "records": values}), encoding="utf-8")
 
 
-def _look_at(
-    dataset: Dataset, sample: Sample, cache: Cache, kept: _RecordFile, image_size: tuple[int, int]
+def _look_once(
+    cache: Cache, kept: _RecordFile, processes: Workers, measured: set[Sample], sample: Sample
 ) -> Record | DataError:
-    try:
-        digest = cache.digest(sample)
-        record = digest and kept.get(digest.hex())
-        if record is None or (cache.path and cache.find(sample) is None):
-            look = dataset.inspect(sample, tuple(np.maximum(enough_for(image_size), _MIN_SIZE)))
-            cache.store(sample, resize_photo(look.photo, image_size), resize_mask(look.ids, image_size))
-            record = _record(dataset, look)
-            if digest:
-                kept.records[digest.hex()] = record
+    """Makes the record of a sample and stores its pixels, unless an earlier check did and its files are the same."""
+    digest = cache.digest(sample) if cache.path else None
+    record = digest and kept.get(digest.hex())
+    if record and cache.find(sample):
         return record
+    result = _look_safely(processes, sample, sample in measured)
+    if isinstance(result, DataError):
+        return result
+    record, *pixels = result
+    if pixels:
+        cache.store(sample, *pixels)
+    if digest:
+        kept.records[digest.hex()] = record
+    return record
+
+
+def _look_safely(processes: Workers, sample: Sample, measure: bool) -> Any:
+    """What `_look` returns; a file at which two processes in a row die is what kills them."""
+    with suppress(ChildProcessError):
+        return processes.run((sample, measure))
+    try:
+        return processes.run((sample, measure))
+    except ChildProcessError as error:
+        return DataError(f"{sample.photo}: ends the process that reads it ({error}); replace or leave it out")
+
+
+def _look(dataset: Dataset, image_size: tuple[int, int], with_pixels: bool, chosen: tuple[Sample, bool]) -> Any:
+    """The record of a sample, with photo and ids at `image_size` if they are wanted; or what is wrong with it."""
+    sample, measure = chosen
+    try:
+        look = dataset.inspect(sample, tuple(np.maximum(enough_for(image_size), _MIN_SIZE)))
+        record = _record(dataset, look, image_size if measure else None)
+        if not with_pixels:
+            return (record,)
+        return record, resize_photo(look.photo, image_size), resize_mask(look.ids, image_size)
     except DataError as error:
         return error
     except Exception as error:  # ours, but the user should know at which file
         return DataError(f"{sample.photo}: cannot be looked at ({type(error).__name__}: {error}); leave it out")
 
 
-def _record(dataset: Dataset, look: Look) -> Record:
+def _record(dataset: Dataset, look: Look, measured_at: tuple[int, int] | None) -> Record:
     k, half = dataset.palette.num_classes, look.ids.shape[0] // 2
     counts = np.bincount(look.ids.ravel(), minlength=256)
     unknown = int(np.count_nonzero(look.unknown))
@@ -148,6 +193,7 @@ def _record(dataset: Dataset, look: Look) -> Record:
         strange=_strange(look.mask[look.unknown]) if exact else {},
         fingerprint_base64=b64encode(fingerprint(look.photo).astype("<f4").tobytes()).decode(),
         misfit=misfit(look.photo, look.ids),
+        thinness=measure_thinness(look.ids, k, measured_at) if measured_at else None,
     )
 
 

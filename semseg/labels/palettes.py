@@ -490,26 +490,28 @@ class _ColorHistogram:
 
 def _color_histogram(masks: Iterable[np.ndarray]) -> _ColorHistogram:
     per_axis = 256 // _CELL
-    sums, total = np.zeros((per_axis**3, 4)), 0
+    sums, total = np.zeros((4, per_axis**3)), 0
     exact: dict[int, int] | None = {}
     with_area: set[int] = set()
     kernel = np.ones((3, 3), np.uint8)
     for mask in masks:
         total += mask[..., 0].size
         exact = _count_colors(mask, exact)
-        varies = cv2.subtract(cv2.dilate(mask, kernel), cv2.erode(mask, kernel)).max(axis=2)
+        varies = cv2.subtract(cv2.dilate(mask, kernel), cv2.erode(mask, kernel))
         if exact is not None:
-            with_area.update(np.unique(color_codes(mask[varies == 0])).tolist())
-        pixels = mask[varies <= _FLAT_RANGE]
-        cells = np.ravel_multi_index((pixels // _CELL).T.astype(np.int64), (per_axis,) * 3)
-        for column, weights in enumerate([None, *pixels.T]):
-            sums[:, column] += np.bincount(cells, weights, minlength=per_axis**3)
+            with_area.update(np.unique(color_codes(mask[cv2.inRange(varies, (0, 0, 0), (0, 0, 0)) > 0])).tolist())
+        flat = np.flatnonzero(cv2.inRange(varies, (0, 0, 0), (_FLAT_RANGE,) * 3))
+        pixels = np.stack([channel.take(flat) for channel in cv2.split(mask)])
+        red, green, blue = (pixels // _CELL).astype(np.int64)
+        cells = (red * per_axis + green) * per_axis + blue
+        for row, weights in enumerate([None, *pixels]):
+            sums[row] += np.bincount(cells, weights, minlength=per_axis**3)
     if exact and len(exact) > MAX_UNSMOOTHED and 2 * len(with_area) < len(exact):
         exact = None  # most of them are blends: a small mask that was smoothed or compressed
-    filled = sums[:, 0] > 0
+    filled = sums[0] > 0
     if not filled.any() and not exact:
         raise DataError("masks: no area of even colour found in them; are these colour masks?")
-    return _ColorHistogram(sums[filled, 1:] / sums[filled, :1], sums[filled, 0], total, exact)
+    return _ColorHistogram((sums[1:, filled] / sums[0, filled]).T, sums[0, filled], total, exact)
 
 
 def _count_colors(mask: np.ndarray, counted: dict[int, int] | None) -> dict[int, int] | None:
