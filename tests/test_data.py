@@ -98,7 +98,7 @@ class TestFindingPairs:
     def test_a_data_set_can_be_named_and_a_wrong_name_is_refused(self, pairs):
         assert len(open_dataset(pairs, name="pairs").samples) == 16
         with pytest.raises(
-            SemsegError, match="no data set 'coco'; choose one of cityscapes, carvana, folder, lists, pairs"
+            SemsegError, match="no data set 'coco'; choose one of cityscapes, carvana, lists, folder, pairs"
         ):
             open_dataset(pairs, name="coco")
         with pytest.raises(DataError, match=r"expected leftImg8bit/ and gtFine/$"):

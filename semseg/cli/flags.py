@@ -147,10 +147,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "filters": ("N", "channels of the first block, the width of the network (default: %(default)s)"),
     "epochs": ("N", "times that every training photo is seen (default: %(default)s)"),
     "batch_size": ("N", "photos per step (default: 4, fewer in short runs)"),
-    "accumulate": (
-        "N", "batches whose gradients make one step, for more photos per step than fit into memory (default: "
-        "%(default)s)",
-    ),
+    "accumulate": ("N", "batches that make one step, for more photos than fit into memory (default: %(default)s)"),
     "learning_rate": ("X", "learning rate at the start (default: %(default)s)"),
     "loss": (
         "NAME", "ce (cross_entropy), bce (binary_cross_entropy), dice, iou (jaccard), tversky, focal, focal_tversky, "
@@ -160,9 +157,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
         "HOW", "none; inverse or effective: rare classes weigh more in the loss; or numbers: 1,2,.5 for all classes, "
         "pole=3,car=2 for some (default: %(default)s)",
     ),
-    "label_smoothing": (
-        "X", "share of the truth that cross_entropy spreads over all classes, such as 0.1 (default: %(default)s)",
-    ),
+    "label_smoothing": ("X", "share of the truth that is spread over all classes, as 0.1 (default: %(default)s)"),
     "augment": (
         "CHANGES", "none, or what differs from the default: rotation=10,vertical_flip=0.5 (default: suits the data)",
     ),

@@ -23,8 +23,8 @@ from semseg.labels.palettes import Palette, cityscapes_palette
 DATASETS: dict[str, Callable[[Contents], Found | None]] = {  # from the most particular form to the least
     "cityscapes": find_cityscapes,
     "carvana": find_carvana,
-    "folder": find_folder,
     "lists": find_in_lists,
+    "folder": find_folder,
     "pairs": find_pairs,
 }
 EXPECTED = {

@@ -113,9 +113,8 @@ class Cache:
             try:
                 self._states[sample] = _state(sample)
                 if not self._is_unchanged(sample):
-                    self._digests[sample] = _digest(
-                        [_way_to_read(sample), *(path.read_bytes() for path in sample.files)]
-                    )
+                    contents = [path.read_bytes() for path in sample.files]
+                    self._digests[sample] = _digest([_way_to_read(sample), *contents])
             except OSError:
                 return None  # loading the sample will say what is wrong
         return self._digests[sample]

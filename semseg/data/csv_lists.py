@@ -31,7 +31,7 @@ def find_in_lists(contents: Contents) -> Found | None:
     """
     for folder in dict.fromkeys((contents.root, *(path.parent for path in contents.others))):
         lists = _lists_of_splits(folder)
-        if contents.pictures and not all(_names_columns(path) for path in lists.values()):
+        if contents.pictures and not all(_names_pictures(path) for path in lists.values()):
             continue  # lists of something else, beside the data
         splits: dict[str, list[Sample]] = defaultdict(list)
         for split, path in lists.items():
@@ -86,11 +86,15 @@ def _read_rows(path: Path) -> list[list[str]]:
         raise DataError(f"{path}: cannot be read ({error}); save it as a CSV in UTF-8") from None
 
 
-def _names_columns(path: Path) -> bool:
+def _names_pictures(path: Path) -> bool:
+    """Whether the first row of a list names two pictures."""
     try:
-        return bool(_columns(path, _read_rows(path)))
-    except DataError:
+        rows = _read_rows(path)
+        columns = _columns(path, rows)
+        cells = [rows[columns["first"]][columns[name]].strip() for name in ("photo", "mask")]
+    except (DataError, IndexError):
         return False
+    return all(Path(cell).suffix.lower() in IMAGE_SUFFIXES for cell in cells)
 
 
 def _has_any(words: Iterable[str], text: str) -> bool:

@@ -16,7 +16,7 @@ from semseg.images.reading import load_images
 
 _MAX_PICTURES = 8  # that are looked at to tell pairs from other pictures
 _MIN_GAIN = 0.1  # of the mask's share of pixels in areas of one colour over the photo's
-_MIN_SHARE = 0.8  # of the pictures that must look like pairs
+_MIN_SHARE = 0.6  # of the pictures that must look like pairs
 
 
 def find_pairs(contents: Contents) -> Found | None:
