@@ -33,6 +33,7 @@ class Picture:
         form: Of a photo what had to be converted, `"grey"`, `"alpha"`, `"CMYK"` ..., else empty; of a mask its format.
         orientation: The EXIF orientation that was undone, 1 to 8; 1 is upright.
         colors: What the numbers of a palette image look like, uint8 `(256, 3)`; None for other files.
+        transparent: Where a mask's alpha is 0, bool `(H, W)`; None if nowhere.
     """
 
     pixels: np.ndarray
@@ -40,6 +41,7 @@ class Picture:
     form: str = ""
     orientation: int = 1
     colors: np.ndarray | None = None
+    transparent: np.ndarray | None = None
 
 
 def read_image(path: str | Path) -> np.ndarray:
