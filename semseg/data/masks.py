@@ -141,8 +141,8 @@ def _palette_of_objects(masks: Sequence[MaskContents], as_numbers: bool) -> Pale
     """Two classes, for masks whose numbers or colours stand for single objects."""
     if not masks:
         raise DataError(
-            "`instances`: the colours of the masks are blended, by smoothing or JPEG, so that objects cannot be told from "
-            "their borders; expected exact ones: save the masks as PNG, without smoothing"
+            "`instances`: the colours of the masks are blended, by smoothing or JPEG, so that objects cannot be told "
+            "from their borders; expected exact ones: save the masks as PNG, without smoothing"
         )
     if as_numbers:
         refuse_coded_objects(masks)

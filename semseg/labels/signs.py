@@ -205,7 +205,7 @@ def refuse_coded_objects(masks: Sequence[MaskContents]) -> None:
     richest = max(masks, key=lambda mask: len(mask.keys))
     raise DataError(
         f"masks: hold {listed(sorted(richest.keys))} in {richest.path}, a class times {base} plus the number of an "
-        f"object; expected numbers of classes: give the masks of classes (Cityscapes: _labelIds), or save number // {base}"
+        f"object; expected classes: give the masks of classes (Cityscapes: _labelIds), or save number // {base}"
     )
 
 
@@ -247,8 +247,8 @@ def refuse_two_scales(masks: Sequence[MaskContents]) -> None:
     if all(mask.keys - {0} <= grid for mask in spread):
         low, high = (max(found, key=lambda mask: len(mask.keys)) for found in (ids, spread))
         raise DataError(
-            f"masks: some hold {_joined(low.keys)} ({low.path}), others {_joined(high.keys)} ({high.path}); save all of "
-            "them in the same way"
+            f"masks: some hold {_joined(low.keys)} ({low.path}), others {_joined(high.keys)} ({high.path}); save "
+            "all of them in the same way"
         )
 
 
@@ -306,8 +306,8 @@ def _levels_on_colormap(masks: Sequence[MaskContents]) -> tuple[str, list[frozen
 def _judge_levels(masks: Sequence[frozenset[int]], tolerance: float) -> str:
     """Whether the levels that each mask holds were `"stretched"` to 255, `"likely"` so, `"perhaps"` so, or not: `""`.
 
-    Classes 0 to n become the levels 0, 255 / n, 2 * 255 / n ... 255. In masks of different n that are stretched each for
-    itself, 255 is in every one, and together they need steps that are finer than those of any of them.
+    Classes 0 to n become the levels 0, 255 / n, 2 * 255 / n ... 255. Where masks of different n were
+    stretched, 255 is in every one, and together they need steps that are finer than those of any of them.
     """
     steps = [_steps(levels, tolerance) for levels in masks]
     if len(masks) < _MIN_STRETCHED or not all(steps) or len(set(steps)) < 2:
@@ -322,7 +322,7 @@ def _judge_levels(masks: Sequence[frozenset[int]], tolerance: float) -> str:
 
 
 def _steps(levels: Collection[int], tolerance: float) -> int:
-    """The smallest number of even steps from 0 to 255 that meet all of the levels, most of which are there; 0 if none."""
+    """The smallest number of even steps from 0 to 255 that meet the levels and are mostly there; 0 if none."""
     found = np.array(sorted(levels))
     for count in range(1, _MAX_STEPS + 1):
         step = IGNORE / count
