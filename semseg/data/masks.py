@@ -1,9 +1,10 @@
 """What the masks of a data set hold: numbers or colours, and which."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,59 +67,63 @@ def find_meaning(
     if instances and num_classes not in (None, 2):
         raise SemsegError(f"`instances`: gives two classes, background and object; got `num_classes` {num_classes}")
     entries = [(split, sample) for split, samples in splits.items() for sample in samples]
-    lossy = any(sample.mask.suffix.lower() in (".jpg", ".jpeg") for _, sample in entries)
-    masks = [] if lossy else _survey(entries)
-    as_numbers = bool(masks) and masks[0].kind != "color"
+    masks = _survey(entries)
     if instances:
-        return _palette_of_objects(masks, as_numbers), []
-    kept = without_slips(masks, as_numbers)
-    held = _held(kept)
-    if not masks or (not as_numbers and not _are_exact(masks, held, num_classes)):
-        return find_palette(_colors([sample for _, sample in spread(entries, FEW_MASKS)]), num_classes, lossy=lossy), []
-    palette = _known_palette(masks, kept, as_numbers, root) if num_classes is None else None
+        return _palette_of_objects(masks), []
+    kept = without_slips(masks, _by_number(masks))
+    if not _are_exact(masks, kept, num_classes):
+        samples = [sample for _, sample in spread(entries, FEW_MASKS)]
+        return find_palette(_colors(samples), num_classes, lossy=_are_lossy(entries)), []
+    palette = _known_palette(masks, kept, root) if num_classes is None else None
     notes = []
     if palette is None:
-        notes = _refuse_what_is_no_class(masks, kept, as_numbers, settled=len(held - {IGNORE}) <= (num_classes or 0))
-        palette = _new_palette(kept, as_numbers, num_classes)
+        notes = _refuse_what_is_no_class(masks, kept, num_classes)
+        palette = _new_palette(kept, num_classes)
     notes += _notes_on_borders(kept, palette)
     if len(masks) == len(entries):
         notes += _notes_on_splits(kept, palette)
     return palette, notes
 
 
-def _are_exact(masks: Sequence[MaskContents], held: set[int], num_classes: int | None) -> bool:
-    """Whether colours are taken at their word; objects that have one each are refused first."""
+def _by_number(masks: Sequence[MaskContents]) -> bool:
+    """Whether the keys of what `_survey` returns are numbers, not colours."""
+    return bool(masks) and masks[0].kind != "color"
+
+
+def _are_exact(masks: Sequence[MaskContents], kept: Sequence[MaskContents], num_classes: int | None) -> bool:
+    """Whether masks are taken at their word, slips left out; objects that have a colour each are refused first."""
+    if not masks or _by_number(masks):
+        return bool(masks)
     if num_classes is None:
         refuse_objects(masks, background_color(masks), ordered=False)
+    held = _held(kept)
     return len(held) <= MAX_EXACT_COLORS and num_classes in (None, len(held))
 
 
 def _refuse_what_is_no_class(
-    masks: Sequence[MaskContents], kept: Sequence[MaskContents], as_numbers: bool, settled: bool
+    masks: Sequence[MaskContents], kept: Sequence[MaskContents], num_classes: int | None
 ) -> list[str]:
     """Raises a `DataError` for masks that hold no classes; returns what may be wrong, a sentence each.
 
     Args:
         masks: The contents of all masks.
         kept: The same without slips.
-        as_numbers: Whether they hold numbers.
-        settled: Whether the user knows how many classes there are, so that only two scales are refused.
+        num_classes: Where the user knows it, and the masks hold no more, two scales alone are refused.
     """
-    if as_numbers:
+    by_number = _by_number(masks)
+    if by_number:
         refuse_two_scales(kept)
-    if settled:
+    if num_classes and len(_held(kept) - {IGNORE}) <= num_classes:
         return []
-    background = 0 if as_numbers else background_color(masks)
-    notes = [refuse_objects(masks, background, as_numbers), refuse_stretched(kept)]
+    background = 0 if by_number else background_color(masks)
+    notes = [refuse_objects(masks, background, by_number), refuse_stretched(kept)]
     return [note for note in notes if note]
 
 
-def _known_palette(
-    masks: Sequence[MaskContents], kept: Sequence[MaskContents], as_numbers: bool, root: Path
-) -> Palette | None:
+def _known_palette(masks: Sequence[MaskContents], kept: Sequence[MaskContents], root: Path) -> Palette | None:
     """The well-known palette that all of the masks hold, or would hold without slips."""
     for candidates in (masks, kept):
-        if as_numbers:
+        if _by_number(masks):
             known = palette_of_folder("/".join(root.absolute().parts[-2:]), _held(candidates))
         else:
             palette = palette_of_colors(_pixels(candidates))
@@ -128,8 +133,8 @@ def _known_palette(
     return None
 
 
-def _new_palette(masks: Sequence[MaskContents], as_numbers: bool, num_classes: int | None) -> Palette:
-    if not as_numbers:
+def _new_palette(masks: Sequence[MaskContents], num_classes: int | None) -> Palette:
+    if not _by_number(masks):
         return palette_of_colors(_pixels(masks), num_classes)
     shown: dict[int, Color] = {}
     for mask in masks:
@@ -137,14 +142,14 @@ def _new_palette(masks: Sequence[MaskContents], as_numbers: bool, num_classes: i
     return palette_of_values(_held(masks), shown, num_classes)
 
 
-def _palette_of_objects(masks: Sequence[MaskContents], as_numbers: bool) -> Palette:
+def _palette_of_objects(masks: Sequence[MaskContents]) -> Palette:
     """Two classes, for masks whose numbers or colours stand for single objects."""
     if not masks:
         raise DataError(
             "`instances`: the colours of the masks are blended, by smoothing or JPEG, so that objects cannot be told "
             "from their borders; expected exact ones: save the masks as PNG, without smoothing"
         )
-    if as_numbers:
+    if _by_number(masks):
         refuse_coded_objects(masks)
         return palette_of_object_numbers(_held(masks))
     return palette_of_object_colors(background_color(masks))
@@ -245,11 +250,13 @@ def rename_classes(palette: Palette, names: tuple[str, ...]) -> Palette:
 
 
 def _survey(entries: list[tuple[str, Sample]]) -> list[MaskContents]:
-    """Contents of the masks of samples and their splits, all by numbers or all by colours; none if most are blends.
+    """Contents of the masks of samples and their splits, all by numbers or all by colours; none if most are blends, or JPEG.
 
     Of a large set a part is looked at, and a larger part where a class may be in a few masks only. A few masks with
     blended borders are left out, for the check to name.
     """
+    if _are_lossy(entries):
+        return []
     first = spread(entries, FEW_MASKS)
     masks = _in_one_form(list(_until_smoothed(first)), _is_pair(entries[0][1]))
     if len(_held(masks)) > 2 and len(entries) > len(first):
@@ -280,6 +287,10 @@ def _in_one_form(masks: list[MaskContents], are_pairs: bool) -> list[MaskContent
     return [] if are_smoothed(without_slips(exact, as_numbers)) else exact
 
 
+def _are_lossy(entries: Sequence[tuple[str, Sample]]) -> bool:
+    return any(sample.mask.suffix.lower() in (".jpg", ".jpeg") for _, sample in entries)
+
+
 def _is_pair(sample: Sample) -> bool:
     return sample.photo == sample.mask
 
@@ -300,7 +311,7 @@ def _colors(samples: Sequence[Sample]) -> Iterator[np.ndarray]:
             yield opaque
 
 
-def _map_readable(function, items: Sequence) -> Iterator:
+def _map_readable(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """What a function makes of each item, in order; what cannot be read is left out, unless nothing can be."""
     first_error, readable = None, 0
     with ThreadPoolExecutor(2) as pool:
@@ -315,8 +326,8 @@ def _map_readable(function, items: Sequence) -> Iterator:
         raise DataError(f"none of {len(items)} masks can be used; the first: {first_error}")
 
 
-def _or_error(function):
-    def call(item):
+def _or_error(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def call(item: Any) -> Any:
         try:
             return function(item)
         except DataError as error:

@@ -71,7 +71,8 @@ def palette_of_values(
 def _class_values(held: set[int], num_classes: int | None) -> list[int]:
     """The numbers that are classes, rising: without 255 where it means ignored."""
     values = sorted(held - {IGNORE})
-    if IGNORE in held and (len(values) < 2 or _are_grey_levels(values)):
+    in_row = {IGNORE - 1, IGNORE + 1} <= held
+    if IGNORE in held and (len(values) < 2 or in_row or _are_grey_levels(values)):
         values = sorted([*values, IGNORE])
     if values and not 0 <= values[0] <= values[-1] < MAX_VALUE:
         raise DataError(f"masks: hold {listed(values)}; expected numbers of classes, 0 to {MAX_VALUE - 1}")
