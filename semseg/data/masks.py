@@ -66,23 +66,24 @@ def find_meaning(
     """
     if instances and num_classes not in (None, 2):
         raise SemsegError(f"`instances`: gives two classes, background and object; got `num_classes` {num_classes}")
-    entries = [(split, sample) for split, samples in splits.items() for sample in samples]
+    entries = _entries(splits)
     masks = _survey(entries)
     if instances:
         return _palette_of_objects(masks), []
     kept = without_slips(masks, _by_number(masks))
     if not _are_exact(masks, kept, num_classes):
-        samples = [sample for _, sample in spread(entries, FEW_MASKS)]
-        return find_palette(_colors(samples), num_classes, lossy=_are_lossy(entries)), []
+        return find_palette(_colors(spread(entries, FEW_MASKS)), num_classes, lossy=_are_lossy(entries)), []
     palette = _known_palette(masks, kept, root) if num_classes is None else None
     notes = []
     if palette is None:
         notes = _refuse_what_is_no_class(masks, kept, num_classes)
         palette = _new_palette(kept, num_classes)
-    notes += _notes_on_borders(kept, palette)
-    if len(masks) == len(entries):
-        notes += _notes_on_splits(kept, palette)
-    return palette, notes
+    notes_on_splits = _notes_on_splits(kept, palette) if len(masks) == len(entries) else []
+    return palette, [*notes, *_notes_on_borders(kept, palette), *notes_on_splits]
+
+
+def _entries(splits: Mapping[str, Sequence[Sample]]) -> list[tuple[str, Sample]]:
+    return [(split, sample) for split, samples in splits.items() for sample in samples]
 
 
 def _by_number(masks: Sequence[MaskContents]) -> bool:
@@ -250,7 +251,7 @@ def rename_classes(palette: Palette, names: tuple[str, ...]) -> Palette:
 
 
 def _survey(entries: list[tuple[str, Sample]]) -> list[MaskContents]:
-    """Contents of the masks of samples and their splits, all by numbers or all by colours; none if most are blends, or JPEG.
+    """Contents of the masks of samples and their splits, all by numbers or all by colours; none if they are blended.
 
     Of a large set a part is looked at, and a larger part where a class may be in a few masks only. A few masks with
     blended borders are left out, for the check to name.
@@ -302,9 +303,9 @@ def _contents(entries: Sequence[tuple[str, Sample]], thumbs: int = 0) -> Iterato
     return _map_readable(lambda job: contents_of(_read_mask(job[1]), job[1].mask, job[0], with_thumb=job[2]), jobs)
 
 
-def _colors(samples: Sequence[Sample]) -> Iterator[np.ndarray]:
+def _colors(entries: Sequence[tuple[str, Sample]]) -> Iterator[np.ndarray]:
     """Colours `(H, W, 3)` of masks; of those with transparent pixels the others, in one row."""
-    for mask in _map_readable(_read_mask, samples):
+    for mask in _map_readable(_read_mask, [sample for _, sample in entries]):
         colors = raw_mask(mask, False, Path("masks"))
         opaque = colors if mask.transparent is None else colors[~mask.transparent][None]
         if opaque.size:

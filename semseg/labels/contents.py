@@ -18,6 +18,7 @@ _MIN_SPECK = 64  # pixels: a number in one mask that holds fewer than these,
 _MIN_SPECK_SHARE = 0.005  # or than this share of its pixels, may be a slip,
 _MAX_THIN_SHARE = 0.01  # and so may one with up to this share that fills no 3x3 square
 _MAX_SLIPPED_SHARE = 0.02  # of the masks that may hold a slip
+_MIN_NOISE = 3  # slips in one mask, of which none is a rare class
 _MIN_MASKS = 3  # with fewer masks, nothing says what is a slip
 _TRANSPARENT = -(1 << 40)  # stands for a key; no file holds such a number
 _GREY = 0x010101  # times a number: the code of a grey
@@ -110,14 +111,17 @@ def hold_numbers(masks: Sequence[MaskContents]) -> bool:
         masks: The set.
     """
     kinds = {mask.kind for mask in masks}
-    if not kinds <= {"grey", "index", *_CHANNELS}:
-        return False
-    shown: dict[int, Color] = {}
-    if not all(shown.setdefault(value, color) == color for mask in masks for value, color in mask.shown.items()):
+    if not kinds <= {"grey", "index", *_CHANNELS} or not _show_alike(masks):
         return False
     channels = kinds & set(_CHANNELS)
     others = [mask for mask in masks if mask.kind not in _CHANNELS]
     return not channels or (len(channels) == 1 and all(mask.keys <= {0} for mask in others))
+
+
+def _show_alike(masks: Sequence[MaskContents]) -> bool:
+    """Whether palette images show a number in one colour, in all of them."""
+    shown: dict[int, Color] = {}
+    return all(shown.setdefault(value, color) == color for mask in masks for value, color in mask.shown.items())
 
 
 def with_color_keys(mask: MaskContents) -> MaskContents:
@@ -207,25 +211,24 @@ def without_slips(masks: Sequence[MaskContents], numbers: bool) -> list[MaskCont
 
 
 def _slips(masks: Sequence[MaskContents], numbers: bool) -> set[int]:
-    holders = defaultdict(list)
-    for mask in masks:
-        for key in mask.pixels:
-            holders[key].append(mask)
-    max_holders = max(1, int(_MAX_SLIPPED_SHARE * len(masks)))
-    slips = {
-        key
-        for key, found in holders.items()
-        if len(found) <= max_holders and all(_is_speck(mask, key) for mask in found)
-    }
-    slipped = [mask for mask in masks if slips & mask.keys]
-    blended = len(slips) > MAX_UNSMOOTHED and len(slipped) > max(1, len(masks) // 10)
+    specks = _specks(masks)
+    specks_of_masks = [specks & mask.keys for mask in masks if specks & mask.keys]
+    blended = len(specks) > MAX_UNSMOOTHED and len(specks_of_masks) > max(1, len(masks) // 10)
     if len(masks) < _MIN_MASKS or blended:
         return set()
-    if numbers:  # of one mask in which there are many, none is a class
-        kept = holders.keys() - slips
-        noisy = {key for mask in slipped if len(slips & mask.keys) >= _MIN_MASKS for key in slips & mask.keys}
-        slips = {key for key in slips if key in noisy or not _is_in_row(key, kept)}
-    return slips
+    if not numbers:
+        return specks
+    noise = set().union(*(keys for keys in specks_of_masks if len(keys) >= _MIN_NOISE))
+    others = set().union(*(mask.keys for mask in masks)) - specks
+    return noise | {key for key in specks if not _is_in_row(key, others)}
+
+
+def _specks(masks: Sequence[MaskContents]) -> set[int]:
+    """Keys that are in few masks, and in each of these no more than a speck."""
+    holders = Counter(key for mask in masks for key in mask.keys)
+    small = Counter(key for mask in masks for key in mask.keys if _is_speck(mask, key))
+    max_holders = max(1, int(_MAX_SLIPPED_SHARE * len(masks)))
+    return {key for key, count in holders.items() if small[key] == count <= max_holders}
 
 
 def _is_speck(mask: MaskContents, key: int) -> bool:

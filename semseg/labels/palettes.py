@@ -77,8 +77,7 @@ class Palette:
             raise SemsegError(f"classes: {duplicate} stands for more than one entry; give each colour or value once")
         if len({label.value is None for label in self.labels}) > 1:
             raise SemsegError("classes: some labels have a value and some do not; give one to all or to none")
-        if self.instances and len(ids) != 2:
-            raise SemsegError(f"classes: got {len(ids)} with `instances`; expected 2, background and object")
+        _refuse_more_than_objects(self)
 
     @classmethod
     def from_colors(
@@ -167,6 +166,11 @@ class Palette:
                 "classes.json that semseg wrote"
             ) from None
         return cls(tuple(labels), source or values.get("source", "file"), blended, max_distance, instances)
+
+
+def _refuse_more_than_objects(palette: Palette) -> None:
+    if palette.instances and palette.num_classes != 2:
+        raise SemsegError(f"classes: got {palette.num_classes} with `instances`; expected 2, background and object")
 
 
 def _stored(label: Label) -> Color | int:

@@ -239,17 +239,19 @@ def refuse_two_scales(masks: Sequence[MaskContents]) -> None:
     """
     filled = [mask for mask in masks if mask.keys - {0}]
     ids = [mask for mask in filled if max(mask.keys) <= _MAX_STEPS]
-    spread = [mask for mask in filled if max(mask.keys) == IGNORE]
-    if not ids or not spread or len(ids) + len(spread) < len(filled):
-        return
-    largest = max(max(mask.keys) for mask in ids)
-    grid = {round(IGNORE * i / largest) + off for i in range(1, largest + 1) for off in (-1, 0, 1)}
-    if all(mask.keys - {0} <= grid for mask in spread):
+    levels = _spread_out(max((max(mask.keys) for mask in ids), default=1))
+    spread = [mask for mask in filled if mask.keys - {0} <= levels and max(mask.keys) == IGNORE]
+    if ids and spread and len(ids) + len(spread) == len(filled):
         low, high = (max(found, key=lambda mask: len(mask.keys)) for found in (ids, spread))
         raise DataError(
             f"masks: some hold {_joined(low.keys)} ({low.path}), others {_joined(high.keys)} ({high.path}); save "
             "all of them in the same way"
         )
+
+
+def _spread_out(largest: int) -> set[int]:
+    """The ids 1 to `largest` as grey levels up to 255, however these were rounded."""
+    return {round(IGNORE * i / largest) + off for i in range(1, largest + 1) for off in (-1, 0, 1)}
 
 
 def _joined(keys: Collection[int]) -> str:
@@ -270,14 +272,14 @@ def refuse_stretched(masks: Sequence[MaskContents]) -> str | None:
         DataError: They were stretched: one number or colour means different classes.
     """
     several = [mask for mask in masks if len(mask.keys) > 1]
-    name, what, levels, tolerance = "", "grey levels", [mask.keys for mask in several], 1.0
-    if several and several[0].kind == "color":
-        name, levels, tolerance = _levels_on_colormap(several)
-        what = f"colours of the map {name}"
-        if not name:
-            return None
+    if not several:
+        return None
+    name, levels, tolerance = _levels(several)
+    what = f"colours of the map {name}" if name else "grey levels"
     verdict = _judge_levels(levels, tolerance)
-    if verdict == "stretched" or (verdict == "likely" and not _are_trimaps(several)):
+    if verdict == "likely" and _are_trimaps(several):
+        verdict = ""
+    if verdict in ("stretched", "likely"):
         few, many = (chosen(several, key=lambda mask: len(mask.keys)) for chosen in (min, max))
         raise DataError(
             f"masks: hold {what} that were stretched to each file's own numbers ({few.path}: {len(few.keys)} of them, "
@@ -292,8 +294,13 @@ def refuse_stretched(masks: Sequence[MaskContents]) -> str | None:
     return None
 
 
-def _levels_on_colormap(masks: Sequence[MaskContents]) -> tuple[str, list[frozenset[int]], float]:
-    """The name of a colour map, the places 0 to 255 on it that each mask holds, and how exact these are."""
+def _levels(masks: Sequence[MaskContents]) -> tuple[str, list[frozenset[int]], float]:
+    """The numbers in each mask, or the places 0 to 255 of its colours on a colour map; its name, how exact they are.
+
+    Colours that lie on no such map give nothing.
+    """
+    if masks[0].kind != "color":
+        return "", [mask.keys for mask in masks], 1.0
     codes = sorted(set().union(*(mask.keys for mask in masks)))
     found = find_colormap(colors_of_codes(np.array(codes)))
     if found is None:
@@ -310,14 +317,13 @@ def _judge_levels(masks: Sequence[frozenset[int]], tolerance: float) -> str:
     stretched, 255 is in every one, and together they need steps that are finer than those of any of them.
     """
     steps = [_steps(levels, tolerance) for levels in masks]
-    if len(masks) < _MIN_STRETCHED or not all(steps) or len(set(steps)) < 2:
-        return ""
-    if not all(max(levels) >= IGNORE - tolerance for levels in masks):
+    at_end = [max(levels) >= IGNORE - tolerance for levels in masks]
+    if len(masks) < _MIN_STRETCHED or not all(steps) or not all(at_end) or len(set(steps)) < 2:
         return ""
     if _steps(frozenset().union(*masks), tolerance) not in steps:
         return "stretched"
     frequent = Counter(steps).most_common(2)[1][1] >= max(2, _MIN_SHARE_OF_COUNT * len(masks))
-    gapless = all(len(levels) == count + 1 for levels, count in zip(masks, steps, strict=True))
+    gapless = list(map(len, masks)) == [count + 1 for count in steps]
     return "likely" if frequent and gapless else "perhaps"
 
 
