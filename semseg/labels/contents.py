@@ -212,15 +212,14 @@ def without_slips(masks: Sequence[MaskContents], numbers: bool) -> list[MaskCont
 
 def _slips(masks: Sequence[MaskContents], numbers: bool) -> set[int]:
     specks = _specks(masks)
-    specks_of_masks = [specks & mask.keys for mask in masks if specks & mask.keys]
-    blended = len(specks) > MAX_UNSMOOTHED and len(specks_of_masks) > max(1, len(masks) // 10)
-    if len(masks) < _MIN_MASKS or blended:
+    by_mask = list(filter(None, (specks & mask.keys for mask in masks)))
+    are_blends = len(specks) > MAX_UNSMOOTHED and len(by_mask) > max(1, len(masks) // 10)
+    if len(masks) < _MIN_MASKS or are_blends:
         return set()
-    if not numbers:
-        return specks
-    noise = set().union(*(keys for keys in specks_of_masks if len(keys) >= _MIN_NOISE))
     others = set().union(*(mask.keys for mask in masks)) - specks
-    return noise | {key for key in specks if not _is_in_row(key, others)}
+    in_row = _in_row(specks, others) if numbers else set()
+    noise = set().union(*(keys for keys in by_mask if len(keys) >= _MIN_NOISE))
+    return specks - (in_row - noise)
 
 
 def _specks(masks: Sequence[MaskContents]) -> set[int]:
@@ -239,11 +238,11 @@ def _is_speck(mask: MaskContents, key: int) -> bool:
     return key not in mask.solid and count < _MAX_THIN_SHARE * total
 
 
-def _is_in_row(key: int, others: set[int]) -> bool:
-    """Whether ids stand on both sides of a number, or it comes next after, or before, all of them."""
+def _in_row(numbers: set[int], others: set[int]) -> set[int]:
+    """The numbers that have ids on both sides, or come next after, or before, all of them."""
     row = others - {255}
-    between = key - 1 in row and (key + 1 in row or key - 1 == max(row))
-    return between or (key + 1 in row and key + 1 == min(row))
+    beyond = {min(row, default=-1) - 1, max(row, default=-1) + 1}
+    return {number for number in numbers if number in beyond or {number - 1, number + 1} <= row}
 
 
 def lies_in_pieces(thumb: np.ndarray) -> dict[int, bool]:

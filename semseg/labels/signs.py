@@ -239,8 +239,7 @@ def refuse_two_scales(masks: Sequence[MaskContents]) -> None:
     """
     filled = [mask for mask in masks if mask.keys - {0}]
     ids = [mask for mask in filled if max(mask.keys) <= _MAX_STEPS]
-    levels = _spread_out(max((max(mask.keys) for mask in ids), default=1))
-    spread = [mask for mask in filled if mask.keys - {0} <= levels and max(mask.keys) == IGNORE]
+    spread = _of_spread_ids(filled, set().union(*(mask.keys for mask in ids)))
     if ids and spread and len(ids) + len(spread) == len(filled):
         low, high = (max(found, key=lambda mask: len(mask.keys)) for found in (ids, spread))
         raise DataError(
@@ -249,9 +248,11 @@ def refuse_two_scales(masks: Sequence[MaskContents]) -> None:
         )
 
 
-def _spread_out(largest: int) -> set[int]:
-    """The ids 1 to `largest` as grey levels up to 255, however these were rounded."""
-    return {round(IGNORE * i / largest) + off for i in range(1, largest + 1) for off in (-1, 0, 1)}
+def _of_spread_ids(masks: Sequence[MaskContents], ids: set[int]) -> list[MaskContents]:
+    """The masks that hold ids as grey levels up to 255, however these were rounded."""
+    largest = max(ids, default=1)
+    levels = {0} | {round(IGNORE * i / largest) + off for i in range(1, largest + 1) for off in (-1, 0, 1)}
+    return [mask for mask in masks if mask.keys <= levels and max(mask.keys) == IGNORE]
 
 
 def _joined(keys: Collection[int]) -> str:
@@ -280,11 +281,10 @@ def refuse_stretched(masks: Sequence[MaskContents]) -> str | None:
     if verdict == "likely" and _are_trimaps(several):
         verdict = ""
     if verdict in ("stretched", "likely"):
-        few, many = (chosen(several, key=lambda mask: len(mask.keys)) for chosen in (min, max))
         raise DataError(
-            f"masks: hold {what} that were stretched to each file's own numbers ({few.path}: {len(few.keys)} of them, "
-            f"{many.path}: {len(many.keys)}), so that the last one means different classes; save the class numbers "
-            "themselves, or pass `num_classes` if each does mean one class"
+            f"masks: hold {what} that were stretched to each file's own numbers ({_counts_in_words(several)}), so that "
+            "the last one means different classes; save the class numbers themselves, or pass `num_classes` if each "
+            "does mean one class"
         )
     if verdict == "perhaps" or name:
         return (
@@ -292,6 +292,12 @@ def refuse_stretched(masks: Sequence[MaskContents]) -> str | None:
             "does, they mean different classes in different files: then save the class numbers themselves"
         )
     return None
+
+
+def _counts_in_words(masks: Sequence[MaskContents]) -> str:
+    """The masks that hold the fewest and the most keys, and how many."""
+    few, many = (chosen(masks, key=lambda mask: len(mask.keys)) for chosen in (min, max))
+    return f"{few.path}: {len(few.keys)} of them, {many.path}: {len(many.keys)}"
 
 
 def _levels(masks: Sequence[MaskContents]) -> tuple[str, list[frozenset[int]], float]:
@@ -317,8 +323,9 @@ def _judge_levels(masks: Sequence[frozenset[int]], tolerance: float) -> str:
     stretched, 255 is in every one, and together they need steps that are finer than those of any of them.
     """
     steps = [_steps(levels, tolerance) for levels in masks]
-    at_end = [max(levels) >= IGNORE - tolerance for levels in masks]
-    if len(masks) < _MIN_STRETCHED or not all(steps) or not all(at_end) or len(set(steps)) < 2:
+    if len(masks) < _MIN_STRETCHED or 0 in steps or len(set(steps)) < 2:
+        return ""
+    if min(map(max, masks)) < IGNORE - tolerance:
         return ""
     if _steps(frozenset().union(*masks), tolerance) not in steps:
         return "stretched"
