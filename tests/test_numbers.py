@@ -195,6 +195,11 @@ class TestObjects:
             len(notes) == 1 and "1 to 4 in a mask" in notes[0] and "if they count objects, pass `instances`" in notes[0]
         )
 
+    def test_objects_in_well_known_colours_are_mentioned_too(self, tmp_path):
+        masks = [in_colors(cells(seed, 1 + seed % 3), VOC_COLORS) for seed in range(12)]  # CVAT paints objects so
+        palette, notes = meaning(tmp_path, masks)
+        assert palette.source == "voc" and len(notes) == 1 and "the colours of the masks (1 to 3 in a mask" in notes[0]
+
     @pytest.mark.parametrize("present", [[(1, 2, 3)], [(1, 2), (2, 3), (3,), ()], [(1,), (1, 2)], [(2,), (1, 2)]])
     def test_classes_with_one_piece_each_are_classes(self, tmp_path, present):
         palette, notes = meaning(tmp_path, [scene(i, present[i % len(present)]) for i in range(16)])

@@ -71,15 +71,15 @@ def find_meaning(
     if instances:
         return _palette_of_objects(masks), []
     kept = without_slips(masks, _by_number(masks))
-    if not _are_exact(masks, kept, num_classes):
-        return find_palette(_colors(spread(entries, FEW_MASKS)), num_classes, lossy=_are_lossy(entries)), []
+    notes = _refuse_what_is_no_class(masks, kept, num_classes)
+    if not _are_exact(kept, num_classes):
+        return find_palette(_colors(spread(entries, FEW_MASKS)), num_classes, lossy=_are_lossy(entries)), notes
     palette = _known_palette(masks, kept, root) if num_classes is None else None
-    notes = []
-    if palette is None:
-        notes = _refuse_what_is_no_class(masks, kept, num_classes)
-        palette = _new_palette(kept, num_classes)
-    notes_on_splits = _notes_on_splits(kept, palette) if len(masks) == len(entries) else []
-    return palette, [*notes, *_notes_on_borders(kept, palette), *notes_on_splits]
+    palette = palette or _new_palette(kept, num_classes)
+    notes += _notes_on_borders(kept, palette)
+    if len(masks) == len(entries):
+        notes += _notes_on_splits(kept, palette)
+    return palette, notes
 
 
 def _entries(splits: Mapping[str, Sequence[Sample]]) -> list[tuple[str, Sample]]:
@@ -91,34 +91,33 @@ def _by_number(masks: Sequence[MaskContents]) -> bool:
     return bool(masks) and masks[0].kind != "color"
 
 
-def _are_exact(masks: Sequence[MaskContents], kept: Sequence[MaskContents], num_classes: int | None) -> bool:
-    """Whether masks are taken at their word, slips left out; objects that have a colour each are refused first."""
-    if not masks or _by_number(masks):
-        return bool(masks)
-    if num_classes is None:
-        refuse_objects(masks, background_color(masks), ordered=False)
-    held = _held(kept)
-    return len(held) <= MAX_EXACT_COLORS and num_classes in (None, len(held))
-
-
 def _refuse_what_is_no_class(
     masks: Sequence[MaskContents], kept: Sequence[MaskContents], num_classes: int | None
 ) -> list[str]:
     """Raises a `DataError` for masks that hold no classes; returns what may be wrong, a sentence each.
 
     Args:
-        masks: The contents of all masks.
+        masks: The contents of all masks; none where they are blended.
         kept: The same without slips.
         num_classes: Where the user knows it, and the masks hold no more, two scales alone are refused.
     """
     by_number = _by_number(masks)
     if by_number:
         refuse_two_scales(kept)
-    if num_classes and len(_held(kept) - {IGNORE}) <= num_classes:
+    if not masks or (num_classes and len(_held(kept) - {IGNORE}) <= num_classes):
         return []
-    background = 0 if by_number else background_color(masks)
-    notes = [refuse_objects(masks, background, by_number), refuse_stretched(kept)]
+    notes = [refuse_objects(masks, 0 if by_number else background_color(masks), by_number)]
+    if len(_held(kept)) <= MAX_EXACT_COLORS:
+        notes.append(refuse_stretched(kept))
     return [note for note in notes if note]
+
+
+def _are_exact(masks: Sequence[MaskContents], num_classes: int | None) -> bool:
+    """Whether masks, slips left out, are taken at their word."""
+    if not masks or _by_number(masks):
+        return bool(masks)
+    count = len(_held(masks))
+    return count <= MAX_EXACT_COLORS and num_classes in (None, count)
 
 
 def _known_palette(masks: Sequence[MaskContents], kept: Sequence[MaskContents], root: Path) -> Palette | None:
