@@ -324,7 +324,9 @@ class TestScales:
             "train": [np.array(low, np.uint8)[scene(i, present)] for i in range(6)],
             "val": [np.array(high, np.uint8)[scene(i, present)] for i in range(3)],
         }
-        with pytest.raises(DataError, match=rf"some hold 0.* and {low[-1]} \(.*train.*others 0.* and 255 \(.*val"):
+        with pytest.raises(
+            DataError, match=rf"some hold 0.* and {low[-1]}, others 0.* and 255, such as .*train.* and .*val"
+        ):
             meaning(tmp_path, splits)
 
     def test_255_beside_ids_is_ignored_and_no_second_scale(self, tmp_path):
@@ -481,6 +483,27 @@ class TestSplits:
             "class_2: in val and test only, so never seen in training; kept as a class",
             "class_3: in test only, so never seen in training; kept as a class",
         ]
+
+    @pytest.mark.parametrize("as_colors", [False, True])
+    def test_a_split_in_other_numbers_or_colours_is_left_to_the_check(self, tmp_path, as_colors):
+        table = np.random.default_rng(5).integers(0, 256, (16, 3))
+        splits = {"train": [scene(i) for i in range(8)], "val": [10 + scene(i) for i in range(20, 24)]}
+        if as_colors:
+            splits = {split: [in_colors(mask, table) for mask in masks] for split, masks in splits.items()}
+        palette, notes = meaning(tmp_path, splits)
+        assert palette.num_classes == 3 and not notes
+        strange = in_colors(10 + scene(1), table) if as_colors else 10 + scene(1)
+        assert quantise(strange, palette)[1].all()
+
+    def test_round_numbers_are_no_objects(self, tmp_path):
+        palette, notes = meaning(tmp_path, [1000 * scene(i, (1, 2, 3)).astype(np.uint16) for i in range(6)])
+        assert values(palette) == [0, 1000, 2000, 3000] and not notes
+
+    def test_a_slip_in_a_corner_of_masks_in_well_known_colours_is_no_class(self, tmp_path):
+        masks = [in_colors(scene(i, (1, 2, 3)), VOC_COLORS) for i in range(6)]
+        masks[5][:2, :3] = (0, 255, 255)
+        palette, _ = meaning(tmp_path, {"train": masks[:4], "val": masks[4:]})
+        assert palette.source == "voc" and quantise(masks[5], palette)[1].sum() == 6
 
     def test_unreadable_masks_are_left_to_the_check_unless_there_are_no_others(self, tmp_path):
         samples = stored(tmp_path, {"train": [scene(i) for i in range(4)]})

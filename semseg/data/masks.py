@@ -39,6 +39,7 @@ FEW_MASKS = 500  # of all splits, evenly spread, that are looked at first
 MANY_MASKS = 4000  # the same where they hold numbers or few colours: a class may be in a few masks only
 _THUMBS = 48  # masks whose pieces and borders are looked at
 _READ_AHEAD = 16  # masks that are decoded at a time
+_MAX_UNSEEN_SHARE = 0.5  # of a split's pixels in classes that training lacks; with more, its masks mean other things
 _ENOUGH_SMOOTHED = 32  # masks: when most of so many are smoothed, the others need not be looked at
 _MAX_SMOOTHED_SHARE = 0.1  # of the masks: fewer are slips that the check names, and do not make the set a smoothed one
 
@@ -72,6 +73,7 @@ def find_meaning(
         return _palette_of_objects(masks), []
     kept = without_slips(masks, _by_number(masks))
     notes = _refuse_what_is_no_class(masks, kept, num_classes)
+    kept = _without_foreign_splits(kept)
     if not _are_exact(kept, num_classes):
         return find_palette(_colors(spread(entries, FEW_MASKS)), num_classes, lossy=_are_lossy(entries)), notes
     palette = _known_palette(masks, kept, root) if num_classes is None else None
@@ -112,6 +114,20 @@ def _refuse_what_is_no_class(
     return [note for note in notes if note]
 
 
+def _without_foreign_splits(masks: Sequence[MaskContents]) -> list[MaskContents]:
+    """The masks without those of splits that hold mostly what the training split does not; the check names these."""
+    trained = _held([mask for mask in masks if mask.split == "train"])
+    splits = {mask.split for mask in masks} if trained else set()
+    foreign = {split for split in splits if _share_beyond(trained, masks, split) > _MAX_UNSEEN_SHARE}
+    return [mask for mask in masks if mask.split not in foreign]
+
+
+def _share_beyond(keys: set[int], masks: Sequence[MaskContents], split: str) -> float:
+    """The share of a split's pixels that hold other keys than these."""
+    pixels = _pixels([mask for mask in masks if mask.split == split])
+    return sum(count for key, count in pixels.items() if key not in keys) / max(sum(pixels.values()), 1)
+
+
 def _are_exact(masks: Sequence[MaskContents], num_classes: int | None) -> bool:
     """Whether masks, slips left out, are taken at their word."""
     if not masks or _by_number(masks):
@@ -121,8 +137,8 @@ def _are_exact(masks: Sequence[MaskContents], num_classes: int | None) -> bool:
 
 
 def _known_palette(masks: Sequence[MaskContents], kept: Sequence[MaskContents], root: Path) -> Palette | None:
-    """The well-known palette that all of the masks hold, or would hold without slips."""
-    for candidates in (masks, kept):
+    """The well-known palette that all of the masks hold, or would hold without slips, or those for training do."""
+    for candidates in (masks, kept, [mask for mask in kept if mask.split == "train"]):
         if _by_number(masks):
             known = palette_of_folder("/".join(root.absolute().parts[-2:]), _held(candidates))
         else:

@@ -174,7 +174,8 @@ def _solid_keys(keys: np.ndarray) -> Iterable[int]:
     """The keys that fill a 3x3 square somewhere."""
     plain = keys if keys.dtype in (np.uint8, np.uint16) else keys.astype(np.float32)  # OpenCV has no int32
     kernel = np.ones((3, 3), np.uint8)
-    return count_values(keys[cv2.dilate(plain, kernel) == cv2.erode(plain, kernel)])
+    even = cv2.dilate(plain, kernel) == cv2.erode(plain, kernel)
+    return count_values(keys[1:-1, 1:-1][even[1:-1, 1:-1]])  # OpenCV knows nothing beyond the rim
 
 
 def _rim(keys: np.ndarray) -> int:

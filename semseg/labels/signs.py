@@ -119,13 +119,14 @@ def _is_most_frequent(keys: Collection[int], holders: Mapping[int, int]) -> bool
 
 def _are_coded(sets: Sequence[Collection[int]], base: int) -> bool:
     """Whether numbers from `base` on are a class times the base plus an object, counted from 0 or 1 in each mask."""
-    gapless = []
+    gapless, counted = [], False
     for numbers in sets:
         objects = defaultdict(set)
         for number in numbers:
             objects[number // base].add(number % base)
         gapless += [min(found) <= 1 and max(found) <= len(found) for code, found in objects.items() if code]
-    return bool(gapless) and float(np.mean(gapless)) >= _MIN_CHAINED_SHARE
+        counted |= any(max(found) > 0 for code, found in objects.items() if code)
+    return counted and float(np.mean(gapless)) >= _MIN_CHAINED_SHARE
 
 
 def are_objects(signs: ObjectSigns, ordered: bool) -> bool:
@@ -243,8 +244,8 @@ def refuse_two_scales(masks: Sequence[MaskContents]) -> None:
     if ids and spread and len(ids) + len(spread) == len(filled):
         low, high = (max(found, key=lambda mask: len(mask.keys)) for found in (ids, spread))
         raise DataError(
-            f"masks: some hold {_joined(low.keys)} ({low.path}), others {_joined(high.keys)} ({high.path}); save "
-            "all of them in the same way"
+            f"masks: some hold {_joined(low.keys)}, others {_joined(high.keys)}, such as {low.path} and {high.path}; "
+            "save all of them in the same way"
         )
 
 
