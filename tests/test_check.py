@@ -155,7 +155,7 @@ class TestFilesThatCannotBeUsed:
         Image.fromarray(draw_pair(3)[0]).save(images / "3.png")
         dataset, findings = check(folder)
         assert sorted(problem.split(": ")[1].split(" in ")[0] for problem in dataset.problems) == [
-            "has no mask", "has no mask", "has no mask", "has no photo", "has no photo", "may be the mask of several photos"
+            *["has no mask"] * 3, *["has no photo"] * 2, "may be the mask of several photos"
         ]  # fmt: skip
         assert len(findings.errors) == 1 and "6 of 14 files cannot be used" in findings.errors[0]
         dataset, findings = check(folder, skip_bad=True)

@@ -10,14 +10,13 @@ from PIL import Image
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import load_images
 from semseg.labels.known_palettes import CAMVID_11, VOC
+from semseg.labels.numbers import palette_of_folder, palette_of_values
 from semseg.labels.palettes import (
     Label,
     Palette,
     cityscapes_palette,
     distinct_color,
     find_palette,
-    palette_of_folder,
-    palette_of_values,
 )
 from semseg.labels.quantising import bin_image
 
@@ -201,11 +200,6 @@ class TestKnownCodes:
         assert apart.min() > 35
 
 
-def palette_of(values, **options):
-    """The palette of masks in which every value is common."""
-    return palette_of_values(dict.fromkeys(values, 1000), dict.fromkeys(values, 9), **options)
-
-
 class TestNumbers:
     @pytest.mark.parametrize(
         ("held", "values"),
@@ -220,31 +214,25 @@ class TestNumbers:
         ],
     )
     def test_which_numbers_are_classes(self, held, values):
-        palette = palette_of(held)
+        palette = palette_of_values(held)
         assert [label.value for label in palette.labels if label.id != 255] == values
         assert bin_image(np.array([values]), palette).tolist() == [list(range(len(values)))]
 
-    def test_a_stray_number_in_one_mask_is_no_class(self):
-        pixels, masks = {0: 90000, 1: 50000, 2: 100, 77: 5}, {0: 9, 1: 9, 2: 9, 77: 1}
-        assert palette_of_values(pixels, masks).names == ("class_0", "class_1", "class_2")
-        assert palette_of_values({**pixels, 77: 5000}, masks).num_classes == 4  # common where it is: a class
-        assert palette_of_values(pixels, {**masks, 77: 2}).num_classes == 4
-
     def test_a_given_number_reserves_ids_or_must_fit(self):
-        assert palette_of([0, 1, 2], num_classes=5).num_classes == 5
-        assert palette_of([0, 100, 200], num_classes=3).num_classes == 3
+        assert palette_of_values([0, 1, 2], num_classes=5).num_classes == 5
+        assert palette_of_values([0, 100, 200], num_classes=3).num_classes == 3
         with pytest.raises(DataError, match="hold 0, 100, 200; these are not the 4 classes"):
-            palette_of([0, 100, 200], num_classes=4)
+            palette_of_values([0, 100, 200], num_classes=4)
 
     def test_one_number_or_too_many_are_refused(self):
         with pytest.raises(DataError, match="hold 5 only"):
-            palette_of([5])
-        with pytest.raises(DataError, match=r"hold 300 different numbers, 0, 1, 2.*not of instances"):
-            palette_of(range(300))
+            palette_of_values([5])
+        with pytest.raises(DataError, match=r"hold 300 different numbers, 0, 1, 2.*pass `instances`"):
+            palette_of_values(range(300))
 
     def test_well_known_colours_of_a_palette_image_name_its_numbers(self):
         colors = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 255: (224, 224, 192)}
-        palette = palette_of(colors, colors=colors)
+        palette = palette_of_values(colors, colors)
         assert palette.names == ("background", "aeroplane", "bicycle", "bird")
         assert palette.colors[1] == (128, 0, 0)
 

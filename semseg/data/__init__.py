@@ -89,7 +89,7 @@ def open_dataset(
         if drawn:
             notes.append(_draw_validation(found, seed))
         splits = {split: spread(found.splits[split], limit) for split in SPLITS if split in found.splits}
-        palette, said = _palette_of(found, splits["train"], palette, num_classes, side_files)
+        palette, said = _palette_of(found, splits, palette, num_classes, instances, side_files)
         notes += said
     except PermissionError as error:
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
@@ -115,16 +115,28 @@ def _divide_by_lists(found: Found, side_files: SideFiles, root: Path) -> list[st
 
 
 def _palette_of(
-    found: Found, train: list[Sample], given: Palette | None, num_classes: int | None, side_files: SideFiles
+    found: Found,
+    splits: dict[str, list[Sample]],
+    given: Palette | None,
+    num_classes: int | None,
+    instances: bool,
+    side_files: SideFiles,
 ) -> tuple[Palette, list[str]]:
     """The palette that the user gives, else the one that the layout fixes, else the one that the masks show."""
+    if instances and (given is not None or found.palette is not None):
+        what = "a file of classes" if given is not None else "the layout of the data set"
+        raise SemsegError(f"`instances`: {what} says already what the masks hold; leave one of both away")
     if given is not None:
-        check_meaning(train, given)
+        check_meaning(splits["train"], given)
         return given, []
     if found.palette is not None:
         return found.palette, []
-    palette = rename_classes(find_meaning(train, num_classes, found.root), found.class_names)
-    return apply_names(palette, side_files.class_files)
+    palette, notes = find_meaning(splits, num_classes, found.root, instances=instances)
+    palette = rename_classes(palette, found.class_names)
+    if instances:
+        return palette, notes
+    palette, named = apply_names(palette, side_files.class_files)
+    return palette, [*notes, *named]
 
 
 def _find(contents: Contents, name: str | None, photos: str | None, masks: str | None) -> tuple[str, Found]:

@@ -12,6 +12,7 @@ from semseg.data.united import OVERLAP, foreground, unite_masks
 from semseg.errors import DataError
 from semseg.images.reading import Picture, read_mask, read_photo, split_pair
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
+from semseg.labels.numbers import numbers_in
 from semseg.labels.palettes import Palette
 from semseg.labels.quantising import quantise
 
@@ -234,8 +235,9 @@ def raw_mask(stored: Picture, as_numbers: bool, path: Path) -> np.ndarray:
     if as_numbers:
         if pixels.ndim == 2:
             return pixels
-        if is_grey(pixels):
-            return pixels[..., 0]
+        numbers = numbers_in(pixels)
+        if numbers is not None:
+            return numbers
         raise DataError(f"{path}: holds colours, the other masks hold numbers; save it as they are")
     if pixels.ndim == 3:
         return pixels

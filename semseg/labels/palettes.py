@@ -15,6 +15,9 @@ from semseg import IGNORE
 from semseg.errors import DataError, SemsegError
 from semseg.labels.known_palettes import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
 
+MAX_VALUE = 65536  # numbers in masks lie below
+MIN_MATCHES = 3  # numbers, or classes' colours, that make a well-known code,
+_MIN_MATCHED_SHARE = 0.15  # and how much of it: any few colours are found in a code of 150
 MAX_CLASSES = 253  # ids are uint8: 255 is IGNORE, and two more values have a meaning in the table of colours
 
 Color = tuple[int, int, int]
@@ -48,19 +51,22 @@ class Palette:
         blended: Whether the masks were resized or compressed after colouring, so that borders need `repair_mask`.
         max_distance: In colour masks that are not blended, a pixel farther than this from every colour (Euclidean, in
             RGB levels) is unknown.
+        instances: The masks number or colour single objects: what no label stands for is of class 1, of which there are
+            two. Numbers below 0 stay unknown.
     """
 
     labels: tuple[Label, ...]
     source: str = "exact"
     blended: bool = False
     max_distance: float = 40.0
+    instances: bool = False
 
     def __post_init__(self) -> None:
         """Raises a `SemsegError` unless the ids are 0 to K-1, K at least 2, and all labels are of one kind."""
         ids = sorted({label.id for label in self.labels} - {IGNORE})
         if ids != list(range(len(ids))) or not 2 <= len(ids) <= MAX_CLASSES:
             raise SemsegError(
-                f"classes: got the ids {_listed(ids)}; expected 0, 1, 2 ... without a gap, 2 to {MAX_CLASSES} of them"
+                f"classes: got the ids {listed(ids)}; expected 0, 1, 2 ... without a gap, 2 to {MAX_CLASSES} of them"
             )
         duplicate = _first_duplicate(self.names)
         if duplicate is not None:
@@ -71,6 +77,7 @@ class Palette:
             raise SemsegError(f"classes: {duplicate} stands for more than one entry; give each colour or value once")
         if len({label.value is None for label in self.labels}) > 1:
             raise SemsegError("classes: some labels have a value and some do not; give one to all or to none")
+        _refuse_more_than_objects(self)
 
     @classmethod
     def from_colors(
@@ -130,6 +137,7 @@ class Palette:
             "ignore_index": IGNORE,
             "blended": self.blended,
             "max_distance": self.max_distance,
+            **({"instances": True} if self.instances else {}),
             "classes": [_entry(label) for label in self.labels if label.id != IGNORE],
             "ignored": [_entry(label) for label in self.labels if label.id == IGNORE],
         }
@@ -151,12 +159,18 @@ class Palette:
             labels.sort(key=lambda label: label.id)
             labels += [_label(entry, IGNORE) for entry in values.get("ignored", ())]
             blended, max_distance = bool(values.get("blended", False)), float(values.get("max_distance", 40))
+            instances = bool(values.get("instances", False))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SemsegError(
                 f"classes: cannot be understood ({error!r}); each needs id, name, and color [r, g, b] or value: see a "
                 "classes.json that semseg wrote"
             ) from None
-        return cls(tuple(labels), source or values.get("source", "file"), blended, max_distance)
+        return cls(tuple(labels), source or values.get("source", "file"), blended, max_distance, instances)
+
+
+def _refuse_more_than_objects(palette: Palette) -> None:
+    if palette.instances and palette.num_classes != 2:
+        raise SemsegError(f"classes: got {palette.num_classes} with `instances`; expected 2, background and object")
 
 
 def _stored(label: Label) -> Color | int:
@@ -178,7 +192,7 @@ def _entry(label: Label) -> dict[str, Any]:
 def _label(entry: Mapping[str, Any], class_id: int) -> Label:
     value = entry.get("value")
     color = tuple(int(level) for level in entry["color"]) if "color" in entry else distinct_color(int(class_id))
-    if len(color) != 3 or not all(0 <= level <= 255 for level in color) or not 0 <= int(value or 0) < _MAX_VALUE:
+    if len(color) != 3 or not all(0 <= level <= 255 for level in color) or not 0 <= int(value or 0) < MAX_VALUE:
         raise ValueError(f"{dict(entry)}")
     return Label(str(entry["name"]), class_id, color, None if value is None else int(value))
 
@@ -232,36 +246,8 @@ def _by_train_id() -> list[tuple[str, int, int, str, Color]]:
     return sorted(CITYSCAPES, key=lambda entry: entry[2])
 
 
-def palette_of_folder(folder: str, values: Iterable[int]) -> Palette | None:
-    """What numbers mean in a data set that its folder's name gives away.
-
-    Args:
-        folder: The folder's name.
-        values: The numbers that the masks hold.
-
-    Returns:
-        SegNet's CamVid (0 to 10, 11 for void) or ADE20K (1 to 150, 0 for void), if the masks hold no other numbers;
-        else None.
-    """
-    numbers, folder = set(values) - {IGNORE}, folder.lower()
-    if len(numbers) < _MIN_MATCHES:
-        return None
-    if "camvid" in folder and numbers <= set(range(12)):
-        return _with_values(CAMVID_11, range(12), "camvid")
-    if ("ade20k" in folder or "adechallenge" in folder) and numbers <= set(range(151)):
-        return _with_values((*ADE20K, ("void", (0, 0, 0))), (*range(1, 151), 0), "ade20k")
-    return None
-
-
-def _with_values(table: Sequence[tuple[str, Color]], values: Iterable[int], source: str) -> Palette:
-    labels = [
-        Label(name, IGNORE if name == "void" else i, color, value)
-        for i, ((name, color), value) in enumerate(zip(table, values, strict=True))
-    ]
-    return Palette((*labels, Label("ignored", IGNORE, (0, 0, 0), IGNORE)), source)
-
-
-def _known_palettes() -> list[Palette]:
+def known_palettes() -> list[Palette]:
+    """The well-known palettes of colours."""
     black_and_white = (("background", (0, 0, 0)), ("foreground", (255, 255, 255)))
     tables = {"camvid": CAMVID_11, "camvid 32": CAMVID_32, "voc": VOC, "ade20k": ADE20K, "binary": black_and_white}
     known = [cityscapes_palette()]
@@ -273,124 +259,29 @@ def _known_palettes() -> list[Palette]:
     return known
 
 
-# --------------------------------------------------------------------------------------- masks that hold numbers
-
-_MIN_MATCHES = 3  # numbers, or classes' colours, that make a well-known code,
-_MIN_MATCHED_SHARE = 0.15  # and how much of it: any few colours are found in a code of 150
-_BLACK_AND_WHITE = {(0, 0, 0), (255, 255, 255)}
-_MAX_VALUE = 65536
-_MIN_GREY_LEVEL = 64  # numbers below this are taken for ids; 128 or 200 are grey levels that somebody chose to see
-_STRAY_SHARE = 1e-4  # of all pixels: a number outside the row of ids that is rarer is a slip, not a class
-
-
-def palette_of_values(
-    pixels: Mapping[int, int],
-    masks: Mapping[int, int],
-    colors: Mapping[int, Color] | None = None,
-    num_classes: int | None = None,
-) -> Palette:
-    """Says what the numbers in a set of masks mean.
-
-    255 is ignored beside ids such as 0, 1, 2; it is a class where the others are grey levels, as in 0 and 255. A number
-    apart from an unbroken row of ids, in one mask only and rare there, is no class.
+def suffices(palette: Palette, ids: set[int]) -> bool:
+    """Whether so many of its classes were met that a well-known palette is recognised.
 
     Args:
-        pixels: How many pixels hold each number.
-        masks: How many masks hold it.
-        colors: What palette images show for a number; well-known colours name their classes.
-        num_classes: How many classes there are, also such as these masks do not hold; None to go by the masks.
+        palette: The well-known one.
+        ids: Classes of it that masks hold; `IGNORE` among them does not count.
+    """
+    count = palette.num_classes
+    required = count if count < MIN_MATCHES else max(MIN_MATCHES, math.ceil(_MIN_MATCHED_SHARE * count))
+    return len(ids - {IGNORE}) >= required
 
-    Returns:
-        The palette, with classes by rising number, or in the order of the well-known code.
 
-    Raises:
-        DataError: Fewer than two classes, more than 253, or another number than was given.
+def listed(values: Sequence[object], max_shown: int = 8) -> str:
+    """The values in words, the first few of them and the last.
+
+    Args:
+        values: Any, in their order.
+        max_shown: Of more than these the last is named alone.
 
     Example:
-        >>> palette = palette_of_values({0: 900, 1: 80, 255: 20}, {0: 5, 1: 5, 255: 5})
-        >>> palette.names, palette.labels[-1].name, palette.labels[-1].value
-        (('background', 'foreground'), 'ignored', 255)
+        >>> listed([0, 1, 2, 3], 2), listed([])
+        ('0, 1 ... 3', 'nothing')
     """
-    values = _class_values(pixels, masks, num_classes)
-    if len(values) < 2:
-        raise DataError(f"masks: hold {_listed(sorted(pixels))} only; two classes or more are needed: check the masks")
-    if len(values) > MAX_CLASSES:
-        raise DataError(
-            f"masks: hold {len(values)} different numbers, {_listed(values)}; at most {MAX_CLASSES} classes can be "
-            "told apart: are these masks of classes, not of instances?"
-        )
-    labels = _labels_of_values(values, _usable_colors(values, colors or {}))
-    if IGNORE not in values:
-        labels.append(Label("ignored", IGNORE, (0, 0, 0), IGNORE))
-    return Palette(tuple(labels), "values")
-
-
-def _class_values(pixels: Mapping[int, int], masks: Mapping[int, int], num_classes: int | None) -> list[int]:
-    """The numbers that are classes, rising: without 255 where it means ignored, and without slips of the pen."""
-    others = sorted(set(pixels) - {IGNORE})
-    values = [value for value in others if not _is_stray(value, others, pixels, masks)]
-    if IGNORE in pixels and (len(values) < 2 or values[-1] >= _MIN_GREY_LEVEL):
-        values = sorted([*values, IGNORE])
-    if values and not 0 <= values[0] <= values[-1] < _MAX_VALUE:
-        raise DataError(f"masks: hold {_listed(values)}; expected numbers of classes, 0 to {_MAX_VALUE - 1}")
-    return _as_many_as(num_classes, values) if num_classes else values
-
-
-def _usable_colors(values: Sequence[int], colors: Mapping[int, Color]) -> Mapping[int, Color]:
-    """What palette images show for numbers; nothing where two of these share a colour, or have none."""
-    return colors if len({colors.get(value) for value in values}) == len(values) else {}
-
-
-def _labels_of_values(values: Sequence[int], shown: Mapping[int, Color]) -> list[Label]:
-    """A label for each number, named and coloured by the colours `shown` for them, where these are well known."""
-    names = ("background", "foreground") if len(values) == 2 else [f"class_{value}" for value in values]
-    known = _labels_of_colors(shown.get(value) for value in values)
-    if known:  # the order of the code, so that black is the background
-        values = sorted(values, key=lambda value: (known[shown[value]].id, value))
-    labels: list[Label] = []
-    next_id = 0
-    for value, name in zip(values, names, strict=True):
-        color = shown.get(value)
-        label = known.get(color, Label(name, 0, color or distinct_color(next_id)))
-        if set(shown.values()) == _BLACK_AND_WHITE:  # which would hide the photo
-            label = replace(label, color=distinct_color(next_id))
-        is_class = label.id != IGNORE
-        labels.append(replace(label, id=next_id if is_class else IGNORE, value=value))
-        next_id += is_class
-    return labels
-
-
-def _as_many_as(num_classes: int, values: list[int]) -> list[int]:
-    """The numbers of that many classes: 0 to K-1, also those that no mask holds, or the K numbers that are there."""
-    if all(0 <= value < num_classes for value in values):
-        return list(range(num_classes))
-    if len(values) == num_classes:
-        return values
-    raise DataError(f"masks: hold {_listed(values)}; these are not the {num_classes} classes that `num_classes` says")
-
-
-def _labels_of_colors(colors: Iterable[Color | None]) -> dict[Color | None, Label]:
-    """The labels of a well-known palette that has all of these colours, by colour."""
-    wanted = set(colors)
-    for palette in _known_palettes():
-        table: dict[Color | None, Label] = {label.color: label for label in reversed(palette.labels)}
-        if wanted <= table.keys() and _suffice(palette, {table[color].id for color in wanted}):
-            return table
-    return {}
-
-
-def _is_stray(value: int, values: Sequence[int], pixels: Mapping[int, int], masks: Mapping[int, int]) -> bool:
-    """Whether a number is a slip: apart from an unbroken row of ids, in one of several masks only, and rare there."""
-    rest = [other for other in values if other != value]
-    if len(rest) < 2 or rest[0] not in (0, 1):
-        return False
-    unbroken = rest[-1] - rest[0] == len(rest) - 1
-    apart = value > rest[-1] + 1
-    rare = masks[value] == 1 < max(masks.values()) and pixels[value] < _STRAY_SHARE * sum(pixels.values())
-    return unbroken and apart and rare
-
-
-def _listed(values: Sequence[object], max_shown: int = 8) -> str:
     shown = ", ".join(str(value) for value in values[:max_shown])
     return f"{shown} ... {values[-1]}" if len(values) > max_shown else shown or "nothing"
 
@@ -398,10 +289,11 @@ def _listed(values: Sequence[object], max_shown: int = 8) -> str:
 # -------------------------------------------------------------------------------------- masks that hold colours
 
 MAX_UNSMOOTHED = 16  # colours or numbers; of more, most of which never fill a 3x3 square, smoothing made the most
-_MAX_EXACT_COLORS = 64  # masks with no more colours than these were neither resized nor compressed
+MAX_EXACT_COLORS = 64  # masks with no more colours than these were neither resized nor compressed
 _PURE_DISTANCE = 4.0  # levels from a flat area's colour to the centre of its cluster
 _MIN_PURE_SHARE = 0.19  # of all pixels; measured: .33 to .73 on masks down to 64 pixels, .06 to .16 on street photos
 _FLAT_RANGE = 8  # levels: a 3x3 neighbourhood that varies less lies inside an area, away from blended borders
+_OBJECT_COLOR = (230, 159, 0)  # by which pictures show objects, whatever colours their masks have
 _CELL = 8  # levels: colours are counted in cubes of this size
 _SEED_DISTANCE = 18.0  # levels: official colours lie at least 20 apart (caravan and trailer)
 _REACH = 27.0  # levels: a cube of colours farther from every start belongs to none, and would drag the centres away
@@ -437,7 +329,7 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *,
     histogram = _color_histogram(masks)
     exact = None if lossy else histogram.exact
     if exact is not None and num_classes in (None, len(exact)):
-        return _palette_of_exact_colors(exact, num_classes)
+        return palette_of_colors(exact, num_classes)
     seeds = _seed_colors(histogram.colors, histogram.counts, num_classes)
     near = squared_distances(histogram.colors, seeds).min(axis=1) <= (np.inf if num_classes else _REACH**2)
     centers, weights = _k_means(histogram.colors[near], histogram.counts[near], seeds)
@@ -451,9 +343,20 @@ def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *,
     return _palette_by_share(centers, weights, source="k-means", blended=exact is None, max_distance=max_distance)
 
 
-def _palette_of_exact_colors(counts: Mapping[int, int], num_classes: int | None) -> Palette:
-    """The palette of masks that hold these colours (by code, with their pixels) and no others."""
-    colors, weights = colors_of_codes(np.array(list(counts))), np.array(list(counts.values()))
+def palette_of_colors(pixels: Mapping[int, int], num_classes: int | None = None) -> Palette:
+    """The palette of masks that hold exact colours.
+
+    Args:
+        pixels: How many pixels hold each colour, by its code (see `color_codes`).
+        num_classes: The number of classes, when it is known. Then no well-known palette is looked for.
+
+    Returns:
+        A well-known palette, or one with classes named `class_0`, `class_1`, ... by falling share.
+
+    Raises:
+        DataError: There is a single colour.
+    """
+    colors, weights = colors_of_codes(np.array(list(pixels))), np.array(list(pixels.values()))
     if num_classes is None:
         known = _recognise(colors, weights, exact=True)
         if known is not None:
@@ -461,6 +364,19 @@ def _palette_of_exact_colors(counts: Mapping[int, int], num_classes: int | None)
     if len(colors) < 2:
         raise DataError("masks: hold a single colour; two classes or more are needed: check the masks")
     return _palette_by_share(colors, weights, source="exact", blended=False, max_distance=0.0)
+
+
+def palette_of_object_colors(background: int) -> Palette:
+    """The palette of masks in which each object has a colour of its own: two classes.
+
+    Args:
+        background: The code of the colour that is no object. The cream of Pascal VOC's borders is ignored.
+    """
+    color = _color(colors_of_codes(np.array(background)).tolist())
+    return Palette.from_colors(
+        ("background", "object"), (color, _OBJECT_COLOR), [("border", VOC[-1][1])],
+        source="exact", max_distance=0.0, instances=True,
+    )  # fmt: skip
 
 
 def _palette_by_share(centers: np.ndarray, weights: np.ndarray, **options: Any) -> Palette:
@@ -479,7 +395,7 @@ class _ColorHistogram:
         colors: Mean colour `(M, 3)` of every cube that flat areas fall into.
         counts: Number of pixels `(M,)` in each of these.
         total: Number of all pixels, flat or not.
-        exact: Number of pixels by colour code; None where there are more than `_MAX_EXACT_COLORS`, or most are blends.
+        exact: Number of pixels by colour code; None where there are more than `MAX_EXACT_COLORS`, or most are blends.
     """
 
     colors: np.ndarray
@@ -520,7 +436,7 @@ def _count_colors(mask: np.ndarray, counted: dict[int, int] | None) -> dict[int,
         return None
     for code, count in zip(*np.unique(color_codes(mask), return_counts=True), strict=True):
         counted[int(code)] = counted.get(int(code), 0) + int(count)
-        if len(counted) > _MAX_EXACT_COLORS:
+        if len(counted) > MAX_EXACT_COLORS:
             return None
     return counted
 
@@ -577,23 +493,16 @@ def _k_means(colors: np.ndarray, counts: np.ndarray, seeds: np.ndarray) -> tuple
 def _recognise(centers: np.ndarray, weights: np.ndarray, exact: bool) -> Palette | None:
     """The well-known palette that holds (nearly) all of these colours, the closest one if several do."""
     best, smallest = None, np.inf
-    for palette in _known_palettes():
+    for palette in known_palettes():
         squared = squared_distances(np.round(centers), np.array([label.color for label in palette.labels]))
         labels, squared = squared.argmin(axis=1), squared.min(axis=1)
         near = squared <= (0 if exact else _MATCH_DISTANCE**2)
-        enough_labels = _suffice(palette, {palette.labels[i].id for i in labels[near]})
+        enough_labels = suffices(palette, {palette.labels[i].id for i in labels[near]})
         enough_pixels = near.all() if exact else weights[near].sum() >= _MIN_MATCH_SHARE * weights.sum()
         mean_square = float((squared[near] * weights[near]).sum() / max(weights[near].sum(), 1))
         if enough_labels and enough_pixels and mean_square < smallest:
             best, smallest = palette, mean_square
     return best
-
-
-def _suffice(palette: Palette, ids: set[int]) -> bool:
-    """Whether so many of its classes were met that a well-known palette is recognised."""
-    count = palette.num_classes
-    required = count if count < _MIN_MATCHES else max(_MIN_MATCHES, math.ceil(_MIN_MATCHED_SHARE * count))
-    return len(ids - {IGNORE}) >= required
 
 
 def color_codes(colors: np.ndarray) -> np.ndarray:

@@ -93,16 +93,21 @@ def _ids_of_values(mask: np.ndarray, palette: Palette) -> np.ndarray:
     table = _id_of_value(palette)
     if mask.dtype == np.uint8:
         return table[:256].take(mask)
-    outside = (mask < 0) | (mask >= len(table))
-    ids = table.take(np.where(outside, 0, mask))
-    ids[outside] = _UNKNOWN
+    below, above = mask < 0, mask >= len(table)
+    ids = table.take(np.where(below | above, 0, mask))
+    ids[below], ids[above] = _UNKNOWN, _id_of_others(palette)
     return ids
+
+
+def _id_of_others(palette: Palette) -> int:
+    """The id of numbers and colours that no label stands for."""
+    return 1 if palette.instances else _UNKNOWN
 
 
 @lru_cache(maxsize=4)
 def _id_of_value(palette: Palette) -> np.ndarray:
     """The id of every number up to the largest that a label has, uint8; at least 256 of them."""
-    table = np.full(max(256, 1 + max(label.value for label in palette.labels)), _UNKNOWN, np.uint8)
+    table = np.full(max(256, 1 + max(label.value for label in palette.labels)), _id_of_others(palette), np.uint8)
     for label in palette.labels:
         table[label.value] = label.id
     return table
@@ -144,7 +149,7 @@ def _nearest_ids(colors: np.ndarray, palette: Palette) -> np.ndarray:
     squared = squared_distances(colors, label_colors)
     nearest = squared.argmin(axis=1)
     far = squared[np.arange(len(colors)), nearest] > palette.max_distance**2
-    return np.where(far, np.uint8(_UNKNOWN), ids[nearest])
+    return np.where(far, np.uint8(_id_of_others(palette)), ids[nearest])
 
 
 def get_segmentation_arr(ids: np.ndarray, num_classes: int) -> np.ndarray:
