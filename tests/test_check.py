@@ -157,7 +157,7 @@ class TestFilesThatCannotBeUsed:
         assert sorted(problem.split(": ")[1].split(" in ")[0] for problem in dataset.problems) == [
             *["has no mask"] * 3, *["has no photo"] * 2, "may be the mask of several photos"
         ]  # fmt: skip
-        assert len(findings.errors) == 1 and "6 of 14 files cannot be used" in findings.errors[0]
+        assert len(findings.errors) == 1 and "6 of 15 files cannot be used" in findings.errors[0]
         dataset, findings = check(folder, skip_bad=True)
         assert not findings.errors and len(dataset.splits["train"]) == 4
 

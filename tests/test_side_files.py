@@ -11,7 +11,8 @@ from semseg.data.class_names import apply_names
 from semseg.data.side_files import read_side_files
 from semseg.data.split_lists import apply_lists
 from semseg.errors import DataError
-from semseg.labels.palettes import Palette, cityscapes_palette, palette_of_values
+from semseg.labels.numbers import palette_of_values
+from semseg.labels.palettes import Palette, cityscapes_palette
 
 pytestmark = pytest.mark.plain
 
@@ -198,7 +199,7 @@ class TestReadingAFolder:
 
 
 def numbers(*values, colors=None):
-    return palette_of_values(dict.fromkeys(values, 100), dict.fromkeys(values, 5), colors)
+    return palette_of_values(values, colors)
 
 
 def colors(*levels, **options):

@@ -248,15 +248,6 @@ def raw_mask(stored: Picture, as_numbers: bool, path: Path) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, axis=2)
 
 
-def is_grey(pixels: np.ndarray) -> bool:
-    """Whether the three channels of a picture are equal everywhere.
-
-    Args:
-        pixels: uint8 `(H, W, 3)`.
-    """
-    return bool((pixels == pixels[..., :1]).all())
-
-
 def _upright(sample: Sample, photo: Picture, stored: Picture, mask: np.ndarray) -> tuple[np.ndarray, bool]:
     """Gives the mask the photo's orientation: one rule for both.
 

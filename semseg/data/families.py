@@ -1,5 +1,6 @@
 """Files that play one part in a data set, what they look like, and which photos and masks belong together."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from semseg.errors import DataError
 from semseg.images.reading import read_mask
 from semseg.images.tiff_headers import count_pages
 
-_LOOKED_AT = 8  # files of a family, evenly spread
+_LOOKED_AT = 12  # files of a family, evenly spread
 _SHAPE_SIZE = (64, 64)
 _SAME_SHAPE = 0.9  # intersection over union of masks that show the same thing in every photo
 _MIN_SAME = 4  # masks needed to tell that
@@ -34,6 +35,7 @@ _MIN_EVENNESS_GAIN = 0.1  # of masks over photos: the share of pixels that lie i
 _EVEN_RANGE = 3  # levels: what JPEG leaves in an area of one colour
 _EVENNESS_OF_PHOTOS = 0.3
 _FEW_NUMBERS = 256
+_NUMBER_AT_END = re.compile(r"[ _.\-]\(?\d+\)?$")
 _MIN_SHARE = 0.9  # of masks that find their photos, for names that are compared as those of one folder
 
 
@@ -171,6 +173,8 @@ def _family(role: tuple[str, ...], affix: tuple[str, str, str], items: list[Item
     name = folder if pattern == "*" else f"{pattern} in {folder}"
     told = [beginning + ending, *reversed(role)]
     told_role = next((found for text in told if (found := role_of(text) or _role_of_short(text))), None)
+    if told_role == PHOTO and told[0] and not role_of(told[0]):
+        told_role = None  # 7_1stHO.png beside 7.png in images/ need be no photo
     return Family(name, items, told_role, any(map(is_second_choice, told)))
 
 
@@ -230,7 +234,7 @@ def match(photos: Family, masks: Family) -> Match:
         photos: The photos.
         masks: What may be their masks.
     """
-    ways = (_match_by_name, _match_by_folder, _match_by_named_folder)
+    ways = (_match_by_name, _match_by_folder, _match_by_named_folder, _match_numbered)
     return max((way(photos, masks) for way in ways), key=lambda found: found.share_of_masks + found.share_of_photos)
 
 
@@ -304,6 +308,18 @@ def _match_by_named_folder(photos: Family, masks: Family) -> Match:
     for mask in masks.items:
         name = mask.place.others[-1].lower() if mask.place.others else ""
         _give(result, mask, by_key.get(name, []))
+    return result
+
+
+def _match_numbered(photos: Family, masks: Family) -> Match:
+    """Masks that are called as their photo and numbered: `images/7.png` and `masks/7_1.png`."""
+    by_key: dict[str, list[Item]] = defaultdict(list)
+    for item in photos.items:
+        by_key[item.key].append(item)
+    result = Match(photos, masks)
+    for mask in masks.items:
+        candidates = by_key.get(_NUMBER_AT_END.sub("", mask.key), [])
+        _give(result, mask, [photo for photo in candidates if photo.place.may_be_of(mask.place)])
     return result
 
 

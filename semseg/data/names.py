@@ -259,7 +259,7 @@ def best_stripping(photos: Iterable[str], masks: Iterable[str]) -> Stripped:
 
     Example:
         >>> best_stripping(["21_training", "22_training"], ["21_manual1", "22_manual1"]).describe()
-        '*_training = *_manual1'
+        '*training = *manual1'
     """
     photo_keys, mask_keys = set(photos), set(masks)
     most = min(len(photo_keys), len(mask_keys))

@@ -34,7 +34,7 @@ def measure_thinness(ids: np.ndarray, num_classes: int, image_size: tuple[int, i
 
     Example:
         >>> ids = np.zeros((8, 8), np.uint8)
-        >>> ids[:, 3] = 1  # a line of one pixel, which falls between the four columns that are left
+        >>> ids[:, 2] = 1  # a line of one pixel, which falls between the four columns that are left
         >>> thinness = measure_thinness(ids, 2, (4, 4))
         >>> thinness["pieces"], thinness["seen_pieces"]
         ([0, 1], [0, 0])
