@@ -76,7 +76,7 @@ def ours(model: Path, photos: list[Path], output: Path) -> Callable[[], None]:
     return run
 
 
-def compare(folder: Path, side: int, count: int) -> float:
+def compare(folder: Path, side: int, count: int, rounds: int) -> float:
     """Our speed over the plain loop's; the masks must be the same."""
     photos = [folder / f"{side}_{i}.jpg" for i in range(count)]
     for i, path in enumerate(photos):
@@ -86,7 +86,7 @@ def compare(folder: Path, side: int, count: int) -> float:
     plain = lambda: plain_loop(model, photos, folder / "plain")  # noqa: E731
     fast = ours(folder / f"{side}_model.keras", photos, folder / "ours")
     model.predict(np.zeros((1, side, side, 3), np.uint8), verbose=0)
-    seconds = [(_seconds(plain), _seconds(fast)) for _ in range(ROUNDS)]
+    seconds = [(_seconds(plain), _seconds(fast)) for _ in range(rounds)]
     slow, quick = (statistics.median(times) for times in zip(*seconds, strict=True))
     same = np.mean(
         [_same(folder / "plain" / f"{path.stem}.png", folder / "ours" / f"{path.stem}.png") for path in photos]
@@ -108,7 +108,7 @@ def _seconds(function: Callable[[], None]) -> float:
 
 def train(folder: Path, quick: bool) -> Path:
     """A small run on drawn scenes."""
-    make_demo(folder / "scenes", num_train=24 if quick else 200, num_val=8 if quick else 50)
+    make_demo(folder / "scenes", num_train=12 if quick else 200, num_val=4 if quick else 50)
     size = ["--image-size", "64", "--filters", "4", "--epochs", "1"] if quick else ["--epochs", "10"]
     output = folder / "run"
     if commands(["train", "--data", str(folder / "scenes"), "--cache", "none", "--output", str(output), *size]):
@@ -184,7 +184,7 @@ def _resident(process: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="fewer photos, and none of 20,000 x 20,000")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller photos")
     parser.add_argument("--run", type=Path, help="a finished run to export, whose data are still there")
     arguments = parser.parse_args()
     quick = arguments.quick
@@ -197,7 +197,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         speeds = {
-            side: compare(folder, side, count) for side, count in ((256, 8 if quick else 64), (1024, 2 if quick else 8))
+            side: compare(folder, side, count, 1 if quick else ROUNDS)
+            for side, count in (((128, 8), (512, 1)) if quick else ((256, 64), (1024, 8)))
         }
         factor, loss = exports(arguments.run or train(folder, quick), folder)
         memory = None if quick else tiled_mb(folder)
