@@ -9,6 +9,7 @@ from helpers import make_folder, make_pairs
 
 from semseg.data import open_dataset
 from semseg.data.check import Findings, check_dataset
+from semseg.data.thinness import ClassWidth
 from semseg.errors import SemsegError
 from semseg.losses import effective_number_weights, inverse_frequency_weights
 from semseg.runs.config import RunConfig
@@ -108,7 +109,7 @@ class TestView:
         [
             ((32, 32), "photos of 32x32 are seen as they are"),
             ((64, 64), "photos of 32x32 are enlarged"),
-            ((16, 16), "photos of 32x32 are shrunk 2 times; what is thinner than that many pixels may vanish"),
+            ((16, 16), "photos of 32x32 are shrunk 2 times"),
             ((16, 8), "photos of 32x32 are shrunk 4 times across and 2 times down, so shapes are squeezed"),
         ],
     )
@@ -116,6 +117,19 @@ class TestView:
         view = plan_run(replace(CONFIG, image_size=size), dataset, findings).sections["view"]["image_size"]
         assert view.value == list(size) and view.text == f"{size[1]}x{size[0]} pixels"
         assert words in view.reason and view.reason.startswith("as asked")
+
+    def test_it_names_the_classes_that_become_too_thin(self, dataset, findings, monkeypatch):
+        widths = [ClassWidth(9.0, 4.5, 0, 0)] * dataset.palette.num_classes
+        for changed, words in (
+            ({}, "no class becomes too thin for that"),
+            (
+                {5: ClassWidth(1.5, 0.75, 12, 30)},
+                f"torn or lost: {dataset.palette.names[5]} (1.5 pixels wide, 0.75 there); a larger `image_size`",
+            ),
+        ):
+            found = [changed.get(i, width) for i, width in enumerate(widths)]
+            monkeypatch.setattr(type(findings), "class_widths", property(lambda _, found=found: found))
+            assert words in plan_run(CONFIG, dataset, findings).sections["view"]["image_size"].reason
 
 
 class TestBatchSize:

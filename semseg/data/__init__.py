@@ -1,5 +1,6 @@
 """Data sets by name. To add one: a file with a finder here, and a line in `DATASETS`."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ DATASETS: dict[str, Callable[[Contents], Found | None]] = {  # from the most par
     "folder": find_folder,
     "pairs": find_pairs,
 }
+_MAX_FOLDERS_NAMED = 4  # in the note on what was left out; of more, those above them
 EXPECTED = {
     "cityscapes": "leftImg8bit/ and gtFine/",
     "carvana": "train/*.jpg and train_masks/*_mask.gif",
@@ -83,6 +85,7 @@ def open_dataset(
         if ignore_outside:
             add_views(found, contents, ignore_outside)
         notes = [f"read as {kind}: {(found.notes or [EXPECTED[kind]])[0]}", *found.notes[1:]]
+        notes += _left_out(found, contents)
         side_files = read_side_files(root)
         notes += _divide_by_lists(found, side_files, root)
         drawn = "val" not in found.splits and not whole
@@ -102,6 +105,19 @@ def _refuse_unless_folder(root: Path) -> None:
     if not root.is_dir():
         what = "is a file" if root.exists() else "no such folder"
         raise DataError(f"{root}: {what}; expected a folder with photos and masks in it")
+
+
+def _left_out(found: Found, contents: Contents) -> list[str]:
+    """A sentence that counts the pictures that are no part of the data set, by folder; nothing where all are."""
+    told = {problem.partition(": ")[0] for problem in found.problems}
+    used = {path for samples in found.splits.values() for sample in samples for path in sample.files}
+    used |= set(found.unpaired)
+    rest = [path for path in contents.pictures if path not in used and str(path) not in told]
+    folders = Counter(path.parent.relative_to(contents.root) for path in rest)
+    if len(folders) > _MAX_FOLDERS_NAMED:
+        folders = Counter(Path(*path.relative_to(contents.root).parts[:-1][:1]) for path in rest)
+    counted = [f"{count} in {folder.as_posix()}/" for folder, count in folders.most_common(_MAX_FOLDERS_NAMED)]
+    return [f"pictures that were left out: {', '.join(counted)}"] if counted else []
 
 
 def _divide_by_lists(found: Found, side_files: SideFiles, root: Path) -> list[str]:

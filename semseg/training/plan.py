@@ -1,6 +1,6 @@
 """Everything that a run decides by itself, each with its reason; made once, printed, saved, and passed on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -123,7 +123,7 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     weights, sample_weights = _weights(config, dataset, findings)
     sections = {
         "data": {"final_split": Decision(split, split, split_reason)},
-        "view": {"image_size": _view(config, findings)},
+        "view": {"image_size": _view(config, dataset.palette.names, findings)},
         "batches": {
             "batch_size": Decision(batch_size, str(batch_size), batch_reason),
             "steps": _steps(decided, recipe, photos),
@@ -165,12 +165,13 @@ def _final_split(config: RunConfig, dataset: Dataset) -> tuple[str, str]:
     return split, "there is no test split; val also chooses the best epoch, which makes its scores a little too good"
 
 
-def _view(config: RunConfig, findings: Findings | None) -> Decision:
+def _view(config: RunConfig, names: Sequence[str], findings: Findings | None) -> Decision:
     """What the network sees, and what that makes of the photos."""
     height, width = config.image_size
     reason = _default_or_asked(config, "image_size")
     if findings is not None and findings.sizes:
         reason += "; " + _scale_words(next(iter(findings.sizes)), config.image_size)
+        reason += _thinness_words(names, findings)
     return Decision([height, width], f"{width}x{height} pixels", reason)
 
 
@@ -186,7 +187,21 @@ def _scale_words(photo: tuple[int, int], seen: tuple[int, int]) -> str:
         words = f"{name} are shrunk {across:.3g} times"
     else:
         words = f"{name} are shrunk {across:.3g} times across and {down:.3g} times down, so shapes are squeezed"
-    return f"{words}; what is thinner than that many pixels may vanish, and a larger `image_size` shows it"
+    return words
+
+
+def _thinness_words(names: Sequence[str], findings: Findings) -> str:
+    """Which classes become too thin for the network; nothing where that was not measured."""
+    if not findings.class_widths:
+        return ""
+    torn = [
+        f"{name} ({width.width:.2g} pixels wide, {width.seen_width:.2g} there)"
+        for name, width in zip(names, findings.class_widths, strict=True)
+        if width.is_torn
+    ]
+    if torn:
+        return f"; torn or lost: {', '.join(torn)}; a larger `image_size` keeps what is thin"
+    return "; no class becomes too thin for that"
 
 
 # -------------------------------------------------------------------------------------------------------- batches
