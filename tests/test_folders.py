@@ -278,6 +278,8 @@ class TestWhatIsNoMask:
         dataset = open_dataset(tmp_path, whole=True)
         assert len(dataset.samples) == 1 and len(dataset.problems) == 9
         assert all("has no mask" in problem for problem in dataset.problems)
+        with pytest.raises(DataError, match=r"one photo only has its mask; .*: has no mask, and 8 more like it"):
+            open_dataset(tmp_path)
 
     @pytest.mark.parametrize(
         ("name", "text", "what"),

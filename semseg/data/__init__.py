@@ -174,6 +174,11 @@ def _find(contents: Contents, name: str | None, photos: str | None, masks: str |
 
 def _draw_validation(found: Found, seed: int) -> str:
     """Sets a share of the training samples apart; returns the sentence that says so."""
+    if len(found.splits["train"]) == 1 and found.problems:
+        raise DataError(
+            f"{found.root}: one photo only has its mask; {found.problems[0]}, and {len(found.problems) - 1} more like "
+            "it: add the masks, or say by `masks` where they are"
+        )
     train, val = seeded_split(found.splits["train"], VAL_SHARE, seed, found.group)
     total = len(train) + len(val)
     found.splits["train"], found.splits["val"] = train, val
