@@ -159,7 +159,7 @@ class TestFilesThatCannotBeUsed:
         ]  # fmt: skip
         assert len(findings.errors) == 1 and "6 of 15 files cannot be used" in findings.errors[0]
         dataset, findings = check(folder, skip_bad=True)
-        assert not findings.errors and len(dataset.splits["train"]) == 4
+        assert not findings.errors and len(dataset.splits["train"]) == 5
 
     def test_r50_text_named_jpg(self, folder):
         (folder / "val" / "images" / "2.jpg").write_text("not a picture")

@@ -26,19 +26,19 @@ COSTS = {"parameters": 1_234_567, "gflops": 12.5, "milliseconds": 34.56}
 SMALL = ["--image-size", "32", "--filters", "4", "--epochs", "1", "--learning-rate", "0.01"]
 
 
-def make_run(folder, photos, *, iou=None, metrics=None, noted=None, splits=None, **config):
-    """The folder of a finished run with these mean IoUs per photo; its model is an empty file."""
+def make_run(folder, ious, *, iou=None, metrics=None, noted=None, splits=None, **config):
+    """The folder of a finished run with a mean IoU for each photo; its model is an empty file."""
     folder.mkdir(parents=True, exist_ok=True)
     Run(folder).write_config(RunConfig(**config), {}, {"versions": {"keras": "3"}, **(noted or {})})
     if splits is not None:
         rows = [f"{split},{photo},9" for split, names in splits.items() for photo in names]
         (folder / "splits.csv").write_text("\n".join(["split,photo,bytes", *rows, ""]))
-    iou = float(np.nanmean(photos)) if iou is None else iou
+    iou = float(np.nanmean(ious)) if iou is None else iou
     values = {"split": "val", "training_seconds": 60.0, "peak_memory_mb": 500.0, "accuracy": 0.9, "macro_iou": iou}
     per_class = {"road": {"iou": iou}, "car": {"iou": None}}
     (folder / "metrics.json").write_text(json.dumps({**values, "per_class": per_class, **(metrics or {})}))
     (folder / "results.csv").write_text("epoch,loss,val_loss,val_mean_iou,seconds\n1,.5,.6,.25,30\n2,.4,.5,.5,30\n")
-    rows = [f"val/{i}.png,{'' if math.isnan(value) else value}" for i, value in enumerate(photos)]
+    rows = [f"val/{i}.png,{'' if math.isnan(value) else value}" for i, value in enumerate(ious)]
     (folder / "per_image.csv").write_text("\n".join(["photo,iou", *rows, ""]))
     (folder / "classes.json").write_text("{}")
     (folder / "unet_model.keras").write_text("")

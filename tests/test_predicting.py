@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from semseg.cli import commands
-from semseg.images import reading as utils_func
+from semseg.images import opening
 from semseg.images.png_writer import PngWriter
 from semseg.inference import files as predict_files
 from semseg.labels.palettes import Label, Palette
@@ -239,7 +239,7 @@ class TestGoingOn:
 
 
 def test_a_photo_beyond_the_limit_is_seen_in_tiles_and_that_is_said(model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(utils_func, "_MAX_PIXELS", 5000)
+    monkeypatch.setattr(opening, "_MAX_PIXELS", 5000)
     monkeypatch.setattr(predict_files, "_LEAST_TILE", 32)
     monkeypatch.setattr(predict_files, "SHOWN", 50)
     ids = save(tmp_path / "photos" / "a.png", 90, 120, compress_level=0)

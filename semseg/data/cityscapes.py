@@ -21,7 +21,7 @@ def find_cityscapes(contents: Contents) -> Found | None:
     Returns:
         Samples and palette; None if the folder is not laid out so.
     """
-    photos = [path for path in contents.pictures if path.parents[2].name == "leftImg8bit"]
+    photos = [path for path in contents.pictures if _folder_above_city(path) == "leftImg8bit"]
     truth = _truth(contents)
     kind = next((kind for kind in _KINDS if any(path.stem.endswith(f"_{kind}") for path in truth)), None)
     if not photos or kind is None:
@@ -41,10 +41,16 @@ def find_cityscapes(contents: Contents) -> Found | None:
     return Found(root, splits, cityscapes_palette(held=_KINDS[kind]), problems=problems)
 
 
+def _folder_above_city(path: Path) -> str:
+    """The name of the folder that holds the splits: `gtFine` of `gtFine/train/ulm/x.png`."""
+    return path.parts[-4] if len(path.parts) > 3 else ""
+
+
 def _truth(contents: Contents) -> list[Path]:
     """The pictures in `gtFine/`; where there are none, in `gtCoarse/`."""
     by_name = {
-        name: [path for path in contents.pictures if path.parents[2].name == name] for name in ("gtFine", "gtCoarse")
+        name: [path for path in contents.pictures if _folder_above_city(path) == name]
+        for name in ("gtFine", "gtCoarse")
     }
     return by_name["gtFine"] or by_name["gtCoarse"]
 
