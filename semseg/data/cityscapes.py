@@ -48,10 +48,9 @@ def _folder_above_city(path: Path) -> str:
 
 def _truth(contents: Contents) -> list[Path]:
     """The pictures in `gtFine/`; where there are none, in `gtCoarse/`."""
-    by_name = {
-        name: [path for path in contents.pictures if _folder_above_city(path) == name]
-        for name in ("gtFine", "gtCoarse")
-    }
+    by_name: dict[str, list[Path]] = {"gtFine": [], "gtCoarse": []}
+    for path in contents.pictures:
+        by_name.get(_folder_above_city(path), []).append(path)
     return by_name["gtFine"] or by_name["gtCoarse"]
 
 
