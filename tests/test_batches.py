@@ -209,6 +209,7 @@ UNCLOSED = HANGING.replace("threading.Event().wait()", "load(sample, size)").rep
 )
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("code", [HANGING, UNCLOSED], ids=["hanging", "unclosed"])
 def test_threads_hold_up_no_end_of_the_program(pairs, code):
     done = subprocess.run(

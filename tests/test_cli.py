@@ -432,6 +432,7 @@ class TestBadInput:
     def test_an_unknown_backend(self, fails):
         fails(2, "--backend: there is no backend 'torhc'; choose one of torch", arguments=["--backend", "torhc"])
 
+    @pytest.mark.plain
     def test_a_loss_that_explodes_stops_with_its_own_code(self, pairs, tmp_path, capsys):
         arguments = ["--data", str(pairs), *SMALL, "--learning-rate", "1e30", "--epochs", "2"]
         assert main([*arguments, "--output", str(tmp_path / "out")]) == 7

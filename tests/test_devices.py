@@ -29,6 +29,7 @@ def test_the_device_has_a_name():
     assert any(word in device_name() for word in ("CPU", "GPU", "NVIDIA", "AMD"))
 
 
+@pytest.mark.plain  # starts both itself
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_saving_a_model_does_not_load_tensorflow_beside_another_backend(backend, tmp_path):
     done = subprocess.run(

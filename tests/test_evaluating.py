@@ -50,6 +50,7 @@ def evaluate(*arguments):
     return commands(["evaluate", *map(str, arguments)])
 
 
+@pytest.mark.plain
 def test_a_run_reports_the_test_split_where_there_is_one(run):
     found = json.loads((run / "out" / "metrics.json").read_text())
     assert found["split"] == "test" and found["images"] == 2
@@ -70,6 +71,7 @@ def test_the_runs_own_data_are_judged_without_further_flags(run, capsys):
         assert read_image(path).std() > 5, path
 
 
+@pytest.mark.plain
 def test_the_figures_are_those_of_the_saved_model(run):
     assert evaluate(run / "out" / "unet_model.keras", "--data", run / "data", "--output", run / "figures") == 0
     model = keras.saving.load_model(run / "out" / "unet_model.keras")

@@ -18,6 +18,7 @@ def read(monkeypatch):
     return accumulate
 
 
+@pytest.mark.plain
 def test_a_run_logs_what_its_results_hold(tmp_path, pairs, read):
     import csv
     import json

@@ -224,6 +224,7 @@ def test_a_compiler_that_fails_is_told_and_done_without(dataset, trained, tmp_pa
     assert history[-1]["loss"] == pytest.approx(trained[1][-1]["loss"], rel=0.05)
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize(("photos", "epochs", "accuracy"), [(12, 1, 0.4), (1, 60, 0.95)])
 def test_the_shortest_run_learns_something_and_the_longest_all_there_is(pairs, tmp_path, photos, epochs, accuracy):
     dataset = open_dataset(pairs)
