@@ -128,9 +128,9 @@ class TestGrouping:
     @pytest.mark.parametrize(
         ("change", "aspect"),
         [
-            ({"photos": [0.5]}, "photos"),
-            ({"photos": [0.5, 0.6], "metrics": {"split": "test"}}, "split"),
-            ({"photos": [0.5, 0.6], "metrics": {"per_class": {"cat": {"iou": 1}}}}, "classes"),
+            ({"ious": [0.5]}, "photos"),
+            ({"ious": [0.5, 0.6], "metrics": {"split": "test"}}, "split"),
+            ({"ious": [0.5, 0.6], "metrics": {"per_class": {"cat": {"iou": 1}}}}, "classes"),
         ],
     )
     def test_other_truth_is_refused(self, tmp_path, change, aspect):

@@ -324,6 +324,15 @@ class TestWhatMasksHold:
             ids, expected = dataset.load(sample)[1], draw_numbers(int(sample.photo.stem), 64) == 3
             assert (ids == expected)[ids != 255].mean() > 0.99 and (ids == 255).mean() < 0.05
 
+    def test_a_third_grey_in_jpeg_masks_is_a_class(self, tmp_path):
+        make_folder(tmp_path, 6, size=64)
+        for i in range(6):
+            (tmp_path / "masks" / f"{i}.png").unlink()
+            ids = np.zeros((64, 64), np.uint8)
+            ids[8:40, 8:40], ids[50:60, 4 * i : 4 * i + 10] = 2, 1  # the rare class has a fortieth of the pixels
+            Image.fromarray(np.array([0, 127, 255], np.uint8)[ids]).save(tmp_path / "masks" / f"{i}.jpg", quality=90)
+        assert open_dataset(tmp_path).palette.num_classes == 3
+
     def test_masks_of_two_scales_are_refused(self, tmp_path):
         make_folder(tmp_path, 6)
         for i in range(6):

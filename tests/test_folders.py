@@ -86,6 +86,7 @@ LAYOUTS = {
     "beside and beyond": ("data/701/{:04d}.png", "data/701_labels/{:04d}_L.png"),
     "DRIVE's names": ("training/images/{}_training.png", "training/1st_manual/{}_manual1.gif"),
     "spaces and brackets": ("Tissue Images/slide ({}).png", "Binary Masks/slide ({}).png"),
+    "numbers with and without zeros": ("images/img{}.png", "masks/img{:03d}.png"),
     "capitals": ("Images/A{}.PNG", "Masks/a{}.png"),
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -234,7 +234,7 @@ def match(photos: Family, masks: Family) -> Match:
         photos: The photos.
         masks: What may be their masks.
     """
-    ways = (_match_by_name, _match_by_folder, _match_by_named_folder, _match_numbered)
+    ways = (_match_by_name, _match_by_folder, _match_by_named_folder, _match_numbered, _match_unpadded)
     return max((way(photos, masks) for way in ways), key=lambda found: found.share_of_masks + found.share_of_photos)
 
 
@@ -313,12 +313,23 @@ def _match_by_named_folder(photos: Family, masks: Family) -> Match:
 
 def _match_numbered(photos: Family, masks: Family) -> Match:
     """Masks that are called as their photo and numbered: `images/7.png` and `masks/7_1.png`."""
+    return _match_by_key(photos, masks, lambda key: key, lambda key: _NUMBER_AT_END.sub("", key))
+
+
+def _match_unpadded(photos: Family, masks: Family) -> Match:
+    """Numbers with and without zeros before them: `images/img7.png` and `masks/img007.png`."""
+    unpad = partial(re.compile(r"(?<!\d)0+(?=\d)").sub, "")
+    return _match_by_key(photos, masks, unpad, unpad)
+
+
+def _match_by_key(photos: Family, masks: Family, key: Callable[[str], str], mask_key: Callable[[str], str]) -> Match:
+    """Matches names after a change of both."""
     by_key: dict[str, list[Item]] = defaultdict(list)
     for item in photos.items:
-        by_key[item.key].append(item)
+        by_key[key(item.key)].append(item)
     result = Match(photos, masks)
     for mask in masks.items:
-        candidates = by_key.get(_NUMBER_AT_END.sub("", mask.key), [])
+        candidates = by_key.get(mask_key(mask.key), [])
         _give(result, mask, [photo for photo in candidates if photo.place.may_be_of(mask.place)])
     return result
 

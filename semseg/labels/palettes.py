@@ -301,6 +301,7 @@ _MIN_SEED_SHARE = 2e-4  # of the flat pixels: a colour with fewer is noise, not 
 _MIN_SEED_PIXELS = 10  # the same for small sets
 _MATCH_DISTANCE = 12.0  # levels, centre of a cluster to an official colour
 _MIN_MATCH_SHARE = 0.95  # of the flat pixels that must lie in clusters with an official colour
+_MIN_BINARY_SHARE = 0.995  # the same for black and white, beside which a third colour is a class, not damage
 
 
 def find_palette(masks: Iterable[np.ndarray], num_classes: int | None = None, *, lossy: bool = False) -> Palette:
@@ -498,7 +499,8 @@ def _recognise(centers: np.ndarray, weights: np.ndarray, exact: bool) -> Palette
         labels, squared = squared.argmin(axis=1), squared.min(axis=1)
         near = squared <= (0 if exact else _MATCH_DISTANCE**2)
         enough_labels = suffices(palette, {palette.labels[i].id for i in labels[near]})
-        enough_pixels = near.all() if exact else weights[near].sum() >= _MIN_MATCH_SHARE * weights.sum()
+        needed = _MIN_MATCH_SHARE if palette.num_classes > 2 else _MIN_BINARY_SHARE
+        enough_pixels = near.all() if exact else weights[near].sum() >= needed * weights.sum()
         mean_square = float((squared[near] * weights[near]).sum() / max(weights[near].sum(), 1))
         if enough_labels and enough_pixels and mean_square < smallest:
             best, smallest = palette, mean_square
