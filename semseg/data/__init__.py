@@ -56,7 +56,7 @@ def open_dataset(
     """Finds the samples and the classes in a folder.
 
     Args:
-        root: The folder; the data may lie one level down.
+        root: The folder; the data may lie at any depth in it.
         name: One of `DATASETS`; None to look which it is.
         num_classes: The number of classes, when it should not be found from the masks.
         palette: What the masks hold, when it should not be found at all.
@@ -72,8 +72,9 @@ def open_dataset(
         instances: The numbers or colours of the masks count objects; all but the background are one class.
 
     Raises:
-        DataError: No such folder, or nothing in it that can be trained on.
-        SemsegError: No data set of this name, or categories of masks that are not Cityscapes'.
+        DataError: No such folder, nothing in it that can be trained on, or two readings of it that fit equally well.
+        SemsegError: No data set of this name, nothing where `photos`, `masks` or `ignore_outside` say, categories of
+            masks that are not Cityscapes', or `instances` where it is known already what the masks hold.
     """
     root = Path(root)
     if name is not None and name not in DATASETS:

@@ -345,6 +345,7 @@ def evidence(found: Match) -> int:
     points -= masks.second_choice
     if photos.appearance and masks.appearance:
         gain = masks.appearance.evenness - photos.appearance.evenness
-        points += 2 * (gain > _MIN_EVENNESS_GAIN) - 3 * (gain < -_MIN_EVENNESS_GAIN)
+        named = photos.role == PHOTO and masks.role == MASK  # flat drawings may be photos, and JPEG blurs masks
+        points += 2 * (gain > _MIN_EVENNESS_GAIN) - (1 if named else 3) * (gain < -_MIN_EVENNESS_GAIN)
         points -= 3 * masks.appearance.same_shape
     return points

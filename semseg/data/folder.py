@@ -209,8 +209,9 @@ def _folders_that_repeat(reading: Match) -> list[str]:
     photos_of: dict[str, set[Path]] = defaultdict(set)
     for photo, masks in reading.partners.items():
         for mask in masks:
-            if len(mask.place.others) > len(photo.place.others):
-                photos_of[mask.place.others[-1]].add(photo.path)
+            if len(mask.place.others) <= len(photo.place.others):
+                return []
+            photos_of[mask.place.others[-1]].add(photo.path)
     repeated = sum(len(photos) > 1 for photos in photos_of.values())
     return list(photos_of) if len(photos_of) > 1 and 2 * repeated > len(photos_of) else []
 
@@ -270,7 +271,7 @@ def _class_of(mask: Item, number: int, readings: Sequence[Match], classes: Seque
 
 def _splits_of(
     contents: Contents, masks_of: dict[Item, list[tuple[Item, int]]], in_parts: bool, in_classes: bool
-) -> dict:
+) -> dict[str, list[Sample]]:
     """Samples by split, in natural order; all for training where only one split is named."""
     splits: dict[str, list[Sample]] = defaultdict(list)
     for photo in sorted(masks_of, key=lambda item: contents.order[item.path]):
@@ -293,8 +294,8 @@ def _in_pages(sample: Sample) -> list[Sample]:
 def _several_masks(masks: Sequence[Item]) -> str:
     listed = ", ".join(mask.path.name for mask in masks[:_MAX_SHOWN])
     return (
-        f"{masks[0].path.parent}: {len(masks)} masks of one photo ({listed}) show nearly the same; say by `masks` "
-        "which of them count, for example with a pattern of their names"
+        f"{masks[0].path.parent}: {len(masks)} masks of one photo ({listed}) show nearly the same, or more than "
+        "one class each; say by `masks` which of them count, for example with a pattern of their names"
     )
 
 

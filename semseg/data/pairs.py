@@ -28,17 +28,20 @@ def find_pairs(contents: Contents) -> Found | None:
     Returns:
         The samples; None if the folder holds no such pictures, or most do not look like pairs.
     """
+    split_of = {path: place_of(path.parent.relative_to(contents.root).parts).split for path in contents.pictures}
+    has_train = "train" in split_of.values()  # then what lies outside of the splits is something else
     splits: dict[str, list[Sample]] = defaultdict(list)
-    for path in contents.pictures:
-        split = place_of(path.parent.relative_to(contents.root).parts).split or "train"
-        splits[split].append(Sample(path, path))
+    for path, split in split_of.items():
+        if split or not has_train:
+            splits[split or "train"].append(Sample(path, path))
     if not splits["train"]:
         splits = {"train": [sample for samples in splits.values() for sample in samples]}
     only_one = len(contents.pictures) == 1 and contents.pictures[0].parent == contents.root  # may lie there by chance
     if not splits["train"] or only_one or not _look_like_pairs(splits["train"]):
         return None
     note = "photo and mask side by side in each picture"
-    return Found(root_of(contents.root, contents.pictures), dict(splits), notes=[note])
+    photos = [sample.photo for samples in splits.values() for sample in samples]
+    return Found(root_of(contents.root, photos), dict(splits), notes=[note])
 
 
 def _look_like_pairs(samples: Sequence[Sample]) -> bool:
