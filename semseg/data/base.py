@@ -1,6 +1,6 @@
 """What every data set is: samples in splits, a palette, and a way to load a sample."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -291,17 +291,6 @@ def _size(size: Sequence[int]) -> str:
 
 
 # --------------------------------------------------------------------------------------------- files and splits
-
-
-def subfolder(folder: Path, names: Iterable[str]) -> Path | None:
-    """The folder inside that has one of these names, whatever its capitals; None if there is none.
-
-    Args:
-        folder: Where to look, not below.
-        names: The first of them that is there is taken.
-    """
-    inside = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    return next((inside[name.lower()] for name in names if name.lower() in inside), None)
 
 
 def spread(samples: list, count: int | None) -> list:

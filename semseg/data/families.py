@@ -26,11 +26,9 @@ from semseg.data.names import (
 from semseg.errors import DataError
 from semseg.images.reading import read_mask
 from semseg.images.tiff_headers import count_pages
+from semseg.labels.signs import nearly_the_same
 
 _LOOKED_AT = 12  # files of a family, evenly spread
-_SHAPE_SIZE = (64, 64)
-_SAME_SHAPE = 0.9  # intersection over union of masks that show the same thing in every photo
-_MIN_SAME = 4  # masks needed to tell that
 _MIN_EVENNESS_GAIN = 0.1  # of masks over photos: the share of pixels that lie in areas of one colour
 _EVEN_RANGE = 3  # levels: what JPEG leaves in an area of one colour
 _EVENNESS_OF_PHOTOS = 0.3
@@ -80,11 +78,12 @@ class Family:
         if not pictures:
             return None
         evennesses = {path: evenness(picture) for path, picture in pictures.items()}
-        many = {path for path, picture in pictures.items() if not _has_few_colors(picture)}
+        counts = {path: _count_colors(picture) for path, picture in pictures.items()}
+        many = {path for path, count in counts.items() if count > _FEW_NUMBERS}
         return Appearance(
             evenness=float(np.median(list(evennesses.values()))),
             few_colors=2 * len(many) <= len(pictures),
-            same_shape=_show_the_same(list(pictures.values())),
+            same_shape=max(counts.values()) == 2 and nearly_the_same(list(pictures.values())),
             photo_like=tuple(path for path in pictures if path in many and evennesses[path] < _EVENNESS_OF_PHOTOS),
         )
 
@@ -112,25 +111,10 @@ def evenness(picture: np.ndarray) -> float:
     return float((varies.reshape(*picture.shape[:2], -1).max(axis=2) <= _EVEN_RANGE * (picture.ndim == 3)).mean())
 
 
-def _has_few_colors(picture: np.ndarray) -> bool:
+def _count_colors(picture: np.ndarray) -> int:
     if picture.ndim == 3:
         picture = picture.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
-    return len(np.unique(picture)) <= _FEW_NUMBERS
-
-
-def _show_the_same(pictures: Sequence[np.ndarray]) -> bool:
-    shapes = [_shape(picture) for picture in pictures]
-    if len(shapes) < _MIN_SAME or not all(0 < shape.mean() < 1 for shape in shapes):
-        return False
-    return all((shapes[0] & shape).sum() > _SAME_SHAPE * (shapes[0] | shape).sum() for shape in shapes[1:])
-
-
-def _shape(picture: np.ndarray) -> np.ndarray:
-    """Where a two-valued picture, shrunk, is above its lowest value, bool; all False for other pictures."""
-    flat = picture if picture.ndim == 2 else picture[..., 0]
-    small = cv2.resize(flat.astype(np.float32), _SHAPE_SIZE, interpolation=cv2.INTER_NEAREST)
-    values = np.unique(small)
-    return small > values[0] if len(values) == 2 else np.zeros(_SHAPE_SIZE, bool)
+    return len(np.unique(picture))
 
 
 # ------------------------------------------------------------------------------------------- which files are alike
