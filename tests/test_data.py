@@ -11,8 +11,8 @@ from PIL import Image
 from semseg.data import DATASETS, EXPECTED, ensure_demo, open_dataset
 from semseg.data.base import Sample, seeded_split, spread
 from semseg.data.check import check_dataset
-from semseg.data.contents import list_contents
-from semseg.data.folder import find_folder
+from semseg.data.finding.contents import list_contents
+from semseg.data.finding.folder import find_folder
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import list_images
 from semseg.labels.known_palettes import CITYSCAPES, VOC

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from semseg.data import open_dataset
-from semseg.data.contents import list_contents
-from semseg.data.names import best_stripping, place_of, role_of, split_of
+from semseg.data.finding.contents import list_contents
+from semseg.data.finding.names import best_stripping, place_of, role_of, split_of
 from semseg.errors import DataError, SemsegError
 
 pytestmark = pytest.mark.plain

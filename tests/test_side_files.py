@@ -6,10 +6,10 @@ import pytest
 
 from semseg import IGNORE
 from semseg.data.base import Sample
-from semseg.data.class_files import ClassFile, NamedClass, read_class_file
-from semseg.data.class_names import apply_names
-from semseg.data.side_files import read_side_files
-from semseg.data.split_lists import apply_lists
+from semseg.data.finding.class_files import ClassFile, NamedClass, read_class_file
+from semseg.data.finding.class_names import apply_names
+from semseg.data.finding.side_files import read_side_files
+from semseg.data.finding.split_lists import apply_lists
 from semseg.errors import DataError
 from semseg.labels.numbers import palette_of_values
 from semseg.labels.palettes import Palette, cityscapes_palette

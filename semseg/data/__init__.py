@@ -1,22 +1,22 @@
-"""Data sets by name. To add one: a file with a finder here, and a line in `DATASETS`."""
+"""Data sets by name. To add one: a finder in `finding`, and a line in `DATASETS`."""
 
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from semseg.data.annotations import name_annotations
 from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, Sample, seeded_split, spread
-from semseg.data.carvana import find_carvana
-from semseg.data.cityscapes import find_cityscapes
-from semseg.data.class_names import apply_names
-from semseg.data.contents import Contents, list_contents
-from semseg.data.csv_lists import find_in_lists
 from semseg.data.demo import make_demo
-from semseg.data.folder import add_views, find_folder
+from semseg.data.finding.annotations import name_annotations
+from semseg.data.finding.carvana import find_carvana
+from semseg.data.finding.cityscapes import find_cityscapes
+from semseg.data.finding.class_names import apply_names
+from semseg.data.finding.contents import Contents, list_contents
+from semseg.data.finding.csv_lists import find_in_lists
+from semseg.data.finding.folder import add_views, find_folder
+from semseg.data.finding.pairs import find_pairs
+from semseg.data.finding.side_files import SideFiles, read_side_files
+from semseg.data.finding.split_lists import apply_lists
 from semseg.data.masks import check_meaning, find_meaning, rename_classes
-from semseg.data.pairs import find_pairs
-from semseg.data.side_files import SideFiles, read_side_files
-from semseg.data.split_lists import apply_lists
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import list_images
 from semseg.labels.palettes import Palette, cityscapes_palette

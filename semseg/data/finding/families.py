@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from semseg.data.base import spread
-from semseg.data.names import (
+from semseg.data.finding.names import (
     MASK,
     PHOTO,
     Item,

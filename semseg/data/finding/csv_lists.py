@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from semseg.data.base import SPLITS, Found, Sample
-from semseg.data.contents import Contents
+from semseg.data.finding.contents import Contents
 from semseg.errors import DataError
 from semseg.images.reading import IMAGE_SUFFIXES
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from semseg.data.class_files import ClassFile, NamedClass, names_classes, read_class_file, same_name
-from semseg.data.split_lists import SplitList, names_split, read_split_lists
+from semseg.data.finding.class_files import ClassFile, NamedClass, names_classes, read_class_file, same_name
+from semseg.data.finding.split_lists import SplitList, names_split, read_split_lists
 from semseg.errors import DataError
 
 _MAX_DEPTH = 4  # folders below the data folder, as in VOCdevkit/VOC2012/ImageSets/Segmentation

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from semseg.data.base import Found, Sample
-from semseg.data.contents import Contents
-from semseg.data.families import Family, Match, evidence, families_of, match
-from semseg.data.names import MASK, PHOTO, Item, Place, place_of
+from semseg.data.finding.contents import Contents
+from semseg.data.finding.families import Family, Match, evidence, families_of, match
+from semseg.data.finding.names import MASK, PHOTO, Item, Place, place_of
 from semseg.data.united import foreground
 from semseg.errors import DataError
 from semseg.images.tiff_headers import count_pages

@@ -3,7 +3,7 @@
 import re
 
 from semseg.data.base import Found, Sample
-from semseg.data.contents import Contents
+from semseg.data.finding.contents import Contents
 
 _MASK_NAME = re.compile(r"(?P<car>[0-9a-f]{12})_\d\d_mask\.(gif|png)", re.IGNORECASE)
 

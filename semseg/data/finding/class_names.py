@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from semseg import IGNORE
-from semseg.data.class_files import ClassFile, NamedClass, same_name
+from semseg.data.finding.class_files import ClassFile, NamedClass, same_name
 from semseg.errors import DataError
 from semseg.labels.palettes import Color, Label, Palette, squared_distances
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from semseg.data.base import Found, Sample
-from semseg.data.contents import Contents
-from semseg.data.names import split_of
+from semseg.data.finding.contents import Contents
+from semseg.data.finding.names import split_of
 from semseg.labels.palettes import cityscapes_palette
 
 _KINDS = {"labelTrainIds": "train_id", "labelIds": "id", "color": "color"}  # the first that is there is used

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from semseg.data.contents import Contents
+from semseg.data.finding.contents import Contents
 
 _READ_BYTES = 65536  # of a file's start; enough to see what it is
 _MAX_LOOKED_AT = 20  # files of each suffix

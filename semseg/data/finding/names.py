@@ -1,6 +1,6 @@
 """What the names of files and folders tell: which part a file plays, in which split, and of which picture.
 
-Nothing here opens a file. `semseg.data.families` looks at what the files hold.
+Nothing here opens a file. `semseg.data.finding.families` looks at what the files hold.
 """
 
 import re

@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 
 from semseg.data.base import SPLITS, Sample
-from semseg.data.class_files import read_text
+from semseg.data.finding.class_files import read_text
 from semseg.errors import DataError
 from semseg.images.reading import IMAGE_SUFFIXES, list_images
 

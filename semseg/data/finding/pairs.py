@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from semseg.data.base import Found, Sample, spread
-from semseg.data.contents import Contents
-from semseg.data.families import evenness
-from semseg.data.folder import root_of
-from semseg.data.names import place_of
+from semseg.data.finding.contents import Contents
+from semseg.data.finding.families import evenness
+from semseg.data.finding.folder import root_of
+from semseg.data.finding.names import place_of
 from semseg.errors import DataError
 from semseg.images.reading import load_images
 
