@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image, ImageOps
 
 from semseg.errors import DataError
@@ -73,6 +74,16 @@ def test_what_is_no_photo(tmp_path):
     fails(tmp_path / "deep.png", DataError, "deep.png: holds uint16 pixels")
     (tmp_path / "text.jpg").write_text("text")
     fails(tmp_path / "text.jpg", DataError, "text.jpg: neither JPEG, PNG")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("count", [2, 4])
+def test_bands_beyond_the_colours_are_not_dropped(tmp_path, count):
+    path = tmp_path / "x.tif"
+    profile = {"driver": "GTiff", "height": 50, "width": 40, "count": count, "dtype": "uint8", "ALPHA": "NO"}
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(np.zeros((count, 50, 40), np.uint8))
+    fails(path, DataError, f"has {count} bands, and what is in those after {1 if count == 2 else 3} is not said to be")
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path):

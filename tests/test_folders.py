@@ -166,6 +166,7 @@ class TestSeveralFoldersOfOneForm:
         dataset = open_dataset(tmp_path)
         assert len(dataset.samples) == 10 and not dataset.problems
         assert "left out: 4 photos of test, as they have no masks" in dataset.notes
+        assert not [note for note in dataset.notes if note.startswith("pictures that were left out")]
 
 
 class TestSeveralMasksOfAPhoto:
@@ -312,6 +313,7 @@ class TestWhatIsNoMask:
 
 class TestStacks:
     def write_stack(self, path, arrays):
+        path.parent.mkdir(exist_ok=True)
         first, *others = map(Image.fromarray, arrays)
         first.save(path, save_all=True, append_images=others)
 
@@ -325,6 +327,21 @@ class TestStacks:
             loaded, found = dataset.load(sample)
             np.testing.assert_array_equal(loaded, photo)
             np.testing.assert_array_equal(found, ids > 0)
+
+    def test_neighbouring_pages_stay_on_one_side_of_a_drawn_split(self, tmp_path):
+        drawn = [draw(i) for i in range(20)]
+        self.write_stack(tmp_path / "train-volume.tif", [photo for photo, _ in drawn])
+        self.write_stack(tmp_path / "train-labels.tif", [BINARY[ids] for _, ids in drawn])
+        held_out = [sample.page for sample in open_dataset(tmp_path).splits["val"]]
+        assert held_out == list(range(held_out[0], held_out[0] + 4)) and held_out[0] % 4 == 0
+
+    def test_of_many_stacks_whole_ones_are_held_out(self, tmp_path):
+        for patient in range(5):
+            drawn = [draw(10 * patient + i) for i in range(3)]
+            self.write_stack(tmp_path / f"p{patient}" / "volume.tif", [photo for photo, _ in drawn])
+            self.write_stack(tmp_path / f"p{patient}" / "volume_mask.tif", [BINARY[ids] for _, ids in drawn])
+        held_out = open_dataset(tmp_path).splits["val"]
+        assert [sample.page for sample in held_out] == [0, 1, 2] and len({sample.photo for sample in held_out}) == 1
 
 
 class TestFlags:

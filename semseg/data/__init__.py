@@ -112,7 +112,7 @@ def _left_out(found: Found, contents: Contents) -> list[str]:
     """A sentence that counts the pictures that are no part of the data set, by folder; nothing where all are."""
     told = {problem.partition(": ")[0] for problem in found.problems}
     used = {path for samples in found.splits.values() for sample in samples for path in sample.files}
-    used |= set(found.unpaired)
+    used |= {*found.unpaired, *found.left_out}
     rest = [path for path in contents.pictures if path not in used and str(path) not in told]
     folders = Counter(path.parent.relative_to(contents.root) for path in rest)
     if len(folders) > _MAX_FOLDERS_NAMED:

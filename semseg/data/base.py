@@ -58,6 +58,7 @@ class Found:
         class_names: Names for classes that are found in the masks, when there are as many.
         problems: Files that cannot be made samples of, a line each.
         unpaired: Photos without a mask: as much a problem, unless lists name those that count.
+        left_out: Pictures that are no part of the data set and that `notes` tell of.
         group: Samples of one group stay on one side when a validation split is drawn; None: each for itself.
         notes: How the folder was read and what was left out, a sentence each.
     """
@@ -68,6 +69,7 @@ class Found:
     class_names: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
     unpaired: list[Path] = field(default_factory=list)
+    left_out: list[Path] = field(default_factory=list)
     group: Callable[[Sample], str] | None = None
     notes: list[str] = field(default_factory=list)
 

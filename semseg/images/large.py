@@ -124,6 +124,12 @@ class BigPicture:
     def _refuse_unsuitable(self, source: Any) -> None:
         if set(source.dtypes) != {"uint8"} or source.colorinterp[0].name == "cyan":
             raise DataError(f"{self.path}: holds {source.dtypes[0]} pixels or CMYK; save it as RGB with 8 bits")
+        colors = 3 if source.count >= 3 else 1
+        if any(kind.name != "alpha" for kind in source.colorinterp[colors:]):
+            raise DataError(
+                f"{self.path}: has {source.count} bands, and what is in those after {colors} is not said to be alpha; "
+                f"save the first {colors} alone"
+            )
         stored = self.path.stat().st_size
         if source.width * source.height > _MAX_PIXELS_PER_BYTE * stored:
             raise DataError(

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -249,16 +249,21 @@ def _as_found(contents: Contents, readings: Sequence[Match], classes: Sequence[s
     splits = _splits_of(contents, masks_of, bool(several), bool(classes))
     if "train" not in splits:
         return None
-    unpaired, left_out = _photos_without_mask(readings, set(splits))
+    unpaired, of_other_splits = _photos_without_mask(readings, set(splits))
+    left_out = Counter(item.place.split for item in of_other_splits)
     places = {photo.path: photo.place for photo in masks_of}
     return Found(
         root_of(contents.root, places),
         splits,
         class_names=("background", *(re.sub(r"^\d+[ ._-]+", "", name) for name in classes)) if classes else (),
         problems=_lonely_masks(readings),
-        unpaired=unpaired,
-        group=groups_by_name(places),
-        notes=[_describe(readings, several, classes), *left_out],
+        unpaired=[item.path for item in unpaired],
+        left_out=[item.path for item in of_other_splits],
+        group=_groups_of_pages(splits["train"]) or groups_by_name(places),
+        notes=[
+            _describe(readings, several, classes),
+            *(f"left out: {count} photos of {split}, as they have no masks" for split, count in left_out.items()),
+        ],
     )
 
 
@@ -304,19 +309,14 @@ def _lonely_masks(readings: Sequence[Match]) -> list[str]:
     return problems + [f"{item.path}: has no photo in {r.photos.name}" for r in readings for item in r.lonely]
 
 
-def _photos_without_mask(readings: Sequence[Match], splits: set[str]) -> tuple[list[Path], list[str]]:
-    """The photos that lack a mask, and what is left out because nothing of its split has one."""
+def _photos_without_mask(readings: Sequence[Match], splits: set[str]) -> tuple[list[Item], list[Item]]:
+    """The photos that lack a mask, and those of splits in which none has one."""
     with_mask = {photo for reading in readings for photo in reading.partners}
-    unpaired: list[Path] = []
-    unlabelled: Counter[str] = Counter()
-    for item in dict.fromkeys(item for reading in readings for item in reading.photos.items):
-        if item in with_mask:
-            continue
-        if item.place.split and item.place.split not in splits:
-            unlabelled[item.place.split] += 1
-        else:
-            unpaired.append(item.path)
-    return unpaired, [f"left out: {n} photos of {split}, as they have no masks" for split, n in unlabelled.items()]
+    photos = dict.fromkeys(item for reading in readings for item in reading.photos.items)
+    without = [item for item in photos if item not in with_mask]
+    of_other_splits = [item for item in without if item.place.split and item.place.split not in splits]
+    others = set(of_other_splits)
+    return [item for item in without if item not in others], of_other_splits
 
 
 def _describe(readings: Sequence[Match], several: Sequence[object], classes: Sequence[str]) -> str:
@@ -393,6 +393,24 @@ def groups_by_name(places: dict[Path, Place]) -> Callable[[Sample], str] | None:
 
 def _group_of(names: dict[Path, str], sample: Sample) -> str:
     return names[sample.photo]
+
+
+def _groups_of_pages(samples: Sequence[Sample]) -> Callable[[Sample], str] | None:
+    """Keeps neighbouring pages of stacks together, which are nearly copies: whole stacks, or blocks of pages of few."""
+    pages = Counter(sample.photo for sample in samples if sample.page is not None)
+    if not pages:
+        return None
+    blocks = 1 if len(pages) >= _MIN_GROUPS else _MIN_GROUPS
+    return partial(_block_of_pages, pages, blocks)
+
+
+def _block_of_pages(pages: Mapping[Path, int], blocks: int, sample: Sample) -> str:
+    count = pages[sample.photo]
+    if sample.page is None or blocks == 1 or not count:
+        return str(sample.photo)
+    size = -(-count // blocks)
+    first = sample.page // size * size
+    return f"pages {first + 1} to {min(first + size, count)} of {sample.photo}"
 
 
 def _original_of_roboflow(path: Path, place: Place) -> str:
