@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from semseg.data import open_dataset
 from semseg.data.base import Dataset, Sample, read_mask_of
 from semseg.data.united import unite_masks
 from semseg.errors import DataError
@@ -21,6 +22,7 @@ RED_GREEN = Palette.from_colors(("red", "green"), ((255, 0, 0), (0, 255, 0)))
 
 def save(path, pixels, mode=None, **options):
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(np.asarray(pixels))
+    path.parent.mkdir(exist_ok=True)
     (image.convert(mode) if mode else image).save(path, **options)
     return path
 
@@ -119,6 +121,21 @@ class TestTransparentMasks:
         save(tmp_path / "mask.png", np.array([[RED, CLEAR, GREEN]], np.uint8))
         look = inspect(Sample(tmp_path / "photo.png", tmp_path / "mask.png"), RED_GREEN)
         assert look.ids.tolist() == [[0, 255, 1]] and not look.unknown.any() and look.transparent == 1
+
+    @pytest.mark.parametrize("drawn", [RED, (0, 0, 0, 255), (255, 255, 255, 255)])
+    def test_around_drawings_of_one_colour_transparent_is_background(self, tmp_path, drawn):
+        for number in range(4):
+            mask = np.zeros((12, 12, 4), np.uint8)
+            mask[2 : 4 + number, 3:9] = drawn
+            save(tmp_path / "images" / f"{number}.png", np.zeros((12, 12, 3), np.uint8))
+            save(tmp_path / "masks" / f"{number}.png", mask)
+        dataset = open_dataset(tmp_path)
+        assert any("transparent is read as background" in note for note in dataset.notes)
+        assert Palette.from_dict(dataset.palette.to_dict()) == dataset.palette
+        for sample in dataset.samples:
+            ids = np.zeros((12, 12), np.uint8)
+            ids[2 : 4 + int(sample.photo.stem), 3:9] = 1
+            np.testing.assert_array_equal(dataset.load(sample)[1], ids)
 
     def test_transparent_pixels_turn_with_the_mask(self, tmp_path):
         exif = Image.Exif()

@@ -85,7 +85,7 @@ class Look:
         mask: What the file holds: numbers `(H, W)` or colours `(H, W, 3)`.
         picture: Size, form and orientation of the photo's file.
         turned: Whether the mask had to be turned with its photo.
-        transparent: How many pixels are ignored because the mask is transparent there.
+        transparent: How many pixels the mask leaves transparent; they are ignored unless the palette says more.
         overlapping: How many pixels are ignored because several files of the mask give them different classes.
     """
 
@@ -178,6 +178,7 @@ class Dataset:
         if stored.transparent is not None:
             places = _turned(stored.transparent, picture.orientation) if turned else stored.transparent
             look = replace(look, transparent=_ignore(look, places))
+            look.ids[places] = self.palette.transparent
         if sample.part_numbers:
             look = replace(look, overlapping=_ignore(look, mask == OVERLAP))
         if sample.view:

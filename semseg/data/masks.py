@@ -24,6 +24,7 @@ from semseg.labels.palettes import (
     find_palette,
     listed,
     palette_of_colors,
+    palette_of_drawing,
     palette_of_object_colors,
 )
 from semseg.labels.signs import (
@@ -42,6 +43,7 @@ _READ_AHEAD = 16  # masks that are decoded at a time
 _MAX_UNSEEN_SHARE = 0.5  # of a split's pixels in classes that training lacks; with more, its masks mean other things
 _ENOUGH_SMOOTHED = 32  # masks: when most of so many are smoothed, the others need not be looked at
 _MAX_SMOOTHED_SHARE = 0.1  # of the masks: fewer are slips that the check names, and do not make the set a smoothed one
+_DRAWN = "the masks show one thing, drawn in one colour; what they leave transparent is read as background"
 
 
 def find_meaning(
@@ -72,6 +74,9 @@ def find_meaning(
     if instances:
         return _palette_of_objects(masks), []
     kept = without_slips(masks, _by_number(masks))
+    held = _held(kept)
+    if len(held) == 1 and num_classes in (None, 2) and any(mask.transparent for mask in masks):
+        return palette_of_drawing(held.pop(), _by_number(masks)), [_DRAWN]
     notes = _refuse_what_is_no_class(masks, kept, num_classes)
     kept = _without_foreign_splits(kept)
     if not _are_exact(kept, num_classes):

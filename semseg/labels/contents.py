@@ -39,6 +39,7 @@ class MaskContents:
         shown: What a palette image shows for its numbers.
         thumb: Keys of single pixels, evenly spread, int64 `(h, w)`, below any number where
             transparent; None if not asked for.
+        transparent: How many pixels are transparent.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class MaskContents:
     rim: int
     shown: dict[int, Color] = field(default_factory=dict)
     thumb: np.ndarray | None = None
+    transparent: int = 0
 
     @property
     def smoothed(self) -> bool:
@@ -77,14 +79,14 @@ def contents_of(mask: Picture, path: Path, split: str = "train", *, with_thumb: 
     if mask.transparent is not None:
         keys = np.where(mask.transparent, _TRANSPARENT, keys.astype(np.int64))
     pixels = count_values(keys)
-    pixels.pop(_TRANSPARENT, None)
+    transparent = pixels.pop(_TRANSPARENT, 0)
     shown = {}
     if mask.colors is not None:
         shown = {value: tuple(mask.colors[value].tolist()) for value in pixels}
     step = -(-max(keys.shape) // _THUMB_SIZE)
     return MaskContents(
         path, split, kind, pixels, frozenset(_solid_keys(keys)) & pixels.keys(), _rim(keys), shown,
-        keys[::step, ::step].astype(np.int64) if with_thumb else None,
+        keys[::step, ::step].astype(np.int64) if with_thumb else None, transparent,
     )  # fmt: skip
 
 

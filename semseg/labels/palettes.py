@@ -53,6 +53,7 @@ class Palette:
             RGB levels) is unknown.
         instances: The masks number or colour single objects: what no label stands for is of class 1, of which there are
             two. Numbers below 0 stay unknown.
+        transparent: The class of pixels that a mask leaves transparent, 0 to K-1; `IGNORE` where they are no class.
     """
 
     labels: tuple[Label, ...]
@@ -60,6 +61,7 @@ class Palette:
     blended: bool = False
     max_distance: float = 40.0
     instances: bool = False
+    transparent: int = IGNORE
 
     def __post_init__(self) -> None:
         """Raises a `SemsegError` unless the ids are 0 to K-1, K at least 2, and all labels are of one kind."""
@@ -78,6 +80,8 @@ class Palette:
         if len({label.value is None for label in self.labels}) > 1:
             raise SemsegError("classes: some labels have a value and some do not; give one to all or to none")
         _refuse_more_than_objects(self)
+        if self.transparent not in (*ids, IGNORE):
+            raise SemsegError(f"classes: `transparent` is {self.transparent}, no id of a class: expected {listed(ids)}")
 
     @classmethod
     def from_colors(
@@ -138,6 +142,7 @@ class Palette:
             "blended": self.blended,
             "max_distance": self.max_distance,
             **({"instances": True} if self.instances else {}),
+            **({"transparent": self.transparent} if self.transparent != IGNORE else {}),
             "classes": [_entry(label) for label in self.labels if label.id != IGNORE],
             "ignored": [_entry(label) for label in self.labels if label.id == IGNORE],
         }
@@ -159,13 +164,13 @@ class Palette:
             labels.sort(key=lambda label: label.id)
             labels += [_label(entry, IGNORE) for entry in values.get("ignored", ())]
             blended, max_distance = bool(values.get("blended", False)), float(values.get("max_distance", 40))
-            instances = bool(values.get("instances", False))
+            instances, transparent = bool(values.get("instances", False)), int(values.get("transparent", IGNORE))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SemsegError(
                 f"classes: cannot be understood ({error!r}); each needs id, name, and color [r, g, b] or value: see a "
                 "classes.json that semseg wrote"
             ) from None
-        return cls(tuple(labels), source or values.get("source", "file"), blended, max_distance, instances)
+        return cls(tuple(labels), source or values.get("source", "file"), blended, max_distance, instances, transparent)
 
 
 def _refuse_more_than_objects(palette: Palette) -> None:
@@ -378,6 +383,24 @@ def palette_of_object_colors(background: int) -> Palette:
         ("background", "object"), (color, _OBJECT_COLOR), [("border", VOC[-1][1])],
         source="exact", max_distance=0.0, instances=True,
     )  # fmt: skip
+
+
+def palette_of_drawing(key: int, holds_values: bool) -> Palette:
+    """The palette of masks in which one thing is drawn and all else is left transparent: background and object.
+
+    Args:
+        key: The number that is drawn, or the code of its colour.
+        holds_values: Whether it is a number.
+    """
+    if holds_values:
+        other = 0 if key else 255
+        labels = Label("background", 0, distinct_color(0), other), Label("object", 1, _OBJECT_COLOR, key)
+        return Palette(labels, "values", transparent=0)
+    color = _color(colors_of_codes(np.array(key)).tolist())
+    background = (255, 255, 255) if color == (0, 0, 0) else (0, 0, 0)
+    return Palette.from_colors(
+        ("background", "object"), (background, color), source="exact", max_distance=0.0, transparent=0
+    )
 
 
 def _palette_by_share(centers: np.ndarray, weights: np.ndarray, **options: Any) -> Palette:
