@@ -23,6 +23,7 @@ from semseg.inference.predictions import (
     digest_of,
     is_done,
     jobs_of,
+    notes_on_places,
     photos_of,
     take_folder,
 )
@@ -134,6 +135,8 @@ def _predict_photos(
     table = SharesTable(output / SHARES_FILE, PHOTO_COLUMNS, segmenter.palette.names)
     waiting = {name: job for name, job in jobs.items() if not is_done(name, job, table)}
     say_about("photos", f"{len(photos)} in {arguments.what}")
+    for note in notes_on_places(jobs.values()):
+        say_about("place", note)
     if len(waiting) < len(jobs):
         say_about("", f"{len(jobs) - len(waiting)} of them are done")
     with closing(table):

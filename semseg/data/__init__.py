@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, Sample, seeded_split, spread
+from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, Sample, places_that_differ, seeded_split, spread
 from semseg.data.demo import make_demo
 from semseg.data.finding.annotations import name_annotations
 from semseg.data.finding.carvana import find_carvana
@@ -28,6 +28,7 @@ DATASETS: dict[str, Callable[[Contents], Found | None]] = {  # from the most par
     "folder": find_folder,
     "pairs": find_pairs,
 }
+_MAX_PLACES = 50  # samples whose georeference is looked at, to be told
 _MAX_FOLDERS_NAMED = 4  # in the note on what was left out; of more, those above them
 EXPECTED = {
     "cityscapes": "leftImg8bit/ and gtFine/",
@@ -93,6 +94,7 @@ def open_dataset(
         if drawn:
             notes.append(_draw_validation(found, seed))
         splits = {split: spread(found.splits[split], limit) for split in SPLITS if split in found.splits}
+        notes += _notes_on_places(splits["train"])
         palette, said = _palette_of(found, splits, palette, num_classes, instances, side_files)
         notes += said
     except PermissionError as error:
@@ -129,6 +131,17 @@ def _divide_by_lists(found: Found, side_files: SideFiles, root: Path) -> list[st
     else:
         found.splits = splits
     return notes
+
+
+def _notes_on_places(samples: list[Sample]) -> list[str]:
+    looked_at = spread(samples, _MAX_PLACES)
+    count = sum(places_that_differ(sample) is not None for sample in looked_at)
+    if not count:
+        return []
+    return [
+        f"masks that lie elsewhere than their photos ({count} of {len(looked_at)} looked at) are laid on them by their "
+        "georeference; what they do not cover is ignored"
+    ]
 
 
 def _palette_of(

@@ -10,6 +10,7 @@ from semseg import IGNORE
 from semseg.data.fit import better_turn
 from semseg.data.united import OVERLAP, foreground, unite_masks
 from semseg.errors import DataError
+from semseg.images.georeference import Georeference, georeference_of_tags, is_same_grid, lay_on
 from semseg.images.reading import Picture, read_mask, read_photo, split_pair
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
 from semseg.labels.numbers import numbers_in
@@ -204,7 +205,9 @@ def _ignore(look: Look, places: np.ndarray) -> int:
 
 
 def read_mask_of(sample: Sample) -> Picture:
-    """Reads a sample's mask as its file, or its files, hold it.
+    """Reads a sample's mask as its file, or its files, hold it, on the pixels of its photo.
+
+    GeoTIFF masks of another extent, resolution or coordinate system than their photo are laid on it.
 
     Args:
         sample: Any, but no pair in one picture.
@@ -217,7 +220,31 @@ def read_mask_of(sample: Sample) -> Picture:
     """
     if sample.parts:
         return unite_masks(sample.parts, sample.part_numbers)
-    return read_mask(sample.mask, page=sample.page)
+    stored = read_mask(sample.mask, page=sample.page)
+    places = places_that_differ(sample)
+    return stored if places is None else _laid_on_photo(stored, *places, sample.mask)
+
+
+def places_that_differ(sample: Sample) -> tuple[Georeference, Georeference] | None:
+    """Where mask and photo lie on Earth.
+
+    Args:
+        sample: Any.
+
+    Returns:
+        Both places; None unless both files are GeoTIFF and their pixels do not lie on each other.
+    """
+    mask = georeference_of_tags(sample.mask)
+    photo = georeference_of_tags(sample.photo) if mask else None
+    return None if mask is None or photo is None or is_same_grid(mask, photo) else (mask, photo)
+
+
+def _laid_on_photo(stored: Picture, place: Georeference, photo: Georeference, path: Path) -> Picture:
+    """The mask on the pixels of its photo; transparent where it does not reach."""
+    pixels, outside = lay_on(stored.pixels, place, photo, path)
+    if stored.transparent is not None:
+        outside |= lay_on(stored.transparent, place, photo, path)[0]
+    return replace(stored, pixels=pixels, size=pixels.shape[:2], transparent=outside if outside.any() else None)
 
 
 def raw_mask(stored: Picture, as_numbers: bool, path: Path) -> np.ndarray:

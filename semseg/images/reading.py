@@ -21,6 +21,7 @@ IMAGE_SUFFIXES = {
 }  # fmt: skip
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_NODATA = 42113  # GDAL's tag
 _JPEG = ("JPEG", "MPO")
 _MODES_OF_NUMBERS = ("1", "L", "LA", "P", "PA", "I", "I;16", "I;16B", "F")  # Pillow's modes of one channel, and alpha
 _MAX_NUMBER = 65535  # in a mask
@@ -36,8 +37,8 @@ class Picture:
         form: Of a photo what had to be converted, `"grey"`, `"alpha"`, `"CMYK"` ..., else empty; of a mask its format.
         orientation: The EXIF orientation that was undone, 1 to 8; 1 is upright.
         colors: What the numbers of a palette image look like, uint8 `(256, 3)`; None for other files.
-        transparent: Of a mask the pixels that were left transparent, bool `(H, W)`; `pixels` are 0 there. None where
-            there are none, and for photos.
+        transparent: Of a mask the pixels that were left transparent, or hold no data by GDAL's tag, bool `(H, W)`;
+            `pixels` are 0 there. None where there are none, and for photos.
     """
 
     pixels: np.ndarray
@@ -119,7 +120,7 @@ def read_mask(path: str | Path, *, page: int | None = None) -> Picture:
         upright = _turn_upright(image, orientation)
         holds_numbers = image.format not in _JPEG and image.mode in _MODES_OF_NUMBERS
         pixels = _stored_numbers(Path(path), upright, scale) if holds_numbers else np.asarray(upright.convert("RGB"))
-        pixels, transparent = _blank_transparent(Path(path), upright, pixels)
+        pixels, transparent = _blank_transparent(Path(path), upright, pixels, _nodata(image))
         colors = _color_table(image) if image.mode in ("P", "PA") else None
         form = "JPEG" if image.format in _JPEG else image.format
         return Picture(pixels, pixels.shape[:2], form, orientation, colors, transparent)
@@ -181,15 +182,29 @@ def _smallest_type(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.uint8 if high <= 255 else np.uint16)
 
 
-def _blank_transparent(path: Path, upright: Image.Image, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The pixels of a mask, 0 where it is transparent, and where that is."""
+def _blank_transparent(
+    path: Path, upright: Image.Image, pixels: np.ndarray, nodata: float | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The pixels of a mask, 0 where it is transparent or holds no data, and where that is."""
     alpha = read_alpha(upright, pixels) if upright.has_transparency_data else None
     transparent = None if alpha is None else find_transparent(alpha, pixels, str(path))
-    if transparent is None:
+    if nodata is not None and pixels.ndim == 2:
+        without = pixels == nodata
+        transparent = without if transparent is None else transparent | without
+    if transparent is None or not transparent.any():
         return pixels, None
     pixels = pixels.copy()
     pixels[transparent] = 0
     return pixels, transparent
+
+
+def _nodata(image: Image.Image) -> float | None:
+    """The number that stands for no data, as GDAL writes it into a TIFF."""
+    text = image.tag_v2.get(_NODATA) if image.format == "TIFF" else None
+    try:
+        return float(str(text).rstrip("\0"))
+    except ValueError:
+        return None
 
 
 def _orientation(image: Image.Image) -> int:

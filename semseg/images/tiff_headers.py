@@ -1,7 +1,7 @@
 """What the header of a TIFF says of its pages and bands; no pixel is decoded."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,27 @@ def read_directories(path: Path) -> list[dict[int, Any]]:
     Raises:
         OSError, SyntaxError: The file cannot be read, or is no TIFF; damaged ones may raise others.
     """
-    directories, places = [], set()
+    return list(_directories(path, _KEPT))
+
+
+def read_tags(path: Path, tags: Sequence[int]) -> dict[int, Any]:
+    """Reads some tags of the first page.
+
+    Args:
+        path: The file.
+        tags: By TIFF's own numbers.
+
+    Returns:
+        Those that are there.
+
+    Raises:
+        OSError, SyntaxError: As `read_directories`.
+    """
+    return next(_directories(path, tags), {})
+
+
+def _directories(path: Path, kept: Sequence[int]) -> Iterator[dict[int, Any]]:
+    places = set()
     with path.open("rb") as file:
         header = file.read(8)
         if 43 in header[2:4]:  # a BigTIFF
@@ -43,8 +63,7 @@ def read_directories(path: Path) -> list[dict[int, Any]]:
             places.add(directory.next)
             file.seek(directory.next)
             directory.load(file)
-            directories.append({tag: directory[tag] for tag in _KEPT if tag in directory})
-    return directories
+            yield {tag: directory[tag] for tag in kept if tag in directory}
 
 
 def count_pages(path: Path) -> int:

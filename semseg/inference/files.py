@@ -13,9 +13,12 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
+from semseg import IGNORE
 from semseg.backend import PredictBatch
 from semseg.errors import DataError, SemsegError, TooManyPixelsError
 from semseg.files import replacing
+from semseg.images.georeference import Georeference, write_world_file
+from semseg.images.geotiff_writer import GeoTiffWriter
 from semseg.images.large import BigPicture
 from semseg.images.png_writer import PngWriter
 from semseg.images.reading import read_photo
@@ -27,6 +30,7 @@ from semseg.labels.painting import overlay
 from semseg.labels.palettes import Palette
 
 KINDS = {"masks": ".png", "values": ".png", "colors": ".png", "overlays": ".jpg", "probabilities": ".npy"}
+MASKS = ("masks", "values", "colors")  # those that show the classes pixel by pixel
 SHOWN = 2048  # pixels of an overlay's longer side, at most
 _LEAST_TILE = 1024  # pixels of the shorter side, where nobody said how large tiles are
 _JPEG_QUALITY = 90
@@ -37,10 +41,17 @@ Output = TypeVar("Output")
 
 @dataclass(frozen=True)
 class Job:
-    """A photo, and the files that are to be made of it, by their kind, one of `KINDS`."""
+    """A photo, and what is to be made of it.
+
+    Attributes:
+        photo: Its file.
+        files: By their kind, one of `KINDS`; masks that end in `.tif` are written as GeoTIFF, at the photo's place.
+        place: Where the photo lies, for world files beside masks of other kinds; None for no such files.
+    """
 
     photo: Path
     files: Mapping[str, Path]
+    place: Georeference | None = None
 
 
 @dataclass(frozen=True)
@@ -294,7 +305,10 @@ class _ShrinkingPicture:
 def _write(job: Job, loaded: _Loaded, bands: Iterable[np.ndarray], palette: Palette) -> Result:
     picture = loaded.picture
     size = None if picture is None else _size_of(picture)
-    counts, shown = write_masks(bands, loaded.size, job.files, palette, shown=size)
+    counts, shown = write_masks(bands, loaded.size, job.files, palette, shown=size, photo=job.photo)
+    if job.place:
+        for kind in (kind for kind in job.files if kind in MASKS):
+            write_world_file(job.files[kind], job.place)
     if picture is not None:
         pixels = picture.pixels() if isinstance(picture, _ShrinkingPicture) else picture
         _write_overlay(job.files["overlays"], pixels, shown, counts, palette)
@@ -312,6 +326,7 @@ def write_masks(
     palette: Palette,
     *,
     shown: tuple[int, int] | None = None,
+    photo: Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Writes all kinds of files but the overlay, as the logits come, each whole or not at all.
 
@@ -322,6 +337,7 @@ def write_masks(
             masks had them; `"colors"`; `"probabilities"`, float16 `(H, W, K)`.
         palette: What the ids mean.
         shown: (h, w) at which the ids are wanted as an array, too.
+        photo: The photo's file, which tells the place of masks that end in `.tif`.
 
     Returns:
         int64 `(K,)`, the pixels of each class; and uint8 ids `(h, w)`, or None.
@@ -329,13 +345,13 @@ def write_masks(
     counts = np.zeros(palette.num_classes, np.int64)
     preview = _Preview(size, shown) if shown else None
     with ExitStack() as stack:
-        pngs = [_png(stack, kind, path, size, palette) for kind, path in files.items() if kind in _PNGS]
+        masks = [_mask(stack, kind, path, size, palette, photo) for kind, path in files.items() if kind in MASKS]
         probabilities = _npy(stack, files.get("probabilities"), (*size, palette.num_classes))
         for band in bands:
             ids = ids_of_logits(band)
             counts += np.bincount(ids.ravel(), minlength=len(counts))
-            for table, png in pngs:
-                png.write(ids if table is None else table[ids])
+            for table, mask in masks:
+                mask.write(ids if table is None else table[ids])
             if probabilities:
                 probabilities.write(probabilities_of_logits(band).astype("<f2").tobytes())
             if preview:
@@ -364,13 +380,10 @@ class _Preview:
         self._first = end
 
 
-_PNGS = ("masks", "values", "colors")
-
-
-def _png(
-    stack: ExitStack, kind: str, path: Path, size: tuple[int, int], palette: Palette
-) -> tuple[np.ndarray | None, PngWriter]:
-    """A PNG file, and the table from ids to what it holds; None for the ids themselves."""
+def _mask(
+    stack: ExitStack, kind: str, path: Path, size: tuple[int, int], palette: Palette, photo: Path | None
+) -> tuple[np.ndarray | None, PngWriter | GeoTiffWriter]:
+    """A file of a mask, and the table from ids to what it holds; None for the ids themselves."""
     colors = np.array(palette.colors, np.uint8)
     table, options = None, {"colors": colors}
     if kind == "colors":
@@ -378,7 +391,11 @@ def _png(
     elif kind == "values":
         table = mask_values(palette)
         options = {"dtype": table.dtype}
-    return table, stack.enter_context(PngWriter(stack.enter_context(_new_file(path)), size, **options))
+    temporary = stack.enter_context(_new_file(path))
+    if path.suffix != ".tif" or photo is None:
+        return table, stack.enter_context(PngWriter(temporary, size, **options))
+    nodata = IGNORE if kind == "masks" else None
+    return table, stack.enter_context(GeoTiffWriter(temporary, size, photo, nodata=nodata, **options))
 
 
 def _new_file(path: Path) -> Any:

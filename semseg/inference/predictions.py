@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from semseg.errors import DataError, RunFolderError
+from semseg.errors import DataError, RunFolderError, pip_install
 from semseg.files import remove_older, replacing, write_json
+from semseg.images.georeference import read_georeference
+from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.reading import list_images
-from semseg.inference.files import KINDS, Job
+from semseg.inference.files import KINDS, MASKS, Job
 from semseg.inference.runtimes import files_of
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
@@ -166,6 +168,9 @@ def printable_name(name: Any) -> str:
 def jobs_of(photos: Mapping[str, Path], output: Path, kinds: Sequence[str]) -> dict[str, Job]:
     """What to do for each photo; files go by its name without the suffix, unless another's would be the same.
 
+    Masks of photos that know where on Earth they lie are GeoTIFF files where rasterio is installed, else PNG files with
+    a world file.
+
     Args:
         photos: From `photos_of`.
         output: The folder of predictions.
@@ -175,10 +180,34 @@ def jobs_of(photos: Mapping[str, Path], output: Path, kinds: Sequence[str]) -> d
     stems = {name: name if times[_stem(name).lower()] > 1 else _stem(name) for name in photos}
     if len({stem.lower() for stem in stems.values()}) < len(stems):
         stems = {name: name for name in photos}
-    return {
-        name: Job(path, {kind: output / kind / (stems[name] + KINDS[kind]) for kind in kinds})
-        for name, path in photos.items()
+    as_geotiff = can_write_geotiff()
+    jobs = {}
+    for name, path in photos.items():
+        place = read_georeference(path)
+        suffixes = {**KINDS, **(dict.fromkeys(MASKS, ".tif") if place and as_geotiff else {})}
+        files = {kind: output / kind / (stems[name] + suffixes[kind]) for kind in kinds}
+        jobs[name] = Job(path, files, None if as_geotiff else place)
+    return jobs
+
+
+def notes_on_places(jobs: Iterable[Job]) -> list[str]:
+    """Says how masks tell where on Earth they lie, where their photos do.
+
+    Args:
+        jobs: From `jobs_of`.
+    """
+    jobs = list(jobs)
+    suffixes = Counter(job.files["masks"].suffix for job in jobs if _lies(job))
+    notes = {
+        ".tif": "know where on Earth they lie; their masks are GeoTIFF files at the same place",
+        ".png": "know where on Earth they lie; their masks get a world file each, without the coordinate system: run "
+        f"{pip_install('geo')}, for GeoTIFF files",
     }
+    return [f"{count} of {len(jobs)} photos {notes[suffix]}" for suffix, count in suffixes.items()]
+
+
+def _lies(job: Job) -> bool:
+    return job.place is not None or job.files["masks"].suffix == ".tif"
 
 
 def _stem(name: str) -> str:
