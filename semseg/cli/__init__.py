@@ -42,6 +42,9 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
         require(arguments.command, arguments.command, *_IMPORTED.get(arguments.command, ()))
         if not _computes_without_keras(arguments):
             arguments.backend = choose_backend(_asked_backend(arguments))
+            from semseg.backend.importing import import_keras  # it loads NumPy, which --help can do without
+
+            import_keras(arguments.backend)
         importlib.import_module(f"semseg.cli.{arguments.command}").run(arguments)
     except SemsegError as error:
         return _fail(str(error), error.exit_code)

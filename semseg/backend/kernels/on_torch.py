@@ -15,6 +15,7 @@ from keras import layers
 from keras.src.backend.torch.optimizers.torch_adamw import AdamW  # what keras.optimizers.AdamW makes on torch
 from torch.nn import functional
 
+from semseg.backend.importing import mark_uncompiled
 from semseg.backend.kernels.base import Kernel, Update
 
 LINEAR, RELU = keras.activations.linear, keras.activations.relu
@@ -44,6 +45,7 @@ def apply_updates(updates: list[Update]) -> None:
 
 def compiled(graph: Callable, examples: Sequence[torch.Tensor]) -> Callable:
     """See `semseg.backend.kernels.compiled`."""
+    mark_uncompiled()
     function = torch.compile(graph, dynamic=False)
     outputs, _ = function(*examples, training=True)
     sum(x.mean() for x in outputs).backward()
