@@ -609,7 +609,7 @@ BAD = {
     "odd runs": (write_rows("0.jpg,1 2 3"), r"train\.csv: line 2: has 3 numbers; expected a start and a length"),
     "from 0": (write_rows("0.jpg,0 2"), r"train\.csv: line 2: has runs that overlap, or start before 1"),
     "beyond": (write_rows("0.jpg,40 20", "1.jpg,1 2"), r"train\.csv \(0\.jpg\): has run lengths for 59 pixels, in 8x6"),
-    "depth": (write_text("a.json", '{"imagePath": "0.jpg", "shapes": ' + "[" * 100_000), r"a\.json: nests lists or obj"),
+    "depth": (write_text("a.json", '{"imagePath": "0.jpg", "shapes": ' + "[" * 100_000), r"a\.json: nests lists or o"),
     "entities": (write_text("a.xml", BOMB), r"a\.xml: defines a document type or entities"),
     "deep xml": (
         write_text("a.xml", "<annotations><image>" + "<a>" * 9999), r"a\.xml: nests elements deeper than any"),

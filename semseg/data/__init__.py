@@ -15,6 +15,7 @@ from semseg.data.finding.class_names import apply_names
 from semseg.data.finding.contents import Contents, list_contents
 from semseg.data.finding.csv_lists import find_in_lists
 from semseg.data.finding.folder import add_views, find_folder
+from semseg.data.finding.names import is_second_choice
 from semseg.data.finding.pairs import find_pairs
 from semseg.data.finding.side_files import SideFiles, read_side_files
 from semseg.data.finding.split_lists import apply_lists
@@ -32,7 +33,9 @@ _OF_MASKS: dict[str, Callable[[Contents], Found | None]] = {  # from the most pa
     "pairs": find_pairs,
 }
 _MAX_PLACES = 50  # samples whose georeference is looked at, to be told
-DATASETS = {**_OF_MASKS, **{kind: partial(find_annotated, kind=kind, asked=True) for kind in FORMATS}}
+DATASETS: dict[str, Callable[[Contents], Found | None]] = {
+    **_OF_MASKS, **{kind: partial(find_annotated, kind=kind, asked=True) for kind in FORMATS},
+}  # fmt: skip
 _WITH_OUTLINES = ("cityscapes", "carvana")  # whose outlines say what their masks say
 _MUCH_MORE = 1.5  # times the photos that have masks: outlines of so many are read in place of these
 _MAX_FOLDERS_NAMED = 4  # in the note on what was left out; of more, those above them
@@ -232,6 +235,8 @@ def _find_outlines(contents: Contents, formats: Iterable[str]) -> tuple[str, Fou
     if masks and masks[0] in _WITH_OUTLINES:
         return masks
     for kind in formats:
+        if masks and FORMATS[kind].only_boxes:
+            continue
         try:
             found = find_annotated(contents, kind)
         except DataError as error:
@@ -239,13 +244,20 @@ def _find_outlines(contents: Contents, formats: Iterable[str]) -> tuple[str, Fou
             continue
         readings += [(kind, found)] if found else []
     readings.sort(key=lambda reading: -_count(reading[1]))
-    if masks and not (readings and _count(readings[0][1]) > _MUCH_MORE * _count(masks[1])):
-        readings.insert(0, masks)
-    elif masks:
-        readings.insert(1, masks)
+    if masks:
+        readings.insert(int(bool(readings) and _are_better(readings[0][1], masks[1])), masks)
     if not readings and faults:
         raise faults[0]
     return _with_rivals(readings) if readings else None
+
+
+def _are_better(outlines: Found, masks: Found) -> bool:
+    """Whether outlines say more than masks: of far more photos, or beside pictures of single objects and the like."""
+    if _count(outlines) > _MUCH_MORE * _count(masks):
+        return True
+    shown = [sample.mask for samples in masks.splits.values() for sample in samples]
+    seconds = sum(is_second_choice(path.parent.name) or is_second_choice(path.stem) for path in shown)
+    return 2 * seconds > len(shown) and _count(outlines) >= len(shown)
 
 
 def _with_rivals(readings: Sequence[tuple[str, Found]]) -> tuple[str, Found]:

@@ -74,7 +74,7 @@ def _photo(task: Mapping[str, Any], place: str) -> str:
     """The name of the photo, from the first value that looks like a path or an address."""
     values = task["data"] if isinstance(task.get("data"), dict) else task
     for value in values.values():
-        if isinstance(value, str) and "." in value.rpartition("/")[2]:
+        if isinstance(value, str) and ("/" in value or "." in value):
             address = urlsplit(value)
             return parse_qs(address.query).get("d", [address.path])[0]
     raise DataError(f"{place}: names no photo; expected its path or address")
