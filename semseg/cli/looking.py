@@ -14,6 +14,7 @@ _FOUND_HOW = {
     "values": "the numbers that the masks hold",
     "k-means": "colours found by k-means",
     "file": "as the file says",
+    "outlines": "as the outlines are called",
     "binary": "black and white",
     "camvid": "CamVid's",
     "cityscapes": "official Cityscapes labels",

@@ -1,27 +1,31 @@
 """Data sets by name. To add one: a finder in `finding`, and a line in `DATASETS`."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, Sample, places_that_differ, seeded_split, spread
 from semseg.data.demo import make_demo
-from semseg.data.finding.annotations import name_annotations
+from semseg.data.finding.annotations import find_annotated, formats_in
 from semseg.data.finding.carvana import find_carvana
 from semseg.data.finding.cityscapes import find_cityscapes
 from semseg.data.finding.class_names import apply_names
 from semseg.data.finding.contents import Contents, list_contents
 from semseg.data.finding.csv_lists import find_in_lists
 from semseg.data.finding.folder import add_views, find_folder
+from semseg.data.finding.names import is_second_choice
 from semseg.data.finding.pairs import find_pairs
 from semseg.data.finding.side_files import SideFiles, read_side_files
 from semseg.data.finding.split_lists import apply_lists
 from semseg.data.masks import check_meaning, find_meaning, rename_classes
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import list_images
+from semseg.labels.formats import FORMATS
 from semseg.labels.palettes import Palette, cityscapes_palette
 
-DATASETS: dict[str, Callable[[Contents], Found | None]] = {  # from the most particular form to the least
+_OF_MASKS: dict[str, Callable[[Contents], Found | None]] = {  # from the most particular form to the least
     "cityscapes": find_cityscapes,
     "carvana": find_carvana,
     "lists": find_in_lists,
@@ -29,6 +33,11 @@ DATASETS: dict[str, Callable[[Contents], Found | None]] = {  # from the most par
     "pairs": find_pairs,
 }
 _MAX_PLACES = 50  # samples whose georeference is looked at, to be told
+DATASETS: dict[str, Callable[[Contents], Found | None]] = {
+    **_OF_MASKS, **{kind: partial(find_annotated, kind=kind, asked=True) for kind in FORMATS},
+}  # fmt: skip
+_WITH_OUTLINES = ("cityscapes", "carvana")  # whose outlines say what their masks say
+_MUCH_MORE = 1.5  # times the photos that have masks: outlines of so many are read in place of these
 _MAX_FOLDERS_NAMED = 4  # in the note on what was left out; of more, those above them
 EXPECTED = {
     "cityscapes": "leftImg8bit/ and gtFine/",
@@ -36,6 +45,7 @@ EXPECTED = {
     "folder": "photos and masks of matching names, in images/ and masks/ or side by side",
     "lists": "train.csv with a photo and a mask in each row",
     "pairs": "train/ (and val/) with pictures of photo | colour mask",
+    **{kind: f"photos with {FORMATS[kind].described}" for kind in FORMATS},
 }
 
 
@@ -116,11 +126,16 @@ def _left_out(found: Found, contents: Contents) -> list[str]:
     used = {path for samples in found.splits.values() for sample in samples for path in sample.files}
     used |= {*found.unpaired, *found.left_out}
     rest = [path for path in contents.pictures if path not in used and str(path) not in told]
+    what = "that no annotation file names, so not labelled yet" if _is_annotated(found) else "that were left out"
     folders = Counter(path.parent.relative_to(contents.root) for path in rest)
     if len(folders) > _MAX_FOLDERS_NAMED:
         folders = Counter(Path(*path.relative_to(contents.root).parts[:-1][:1]) for path in rest)
     counted = [f"{count} in {folder.as_posix()}/" for folder, count in folders.most_common(_MAX_FOLDERS_NAMED)]
-    return [f"pictures that were left out: {', '.join(counted)}"] if counted else []
+    return [f"pictures {what}: {', '.join(counted)}"] if counted else []
+
+
+def _is_annotated(found: Found) -> bool:
+    return any(sample.drawing for samples in found.splits.values() for sample in samples)
 
 
 def _divide_by_lists(found: Found, side_files: SideFiles, root: Path) -> list[str]:
@@ -172,18 +187,90 @@ def _palette_of(
 def _find(contents: Contents, name: str | None, photos: str | None, masks: str | None) -> tuple[str, Found]:
     """The first kind that the folder can be read as."""
     root = contents.root
-    if photos or masks:
+    files = contents.others_like(masks) if masks else []
+    if files:
+        contents = replace(contents, others=tuple(files))
+    elif photos or masks:
         found = find_folder(contents, photos, masks)
         if found is None:
             given = " and ".join(f"`{key}` {value}" for key, value in (("photos", photos), ("masks", masks)) if value)
             raise DataError(f"{root}: with {given} no names of photos and masks match; list the pairs in a CSV file")
         return "folder", found
-    for kind in [name] if name else list(DATASETS):
-        found = DATASETS[kind](contents)
+    if name:
+        found = DATASETS[name](contents)
+        if found is None:
+            raise DataError(f"{root}: holds no photos with masks; expected {EXPECTED[name]}")
+        return name, found
+    formats = formats_in(contents)
+    reading = _find_outlines(contents, formats) if formats else None
+    reading = reading or _find_masks(contents)
+    if reading is None:
+        expected = "; or ".join(EXPECTED[kind] for kind in _OF_MASKS)
+        raise DataError(f"{root}: holds no photos with masks or outlines; expected {expected}")
+    return reading
+
+
+def _find_masks(contents: Contents, kinds: Iterable[str] = tuple(_OF_MASKS)) -> tuple[str, Found] | None:
+    """The first kind of masks that the folder can be read as; None if there is none."""
+    for kind in kinds:
+        found = _OF_MASKS[kind](contents)
         if found is not None:
             return kind, found
-    expected = "; or ".join(EXPECTED[kind] for kind in ([name] if name else EXPECTED))
-    raise DataError(name_annotations(contents) or f"{root}: holds no photos with masks; expected {expected}")
+    return None
+
+
+def _find_outlines(contents: Contents, formats: Iterable[str]) -> tuple[str, Found] | None:
+    """What annotation files say, unless there are masks for as many photos; None if they say nothing.
+
+    Raises:
+        DataError: They cannot be read, nor can masks.
+    """
+    faults: list[DataError] = []
+    masks: tuple[str, Found] | None = None
+    readings: list[tuple[str, Found]] = []
+    try:
+        masks = _find_masks(contents, [kind for kind in _OF_MASKS if kind != "pairs"])  # any photo can be cut in two
+    except DataError as error:
+        faults.append(error)
+    if masks and masks[0] in _WITH_OUTLINES:
+        return masks
+    for kind in formats:
+        if masks and FORMATS[kind].only_boxes:
+            continue
+        try:
+            found = find_annotated(contents, kind)
+        except DataError as error:
+            faults.append(error)
+            continue
+        readings += [(kind, found)] if found else []
+    readings.sort(key=lambda reading: -_count(reading[1]))
+    if masks:
+        readings.insert(int(bool(readings) and _are_better(readings[0][1], masks[1])), masks)
+    if not readings and faults:
+        raise faults[0]
+    return _with_rivals(readings) if readings else None
+
+
+def _are_better(outlines: Found, masks: Found) -> bool:
+    """Whether outlines say more than masks: of far more photos, or beside pictures of single objects and the like."""
+    if _count(outlines) > _MUCH_MORE * _count(masks):
+        return True
+    shown = [sample.mask for samples in masks.splits.values() for sample in samples]
+    seconds = sum(is_second_choice(path.parent.name) or is_second_choice(path.stem) for path in shown)
+    return 2 * seconds > len(shown) and _count(outlines) >= len(shown)
+
+
+def _with_rivals(readings: Sequence[tuple[str, Found]]) -> tuple[str, Found]:
+    """The first of several readings, with a sentence that names the others."""
+    kind, found = readings[0]
+    others = [f"{other} ({_count(rival)} photos)" for other, rival in readings[1:]]
+    if others:
+        found.notes.append(f"could be read as {' or '.join(others)}, too; choose by `dataset`")
+    return kind, found
+
+
+def _count(found: Found) -> int:
+    return sum(map(len, found.splits.values()))
 
 
 def _draw_validation(found: Found, seed: int) -> str:

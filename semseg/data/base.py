@@ -13,6 +13,7 @@ from semseg.errors import DataError
 from semseg.images.georeference import Georeference, georeference_of_tags, is_same_grid, lay_on
 from semseg.images.reading import Picture, read_mask, read_photo, split_pair
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
+from semseg.labels.drawings import Drawing, rasterise
 from semseg.labels.numbers import numbers_in
 from semseg.labels.palettes import Palette
 from semseg.labels.quantising import quantise
@@ -33,6 +34,8 @@ class Sample:
             one class.
         page: Which picture of their files, where photos and masks are stacks.
         view: A picture that is black where the photo shows nothing that counts; None where all pixels count.
+        drawing: What an annotation file says of the photo, in place of a mask; `mask` is that file then, which is not
+            read again.
     """
 
     photo: Path
@@ -41,11 +44,18 @@ class Sample:
     part_numbers: tuple[int, ...] = ()
     page: int | None = None
     view: Path | None = None
+    drawing: Drawing | None = field(default=None, compare=False, repr=False)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that it is read from, each once."""
-        return tuple(dict.fromkeys((self.photo, self.mask, *self.parts, *([self.view] if self.view else []))))
+        masks = () if self.drawing else (self.mask, *self.parts)
+        return tuple(dict.fromkeys((self.photo, *masks, *([self.view] if self.view else []))))
+
+    @property
+    def mask_place(self) -> str:
+        """Where its mask comes from, for messages: a file, and the photo where one file is of many."""
+        return self.drawing.place if self.drawing else str(self.mask)
 
 
 @dataclass
@@ -172,7 +182,13 @@ class Dataset:
             picture = read_photo(sample.photo)
             photo, mask = split_pair(picture.pixels, sample.photo)
             return Look(photo, *quantise(mask, self.palette), mask, picture, turned=False)
-        picture, stored = read_photo(sample.photo, at_least, page=sample.page), read_mask_of(sample)
+        picture = read_photo(sample.photo, at_least, page=sample.page)
+        if sample.drawing is not None:
+            look = self._look_at_drawing(sample, sample.drawing, picture)
+            if sample.view:
+                _ignore(look, ~_view_of(sample, look))
+            return look
+        stored = read_mask_of(sample)
         mask = raw_mask(stored, self.palette.holds_values, sample.mask)
         mask, turned = _upright(sample, picture, stored, mask)
         look = Look(picture.pixels, *quantise(mask, self.palette), mask, picture, turned)
@@ -185,6 +201,13 @@ class Dataset:
         if sample.view:
             _ignore(look, ~_view_of(sample, look))
         return look
+
+    def _look_at_drawing(self, sample: Sample, drawing: Drawing, picture: Picture) -> Look:
+        """What `inspect` returns for a photo whose mask is drawn: names of classes tell the ids."""
+        ids = {label.name: label.id for label in reversed(self.palette.labels)}
+        drawn = rasterise(drawing, drawing.size or picture.size, ids)
+        mask, turned = _upright(sample, picture, Picture(drawn, drawn.shape), drawn)
+        return Look(picture.pixels, mask.copy(), np.zeros(mask.shape, bool), mask, picture, turned)
 
 
 def _view_of(sample: Sample, look: Look) -> np.ndarray:
@@ -290,8 +313,8 @@ def _upright(sample: Sample, photo: Picture, stored: Picture, mask: np.ndarray) 
     fitting = [candidate for candidate in candidates if candidate.shape[:2] == photo.size]
     if not fitting:
         raise DataError(
-            f"{sample.photo}: is {_size(photo.size)} pixels, its mask {sample.mask} {_size(mask.shape)}; both must be "
-            "of one size: mend or remove them"
+            f"{sample.photo}: is {_size(photo.size)} pixels, its mask {sample.mask_place} {_size(mask.shape)}; both "
+            "must be of one size: mend or remove them"
         )
     best = 0
     if len(fitting) == 2:

@@ -114,7 +114,8 @@ class Cache:
                 self._states[sample] = _state(sample)
                 if not self._is_unchanged(sample):
                     contents = [path.read_bytes() for path in sample.files]
-                    self._digests[sample] = _digest([_way_to_read(sample), *contents])
+                    drawn = [sample.drawing.digest] if sample.drawing else []
+                    self._digests[sample] = _digest([_way_to_read(sample), *drawn, *contents])
             except OSError:
                 return None  # loading the sample will say what is wrong
         return self._digests[sample]
@@ -172,7 +173,8 @@ class Cache:
 
 def _way_to_read(sample: Sample) -> str:
     """What besides the bytes of its files makes a sample: the page, and what its parts stand for."""
-    return str((sample.page, len(sample.parts), sample.part_numbers, sample.view is not None))
+    way = (sample.page, len(sample.parts), sample.part_numbers, sample.view is not None)
+    return str((*way, "drawn") if sample.drawing else way)
 
 
 def _state(sample: Sample) -> bytes:
@@ -183,7 +185,8 @@ def _state(sample: Sample) -> bytes:
     Raises:
         OSError: A file is none that can be digested: missing, a pipe that would never end, or too large.
     """
-    noted, newest = [], 0
+    noted: list[str | bytes] = [sample.drawing.digest] if sample.drawing else []
+    newest = 0
     for path in sample.files:
         status = path.stat()
         if not S_ISREG(status.st_mode) or status.st_size >= _MAX_FILE_BYTES:

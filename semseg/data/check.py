@@ -253,7 +253,7 @@ def _check_labels(dataset: Dataset, findings: Findings, skip_bad: bool) -> None:
     for split, entries in findings.records.items():
         if not _is_refused(dataset, findings, split):
             strange += [(sample, record) for sample, record in entries if record.strange]
-        empty = [str(sample.mask) for sample, record in entries if not sum(record.counts[:-1])]
+        empty = [sample.mask_place for sample, record in entries if not sum(record.counts[:-1])]
         if empty:
             findings.warnings.append(
                 f"without any class: {_some(len(empty), 'mask')} of {split}: {_named(findings, empty)}"
@@ -280,7 +280,7 @@ def _tell_of_strange_labels(
     dataset: Dataset, findings: Findings, strange: Sequence[tuple[Sample, Record]], skip_bad: bool
 ) -> None:
     lines = [
-        f"{sample.mask}: " + ", ".join(f"{value} at {count} pixels" for value, count in record.strange.items())
+        f"{sample.mask_place}: " + ", ".join(f"{value} at {count} pixels" for value, count in record.strange.items())
         for sample, record in strange
     ]
     kind = "numbers" if dataset.palette.holds_values else "colours"
@@ -307,7 +307,7 @@ def _is_refused(dataset: Dataset, findings: Findings, split: str) -> bool:
     if refused:
         worst = sorted(findings.records[split], key=lambda entry: -entry[1].unknown)[:_MAX_NAMED]
         findings.errors.append(
-            f"{', '.join(str(sample.mask) for sample, _ in worst)}: {share:.0%} of the pixels in the {split} masks, "
+            f"{', '.join(sample.mask_place for sample, _ in worst)}: {share:.0%} of the pixels in the {split} masks, "
             f"most in these, fit none of the {palette.num_classes} classes ({palette.source}) found in train/; {mend}"
         )
         return True
@@ -326,7 +326,7 @@ def _check_fit(findings: Findings) -> None:
                 f"most masks of {split} seem {_fault(verdict['all'])} against their photos: look at them first"
             )
         elif verdict["files"]:
-            lines = [f"{entries[fault['index']][0].mask} ({_fault(fault)})" for fault in verdict["files"]]
+            lines = [f"{entries[fault['index']][0].mask_place} ({_fault(fault)})" for fault in verdict["files"]]
             findings.warnings.append(
                 f"{_some(len(lines), 'mask')} of {split} may not lie on the photo: {_named(findings, lines)}"
             )

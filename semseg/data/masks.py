@@ -240,6 +240,8 @@ def check_meaning(samples: list[Sample], palette: Palette) -> None:
         SemsegError: The masks hold numbers and the palette describes colours, or the other way round.
         DataError: No mask can be read.
     """
+    if samples[0].drawing is not None:
+        return  # names of classes tell what is drawn, whatever numbers or colours stand for them
     if _is_pair(samples[0]) and not palette.holds_values:
         return  # pairs are read as colours even where these are grey
     masks = list(_contents([("train", sample) for sample in spread(samples, _READ_AHEAD)]))

@@ -47,7 +47,8 @@ class Palette:
     Attributes:
         labels: Everything that is known; the first label of an id names and colours the class.
         source: How it was found: the name of a well-known code, `"exact"` (the masks hold few colours), `"values"`
-            (they hold numbers), `"k-means"`, or `"file"` (the user's own classes.json).
+            (they hold numbers), `"k-means"`, `"outlines"` (annotation files name them), or `"file"` (the user's own
+            classes.json).
         blended: Whether the masks were resized or compressed after colouring, so that borders need `repair_mask`.
         max_distance: In colour masks that are not blended, a pixel farther than this from every colour (Euclidean, in
             RGB levels) is unknown.

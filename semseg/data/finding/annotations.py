@@ -1,97 +1,327 @@
-"""Annotations that are no pictures: recognised and named, so that nothing else is made of the photos beside them."""
+"""Photos with outlines or run lengths in annotation files, in place of masks."""
 
-import re
-from collections.abc import Callable
-from pathlib import Path
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
+from semseg.data.base import Found, Sample, spread
 from semseg.data.finding.contents import Contents
+from semseg.data.finding.folder import groups_by_name, root_of
+from semseg.data.finding.names import place_of, split_of
+from semseg.errors import DataError
+from semseg.images.reading import read_photo
+from semseg.labels.drawings import Drawing, rasterise
+from semseg.labels.formats import FORMATS, format_of
+from semseg.labels.formats.common import Annotations
+from semseg.labels.palettes import Color, Palette, distinct_color, listed
 
-_READ_BYTES = 65536  # of a file's start; enough to see what it is
-_MAX_LOOKED_AT = 20  # files of each suffix
-_BOX_OR_OUTLINE = re.compile(r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}")
-_MENDS = {
-    "coco": "polygons in COCO's JSON",
-    "labelme": "polygons in labelme's JSON",
-    "supervisely": "objects in Supervisely's JSON",
-    "geojson": "outlines in GeoJSON",
-    "yolo": "outlines or boxes in YOLO's text files",
-    "voc": "boxes in Pascal VOC's XML",
-    "cvat": "outlines in CVAT's XML",
-    "runs": "run lengths in a CSV file",
-}
+_LOOKED_AT = 20  # files of each suffix that are looked at to see which formats there are
+_DRAWN_FIRST = 8  # photos whose masks are drawn to see whether anything is left uncovered
+_MAX_UNCOVERED = 0.01  # share of the pixels of each of them, where all of the photo is meant to be covered
+_FIRST = "instances"  # what begins the name of the file that counts, where others tell of the same photos
+_MAX_SHOWN = 3  # names of files in a sentence
 
 
-def name_annotations(contents: Contents) -> str:
-    """What annotation files there are, as a message that says what to do with them; empty if there are none.
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """A photo and what is drawn on it.
+
+    Attributes:
+        photo: Its file.
+        drawing: What is drawn.
+        file: The annotation file.
+        split: The split that this file, or its name, tells; else empty.
+    """
+
+    photo: Path
+    drawing: Drawing
+    file: Path
+    split: str
+
+
+def formats_in(contents: Contents) -> dict[str, list[Path]]:
+    """The formats of annotation files that are there, each with files of it, by a look at some.
 
     Args:
         contents: Of the data set's folder.
     """
-    found = find_annotations(contents)
-    if not found:
-        return ""
-    kind, path = found
-    return (
-        f"{path}: {_MENDS[kind]}, not masks; semseg learns from pictures: export masks from the program that wrote it "
-        "(one PNG per photo, a number or colour per class) and put them beside the photos"
+    suffixes = {suffix for kind in FORMATS.values() for suffix in kind.suffixes}
+    found: dict[str, list[Path]] = defaultdict(list)
+    for suffix in sorted(suffixes):
+        files = [path for path in contents.others if path.suffix.lower() == suffix]
+        for path in spread(files, _LOOKED_AT):
+            kind = format_of(path)
+            if kind:
+                found[kind].append(path)
+    return {kind: found[kind] for kind in FORMATS if kind in found}
+
+
+def find_annotated(contents: Contents, kind: str, *, asked: bool = False) -> Found | None:
+    """Reads all annotation files of a format and looks for their photos.
+
+    Args:
+        contents: Of the data set's folder.
+        kind: One of `FORMATS`.
+        asked: The user named the format, so that plain rectangles are areas, not boxes around objects.
+
+    Returns:
+        The samples; None if no file is of this format.
+
+    Raises:
+        DataError: No file can be read or none of the photos is there, only boxes are, or files contradict each other.
+    """
+    files, problems = _read_all(contents, kind)
+    if not files:
+        if problems:
+            raise DataError(problems[0])
+        return None
+    _refuse_boxes(files, kind, asked)
+    entries, missing = _pair(contents, files)
+    problems += missing
+    if not entries:
+        raise DataError(problems[0] if problems else f"{files[0].path}: tells of no photo")
+    bare = _without_file(contents, entries) if kind == "yolo" else []
+    palette, ground = _palette(files, entries)
+    notes = _notes(kind, files, entries, palette, ground) + _note_on_bare(bare)
+    entries = sorted([*entries, *bare], key=lambda entry: contents.order[entry.photo])
+    places = {entry.photo: place_of(entry.photo.parent.relative_to(contents.root).parts) for entry in entries}
+    splits: dict[str, list[Sample]] = defaultdict(list)
+    for entry in entries:
+        drawing = replace(entry.drawing, ground=ground)
+        split = places[entry.photo].split or entry.split or "train"
+        splits[split].append(Sample(entry.photo, entry.file, drawing=drawing))
+    if "train" not in splits:
+        splits = {"train": [sample for samples in splits.values() for sample in samples]}
+    return Found(
+        root_of(contents.root, places),
+        dict(splits),
+        palette=palette,
+        problems=problems,
+        group=groups_by_name(places),
+        notes=notes,
     )
 
 
-def find_annotations(contents: Contents) -> tuple[str, Path] | None:
-    """The first file that holds annotations, and its kind; None if there is none.
+def _without_file(contents: Contents, entries: Sequence[_Entry]) -> list[_Entry]:
+    """The photos without objects, for which YOLO writes no file; none where these are most, and not labelled yet."""
+    known = {entry.photo: entry for entry in entries}
+    folders = {photo.parent: entry for photo, entry in known.items()}
+    bare = [path for path in contents.pictures if path.parent in folders and path not in known]
+    if len(bare) > len(known):
+        return []
+    return [
+        _Entry(path, Drawing((), place=str(path)), folders[path.parent].file, folders[path.parent].split)
+        for path in bare
+    ]
 
-    Args:
-        contents: Of the data set's folder.
+
+def _note_on_bare(bare: Sequence[_Entry]) -> list[str]:
+    return [f"photos without a text file, all background as YOLO has it: {len(bare)}"] if bare else []
+
+
+def _read_all(contents: Contents, kind: str) -> tuple[list[Annotations], list[str]]:
+    """What all files of a format say, and what is wrong with those that cannot be read."""
+    files, problems = [], []
+    for path in contents.others:
+        if not _is_of(path, kind):
+            continue
+        try:
+            annotations = FORMATS[kind].read(path, contents.root)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if annotations is not None and (annotations.drawings or annotations.boxes):
+            files.append(annotations)
+    return files, problems
+
+
+def _is_of(path: Path, kind: str) -> bool:
+    """Whether a file is of a format; an empty text file is one of YOLO's, of a photo without objects."""
+    if path.suffix.lower() not in FORMATS[kind].suffixes:
+        return False
+    return format_of(path) == kind or (kind == "yolo" and not path.stat().st_size)
+
+
+def _refuse_boxes(files: Sequence[Annotations], kind: str, asked: bool) -> None:
+    """Raises a `DataError` where there are boxes around objects, and nothing that says which pixels are theirs."""
+    if any(file.outlines for file in files) or not any(file.boxes or file.rectangles for file in files):
+        return
+    boxed = next(file for file in files if file.boxes or file.rectangles)
+    if any(file.boxes for file in files):
+        raise DataError(
+            f"{boxed.path}: holds boxes around objects, no outlines; boxes say nothing about the pixels in them: draw "
+            "outlines, or let a program such as Segment Anything make masks of the boxes"
+        )
+    if not asked:
+        raise DataError(
+            f"{boxed.path}: holds rectangles only, as for detection; if they are the areas themselves, say so by "
+            f"`dataset` {kind}; else draw outlines"
+        )
+
+
+# ----------------------------------------------------------------------------------------- which photo is meant
+
+
+class _Photos:
+    """The pictures of a data set by the names that annotation files may give them."""
+
+    def __init__(self, contents: Contents):
+        self._root, self._pictures = contents.root, set(contents.pictures)
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        for path in contents.pictures:
+            for name in dict.fromkeys((path.name.lower(), path.stem.lower())):
+                self._by_name[name].append(path)
+
+    def find(self, name: str, file: Path, split: str) -> Path | None:
+        """The picture that an annotation file means.
+
+        Args:
+            name: What the file calls it: a path, a name, or a name without suffix.
+            file: The annotation file.
+            split: The split that this file tells; else empty.
+
+        Raises:
+            DataError: Several pictures may be meant.
+        """
+        wanted = PurePosixPath(unquote(name).replace("\\", "/"))
+        for folder in (file.parent, self._root):
+            path = Path(os.path.normpath(folder / wanted))
+            if path in self._pictures:
+                return path
+        names = (wanted.name, _without_hash(wanted.name), wanted.stem, _without_hash(wanted.stem))
+        found = next((self._by_name[key.lower()] for key in names if key.lower() in self._by_name), [])
+        scores = [self._score(path, wanted, file, split) for path in found]
+        best = [path for path, score in zip(found, scores, strict=True) if score == max(scores)]
+        if len(best) > 1:
+            listed_paths = " and ".join(str(path) for path in best[:2])
+            raise DataError(f"{file}: names {name!r}, which may be {listed_paths}; give one of them another name")
+        return best[0] if best else None
+
+    def _score(self, path: Path, wanted: PurePosixPath, file: Path, split: str) -> tuple[int, ...]:
+        """How well the folders of a picture agree with a name and with the place of its annotation file."""
+        folders, other = path.parent.relative_to(self._root).parts, wanted.parent.parts
+        shared = list(takewhile(lambda pair: pair[0] == pair[1], zip(folders[::-1], other[::-1], strict=False)))
+        own_split = place_of(folders).split
+        agrees = not split or own_split is None or own_split == split
+        return len(shared), agrees, len(set(folders) & set(file.parent.parts)), path.name.lower() == wanted.name.lower()
+
+
+def _without_hash(name: str) -> str:
+    """A name without the eight letters that Label Studio puts before those of uploaded files."""
+    start, dash, rest = name.partition("-")
+    return rest if dash and len(start) == 8 and all(letter in "0123456789abcdef" for letter in start) else name
+
+
+def _pair(contents: Contents, files: Sequence[Annotations]) -> tuple[list[_Entry], list[str]]:
+    """The photos of all files, and a line for each that is not there."""
+    photos = _Photos(contents)
+    entries: dict[Path, _Entry] = {}
+    missing: list[str] = []
+    for file in sorted(files, key=lambda file: not file.path.stem.startswith(_FIRST)):
+        folder_split = (
+            place_of(file.path.parent.relative_to(contents.root).parts).split or split_of(file.path.stem) or ""
+        )
+        lost = []
+        for name, drawing in file.drawings.items():
+            split = file.splits.get(name) or folder_split
+            photo = photos.find(name, file.path, split)
+            if photo is None and len(file.drawings) == 1:
+                photo = photos.find(file.path.stem, file.path, split)
+            if photo is None:
+                lost.append(f"{file.path}: names the photo {name!r}, which is not there; add it, or remove its entry")
+            elif not _is_repeated(entries.get(photo), photo, drawing, file):
+                entries[photo] = _Entry(photo, drawing, file.path, split)
+        missing += lost
+    return list(entries.values()), missing
+
+
+def _is_repeated(earlier: _Entry | None, photo: Path, drawing: Drawing, file: Annotations) -> bool:
+    """Whether an earlier file has said it all of a photo.
+
+    Raises:
+        DataError: It said something else.
     """
-    for suffix, kind_of in _KIND_OF_TEXT.items():
-        files = [path for path in contents.others if path.suffix.lower() == suffix]
-        for path in files[:_MAX_LOOKED_AT]:
-            kind = kind_of(_start_of(path))
-            if kind:
-                return kind, path
-    return None
+    if earlier is None:
+        return False
+    if earlier.drawing.digest == drawing.digest or earlier.file.stem.startswith(_FIRST) > file.path.stem.startswith(
+        _FIRST
+    ):
+        return True
+    raise DataError(
+        f"{earlier.file} and {file.path} both tell of {photo.name}, and not the same; say by `masks` which counts"
+    )
 
 
-def _start_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(_READ_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return ""
+# ------------------------------------------------------------------------------------------------- what is made of it
 
 
-def _kind_of_json(text: str) -> str | None:
-    keys = set(re.findall(r'"(\w+)"\s*:', text))
-    is_header = "images" in keys and keys & {"annotations", "categories", "file_name"}
-    if is_header or {"segmentation", "category_id"} <= keys:
-        return "coco"
-    if {"shapes", "imagePath"} <= keys:
-        return "labelme"
-    if {"objects", "classTitle"} <= keys:
-        return "supervisely"
-    return "geojson" if '"FeatureCollection"' in text else None
+def _palette(files: Sequence[Annotations], entries: Sequence[_Entry]) -> tuple[Palette, str | None]:
+    """The classes that are drawn somewhere, in the order of the files; and that of pixels where nothing is drawn.
+
+    Raises:
+        DataError: Nothing is drawn on any photo.
+    """
+    declared: dict[str, Color | None] = {}
+    for file in files:
+        for name, color in file.classes.items():
+            declared[name] = declared.get(name) or color
+    drawn = set().union(*(replace(entry.drawing, ground=None).labels for entry in entries))
+    if not drawn:
+        raise DataError(f"{entries[0].file}: holds no outline of any class; draw some, or give masks")
+    names = [name for name in declared if name in drawn] + sorted(drawn - declared.keys())
+    ground = None if len(names) > 1 and _cover_everything(entries, names) else "background"
+    if ground:
+        names = [ground, *(name for name in names if name != ground)]
+    colors = [declared.get(name) or distinct_color(i) for i, name in enumerate(names)]
+    if len(set(colors)) < len(colors):
+        colors = [distinct_color(i) for i in range(len(names))]
+    return Palette.from_colors(names, colors, source="outlines", max_distance=0.0), ground
 
 
-def _kind_of_xml(text: str) -> str | None:
-    if "<annotations>" in text and ("<polygon" in text or "<mask" in text or "<box" in text):
-        return "cvat"
-    return "voc" if "<annotation" in text and "<bndbox>" in text else None
+def _cover_everything(entries: Sequence[_Entry], names: Sequence[str]) -> bool:
+    """Whether next to nothing is left uncovered on each of a few photos."""
+    ids = {"background": 0} | {name: 1 for name in names if name != "background"}
+    for entry in spread(list(entries), _DRAWN_FIRST):
+        if not entry.drawing.shapes:
+            return False
+        try:
+            size = entry.drawing.size or read_photo(entry.photo, (1, 1)).size
+            bare = rasterise(replace(entry.drawing, ground="background"), size, ids) == 0
+        except DataError:  # of which the check will tell
+            continue
+        if bare.mean() > _MAX_UNCOVERED:
+            return False
+    return True
 
 
-def _kind_of_csv(text: str) -> str | None:
-    header = text.partition("\n")[0].lower().replace("_", "")
-    return "runs" if "encodedpixels" in header or re.search(r"\brle", header) else None
+def _notes(
+    kind: str, files: Sequence[Annotations], entries: Sequence[_Entry], palette: Palette, ground: str | None
+) -> list[str]:
+    """How it was read, and what was left out or is unusual, a sentence each."""
+    paths = [str(path.name) for path in dict.fromkeys(entry.file for entry in entries)]
+    where = f" ({', '.join(paths)})" if len(paths) <= _MAX_SHOWN else f", {len(paths)} files"
+    notes = [f"{FORMATS[kind].described}{where}"]
+    if ground is None:
+        notes.append("the outlines cover the photos: there is no background, and the rest counts nowhere")
+    empty = sum(not entry.drawing.shapes for entry in entries)
+    if empty:
+        notes.append(f"photos without any outline, all background: {empty}")
+    rectangles = sum(file.rectangles for file in files)
+    if rectangles:
+        notes.append(f"rectangles, read as areas: {rectangles}")
+    counts: Counter[str] = Counter()
+    for file in files:
+        counts.update(file.left_out)
+    notes += [f"{what}: {count}, first in {_first(files, what)}" for what, count in counts.items()]
+    unused = [name for file in files for name in file.classes if name not in palette.names and name != "background"]
+    if unused:
+        notes.append(f"never drawn, so no class: {listed(list(dict.fromkeys(unused)))}")
+    return notes
 
 
-def _kind_of_txt(text: str) -> str | None:
-    lines = [line.strip() for line in text.splitlines()[:-1] or text.splitlines()]
-    return "yolo" if lines and all(_BOX_OR_OUTLINE.fullmatch(line) for line in lines) else None
-
-
-_KIND_OF_TEXT: dict[str, Callable[[str], str | None]] = {
-    ".json": _kind_of_json,
-    ".geojson": _kind_of_json,
-    ".xml": _kind_of_xml,
-    ".csv": _kind_of_csv,
-    ".txt": _kind_of_txt,
-}
+def _first(files: Sequence[Annotations], what: str) -> Path:
+    return next(file.path for file in files if what in file.left_out)

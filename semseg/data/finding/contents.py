@@ -50,6 +50,10 @@ class Contents:
             raise SemsegError(f"`{parameter}`: no picture in {self.root} is in {pattern}; pictures are in {there}")
         return chosen
 
+    def others_like(self, pattern: str) -> list[Path]:
+        """The files that are no pictures and whose paths fit a pattern; there may be none."""
+        return [path for path in self.others if fnmatch.fnmatch(path.relative_to(self.root).as_posix(), pattern)]
+
 
 def _is_meant(path: Path, wanted: str) -> bool:
     """Whether a path lies in the folder that is wanted, or fits the pattern."""
