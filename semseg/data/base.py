@@ -111,6 +111,7 @@ class Dataset:
         problems: Files that could not be made samples of, a line each.
         drawn: Whether the validation split was drawn by seed, not given by the folder.
         group: Samples of one group stay on one side when they are moved between drawn splits; None: each for itself.
+        digests: Of the bytes of each sample's files, hexadecimal, once a check has read them.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Dataset:
     ):
         self.root, self.splits, self.palette, self.drawn, self.group = root, splits, palette, drawn, group
         self.notes, self.problems = list(notes), list(problems)
+        self.digests: dict[Sample, str] = {}
 
     @property
     def task(self) -> str:
