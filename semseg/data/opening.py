@@ -92,6 +92,7 @@ def _cache(config: RunConfig, dataset: Dataset) -> Cache:
 
 
 def _note_digests(dataset: Dataset, cache: Cache) -> None:
+    dataset.has_changed = cache.has_changed
     dataset.digests = {sample: digest.hex() for sample in dataset.samples if (digest := cache.digest(sample))}
 
 
