@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -18,6 +19,7 @@ from semseg.errors import ResourceError, RunFolderError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SPACE_NEEDED = 100 * 2**20  # bytes: a model, its successor while it is written, and the pictures
+_MAX_JSON_BYTES = 100_000_000
 _LONG_NAME = 200  # bytes; most disks take 255
 
 
@@ -72,6 +74,52 @@ def write_json(path: str | Path, values: Any) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file that anybody may have edited or sent.
+
+    Args:
+        path: The file, UTF-8.
+
+    Returns:
+        What `json.loads` gives.
+
+    Raises:
+        ValueError: It is no JSON, is larger than 100 MB, nests deeper than Python reads, names a thing twice, or holds
+            NaN or an infinity, which JSON does not have; the message tells where, as far as that is known.
+        OSError: It cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "scores.json"
+        >>> _ = path.write_text('{"iou": NaN}')
+        >>> read_json(path)
+        Traceback (most recent call last):
+        ValueError: NaN in line 1 is no number
+    """
+    path = Path(path)
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"{path.stat().st_size / 1e6:.0f} MB of JSON, more than {_MAX_JSON_BYTES / 1e6:.0f}")
+    text = path.read_text(encoding="utf-8-sig")
+
+    def refuse_constant(name: str) -> None:
+        found = re.search(rf"(?<![\w\"]){name}\b", text)
+        line = text.count("\n", 0, found.start() if found else 0) + 1
+        raise ValueError(f"{name} in line {line} is no number")
+
+    try:
+        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("nests too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"{twice[:60]!r} is there twice")
+    return values
 
 
 def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:

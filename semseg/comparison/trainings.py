@@ -17,7 +17,7 @@ from semseg.backend.devices import keras_compiles
 from semseg.data.opening import Tell, open_data, read_digests
 from semseg.data.splits import changes_since
 from semseg.errors import NonFiniteLossError, ResourceError, RunFolderError, SemsegError
-from semseg.files import write_json
+from semseg.files import read_json, write_json
 from semseg.runs.config import RunConfig, differing_settings
 from semseg.runs.run import Run, check_same_data
 from semseg.training.loop import new_model, training_model
@@ -184,7 +184,7 @@ def epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: 
 def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
     """The conditions under which the seconds of an epoch were measured, and these by network."""
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path)
         seconds = {str(model): float(value) for model, value in settings["seconds_per_epoch"].items()}
         if not all(0 < value < float("inf") for value in seconds.values()):
             raise ValueError("seconds that are no positive number")

@@ -4,7 +4,6 @@ import csv
 import glob
 import hashlib
 import io
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from semseg.errors import DataError, RunFolderError, pip_install
-from semseg.files import only_writer, remove_older, replacing, sha256_of, write_json
+from semseg.files import only_writer, read_json, remove_older, replacing, sha256_of, write_json
 from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.reading import list_images
@@ -100,7 +99,7 @@ def take_folder(output: Path, settings: Mapping[str, Any]) -> Iterator[None]:
 def _go_on(output: Path, settings: Mapping[str, Any]) -> None:
     file, before = output / SETTINGS_FILE, None
     with suppress(OSError, ValueError):
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json(file)
     if not isinstance(before, dict):
         raise RunFolderError(f"{file}: cannot be read; remove it, or choose another `output`")
     differing = [name for name, value in settings.items() if before.get(name) != value]
