@@ -3,20 +3,23 @@
 import csv
 import errno
 import hashlib
+import importlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from semseg.errors import ResourceError, RunFolderError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SPACE_NEEDED = 100 * 2**20  # bytes: a model, its successor while it is written, and the pictures
+_MAX_JSON_BYTES = 100_000_000
 _LONG_NAME = 200  # bytes; most disks take 255
 
 
@@ -71,6 +74,52 @@ def write_json(path: str | Path, values: Any) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file that anybody may have edited or sent.
+
+    Args:
+        path: The file, UTF-8.
+
+    Returns:
+        What `json.loads` gives.
+
+    Raises:
+        ValueError: It is no JSON, is larger than 100 MB, nests deeper than Python reads, names a thing twice, or holds
+            NaN or an infinity, which JSON does not have; the message tells where, as far as that is known.
+        OSError: It cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "scores.json"
+        >>> _ = path.write_text('{"iou": NaN}')
+        >>> read_json(path)
+        Traceback (most recent call last):
+        ValueError: NaN in line 1 is no number
+    """
+    path = Path(path)
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"{path.stat().st_size / 1e6:.0f} MB of JSON, more than {_MAX_JSON_BYTES / 1e6:.0f}")
+    text = path.read_text(encoding="utf-8-sig")
+
+    def refuse_constant(name: str) -> None:
+        found = re.search(rf"(?<![\w\"]){name}\b", text)
+        line = text.count("\n", 0, found.start() if found else 0) + 1
+        raise ValueError(f"{name} in line {line} is no number")
+
+    try:
+        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("nests too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"{twice[:60]!r} is there twice")
+    return values
 
 
 def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -157,6 +206,12 @@ def remove_older(paths: Iterable[Path], seconds: float) -> None:
                 path.unlink()
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _sync(path: Path) -> None:
     if path.is_dir() and os.name == "nt":  # Windows cannot open a folder for syncing
         return
@@ -231,3 +286,42 @@ def archive(folder: Path, patterns: Iterable[str]) -> Path | None:
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
     return target
+
+
+@contextmanager
+def only_writer(lock: Path) -> Iterator[None]:
+    """Holds a lock for as long as the block lasts; the system gives it back when the process dies.
+
+    Args:
+        lock: A file in the folder that is written to, which exists; it is removed at the end. A disk that knows no
+            locks, as some network shares, keeps nobody out.
+
+    Raises:
+        RunFolderError: Another process holds it.
+    """
+    with ExitStack() as stack:
+        while True:
+            file = stack.enter_context(lock.open("ab"))
+            _lock(file, lock)
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                    break  # else the one before removed it when it was done
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                lock.unlink()
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    try:
+        if os.name == "nt":
+            importlib.import_module("msvcrt").locking(file.fileno(), 2, 1)  # LK_NBLCK
+        else:
+            fcntl = importlib.import_module("fcntl")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            raise RunFolderError(
+                f"{path.parent}: another process writes there now; wait for it, or choose another `output`"
+            ) from None

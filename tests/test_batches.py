@@ -1,16 +1,20 @@
+import os
 import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, draw_ids, make_pairs
+from helpers import REPOSITORY, draw_ids, make_folder, make_pairs
+from PIL import Image
 
 from semseg.data import open_dataset
 from semseg.data.augment import Augmentation
 from semseg.data.batches import data_generator, rare_class_weights
 from semseg.data.cache import Cache
+from semseg.data.opening import check_data, open_data
 from semseg.errors import DataError, SemsegError
+from semseg.runs.config import RunConfig
 
 SIZE = (24, 40)
 
@@ -238,3 +242,48 @@ def test_senseless_arguments_are_refused(dataset):
         data_generator(dataset, "test")
     with pytest.raises(SemsegError, match="batch_size=0"):
         data_generator(dataset, batch_size=0)
+
+
+class TestFilesThatChangeAfterTheCheck:
+    """Without a cache each epoch reads them anew."""
+
+    @pytest.fixture()
+    def checked(self, tmp_path):
+        config = RunConfig(data=str(make_folder(tmp_path / "data")), image_size=SIZE, cache="none")
+        dataset = open_data(config)
+        findings, cache = check_data(config, dataset)
+        assert not findings.errors
+        batches = data_generator(dataset, image_size=SIZE, workers=0, cache=cache)
+        list(batches)
+        return batches, dataset.splits["train"][0]
+
+    def test_a_value_that_is_no_class_is_named_with_its_mask_and_count(self, checked):
+        batches, sample = checked
+        ids = np.asarray(Image.open(sample.mask)).copy()
+        ids[3, 4:11] = 77
+        Image.fromarray(ids).save(sample.mask)
+        with pytest.raises(
+            DataError, match=rf"{sample.mask.name}: changed .* holds 77 at 7 pixels, which is no class;"
+        ):
+            list(batches)
+
+    def test_another_photo_in_its_place_is_named(self, checked):
+        batches, sample = checked
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(sample.photo)
+        with pytest.raises(DataError, match=rf"{sample.photo.name}: changed since it was checked, or its mask .*; put"):
+            list(batches)
+
+    @pytest.mark.parametrize("harm", ["delete", "cut"])
+    def test_a_mask_that_is_gone_or_cut_is_named(self, checked, harm):
+        batches, sample = checked
+        data = sample.mask.read_bytes()
+        sample.mask.unlink()
+        if harm == "cut":
+            sample.mask.write_bytes(data[: len(data) // 2])
+        with pytest.raises(DataError, match=sample.mask.name):
+            list(batches)
+
+    def test_the_same_bytes_with_another_date_are_no_change(self, checked):
+        batches, sample = checked
+        os.utime(sample.mask, (1e9, 1e9))
+        assert len(list(batches)) == len(batches)

@@ -382,3 +382,17 @@ def test_a_user_without_a_home_has_a_folder_too(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", fail)
     assert default_folder().is_relative_to(tempfile.gettempdir())
+
+
+@pytest.mark.parametrize("folder_name", ["caches", None], ids=["kept", "no cache"])
+def test_files_that_changed_since_the_first_look_are_told(samples, tmp_path, folder_name):
+    cache = open_cache(samples, folder_name and tmp_path / folder_name)
+    assert not cache.has_changed(samples[0])  # nobody looked
+    for sample in samples:
+        assert cache.digest(sample)
+    os.utime(samples[0].photo, (1e9, 1e9))
+    samples[1].mask.write_bytes(b"mask X")  # of the same size
+    samples[2].photo.unlink()
+    assert [cache.has_changed(sample) for sample in samples] == [False, True, True, False, False]
+    samples[1].mask.write_bytes(b"mask 1")
+    assert not cache.has_changed(samples[1])

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,9 +19,12 @@ from semseg.comparison import trainings
 from semseg.comparison.networks import Network, group_runs, unequal_conditions
 from semseg.comparison.statistics import RULE, compare_networks, compare_pair, holm
 from semseg.comparison.tables import summarise, table, to_csv_rows, to_markdown
+from semseg.data.opening import check_data, open_data
+from semseg.data.splits import splits_of
 from semseg.errors import RunFolderError, SemsegError
 from semseg.runs.config import RunConfig
 from semseg.runs.run import Run, check_same_data
+from semseg.runs.splits import SplitEntry
 
 COSTS = {"parameters": 1_234_567, "gflops": 12.5, "milliseconds": 34.56}
 SMALL = ["--image-size", "32", "--filters", "4", "--epochs", "1", "--learning-rate", "0.01"]
@@ -178,7 +182,7 @@ class TestGrouping:
             ({"train": "ab"}, "b: has 2 training photos, 2 classes; .*a has 2 training photos, 1 validation"),
             (
                 {"train": "ax", "val": "d"},
-                "2 classes of other names or sizes; .*a has 2 .*; the data changed; use another",
+                "2 classes of other names or content; .*a has 2 .*; the data changed; use another",
             ),
         ],
     )
@@ -186,6 +190,29 @@ class TestGrouping:
         first = Run.finished(make_run(tmp_path / "a", [0.5], splits={"train": "ab", "val": "d"}))
         with pytest.raises(RunFolderError, match=told):
             check_same_data(first, Run.finished(make_run(tmp_path / "b", [0.5], splits=splits)))
+
+    def test_masks_that_changed_between_two_trainings_are_refused(self, tmp_path):
+        runs = [Run.finished(make_run(tmp_path / name, [0.5], model=name)) for name in ("a", "b", "older")]
+        for run, digest in zip(runs, ("0a", "0b", ""), strict=True):
+            run.write_splits({("1.png", 9): SplitEntry("train", digest), ("2.png", 9): SplitEntry("val", "0c")})
+        runs = [Run.finished(run.folder) for run in runs]
+        with pytest.raises(RunFolderError, match=r"b: has .* of other names or content; .*the data changed"):
+            check_same_data(*runs[:2])
+        with pytest.raises(RunFolderError, match=r"b: 1\.png had another content, or other masks, than for .*a; the"):
+            group_runs(runs[:2])
+        check_same_data(runs[0], runs[2])
+
+    def test_the_next_training_does_not_begin_on_data_that_changed(self, tmp_path):
+        config = RunConfig(data=str(make_folder(tmp_path / "data")), image_size=(32, 32), output=str(tmp_path / "a"))
+        dataset = open_data(config)
+        check_data(config, dataset)
+        run = Run(make_run(tmp_path / "a", [0.5], **asdict(config)))
+        run.write_splits(splits_of(dataset))
+        shutil.copy(tmp_path / "data/masks/1.png", tmp_path / "data/masks/0.png")
+        trained = []
+        with pytest.raises(RunFolderError, match=r"images/0\.jpg or its masks changed since the run .*a; use another"):
+            trainings.train_all([config, replace(config, seed=1, output=str(tmp_path / "b"))], trained.append, print)
+        assert not trained
 
     def test_the_same_data_and_older_runs_pass_and_other_classes_do_not(self, tmp_path):
         first = Run.finished(make_run(tmp_path / "a", [0.5], splits={"train": "ab"}))

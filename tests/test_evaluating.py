@@ -13,6 +13,7 @@ from PIL import Image
 from semseg.backend.predictor import predictor
 from semseg.cli import commands, main
 from semseg.data import open_dataset
+from semseg.data.opening import check_data, open_data
 from semseg.data.splits import splits_of
 from semseg.errors import SemsegError
 from semseg.evaluation.opening import open_run
@@ -278,3 +279,54 @@ class TestBadInput:
         shutil.copy(run / "out" / "unet_model.keras", tmp_path / "unet_model.keras")
         (tmp_path / "config.json").write_text("[]")
         fails(4, "config.json: cannot be read", "what a run writes", arguments=[tmp_path])
+
+
+@pytest.mark.plain
+class TestDataThatChangedSinceTheRun:
+    """The names of the files stay as they were."""
+
+    @pytest.fixture()
+    def changed(self, tmp_path, capsys):
+        """Takes what is done to the data of a finished check; gives what `evaluate` says and notes."""
+        data = make_folder(tmp_path / "data")
+        config = RunConfig(data=str(data), image_size=(32, 32))
+        dataset = open_data(config)
+        check_data(config, dataset)
+        make_run(tmp_path / "run", data)
+        Run(tmp_path / "run").write_splits(splits_of(dataset))
+        val = sorted(int(sample.photo.stem) for sample in dataset.splits["val"])
+
+        def judge(change):
+            change(data, val[0])
+            assert evaluate(tmp_path / "run") == 0
+            note = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())["note"]
+            return " ".join(capsys.readouterr().out.split()), note, val[0]
+
+        return judge
+
+    def test_nothing_is_said_where_nothing_changed(self, changed):
+        text, note, _ = changed(lambda data, number: (data / "images" / f"{number}.jpg").touch())
+        assert "since the run" not in text and note == "the same split chose the best epoch"
+
+    def test_a_mask_with_other_bytes_is_named(self, changed):
+        def turn(data, number):
+            path = data / "masks" / f"{number}.png"
+            size = path.stat().st_size
+            ids = np.asarray(Image.open(path)).copy()
+            ids[0, 0] = 1 - min(ids[0, 0], 1)
+            Image.fromarray(ids).save(path)
+            path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+
+        text, note, number = changed(turn)
+        assert f"changed {number}.jpg or its masks changed since the run; the scores are not those" in text.replace(
+            "images/", ""
+        )
+        assert note.endswith("or its masks changed since the run")
+
+    def test_a_photo_that_is_gone_is_named(self, changed):
+        def remove(data, number):
+            for path in (data / "images" / f"{number}.jpg", data / "masks" / f"{number}.png"):
+                path.unlink()
+
+        text, note, number = changed(remove)
+        assert f"{number}.jpg is gone since the run" in text and "is gone" in note

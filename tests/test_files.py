@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from semseg.files import archive, last_lines, remove_older, replacing, reserve, write_csv, write_json
+from semseg.files import archive, last_lines, read_json, remove_older, replacing, reserve, write_csv, write_json
 
 pytestmark = pytest.mark.plain
 
@@ -123,3 +123,36 @@ def test_the_last_lines_of_a_log_are_those_that_hold_something(tmp_path):
     path.write_bytes(b"first\n" + b"x" * 50 + b"\n\n  \nlast \xff\n")
     assert last_lines(path) == ["first", "x" * 50, "last \N{REPLACEMENT CHARACTER}"]
     assert last_lines(path, size=20) == ["x" * 8, "last \N{REPLACEMENT CHARACTER}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "Expecting value: line 1"),
+        ("[" * 100_000, "nests too deeply"),
+        ('{"a": ' * 100_000, "nests too deeply"),
+        ('{"NaN": 1,\n "b": NaN}', "NaN in line 2 is no number"),
+        ("[-Infinity]", "-Infinity in line 1 is no number"),
+        ("[" + "9" * 5000 + "]", "Exceeds the limit"),
+        ('{"id": 1, "id": 2}', "'id' is there twice"),
+        ('"\xff"', "can't decode byte"),
+    ],
+)
+def test_json_that_nobody_can_use_is_one_line(tmp_path, text, what):
+    path = tmp_path / "x.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=what) as caught:
+        read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_json_file_of_gigabytes_is_not_read(tmp_path):
+    with (tmp_path / "x.json").open("wb") as file:
+        file.truncate(3_000_000_000)
+    with pytest.raises(ValueError, match="3000 MB of JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "x.json").write_text("[1]", encoding="utf-8-sig")
+    assert read_json(tmp_path / "x.json") == [1]

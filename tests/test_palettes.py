@@ -123,7 +123,24 @@ class TestPalette:
             (lambda v: v["classes"][0].update(color=[2, 2, 2]), "stands for more than one entry"),
             (lambda v: [entry.update(value=-1) for entry in v["classes"]], "cannot be understood"),
             (lambda v: v.update(max_distance="1e"), "cannot be understood"),
-            (lambda v: v["classes"][0].update(id="x"), "cannot be understood"),
+            (
+                lambda v: v["classes"][0].update(id="x"),
+                r"classes\[0\]\.id cannot be understood \(got 'x'\); expected a",
+            ),
+            (lambda v: v["classes"][1].update(id=1.5), r"classes\[1\]\.id cannot be understood \(got 1\.5\)"),
+            (lambda v: v["classes"][1].update(id=True), r"classes\[1\]\.id cannot be understood"),
+            (lambda v: v["classes"][1].update(id=-1), r"classes\[1\]\.id cannot be understood"),
+            (lambda v: v["classes"][1].update(id=10**400), r"classes\[1\]\.id cannot be understood"),
+            (lambda v: v["classes"][1].pop("id"), r"classes\[1\]\.id cannot be understood \(got None\)"),
+            (lambda v: v["classes"][1].update(id=0), r"got the ids 0; expected .* 2 to 253 of them"),
+            (lambda v: v["classes"].extend({"id": i, "name": i} for i in range(2, 300)), "got the ids 0.*2 to 253"),
+            (lambda v: v["classes"].append(7), r"classes\[2\] cannot be understood \(got 7\)"),
+            (lambda v: v["classes"][0].update(name=None), r"classes\[0\]\.name cannot be understood"),
+            (lambda v: v["classes"][0].update(color=[1, 2.5, 3]), r"classes\[0\]\.color cannot be understood"),
+            (lambda v: v.update(ignored={}), "ignored cannot be understood"),
+            (lambda v: v.update(blended="no"), r"blended cannot be understood \(got 'no'\); expected true or false"),
+            (lambda v: v.update(transparent=[[[]]]), "transparent cannot be understood"),
+            (lambda v: v.update(classes=[nested(500)] * 2), r"classes\[0\] cannot be understood"),
             (lambda v: v["classes"][0].update(color=[1, 2]), "cannot be understood"),
             (lambda v: v["classes"][0].update(color=[1, 2, 256]), "cannot be understood"),
             (lambda v: v["classes"][0].update(value=3), "some labels have a value and some do not"),
@@ -142,6 +159,14 @@ class TestPalette:
         palette = Palette.from_dict(values, source="file")
         assert palette.names == ("a", "c")
         assert bin_image(np.array([[[1, 1, 1], [2, 2, 2], [3, 3, 3]]], np.uint8), palette).tolist() == [[0, 255, 1]]
+
+
+def nested(depth):
+    """Lists in lists."""
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 class TestKnownCodes:

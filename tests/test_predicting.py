@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from semseg.cli import commands
+from semseg.files import only_writer
 from semseg.images import opening
 from semseg.images.png_writer import PngWriter
 from semseg.inference import files as predict_files
@@ -76,8 +78,9 @@ def test_a_folder_gives_masks_overlays_and_shares(model, tmp_path, capsys):
     np.testing.assert_allclose(shown[15, 2], COLORS[0], atol=40)
     rows = table(tmp_path / "out")
     assert [row["photo"] for row in rows] == ["a.png", "deep/b.png"]
+    digest = hashlib.sha256((tmp_path / "photos" / "a.png").read_bytes()).hexdigest()
     shares = {"c0": "0.375000", "c1": "0.312500", "c2": "0.312500"}
-    assert rows[0] == {"photo": "a.png", "width": "16", "height": "30", **shares}
+    assert rows[0] == {"photo": "a.png", "width": "16", "height": "30", "sha256": digest, **shares}
     text = " ".join(capsys.readouterr().out.split())
     pixels = np.bincount(ids.ravel()) + np.bincount(read(tmp_path / "out" / "masks" / "deep" / "b.png").ravel())
     largest = pixels.argmax()
@@ -199,7 +202,9 @@ class TestGoingOn:
         assert predict(model, photos, output) == 0
         before = self.written(output)
         (output / "masks" / "2.png").unlink()
-        os.utime(photos / "4.png", (2e9, 2e9))
+        os.utime(photos / "3.png", (2e9, 2e9))  # its bytes are the same
+        save(photos / "4.png", compress_level=1)
+        os.utime(photos / "4.png", (1e9, 1e9))  # other bytes, older than its mask
         killed = output / "masks" / ".0.123.tmp.png"
         killed.touch()
         os.utime(killed, (1e9, 1e9))
@@ -209,7 +214,40 @@ class TestGoingOn:
         after = self.written(output)
         assert {name for name in after if before[name] != after[name]} == {"2.png", "4.png", "5.png"}
         assert "3 of them are done" in capsys.readouterr().out
-        assert (output / "shares.csv").read_text() == text
+        again = (output / "shares.csv").read_text()
+        digests = [hashlib.sha256((photos / f"{i}.png").read_bytes()).hexdigest() for i in range(6)]
+        assert [row["sha256"] for row in table(output)] == digests
+        assert again.splitlines()[:5] == text.splitlines()[:5] and again.splitlines()[6] == text.splitlines()[6]
+
+    def test_two_predictions_do_not_write_into_one_folder(self, model, photos, tmp_path, capsys):
+        output = tmp_path / "out"
+        output.mkdir()
+        with only_writer(output / ".predicting"):
+            assert predict(model, photos, output) == 4
+        assert (
+            "out: another process writes there now; wait for it, or choose another --output" in capsys.readouterr().err
+        )
+        assert not list(output.iterdir())
+        assert predict(model, photos, output, "--no-overlays") == 0
+        assert {path.name for path in output.iterdir()} == {"masks", "shares.csv", "predictions.json"}
+
+    def test_a_photo_that_changes_while_it_is_predicted_is_skipped_and_done_the_next_time(
+        self, model, photos, tmp_path, monkeypatch, capsys
+    ):
+        write = PngWriter.write
+
+        def changing(self, rows):
+            write(self, rows)
+            save(photos / "2.png", 48, 16)
+
+        monkeypatch.setattr(PngWriter, "write", changing)
+        assert predict(model, photos, tmp_path / "out", "--batch-size", "1", "--workers", "1") == 3
+        assert "2.png: changed while it was predicted; run the same command again" in " ".join(
+            capsys.readouterr().out.split()
+        )
+        monkeypatch.setattr(PngWriter, "write", write)
+        assert predict(model, photos, tmp_path / "out") == 0
+        assert read(tmp_path / "out" / "masks" / "2.png").shape == (48, 16)
 
     def test_other_settings_need_another_folder(self, model, photos, tmp_path, capsys):
         assert predict(model, photos, tmp_path / "out") == 0

@@ -12,6 +12,7 @@ from semseg.runs.classes import read_classes
 from semseg.runs.config import RunConfig
 from semseg.runs.pictures import SPREAD, Picture
 from semseg.runs.run import Run
+from semseg.runs.splits import SplitEntry
 
 pytestmark = pytest.mark.plain
 
@@ -22,12 +23,12 @@ def test_what_is_written_is_read_back_with_types(tmp_path):
     run = Run(tmp_path / "run")
     run.write_config(RunConfig(epochs=3), {"batches": {"steps": {"value": 9, "reason": "x"}}}, {"task": "binary"})
     run.write_classes(TWO, [0.75, 0.25])
-    run.write_splits({("a/1.png", 10): "train", ("b.png", 20): "val"})
+    run.write_splits({("a/1.png", 10): SplitEntry("train", "0a"), ("b.png", 20): SplitEntry("val")})
     read = Run(tmp_path / "run")
     assert read.config == RunConfig(epochs=3) and read.facts == {"task": "binary"}
     assert read.plan["batches"]["steps"]["value"] == 9
     assert read.palette.names == ("road", "sky") and read.palette.colors == TWO.colors
-    assert read.splits == {("a/1.png", 10): "train", ("b.png", 20): "val"}
+    assert read.splits == {("a/1.png", 10): ("train", "0a"), ("b.png", 20): ("val", "")}
     assert {split: count for split, (count, _) in read.split_digests.items()} == {"train": 1, "val": 1}
     assert json.loads(read.classes_path.read_text())["classes"][0]["share"] == 0.75
 

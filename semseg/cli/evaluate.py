@@ -12,10 +12,10 @@ from semseg.cli.flags import given_settings
 from semseg.cli.looking import look_at, say_what_was_found
 from semseg.cli.scores import say_scores
 from semseg.data.base import Dataset
-from semseg.data.splits import ALL, NEW, samples_of, split_note
+from semseg.data.splits import ALL, NEW, changes_since, samples_of, split_note
 from semseg.errors import RunFolderError
 from semseg.evaluation.evaluate import Evaluation
-from semseg.evaluation.opening import check_classes, check_ignored, data_settings, open_as_run
+from semseg.evaluation.opening import check_classes, check_ignored, data_settings, is_own_data, open_as_run
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import archive, check_output
 from semseg.inference.card import ModelCard
@@ -48,6 +48,9 @@ def run(arguments: argparse.Namespace) -> None:
     check_ignored(card.path, findings, dataset)
     say(f"semseg {__version__}: {card.path} on {card.device()}")
     say_what_was_found(dataset, findings)
+    if is_own_data(model_run, config.data) and (changes := changes_since(dataset, model_run.splits)):
+        say_about("changed", f"{changes}; the scores are not those of its data")
+        note = f"{note}; {changes}"
     facts = {"model": str(card.path), "data": config.data, "note": note, "flips": arguments.flips}
     if arguments.flips:
         segmenter = replace(segmenter, predict_batch=with_flips(segmenter.predict_batch, arguments.flips))

@@ -21,10 +21,12 @@ from semseg.inference.predictions import (
     SHARES_FILE,
     SharesTable,
     digest_of,
+    digest_of_photo,
     is_done,
     jobs_of,
     notes_on_places,
     photos_of,
+    state_of,
     take_folder,
 )
 from semseg.inference.segmenter import Segmenter, with_flips
@@ -51,11 +53,11 @@ def run(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments, card.path, segmenter, kinds)
     say_about("model", f"{card.path}: {palette.num_classes} classes, sees {seen} pixels, on {card.device()}")
     segmenter = _with_views(segmenter, arguments)
-    take_folder(output, settings)
-    if video:
-        _predict_frames(segmenter, video, source, output, kinds, workers=arguments.workers)
-    else:
-        _predict_photos(segmenter, photos, output, kinds, arguments)
+    with take_folder(output, settings):
+        if video:
+            _predict_frames(segmenter, video, source, output, kinds, workers=arguments.workers)
+        else:
+            _predict_photos(segmenter, photos, output, kinds, arguments)
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:
@@ -161,16 +163,20 @@ def _predict_jobs(
 ) -> tuple[int, float]:
     """Predicts; returns how many photos were skipped, and the seconds."""
     start, skipped = time.monotonic(), 0
+    states = {name: state_of(job.photo) for name, job in jobs.items()}
     results = predict_files(segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers)
     try:
         with Progress("predicting") as progress, closing(results):
-            for number, (name, (_, result)) in enumerate(zip(jobs, results, strict=True), start=1):
-                if isinstance(result, DataError):
+            for number, (name, (job, result)) in enumerate(zip(jobs, results, strict=True), start=1):
+                try:
+                    if isinstance(result, DataError):
+                        raise result
+                    cells = (name, *result.size[::-1], digest_of_photo(job.photo, states[name]))
+                    _note(cells, result, table, progress, asked=arguments.tile)
+                except DataError as error:
                     skipped += 1
                     progress.clear()
-                    say_about("skipped", str(result))
-                else:
-                    _note(name, result, table, progress, asked=arguments.tile)
+                    say_about("skipped", str(error))
                 speed = (number - skipped) / (time.monotonic() - start)
                 progress.show(number, len(jobs), f"{speed:.1f} photos per second")
     except KeyboardInterrupt:
@@ -179,11 +185,13 @@ def _predict_jobs(
     return skipped, time.monotonic() - start
 
 
-def _note(name: str, result: Result, table: SharesTable, progress: Progress, *, asked: tuple[int, int] | None) -> None:
-    table.add((name, result.size[1], result.size[0]), result.counts)
+def _note(
+    cells: tuple[Any, ...], result: Result, table: SharesTable, progress: Progress, *, asked: tuple[int, int] | None
+) -> None:
+    table.add(cells, result.counts)
     if result.tile and not asked:
         progress.clear()
-        say_about("tiles", f"{name}: {size_text(result.size)} pixels, too many to be seen whole; seen in tiles of "
+        say_about("tiles", f"{cells[0]}: {size_text(result.size)} pixels, too many to be seen whole; seen in tiles of "
                   f"{size_text(result.tile)} (--tile)")  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from semseg.errors import RunFolderError
 from semseg.runs.config import RunConfig
-from semseg.runs.run import SPLIT_WORDS, Run
+from semseg.runs.run import SPLIT_WORDS, Run, changed_photos
 
 UNEQUAL_ANYWAY = {"model", "seed", "output", "workers", "cache", "encoder", "encoder_weights"}
 
@@ -88,6 +88,12 @@ def _check_same_truth(first: Run, other: Run) -> None:
                 f"{other.folder}: was judged on other {aspect} than {first.folder}; compare runs on the same data, "
                 "with the same `split_seed`, `classes` and `limit`"
             )
+    if changed := changed_photos(first, other):
+        named = changed[0] + (f" and {len(changed) - 1} more" if changed[1:] else "")
+        raise RunFolderError(
+            f"{other.folder}: {named} had another content, or other masks, than for {first.folder}; the data changed "
+            "between them: train one of them again"
+        )
 
 
 def unequal_conditions(networks: Sequence[Network]) -> list[str]:

@@ -14,9 +14,10 @@ import numpy as np
 from semseg.architectures import ARCHITECTURES
 from semseg.architectures.cost import interleaved_medians
 from semseg.backend.devices import keras_compiles
-from semseg.data.opening import Tell, open_data
+from semseg.data.opening import Tell, open_data, read_digests
+from semseg.data.splits import changes_since
 from semseg.errors import NonFiniteLossError, ResourceError, RunFolderError, SemsegError
-from semseg.files import write_json
+from semseg.files import read_json, write_json
 from semseg.runs.config import RunConfig, differing_settings
 from semseg.runs.run import Run, check_same_data
 from semseg.training.loop import new_model, training_model
@@ -94,6 +95,8 @@ def train_all(configs: Sequence[RunConfig], train: Train, tell: Tell) -> Trainin
     """
     trainings = Trainings([], [])
     finished = [is_finished(config) for config in configs]
+    if any(finished) and not all(finished):
+        _refuse_changed_data(configs[finished.index(True)])
     for number, (config, done) in enumerate(zip(configs, finished, strict=True), start=1):
         label, name = f"run {number}/{len(configs)}", f"{config.model}, seed {config.seed}"
         try:
@@ -112,6 +115,17 @@ def train_all(configs: Sequence[RunConfig], train: Train, tell: Tell) -> Trainin
         how = "finished before" if done else f"{config.epochs} epochs in {minutes:.1f} min"
         tell(label, f"{name}: mean IoU {run.metrics['macro_iou'] or 0:.4f}, {how}")
     return trainings
+
+
+def _refuse_changed_data(config: RunConfig) -> None:
+    """Raises a `RunFolderError` where a finished run had other data than the next one would have."""
+    run = Run(Path(config.output))
+    if not run.splits:
+        return
+    dataset = open_data(config)
+    read_digests(config, dataset)
+    if changes := changes_since(dataset, run.splits):
+        raise RunFolderError(f"{config.data}: {changes} {run.folder}; use another `output`, or the data as they were")
 
 
 def is_finished(config: RunConfig) -> bool:
@@ -170,7 +184,7 @@ def epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: 
 def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
     """The conditions under which the seconds of an epoch were measured, and these by network."""
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path)
         seconds = {str(model): float(value) for model, value in settings["seconds_per_epoch"].items()}
         if not all(0 < value < float("inf") for value in seconds.values()):
             raise ValueError("seconds that are no positive number")

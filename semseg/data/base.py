@@ -121,6 +121,8 @@ class Dataset:
         problems: Files that could not be made samples of, a line each.
         drawn: Whether the validation split was drawn by seed, not given by the folder.
         group: Samples of one group stay on one side when they are moved between drawn splits; None: each for itself.
+        digests: Of the bytes of each sample's files, hexadecimal, once a check has read them.
+        has_changed: Tells whether a sample's files have other bytes than the check read; None before a check.
     """
 
     def __init__(
@@ -136,6 +138,8 @@ class Dataset:
     ):
         self.root, self.splits, self.palette, self.drawn, self.group = root, splits, palette, drawn, group
         self.notes, self.problems = list(notes), list(problems)
+        self.digests: dict[Sample, str] = {}
+        self.has_changed: Callable[[Sample], bool] | None = None
 
     @property
     def task(self) -> str:
@@ -160,12 +164,13 @@ class Dataset:
             image_size: (H, W) to resize to; None for the size of the files.
 
         Raises:
-            DataError: The file cannot be used; the message names it.
+            DataError: The file cannot be used, or changed since it was checked; the message names it.
         """
+        look = self.inspect(sample, None if image_size is None else enough_for(image_size))
+        if self.has_changed is not None and self.has_changed(sample):
+            raise _changed(sample, look)
         if image_size is None:
-            look = self.inspect(sample)
             return look.photo, look.ids
-        look = self.inspect(sample, enough_for(image_size))
         return resize_photo(look.photo, image_size), resize_mask(look.ids, image_size)
 
     def inspect(self, sample: Sample, at_least: tuple[int, int] | None = None) -> Look:
@@ -208,6 +213,20 @@ class Dataset:
         drawn = rasterise(drawing, drawing.size or picture.size, ids)
         mask, turned = _upright(sample, picture, Picture(drawn, drawn.shape), drawn)
         return Look(picture.pixels, mask.copy(), np.zeros(mask.shape, bool), mask, picture, turned)
+
+
+def _changed(sample: Sample, look: Look) -> DataError:
+    """Says that files of a sample changed after their check, and what is no class in its mask now."""
+    mend = "put it back, or start again, which checks all files anew"
+    values, counts = np.unique(look.mask[look.unknown], axis=0, return_counts=True)
+    if not len(values):
+        return DataError(f"{sample.photo}: changed since it was checked, or its mask {sample.mask} did; {mend}")
+    most = counts.argmax()
+    value = values[most].item() if values.ndim == 1 else tuple(values[most].tolist())
+    return DataError(
+        f"{sample.mask}: changed since it was checked, and holds {value} at {counts[most]} pixels, which is no class; "
+        f"{mend}"
+    )
 
 
 def _view_of(sample: Sample, look: Look) -> np.ndarray:

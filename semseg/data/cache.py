@@ -113,12 +113,29 @@ class Cache:
             try:
                 self._states[sample] = _state(sample)
                 if not self._is_unchanged(sample):
-                    contents = [path.read_bytes() for path in sample.files]
-                    drawn = [sample.drawing.digest] if sample.drawing else []
-                    self._digests[sample] = _digest([_way_to_read(sample), *drawn, *contents])
+                    self._digests[sample] = _digest_of(sample)
             except OSError:
                 return None  # loading the sample will say what is wrong
         return self._digests[sample]
+
+    def has_changed(self, sample: Sample) -> bool:
+        """Whether a sample's files have other bytes than at the first look; False where nobody looked.
+
+        Args:
+            sample: Any sample.
+        """
+        if sample not in self._digests:
+            return False
+        try:
+            state = _state(sample)
+            if state == self._states[sample] != _NO_STATE:
+                return False
+            if _digest_of(sample) != self._digests[sample]:
+                return True
+        except OSError:
+            return True
+        self._states[sample] = state  # copied back, or only touched
+        return False
 
     def _is_unchanged(self, sample: Sample) -> bool:
         """Whether the files are in the state in which the sample was stored; believes its whole record then."""
@@ -169,6 +186,11 @@ class Cache:
         record = self._digests[sample] + self._states[sample]
         self._file.seek(slot * _RECORD)
         self._file.write(record + _crc(record, pixels))
+
+
+def _digest_of(sample: Sample) -> bytes:
+    drawn = [sample.drawing.digest] if sample.drawing else []
+    return _digest([_way_to_read(sample), *drawn, *(path.read_bytes() for path in sample.files)])
 
 
 def _way_to_read(sample: Sample) -> str:

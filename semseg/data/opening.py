@@ -65,16 +65,35 @@ def check_data(
         on_progress: Called with (files done, files in all).
 
     Returns:
-        What was found, and the cache that now holds every decoded sample.
+        What was found, and the cache that now holds every decoded sample; the data set knows the digests of its files.
     """
-    meaning = json.dumps(dataset.palette.to_dict())
-    folder = None if config.cache == "none" else _cache_folder(config)
-    cache = Cache(dataset.samples, config.image_size, meaning, folder)
+    cache = _cache(config, dataset)
     findings = check_dataset(
         dataset, cache=cache, image_size=config.image_size, workers=config.workers, skip_bad=config.skip_bad,
         allow_leaks=config.allow_leaks, on_progress=on_progress,
     )  # fmt: skip
+    _note_digests(dataset, cache)
     return findings, cache
+
+
+def read_digests(config: RunConfig, dataset: Dataset) -> None:
+    """Lets a data set know the digests of its files, without a check; the cache vouches for those that it knows.
+
+    Args:
+        config: `image_size` and `cache` are read.
+        dataset: From `open_data`.
+    """
+    _note_digests(dataset, _cache(config, dataset))
+
+
+def _cache(config: RunConfig, dataset: Dataset) -> Cache:
+    folder = None if config.cache == "none" else _cache_folder(config)
+    return Cache(dataset.samples, config.image_size, json.dumps(dataset.palette.to_dict()), folder)
+
+
+def _note_digests(dataset: Dataset, cache: Cache) -> None:
+    dataset.has_changed = cache.has_changed
+    dataset.digests = {sample: digest.hex() for sample in dataset.samples if (digest := cache.digest(sample))}
 
 
 def _cache_folder(config: RunConfig) -> Path:

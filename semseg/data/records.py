@@ -99,6 +99,7 @@ def _without_samples(dataset: Dataset) -> Dataset:
     """The data set as it is needed to load samples: little to send to other processes."""
     lean = copy(dataset)
     lean.splits, lean.problems, lean.group = {}, [], None
+    lean.digests, lean.has_changed = {}, None
     return lean
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line, require
-from semseg.files import write_json
+from semseg.files import read_json, write_json
 from semseg.inference.runtimes import RUNTIMES, Opened, runtime_of
 from semseg.inference.segmenter import Segmenter, as_logits
 from semseg.labels.palettes import Palette
@@ -114,7 +114,7 @@ class ModelCard:
         path = self.path.parent / names.EXPORTS
         entries: dict[str, Any] = {}
         with suppress(OSError, ValueError, TypeError):  # there is none yet, or one that nobody can read
-            entries = dict(json.loads(path.read_text(encoding="utf-8")))
+            entries = dict(read_json(path))
         write_json(path, {**entries, self.path.name: {**self.to_dict(), **more}})
 
     def load(self, *, image_size: tuple[int, int] | None = None, batch_size: int | None = None) -> Segmenter:
@@ -185,7 +185,7 @@ class ModelCard:
         if not beside.is_file():
             return None
         try:
-            values = json.loads(beside.read_text(encoding="utf-8")).get(self.path.name)
+            values = read_json(beside).get(self.path.name)
             return None if values is None else self.described_by(values)
         except (ValueError, TypeError, AttributeError) as error:
             problem = f"cannot be understood ({first_line(error)}); export {self.path.name} again"

@@ -4,18 +4,17 @@ import csv
 import glob
 import hashlib
 import io
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semseg.errors import DataError, RunFolderError, pip_install
-from semseg.files import remove_older, replacing, write_json
+from semseg.files import only_writer, read_json, remove_older, replacing, sha256_of, write_json
 from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.reading import list_images
@@ -23,7 +22,9 @@ from semseg.inference.files import KINDS, MASKS, Job
 from semseg.inference.runtimes import files_of
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
-PHOTO_COLUMNS, FRAME_COLUMNS = ("photo", "width", "height"), ("frame", "seconds")
+PHOTO_COLUMNS, FRAME_COLUMNS = ("photo", "width", "height", "sha256"), ("frame", "seconds")
+_LOCK = ".predicting"  # in the folder, while somebody writes there
+_SHA256 = PHOTO_COLUMNS.index("sha256")
 _UNFINISHED = 60  # seconds without a change, after which a file is nobody's work any more
 _EXPECTED = "give a photo, a folder, a pattern, a video or a camera's number"
 _ANY_NAME = {"encoding": "utf-8", "errors": "backslashreplace"}  # the name of a file may be no text
@@ -71,31 +72,34 @@ def digest_of(model: Path) -> str:
     return digest.hexdigest()
 
 
-def take_folder(output: Path, settings: Mapping[str, Any]) -> None:
-    """Takes the folder: a new one, or one where the same command was stopped.
+@contextmanager
+def take_folder(output: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Takes the folder for as long as the block lasts: a new one, or one where the same command was stopped.
 
     Args:
         output: The folder of predictions.
         settings: All that the files depend on, as plain values.
 
     Raises:
-        RunFolderError: It holds something else.
+        RunFolderError: It holds something else, or another process predicts into it.
     """
     file = output / SETTINGS_FILE
-    if file.exists():
-        _go_on(output, settings)
-        return
     held = [name for name in (*KINDS, SHARES_FILE) if (output / name).exists()]
-    if held:
+    if held and not file.exists():
         raise RunFolderError(f"{output}: holds {', '.join(held)} that no prediction wrote; choose another `output`")
     output.mkdir(parents=True, exist_ok=True)
-    write_json(file, dict(settings))
+    with only_writer(output / _LOCK):
+        if file.exists():
+            _go_on(output, settings)
+        else:
+            write_json(file, dict(settings))
+        yield
 
 
 def _go_on(output: Path, settings: Mapping[str, Any]) -> None:
     file, before = output / SETTINGS_FILE, None
     with suppress(OSError, ValueError):
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json(file)
     if not isinstance(before, dict):
         raise RunFolderError(f"{file}: cannot be read; remove it, or choose another `output`")
     differing = [name for name, value in settings.items() if before.get(name) != value]
@@ -215,10 +219,33 @@ def _stem(name: str) -> str:
 
 
 def is_done(name: str, job: Job, table: SharesTable) -> bool:
-    """Whether a photo has its row and all of its files, and has not changed since."""
+    """Whether a photo has its row, made from the bytes that it has now, and all of its files."""
+    row = table.rows.get(printable_name(name))
     with suppress(OSError):
-        changed = job.photo.stat().st_mtime
-        return printable_name(name) in table.rows and all(
-            file.stat().st_mtime >= changed for file in job.files.values()
-        )
+        return row is not None and all(map(Path.exists, job.files.values())) and row[_SHA256] == sha256_of(job.photo)
     return False
+
+
+def state_of(photo: Path) -> tuple[int, ...]:
+    """What the system notes of a file's changes; nothing where there is none."""
+    with suppress(OSError):
+        status = photo.stat()
+        return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    return ()
+
+
+def digest_of_photo(photo: Path, state: tuple[int, ...]) -> str:
+    """SHA-256 of a photo that is still as it was when it was about to be read.
+
+    Args:
+        photo: Its file.
+        state: From `state_of`, before it was read.
+
+    Raises:
+        DataError: It changed since; nobody knows what its mask shows.
+    """
+    with suppress(OSError):
+        digest = sha256_of(photo)
+        if state_of(photo) == state:
+            return digest
+    raise DataError(f"{photo}: changed while it was predicted; run the same command again")

@@ -2,8 +2,9 @@
 
 import colorsys
 import math
+import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -159,19 +160,62 @@ class Palette:
         Raises:
             SemsegError: Something is missing or of a wrong kind.
         """
-        try:
-            ids = sorted({entry["id"] for entry in values["classes"]})  # a class that was taken out leaves a gap
-            labels = [_label(entry, ids.index(entry["id"])) for entry in values["classes"]]
-            labels.sort(key=lambda label: label.id)
-            labels += [_label(entry, IGNORE) for entry in values.get("ignored", ())]
-            blended, max_distance = bool(values.get("blended", False)), float(values.get("max_distance", 40))
-            instances, transparent = bool(values.get("instances", False)), int(values.get("transparent", IGNORE))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise SemsegError(
-                f"classes: cannot be understood ({error!r}); each needs id, name, and color [r, g, b] or value: see a "
-                "classes.json that semseg wrote"
-            ) from None
-        return cls(tuple(labels), source or values.get("source", "file"), blended, max_distance, instances, transparent)
+        classes = _entries(values, "classes")
+        ids = sorted({_number(entry, "id", place) for place, entry in classes})  # one that was taken out leaves a gap
+        labels = [_label(place, entry, ids.index(entry["id"])) for place, entry in classes]
+        labels.sort(key=lambda label: label.id)
+        labels += [_label(place, entry, IGNORE) for place, entry in _entries(values, "ignored")]
+        options = {name: values[name] for name in _OPTIONS if name in values}
+        for name, value in options.items():
+            fits, expected = _OPTIONS[name]
+            if not fits(value):
+                raise _not_understood(name, value, expected)
+        return cls(tuple(labels), source or str(values.get("source", "file")), **options)
+
+
+def _is_whole(value: Any, end: int = 1 << 31) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "blended": (_is_flag, "true or false"),
+    "instances": (_is_flag, "true or false"),
+    "transparent": (_is_whole, f"the id of a class, or {IGNORE}"),
+    "max_distance": (
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf,
+        "a number of at least 0",
+    ),
+}
+
+
+def _not_understood(place: str, value: Any, expected: str) -> SemsegError:
+    return SemsegError(
+        f"classes: {place} cannot be understood (got {reprlib.repr(value)}); expected {expected}, as in a classes.json "
+        "that semseg wrote"
+    )
+
+
+def _entries(values: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """The entries of a list in a classes.json, each with its place for messages."""
+    held = values.get(name, [] if name == "ignored" else None) if isinstance(values, dict) else None
+    if not isinstance(held, list):
+        raise _not_understood(name, held, 'an object with the lists "classes" and, perhaps, "ignored"')
+    entries = [(f"{name}[{i}]", entry) for i, entry in enumerate(held)]
+    for place, entry in entries:
+        if not isinstance(entry, dict):
+            raise _not_understood(place, entry, "an object with id, name, and color [r, g, b] or value")
+    return entries
+
+
+def _number(entry: Mapping[str, Any], name: str, place: str, end: int = 1 << 31) -> int:
+    value = entry.get(name)
+    if not _is_whole(value, end):
+        raise _not_understood(f"{place}.{name}", value, f"a whole number, 0 to {end - 1}")
+    return int(value)
 
 
 def _refuse_more_than_objects(palette: Palette) -> None:
@@ -195,12 +239,14 @@ def _entry(label: Label) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None}
 
 
-def _label(entry: Mapping[str, Any], class_id: int) -> Label:
-    value = entry.get("value")
-    color = tuple(int(level) for level in entry["color"]) if "color" in entry else distinct_color(int(class_id))
-    if len(color) != 3 or not all(0 <= level <= 255 for level in color) or not 0 <= int(value or 0) < MAX_VALUE:
-        raise ValueError(f"{dict(entry)}")
-    return Label(str(entry["name"]), class_id, color, None if value is None else int(value))
+def _label(place: str, entry: Mapping[str, Any], class_id: int) -> Label:
+    name, color = entry.get("name"), entry.get("color", distinct_color(class_id))
+    if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
+        raise _not_understood(f"{place}.name", name, "a text")
+    if not isinstance(color, list | tuple) or len(color) != 3 or not all(_is_whole(level, 256) for level in color):
+        raise _not_understood(f"{place}.color", color, "[r, g, b], each 0 to 255")
+    value = None if entry.get("value") is None else _number(entry, "value", place, MAX_VALUE)
+    return Label(str(name), class_id, _color(color), value)
 
 
 def distinct_color(index: int) -> Color:

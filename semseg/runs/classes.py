@@ -1,11 +1,10 @@
 """The classes of a run as a file: names, colours or numbers, and shares; users edit it and pass it back."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from semseg.errors import SemsegError
-from semseg.files import write_json
+from semseg.files import read_json, write_json
 from semseg.labels.palettes import Palette
 
 
@@ -31,10 +30,10 @@ def read_classes(path: Path) -> Palette:
         SemsegError: The file is not there, is no JSON, or describes no classes.
     """
     try:
-        return Palette.from_dict(json.loads(path.read_text(encoding="utf-8")), source="file")
+        return Palette.from_dict(read_json(path), source="file")
     except FileNotFoundError:
         raise SemsegError(f"`classes`: got {str(path)!r}; expected a number, or a classes.json that is there") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise SemsegError(f"{path}: cannot be read ({error}); expected JSON as semseg writes classes.json") from None
     except SemsegError as error:
         raise SemsegError(f"{path}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise SemsegError(f"{path}: cannot be read ({error}); expected JSON as semseg writes classes.json") from None

@@ -1,12 +1,12 @@
 """What a run was asked to do: written beside its results, so that the run can be understood and repeated."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from semseg.errors import RunFolderError, SemsegError
+from semseg.files import read_json
 
 CLASS_WEIGHTINGS = ("none", "inverse", "effective")  # beside weights given as numbers
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -246,7 +246,7 @@ def read_config(path: Path, *, ignore_unknown: bool = False) -> tuple[RunConfig,
         RunFolderError: The file is not there, cannot be read, is of a later form, or holds what makes no sense.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         return RunConfig.from_dict(values, ignore_unknown=ignore_unknown), values
     except FileNotFoundError:
         raise RunFolderError(f"{path.parent}: holds no {path.name}; expected the folder of a run") from None

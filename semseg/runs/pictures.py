@@ -12,7 +12,7 @@ from PIL import Image
 
 from semseg import IGNORE
 from semseg.errors import RunFolderError
-from semseg.files import replacing
+from semseg.files import read_json, replacing
 from semseg.labels.palettes import Palette
 from semseg.runs import names
 
@@ -84,7 +84,7 @@ def read_pictures(folder: Path) -> list[Picture]:
     if not (folder / names.PICTURES_INDEX).is_file():
         return []
     try:
-        entries: Sequence[dict] = json.loads((folder / names.PICTURES_INDEX).read_text(encoding="utf-8"))
+        entries: Sequence[dict] = read_json(folder / names.PICTURES_INDEX)
         return [
             Picture(
                 str(entry["photo_name"]),

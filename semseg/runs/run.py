@@ -296,7 +296,7 @@ def check_same_data(first: Run, other: Run) -> None:
     if _same_photos(first, other) and list(first.metrics["per_class"]) == list(other.metrics["per_class"]):
         return
     has, had = _content(other), _content(first)
-    differing = " of other names or sizes" if has == had else ""
+    differing = " of other names or content" if has == had else ""
     raise RunFolderError(
         f"{other.folder}: has {has}{differing}; {first.folder} has {had}; the data changed; use another `output`"
     )
@@ -312,7 +312,18 @@ def _same_photos(first: Run, other: Run) -> bool:
         )
         if count != other_count or (digest != other_digest and "unknown" not in (digest, other_digest)):
             return False
-    return True
+    return not changed_photos(first, other)
+
+
+def changed_photos(first: Run, other: Run) -> list[str]:
+    """The photos that two runs noted with other bytes, their own or those of their masks, though names and sizes agree.
+
+    Args:
+        first: A run; earlier versions noted no bytes, which says nothing.
+        other: Another one.
+    """
+    both = ((name, entry.digest, other.splits.get((name, size))) for (name, size), entry in first.splits.items())
+    return [name for name, digest, entry in both if entry and digest and entry.digest not in ("", digest)]
 
 
 def _content(run: Run) -> str:

@@ -1,7 +1,6 @@
 """The scores of a network on a split as files: in the folder of its run, and in that of a later evaluation."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semseg.errors import RunFolderError
-from semseg.files import write_csv, write_json
+from semseg.files import read_json, write_csv, write_json
 from semseg.runs import names
 
 NEEDED_METRICS = ("split", "macro_iou", "per_class", "training_seconds")
@@ -62,7 +61,7 @@ class ScoreFolder:
             RunFolderError: A score that a comparison needs is missing.
             OSError, ValueError, TypeError, AttributeError: The file is not one of `write_metrics`.
         """
-        metrics = json.loads(self.metrics_path.read_text(encoding="utf-8"))
+        metrics = read_json(self.metrics_path)
         if missing := [name for name in NEEDED_METRICS if name not in metrics]:
             raise RunFolderError(f"{self.folder}: {names.METRICS} holds no {', '.join(missing)}; train it again")
         ious = [metrics["macro_iou"], *(scores.get("iou") for scores in metrics["per_class"].values())]
@@ -72,7 +71,7 @@ class ScoreFolder:
     def read_ignored_share(self) -> float:
         """The share of pixels, 0 to 1, that were left out when the scores were made; 0 where nobody noted it."""
         try:
-            return float(json.loads(self.metrics_path.read_text(encoding="utf-8"))["ignored_share"])
+            return float(read_json(self.metrics_path)["ignored_share"])
         except (OSError, ValueError, KeyError, TypeError):
             return 0.0
 
