@@ -15,6 +15,7 @@ from semseg.data.finding.contents import list_contents
 from semseg.data.finding.folder import find_folder
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import list_images
+from semseg.labels.formats import FORMATS
 from semseg.labels.known_palettes import CITYSCAPES, VOC
 from semseg.labels.palettes import Palette, cityscapes_palette
 
@@ -84,7 +85,7 @@ class TestFindingPairs:
 
     def test_a_folder_without_pairs_says_what_was_expected(self, tmp_path):
         (tmp_path / "train").mkdir()
-        with pytest.raises(DataError, match=r"holds no photos with masks; expected leftImg8bit/.*photo \| colour mask"):
+        with pytest.raises(DataError, match=r"holds no photos with masks or outlines; .*leftImg8bit/.*photo \| colour"):
             open_dataset(tmp_path)
 
     def test_one_pair_cannot_be_split(self, tmp_path):
@@ -93,14 +94,14 @@ class TestFindingPairs:
             open_dataset(tmp_path)
 
     def test_the_registry_lists_the_pairs(self):
-        assert set(DATASETS) == set(EXPECTED) == {"cityscapes", "carvana", "folder", "lists", "pairs"}
+        assert set(DATASETS) == set(EXPECTED) == {"cityscapes", "carvana", "folder", "lists", "pairs", *FORMATS}
 
     def test_a_data_set_can_be_named_and_a_wrong_name_is_refused(self, pairs):
         assert len(open_dataset(pairs, name="pairs").samples) == 16
         with pytest.raises(
-            SemsegError, match="no data set 'coco'; choose one of cityscapes, carvana, lists, folder, pairs"
+            SemsegError, match="no data set 'camvid'; choose one of cityscapes, carvana, lists, folder, pairs, coco"
         ):
-            open_dataset(pairs, name="coco")
+            open_dataset(pairs, name="camvid")
         with pytest.raises(DataError, match=r"expected leftImg8bit/ and gtFine/$"):
             open_dataset(pairs, name="cityscapes")
 
@@ -216,9 +217,10 @@ class TestPlainFolder:
             make_folder(tmp_path / split, 3)
         (tmp_path / "class_dict.csv").write_text(text)
         assert len(open_dataset(tmp_path).samples) == 6
-        make_pairs(tmp_path / "pairs", train=3, val=1)
-        (tmp_path / "pairs" / "train.csv").write_text(text)
-        assert len(open_dataset(tmp_path / "pairs").samples) == 4
+
+    def test_a_table_of_colours_beside_pairs_does_no_harm(self, pairs):
+        (pairs / "train.csv").write_text("name,r,g,b\nSky,128,128,128\n")
+        assert len(open_dataset(pairs).samples) == 16
 
     @pytest.mark.parametrize(
         ("photos", "masks"),

@@ -212,7 +212,7 @@ def _entries(values: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _number(entry: Mapping[str, Any], name: str, place: str, end: int = 1 << 31) -> int:
-    value = entry.get(name)
+    value: Any = entry.get(name)
     if not _is_whole(value, end):
         raise _not_understood(f"{place}.{name}", value, f"a whole number, 0 to {end - 1}")
     return int(value)
