@@ -319,8 +319,8 @@ def test_the_tables_of_flags_name_every_flag_of_a_run_with_its_default():
 @pytest.mark.parametrize(
     ("command", "page"),
     [("train", "training"), ("plan", "training"), ("check", "your-data"), ("convert", "your-data"),
-     ("evaluate", "judging"), ("predict", "predicting"), ("export", "exporting"), ("serve", "serving"), ("compare", "comparing"),
-     ("report", "judging")],
+     ("evaluate", "judging"), ("predict", "predicting"), ("export", "exporting"), ("serve", "serving"),
+     ("compare", "comparing"), ("report", "judging")],
 )  # fmt: skip
 def test_every_flag_of_a_command_stands_on_its_page_or_with_those_of_training(command, page):
     text = read(f"{page}.md") + read("training.md")

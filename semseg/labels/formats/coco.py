@@ -1,6 +1,7 @@
 """COCO's JSON: polygons, run lengths as lists and as compressed text, one file for many photos."""
 
 import json
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -203,7 +204,7 @@ def _runs(segmentation: Mapping[str, Any], size: tuple[int, int] | None, place: 
 
 def _list_of_counts(counts: Any, place: str) -> np.ndarray:
     try:
-        return np.array(as_list(counts, place), np.float64).astype(np.int64).reshape(-1)
+        return np.array([operator.index(count) for count in as_list(counts, place)], np.int64)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{place}: has run lengths that are no numbers; export it again") from None
 

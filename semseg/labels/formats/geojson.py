@@ -40,7 +40,8 @@ def read(path: Path, root: Path) -> Annotations | None:
         return None
     annotations = Annotations(path)
     features = [as_dict(entry, f"{path}: features") for entry in as_list(get(data, "features", str(path)), str(path))]
-    attribute = attribute_of_class([entry.get("properties") or {} for entry in features], path)
+    properties = [as_dict(entry.get("properties") or {}, f"{path}: properties") for entry in features]
+    attribute = attribute_of_class(properties, path)
     areas = [area for i, entry in enumerate(features, start=1) for area in _areas(annotations, entry, attribute, i)]
     system = _system(data)
     for photo in _photos(path, root):
