@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from semseg.data import open_dataset
 from semseg.data.cache import Cache
@@ -671,3 +671,109 @@ class TestBadInput:
             open_dataset(tmp_path)
         dataset = open_dataset(tmp_path, masks="a.json", whole=True)
         np.testing.assert_array_equal(dataset.load(dataset.samples[0])[1], TRUTH)
+
+
+def save_geotiff(path, left=500_000, top=4_000_000):
+    """A GeoTIFF of 8x6 pixels of 10 metres in UTM zone 33."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tags = {33550: (10.0, 10.0, 0.0), 33922: (0.0, 0.0, 0.0, float(left), float(top), 0.0),
+            34735: (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)}  # fmt: skip
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, values in tags.items():
+        info.tagtype[tag] = 3 if tag == 34735 else 12
+        info[tag] = values
+    pixels = np.random.default_rng(left).integers(0, 255, (*SIZE, 3), np.uint8)
+    Image.fromarray(pixels).save(path, tiffinfo=info)
+
+
+def geojson(areas, system="urn:ogc:def:crs:EPSG::32633"):
+    """Areas in pixels of the first photo, as features on the ground."""
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"id": i, "kind": name, "area": 2.5},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[[500_000 + 10 * x, 4_000_000 - 10 * y] for x, y in ring] for ring in rings],
+            },
+        }
+        for i, (name, rings) in enumerate(areas)
+    ]
+    crs = {"crs": {"type": "name", "properties": {"name": system}}} if system else {}
+    return {"type": "FeatureCollection", **crs, "features": features}
+
+
+class TestGeojson:
+    def test_areas_on_the_ground_lie_on_every_photo_that_they_touch(self, tmp_path):
+        for i in range(3):
+            save_geotiff(tmp_path / f"{i}.tif", 500_000 + 80 * i)
+        wide = [[6, 0], [10, 0], [10, 6], [6, 6]]  # over the border of the first two photos
+        values = geojson([("car", [CAR, [[2, 2], [3, 2], [3, 3], [2, 3]]]), ("sign", [wide])])
+        save(tmp_path / "areas.geojson", values)
+        dataset = open_dataset(tmp_path, whole=True)
+        assert [sample.photo.name for sample in dataset.samples] == ["0.tif", "1.tif"]
+        car, sign = (dataset.palette.names.index(name) for name in ("car", "sign"))
+        first = np.zeros(SIZE, int)
+        first[1:4, 1:5], first[2, 2], first[:, 6:] = car, 0, sign
+        np.testing.assert_array_equal(dataset.load(dataset.samples[0])[1], first)
+        assert (dataset.load(dataset.samples[1])[1] == sign).sum() == 12
+        assert "pictures that no annotation file names, so not labelled yet: 1 in ./" in dataset.notes
+
+    def test_degrees_are_laid_on_photos_in_metres(self, tmp_path):
+        warp = pytest.importorskip("rasterio.warp")
+        save_geotiff(tmp_path / "0.tif")
+        values = geojson([("car", [CAR])], "")
+        (ring,) = values["features"][0]["geometry"]["coordinates"]
+        x, y = zip(*ring, strict=True)
+        longitude, latitude = warp.transform("EPSG:32633", "EPSG:4326", x, y)
+        values["features"][0]["geometry"]["coordinates"] = [[list(p) for p in zip(longitude, latitude, strict=True)]]
+        save(tmp_path / "0.geojson", values)
+        dataset = open_dataset(tmp_path, whole=True)
+        mask = dataset.load(dataset.samples[0])[1]
+        assert np.count_nonzero(mask[1:4, 1:5]) == np.count_nonzero(mask) == 12
+
+    def test_areas_elsewhere_are_refused(self, tmp_path):
+        save_geotiff(tmp_path / "0.tif", left=900_000)
+        save(tmp_path / "areas.geojson", geojson([("car", [CAR])]))
+        with pytest.raises(DataError, match=r"areas\.geojson: none of its areas lies on a photo; expected photos that"):
+            open_dataset(tmp_path)
+
+    def test_coordinates_are_pixels_where_photos_lie_nowhere(self, tmp_path):
+        save_photos(tmp_path)
+        for name in NAMES:
+            feature = {"type": "Feature", "properties": {"classification": {"name": "Tumor"}, "isLocked": False},
+                       "geometry": {"type": "MultiPolygon", "coordinates": [[CAR], [SIGN]]}}  # fmt: skip
+            save(tmp_path / f"{name[0]}.geojson", {"type": "FeatureCollection", "features": [feature]})
+        dataset = open_dataset(tmp_path, whole=True)
+        np.testing.assert_array_equal(dataset.load(dataset.samples[0])[1], TRUTH > 0)
+        assert dataset.palette.names == ("background", "Tumor")
+
+
+class TestOutside:
+    def test_outlines_of_a_larger_photo_are_refused(self, tmp_path):
+        write_via(tmp_path)
+        values = json.loads((tmp_path / "via.json").read_text())
+        for entry in values["_via_img_metadata"].values():
+            shape = entry["regions"][0]["shape_attributes"]
+            shape["all_points_x"] = [10 * x for x in shape["all_points_x"]]
+        save(tmp_path / "via.json", values)
+        dataset = open_dataset(tmp_path, whole=True)
+        with pytest.raises(DataError, match=r"via\.json \(0\.jpg\): 1 of 2 areas lie outside of the photo's 8x6"):
+            dataset.load(dataset.samples[0])
+
+    def test_a_stray_area_is_counted(self, tmp_path):
+        save_photos(tmp_path)
+        values = coco()
+        for i in range(4):
+            far = {
+                "id": 90 + i,
+                "image_id": i,
+                "category_id": 7,
+                "segmentation": [[50, 50, 60, 50, 60, 60]],
+                "iscrowd": 0,
+            }
+            values["annotations"] += [far] * (i == 0) + [dict(values["annotations"][0], image_id=i, id=70 + i)] * 2
+        save(tmp_path / "a.json", values)
+        dataset = open_dataset(tmp_path, whole=True)
+        assert f"areas outside of their photo, left out: 1, first in {tmp_path / 'a.json'}" in dataset.notes
+        assert dataset.load(dataset.samples[0])[1].any()

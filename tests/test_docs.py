@@ -229,7 +229,7 @@ def test_a_cheap_command_does_what_it_says(case, project, monkeypatch):
 @pytest.mark.plain
 def test_every_command_is_run_somewhere_and_every_reason_not_to_is_needed():
     run = {case[1][3] for case in cheap_commands()}
-    assert run == {"check", "evaluate", "predict", "report", "export", "compare", "plan"}
+    assert run == {"check", "evaluate", "predict", "report", "export", "compare", "plan", "convert"}
     words = {word for _, words in COMMANDS for word in words}
     assert PARSED_ALONE.keys() <= words
 
@@ -318,9 +318,9 @@ def test_the_tables_of_flags_name_every_flag_of_a_run_with_its_default():
 @pytest.mark.plain
 @pytest.mark.parametrize(
     ("command", "page"),
-    [("train", "training"), ("plan", "training"), ("check", "your-data"), ("evaluate", "judging"),
-     ("predict", "predicting"), ("export", "exporting"), ("serve", "serving"), ("compare", "comparing"),
-     ("report", "judging")],
+    [("train", "training"), ("plan", "training"), ("check", "your-data"), ("convert", "your-data"),
+     ("evaluate", "judging"), ("predict", "predicting"), ("export", "exporting"), ("serve", "serving"),
+     ("compare", "comparing"), ("report", "judging")],
 )  # fmt: skip
 def test_every_flag_of_a_command_stands_on_its_page_or_with_those_of_training(command, page):
     text = read(f"{page}.md") + read("training.md")
@@ -333,7 +333,7 @@ def test_every_flag_of_a_command_stands_on_its_page_or_with_those_of_training(co
 @pytest.mark.plain
 def test_no_page_names_a_flag_that_does_not_exist():
     known = set()
-    for command in ("train", "plan", "check", "evaluate", "predict", "export", "serve", "compare", "report"):
+    for command in ("train", "plan", "check", "convert", "evaluate", "predict", "export", "serve", "compare", "report"):
         known |= {flag for action in parser_of(command)._actions for flag in action.option_strings}
     known |= {"--quick", "--run", "--version"}
     for page in PAGES:

@@ -139,7 +139,10 @@ class TestLayingOn:
     def test_without_rasterio_another_system_says_what_is_missing(self, tmp_path, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "rasterio.warp", None)
         mask, photo = (Georeference(tuple(UTM)[:6], system, (30, 40)) for system in ("EPSG:4326", "EPSG:32633"))
-        with pytest.raises(DataError, match=r"m\.tif: is in EPSG:4326, its photo in EPSG:32633; run pip install"):
+        with pytest.raises(
+            DataError,
+            match=r"m\.tif: is in another coordinate system .*EPSG:32633 and EPSG:4326; run pip",
+        ):
             lay_on(np.ones((30, 40)), mask, photo, tmp_path / "m.tif")
 
     @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from semseg.cli.flags import Parser, asked_run, build_parser, training_parser
 from semseg.errors import ResourceError, RunFolderError, SemsegError, require
 from semseg.files import DISK_FULL
 
-_WITHOUT_BACKEND = ("check", "report")
+_WITHOUT_BACKEND = ("check", "convert", "report")
 _IMPORTED = {"compare": ("scipy",), "serve": ("starlette", "uvicorn")}  # by a command, from the extra of its name
 
 

@@ -14,6 +14,7 @@ from semseg.runs.config import SECTIONS, RunConfig, read_config, section_of
 SEEDS = 3  # runs of each network that `compare` trains
 CHECK_OUTPUT = f"{RunConfig.output}/check"
 COMPARE_OUTPUT = f"{RunConfig.output}/compare"
+CONVERT_OUTPUT = f"{RunConfig.output}/converted"
 PREDICTIONS_OUTPUT = f"{RunConfig.output}/predictions"
 RUNS_PAGE = f"{RunConfig.output}/runs.html"
 
@@ -25,6 +26,9 @@ _PLANS = """Says what a run would do, without training: what the check finds in 
 would decide by itself, each with its reason. Takes the flags of train."""
 _CHECKS = """Looks at every file of a data set; says what is in there and what is wrong. Writes data.png, data.json and
 a classes.json that can be edited and given to --classes."""
+_CONVERTS = (
+    """Writes the masks of a data set, or of predictions, in the form of an annotation tool, with their photos."""
+)
 _EVALUATES = """Judges a trained network on the masks of a data set: every score with its interval, per class and per
 photo, the worst and the best photos, and how sure it may be believed. Writes to evaluation/ beside the model."""
 _EXPORTS = """Writes a trained network as a file that other runtimes run without Keras: photos in, scaling inside. The
@@ -127,7 +131,7 @@ def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
 # In the order of their sections; in the help text %(default)s is the default of `RunConfig`.
 _SETTINGS: dict[str, tuple[str, str]] = {
     "data": ("DIR", "folder of photos and masks, an archive of it, or kaggle:owner/name (default: %(default)s)"),
-    "dataset": ("NAME", "cityscapes, carvana, folder, lists or pairs (default: what the folder looks like)"),
+    "dataset": ("NAME", "form of the data, as folder, coco or yolo (default: what the folder looks like)"),
     "photos": ("WHERE", "folder of the photos in it, or a pattern such as '*/*_sat.png' (default: found by looking)"),
     "masks": ("WHERE", "the same for the masks"),
     "ignore_outside": ("WHERE", "the same for pictures that are black where pixels count nowhere: fields of view"),
@@ -242,6 +246,13 @@ def _add_check_flags(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser, _OF_DATA, output=f"where the results go (default: {CHECK_OUTPUT})")
 
 
+def _add_convert_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DIR", help="folder of photos with masks or outlines, or of predictions")
+    parser.add_argument("--to", metavar="FORM", required=True, help="coco, yolo, labelme or masks")
+    _add_settings(parser, [name for name in _OF_DATA if name not in ("split_seed", "allow_leaks", "cache", "workers")],
+                  output=f"a folder that is not there yet (default: {CONVERT_OUTPUT})")  # fmt: skip
+
+
 def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="*", help="folders of finished runs, the first as the baseline")
     parser.add_argument("--models", metavar="A,B", help="networks to train, the first as the baseline")
@@ -258,7 +269,7 @@ def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     _add_settings(
         parser, ("data", *_OF_DATA, "test_split", "image_size", "batch_size", "backend"),
         data="photos with masks (default: those of the model's run)",
-        dataset="cityscapes, carvana, folder or pairs (default: as in its run; of other data what they look like)",
+        dataset="form of the data (default: as in its run; of other data what they look like)",
         classes="number of classes, or a classes.json (default: that of the model's run)",
         split_seed="draws the validation split where the data have none (default: as in its run)",
         output="where the results go (default: evaluation/ beside the model)", image_size=_SEEN_SIZE,
@@ -325,6 +336,7 @@ def _add_seen_size_and_backend(parser: argparse.ArgumentParser) -> None:
 _COMMANDS = {
     "train": ("train a network", _TRAINS, _add_training_flags),
     "check": ("look at photos and masks before training", _CHECKS, _add_check_flags),
+    "convert": ("masks to outlines, and back", _CONVERTS, _add_convert_flags),
     "plan": ("what a run would do, and why", _PLANS, _add_plan_flags),
     "evaluate": ("judge a trained network", _EVALUATES, _add_evaluate_flags),
     "compare": ("which network is better", _COMPARES, _add_compare_flags),

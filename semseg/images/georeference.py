@@ -200,7 +200,7 @@ def lay_on(pixels: np.ndarray, source: Georeference, target: Georeference, path:
         rows, columns = np.mgrid[top : min(top + _ROWS, height), :width] + 0.5
         points = target.matrix() @ np.stack([columns.ravel(), rows.ravel(), np.ones(rows.size)])
         if not _same_system(source, target):
-            points[:2] = _in_other_system(points[:2], target.system, source.system, path)
+            points[:2] = to_system(points[:2], target.system, source.system, path)
         column, row = np.floor((to_pixels @ points)[:2] + 1e-6).reshape(2, *rows.shape)
         inside = (column >= 0) & (column < pixels.shape[1]) & (row >= 0) & (row < pixels.shape[0])
         laid[top : top + _ROWS][inside] = pixels[row[inside].astype(int), column[inside].astype(int)]
@@ -213,13 +213,28 @@ def lay_on(pixels: np.ndarray, source: Georeference, target: Georeference, path:
     return laid, outside
 
 
-def _in_other_system(points: np.ndarray, system: str, other: str, path: Path) -> np.ndarray:
+def to_system(points: np.ndarray, system: str, other: str, path: Path) -> np.ndarray:
+    """The coordinates of points in another system.
+
+    Args:
+        points: x and y, `(2, M)`.
+        system: Theirs.
+        other: The one that is wanted.
+        path: The file, for messages.
+
+    Returns:
+        `(2, M)`.
+
+    Raises:
+        DataError: rasterio is not installed, or cannot tell one from the other.
+    """
     try:
         from rasterio.errors import CRSError
         from rasterio.warp import transform
     except ImportError:
         raise DataError(
-            f"{path}: is in {other}, its photo in {system}; run {pip_install('geo')}, to lay it on the photo"
+            f"{path}: is in another coordinate system than its photo, {system} and {other}; run {pip_install('geo')}, "
+            "to lay it on the photo"
         ) from None
     try:
         return np.array(transform(system, other, *points))

@@ -19,6 +19,7 @@ MAX_COORDINATE = 1e9  # pixels from the photo's corner; what lies farther away i
 _GRID = 5  # points per pixel, as pycocotools has it
 _BLOCK = 1 << 18  # crossings at a time
 _MAX_CROSSINGS = 1 << 25  # of the outlines of a photo with the middles of its columns
+_MAX_OUTSIDE = 0.25  # of a photo's areas: fewer are slips, which draw nothing
 _MAX_AREA = 1 << 35  # pixels of the rectangles around all shapes of a photo, together
 
 
@@ -118,6 +119,7 @@ def rasterise(drawing: Drawing, size: tuple[int, int], ids: Mapping[str, int]) -
             f"{drawing.place}: shows {min(unknown)!r}, which is none of the classes {', '.join(list(ids)[:8])}; give "
             "the class that name, or read the photos by the classes of their own file"
         )
+    _refuse_outside(drawing, size)
     mask = np.full(size, _id_of(drawing.ground, ids), np.uint8)
     crossings = area = 0
     for shape in drawing.shapes:
@@ -128,6 +130,23 @@ def rasterise(drawing: Drawing, size: tuple[int, int], ids: Mapping[str, int]) -
         if crossings > _MAX_CROSSINGS or area > _MAX_AREA:
             raise DataError(f"{drawing.place}: holds more to draw than a photo can show; simplify its outlines")
     return mask
+
+
+def count_outside(drawing: Drawing, size: tuple[int, int]) -> int:
+    """How many areas with an outline have their middle outside of a photo of this (height, width)."""
+    scale = (1, 1) if drawing.in_shares else size[::-1]
+    middles = [(shape.rings[0].min(axis=0) + shape.rings[0].max(axis=0)) / 2 for shape in drawing.shapes if shape.rings]
+    return sum(bool((middle < 0).any() or (middle > scale).any()) for middle in middles)
+
+
+def _refuse_outside(drawing: Drawing, size: tuple[int, int]) -> None:
+    """Raises a `DataError` where so many areas lie outside that they must be of another photo, or of another size."""
+    outside, total = count_outside(drawing, size), len(drawing.shapes)
+    if outside > _MAX_OUTSIDE * total:
+        raise DataError(
+            f"{drawing.place}: {outside} of {total} areas lie outside of the photo's {size[1]}x{size[0]} pixels; was "
+            "it resized, or are they of another photo? Mend or remove them"
+        )
 
 
 def _id_of(label: str | None, ids: Mapping[str, int]) -> int:

@@ -12,7 +12,7 @@ from semseg.data.base import Found, Sample, spread
 from semseg.data.finding.contents import Contents
 from semseg.data.finding.folder import groups_by_name, root_of
 from semseg.data.finding.names import place_of, split_of
-from semseg.errors import DataError
+from semseg.errors import DataError, first_line
 from semseg.images.reading import read_photo
 from semseg.labels.drawings import Drawing, rasterise
 from semseg.labels.formats import FORMATS, format_of
@@ -23,6 +23,7 @@ _LOOKED_AT = 20  # files of each suffix that are looked at to see which formats 
 _DRAWN_FIRST = 8  # photos whose masks are drawn to see whether anything is left uncovered
 _MAX_UNCOVERED = 0.01  # share of the pixels of each of them, where all of the photo is meant to be covered
 _FIRST = "instances"  # what begins the name of the file that counts, where others tell of the same photos
+_MISREAD = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)  # at values of a kind nobody expects
 _MAX_SHOWN = 3  # names of files in a sentence
 
 
@@ -133,6 +134,9 @@ def _read_all(contents: Contents, kind: str) -> tuple[list[Annotations], list[st
             annotations = FORMATS[kind].read(path, contents.root)
         except DataError as error:
             problems.append(str(error))
+            continue
+        except _MISREAD as error:
+            problems.append(f"{path}: is not as {kind} files are ({first_line(error)}); export it again")
             continue
         if annotations is not None and (annotations.drawings or annotations.boxes):
             files.append(annotations)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from semseg.labels.formats import coco, cvat, label_studio, labelme, run_lengths, supervisely, via, voc, yolo
+from semseg.labels.formats import coco, cvat, geojson, label_studio, labelme, run_lengths, supervisely, via, voc, yolo
 from semseg.labels.formats.common import Annotations
 
 _READ_BYTES = 1 << 16  # of a file's start and of its end; enough to see what it is
@@ -83,6 +83,9 @@ FORMATS: dict[str, Format] = {
     "via": Format("regions in VIA's JSON or CSV", (".json", ".csv"), _is_via, via.read),
     "supervisely": Format("objects in Supervisely's JSON", (".json",), _is_supervisely, supervisely.read),
     "label-studio": Format("regions in Label Studio's JSON", (".json",), _is_label_studio, label_studio.read),
+    "geojson": Format(
+        "areas in GeoJSON", (".geojson", ".json"), lambda text: '"FeatureCollection"' in text, geojson.read,
+    ),
     "voc": Format(
         "boxes in Pascal VOC's XML, or polygons in LabelMe's", (".xml",), lambda text: "<annotation" in text
         and "<object>" in text, voc.read, only_boxes=True,

@@ -1,5 +1,7 @@
 """COCO's JSON: polygons, run lengths as lists and as compressed text, one file for many photos."""
 
+import json
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from semseg import IGNORE
 from semseg.errors import DataError
 from semseg.labels.drawings import Runs, Shape
 from semseg.labels.formats.common import (
@@ -21,6 +24,7 @@ from semseg.labels.formats.common import (
     load_json,
     outline,
 )
+from semseg.labels.outlines import pieces_of, runs_of_mask
 
 
 def read(path: Path, root: Path) -> Annotations | None:
@@ -52,8 +56,9 @@ def read(path: Path, root: Path) -> Annotations | None:
     entries = [entry for entries in of_image.values() for entry in entries]
     if entries and not any(entry.get("segmentation") or entry.get("bbox") for entry in entries):
         return None
-    crowds = sum(bool(entry.get("iscrowd")) for entry in entries)
-    reader = _Reader(annotations, names, crowds_count=2 * crowds > len(entries))
+    named = [entry for entry in entries if names.get(get_key(entry, "category_id", str(path))) is not None]
+    crowds = sum(bool(entry.get("iscrowd")) for entry in named)
+    reader = _Reader(annotations, names, crowds_count=2 * crowds > len(named))
     for image in as_list(data["images"], str(path)):
         reader.add(as_dict(image, f"{path}: images"), of_image)
     if of_image:
@@ -129,6 +134,58 @@ def _polygons(segmentation: Any, place: str) -> Iterable[np.ndarray]:
         yield as_points(polygon, f"{place}: segmentation")
 
 
+def write(folder: Path, split: str, masks: Iterable[tuple[str, np.ndarray]], classes: Mapping[int, str]) -> None:
+    """Writes the masks of a split into `annotations/instances_SPLIT.json`.
+
+    Each connected piece of a class becomes a polygon along the borders of its pixels, so that filling it gives back the
+    mask exactly; what counts nowhere becomes a crowd of run lengths, called ignore.
+
+    Args:
+        folder: Where to.
+        split: Its name.
+        masks: The name of each photo and its mask, uint8 `(H, W)`: ids, and 255 for what counts nowhere.
+        classes: Names of those ids that are drawn.
+    """
+    categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(classes.values(), start=1)]
+    number_of = dict(zip(classes, range(1, len(classes) + 1), strict=True))
+    images: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
+    for name, ids in masks:
+        image = {"id": len(images) + 1, "file_name": name, "height": ids.shape[0], "width": ids.shape[1]}
+        images.append(image)
+        drawn = [(number_of[i], {"segmentation": [piece.ravel().tolist()], "iscrowd": 0, **_extent(piece)})
+                 for i in classes for piece in pieces_of(ids == i)]  # fmt: skip
+        if (ids == IGNORE).any():
+            drawn.append((len(classes) + 1, _crowd(ids == IGNORE)))
+        entries += [
+            {"id": len(entries) + i, "image_id": image["id"], "category_id": category, **entry}
+            for i, (category, entry) in enumerate(drawn, start=1)
+        ]
+    if any(entry["iscrowd"] for entry in entries):
+        categories.append({"id": len(classes) + 1, "name": "ignore", "supercategory": ""})
+    path = folder / "annotations" / f"instances_{split}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"images": images, "annotations": entries, "categories": categories}), encoding="utf-8")
+
+
+def _extent(piece: np.ndarray) -> dict[str, Any]:
+    """Box and area of a closed outline."""
+    low, high = piece.min(axis=0), piece.max(axis=0)
+    x, y = piece.T
+    area = abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
+    return {"bbox": [*low.tolist(), *(high - low).tolist()], "area": area}
+
+
+def _crowd(inside: np.ndarray) -> dict[str, Any]:
+    runs = runs_of_mask(inside)
+    rows, columns = np.nonzero(inside)
+    top, left = int(rows.min()), int(columns.min())
+    bbox = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]
+    counts = np.append(runs.counts, inside.size - runs.counts.sum()) if runs.counts.sum() < inside.size else runs.counts
+    segmentation = {"size": list(inside.shape), "counts": encode_counts(counts)}
+    return {"segmentation": segmentation, "iscrowd": 1, "bbox": bbox, "area": len(rows)}
+
+
 # ------------------------------------------------------------------------------------------------------- run lengths
 
 
@@ -147,7 +204,7 @@ def _runs(segmentation: Mapping[str, Any], size: tuple[int, int] | None, place: 
 
 def _list_of_counts(counts: Any, place: str) -> np.ndarray:
     try:
-        return np.array(as_list(counts, place), np.float64).astype(np.int64).reshape(-1)
+        return np.array([operator.index(count) for count in as_list(counts, place)], np.int64)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{place}: has run lengths that are no numbers; export it again") from None
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from semseg.errors import DataError, first_line
-from semseg.labels.drawings import MAX_COORDINATE, Drawing, Shape
+from semseg.labels.drawings import MAX_COORDINATE, Drawing, Shape, count_outside
 from semseg.labels.outlines import rectangle_ring
 from semseg.labels.palettes import Color
 
@@ -27,7 +27,16 @@ _STEP, _LOOK = 32 << 20, 1 << 16  # bytes between looks into a file, and of each
 _MAX_TEXT_BYTES = 256 << 20  # of an XML file, which needs many times its size in memory
 _MAX_BITMAP_PIXELS = 1 << 28
 IGNORED = {"__ignore__", "ignore", "ignored", "void"}  # names of areas that count nowhere, in every format
-_CLASS_WORDS = ("class", "label", "category", "type", "object", "name")  # what the attribute of the class is called
+_NO_CLASS = re.compile(r"(^|_|:)(id|fid|gid|uuid|objectid|area|length|perimeter|score|confidence|color)$")
+_CLASS_WORDS = (
+    "class",
+    "classification",
+    "label",
+    "category",
+    "type",
+    "object",
+    "name",
+)  # what the attribute of the class is called
 GROUND = {"_background_", "__background__", "background"}  # names of what lies below all others
 
 
@@ -72,6 +81,9 @@ class Annotations:
         place = f"{self.path} ({photo})" if Path(photo).stem != self.path.stem else str(self.path)
         drawing = Drawing(tuple(shapes), size=size, place=place, **options)
         _refuse_other_units(drawing)
+        outside = count_outside(drawing, size) if size else 0
+        if outside:
+            self.left_out["areas outside of their photo, left out"] += outside
         self.drawings[photo] = drawing
 
     def label(self, name: Any, place: str) -> str | None:
@@ -281,7 +293,10 @@ def attribute_of_class(regions: Iterable[Mapping[str, Any]], path: Path) -> str 
     Raises:
         DataError: There are several, none of which is called so.
     """
-    names = list(dict.fromkeys(name for attributes in regions for name in attributes))
+    given = [(name, value) for attributes in regions for name, value in attributes.items()]
+    names = [name for name in dict.fromkeys(name for name, _ in given) if not _NO_CLASS.search(name.lower())]
+    measures = {name for name, value in given if isinstance(value, float)}
+    names = [name for name in names if name not in measures]
     if len(names) <= 1:
         return names[0] if names else None
     for word in _CLASS_WORDS:

@@ -1,10 +1,13 @@
 """labelme's JSON: one file beside each photo."""
 
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
+from semseg import IGNORE
 from semseg.errors import DataError
 from semseg.labels.drawings import Shape
 from semseg.labels.formats.common import (
@@ -18,8 +21,9 @@ from semseg.labels.formats.common import (
     load_json,
     outline,
 )
-from semseg.labels.outlines import ellipse_ring, line_rings, rectangle_ring, runs_of_mask
+from semseg.labels.outlines import ellipse_ring, line_rings, pieces_of, rectangle_ring, runs_of_mask
 
+_VERSION = "5.5.0"  # of labelme, whose form is written
 _LINE_WIDTH, _POINT_RADIUS = 10, 5  # pixels, as labelme draws them into masks
 
 
@@ -77,6 +81,30 @@ def _shapes(annotations: Annotations, label: str | None, entry: dict[str, Any], 
     if kind in ("point", "points"):
         return [Shape(label, (ellipse_ring(point, (_POINT_RADIUS, _POINT_RADIUS)),)) for point in points]
     return [Shape(label, (ring,)) for ring in line_rings(points, _LINE_WIDTH)]
+
+
+def write(folder: Path, split: str, masks: Iterable[tuple[str, np.ndarray]], classes: Mapping[int, str]) -> None:
+    """Writes a file beside each photo of a split, in the folder called after it.
+
+    Each connected piece of a class becomes a polygon along the borders of its pixels; where it has holes, the outline
+    runs to them and back. What counts nowhere is called `__ignore__`.
+
+    Args:
+        folder: Where to; the photos lie in `SPLIT/`.
+        split: Its name.
+        masks: The name of each photo and its mask, uint8 `(H, W)`: ids, and 255 for what counts nowhere.
+        classes: Names of those ids that are drawn.
+    """
+    for name, ids in masks:
+        shapes = [
+            {"label": label, "points": piece.tolist(), "group_id": None, "shape_type": "polygon", "flags": {}}
+            for i, label in {**classes, IGNORE: "__ignore__"}.items()
+            for piece in pieces_of(ids == i)
+        ]
+        values = {"version": _VERSION, "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None,
+                  "imageHeight": ids.shape[0], "imageWidth": ids.shape[1]}  # fmt: skip
+        path = folder / split / Path(name).with_suffix(".json")
+        path.write_text(json.dumps(values), encoding="utf-8")
 
 
 _MANY = 1 << 40

@@ -101,7 +101,7 @@ def _photo_and_class(
 def _counts(pairs: str, place: str) -> np.ndarray:
     """Lengths of runs outside and inside in turn, from starts and lengths."""
     try:
-        values = np.array(pairs.split(), np.float64).astype(np.int64)
+        values = np.array([int(text) for text in pairs.split()], np.int64)
     except (ValueError, OverflowError):
         raise DataError(
             f"{place}: has run lengths that are no numbers; expected a start and a length in turn"

@@ -96,7 +96,9 @@ def _classes(folder: Path, root: Path) -> tuple[tuple[str, Color | None], ...]:
         path = place / "meta.json"
         if path.is_file():
             entries = as_list(as_dict(load_json(path), str(path)).get("classes") or [], f"{path}: classes")
-            return tuple((str(entry["title"]), _color(entry)) for entry in entries if "title" in entry)
+            return tuple(
+                (str(entry["title"]), _color(entry)) for entry in entries if "title" in as_dict(entry, str(path))
+            )
         if place == root:
             break
     return ()

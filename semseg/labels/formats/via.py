@@ -13,6 +13,7 @@ from semseg.labels.drawings import Shape
 from semseg.labels.formats.common import (
     Annotations,
     as_dict,
+    as_list,
     as_number,
     as_points,
     attribute_of_class,
@@ -74,13 +75,13 @@ def _of_json(path: Path) -> dict[str, Regions] | None:
     for key, entry in entries.items():
         place = f"{path}: {key}"
         regions = get(as_dict(entry, place), "regions", place)
-        regions = list(regions.values()) if isinstance(regions, dict) else regions
-        name = get(entry, "filename", place)
+        regions = list(regions.values()) if isinstance(regions, dict) else as_list(regions or [], place)
+        name = str(get(entry, "filename", place))
         if name in photos:
             raise DataError(f"{path}: names {name!r} twice; expected each photo once: remove one entry")
         photos[name] = [
             (as_dict(region.get("shape_attributes"), place), as_dict(region.get("region_attributes") or {}, place))
-            for region in (as_dict(region, place) for region in regions or ())
+            for region in (as_dict(region, place) for region in regions)
         ]
     return photos
 

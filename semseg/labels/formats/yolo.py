@@ -1,6 +1,6 @@
 """YOLO's text files for segmentation: a line per object, its class by number, then x and y as shares of the size."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import yaml
 from semseg.errors import DataError, first_line
 from semseg.labels.drawings import Shape
 from semseg.labels.formats.common import Annotations, box, load_text, outline
+from semseg.labels.outlines import pieces_of
 
 _CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAME_FILES = ("classes.txt", "obj.names")
@@ -77,6 +78,32 @@ def _name(value: float, names: Mapping[int, str], place: str) -> str:
             f"{place}: is of class {value:g}; expected one of {min(names, default=0)} to {max(names, default='...')}"
         )
     return names.get(int(value), f"class_{int(value)}")
+
+
+def write(folder: Path, split: str, masks: Iterable[tuple[str, np.ndarray]], classes: Mapping[int, str]) -> None:
+    """Writes the masks of a split into `labels/SPLIT/`, and `data.yaml`.
+
+    Each connected piece of a class becomes an outline along the borders of its pixels; where it has holes, the outline
+    runs to them and back. YOLO has nothing for pixels that count nowhere: they become background.
+
+    Args:
+        folder: Where to; the photos lie in `images/SPLIT/`.
+        split: Its name.
+        masks: The name of each photo and its mask, uint8 `(H, W)`: ids, and 255 for what counts nowhere.
+        classes: Names of those ids that are drawn.
+    """
+    labels = folder / "labels" / split
+    labels.mkdir(parents=True)
+    for name, ids in masks:
+        lines = []
+        for number, i in enumerate(classes):
+            for piece in pieces_of(ids == i):
+                shares = piece / np.array(ids.shape[::-1])
+                lines.append(" ".join([str(number), *(f"{share:.10g}" for share in shares.ravel())]))
+        (labels / Path(name).with_suffix(".txt")).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    splits = {path.name: f"images/{path.name}" for path in sorted((folder / "labels").iterdir())}
+    values = {**splits, "names": dict(enumerate(classes.values()))}
+    (folder / "data.yaml").write_text(yaml.safe_dump(values, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------------------------------------- classes
