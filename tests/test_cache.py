@@ -396,3 +396,32 @@ def test_files_that_changed_since_the_first_look_are_told(samples, tmp_path, fol
     assert [cache.has_changed(sample) for sample in samples] == [False, True, True, False, False]
     samples[1].mask.write_bytes(b"mask 1")
     assert not cache.has_changed(samples[1])
+
+
+@pytest.mark.parametrize(("size", "left"), [(0, []), (5 * RECORD + 2 * SLOT + 9, [0, 1])])
+def test_a_file_that_is_cut_during_a_run_gives_what_is_left(samples, folder, size, left):
+    cache = fill(samples, folder)
+    assert found(cache, samples) == ALL
+    os.truncate(file_in(folder), size)
+    assert found(cache, samples) == left  # a mapped file would end the process
+    for i, sample in enumerate(samples):
+        cache.store(sample, *content(i))
+    assert found(cache, samples) == ALL
+
+
+def test_what_somebody_else_writes_into_the_file_during_a_run_is_not_believed(samples, folder):
+    cache = fill(samples, folder)
+    overwrite(file_in(folder), 5 * RECORD + 3 * SLOT + 40, b"\xff\0\xff\0")
+    assert found(cache, samples) == [0, 1, 2, 4]
+
+
+def test_a_file_that_is_deleted_during_a_run_serves_it_to_its_end(samples, folder):
+    cache = fill(samples, folder)
+    file_in(folder).unlink()
+    assert found(cache, samples) == ALL
+
+
+def test_without_pread_the_same_is_read(samples, folder, monkeypatch):
+    monkeypatch.delattr("os.pread", raising=False)
+    fill(samples, folder)
+    assert found(open_cache(samples, folder), samples) == ALL

@@ -489,11 +489,23 @@ class TestCachedChecks:
         assert [sample.mask for sample in seen] == [path]
         assert dict(findings.all)[seen[0]].counts[3] == 0
 
-    @pytest.mark.parametrize("damage", ["", "{", '{"meaning": 1}', '{"meaning": "x", "records": {}}'])
+    @pytest.mark.parametrize("damage", ["", "{", '{"meaning": 1}', '{"meaning": "x", "records": {}}', "null"])
     def test_damaged_records_are_made_again(self, folder, tmp_path, monkeypatch, damage):
         self.looks(folder, tmp_path / "cache", monkeypatch)
         (records,) = (tmp_path / "cache").glob("*.semsegrecords")
         records.write_text(damage)
+        seen, findings = self.looks(folder, tmp_path / "cache", monkeypatch)
+        assert len(seen) == 12 and not findings.errors
+
+    @pytest.mark.parametrize(
+        ("before", "after"), [('"unknown": 0', '"unknown": null'), ('"size": [32,', '"size": [33,')]
+    )
+    def test_records_with_another_value_are_made_again(self, folder, tmp_path, monkeypatch, before, after):
+        self.looks(folder, tmp_path / "cache", monkeypatch)
+        (records,) = (tmp_path / "cache").glob("*.semsegrecords")
+        text = records.read_text()
+        assert before in text
+        records.write_text(text.replace(before, after, 1))
         seen, findings = self.looks(folder, tmp_path / "cache", monkeypatch)
         assert len(seen) == 12 and not findings.errors
 

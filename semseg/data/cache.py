@@ -1,4 +1,7 @@
-"""Decoded, quantised and resized samples in one memory-mapped file: later epochs, and runs, decode nothing."""
+"""Decoded, quantised and resized samples in one file: later epochs, and runs, decode nothing.
+
+The file is read, and not mapped into memory: a mapped file that somebody cuts ends the process without a word (SIGBUS).
+"""
 
 import os
 import sys
@@ -33,10 +36,10 @@ _MAX_AGE = 30 * 24 * 3600  # seconds that an unused cache is kept
 class Cache:
     """A file of a record per sample, then a slot per sample: photo, then ids, H * W * 4 bytes for 8-bit RGB.
 
-    What a slot holds is believed once per run, when the source files still have the bytes that it was made from and the
-    slot is whole; from then on no file is looked at. Files need not be read for that where the system vouches for them:
-    it notes size, inode and the times of the last changes, of which no program can set the last one. Threads may share
-    a cache, and processes the file: they write the same bytes to the same place.
+    A slot's source files are compared once per run with the bytes that it was made from; from then on they are not
+    looked at, and only the slot itself is checked whenever it is read. Files need not be read for that where the system
+    vouches for them: it notes size, inode and the times of the last changes, of which no program can set the last one.
+    Threads may share a cache, and processes the file: they write the same bytes to the same place.
 
     Args:
         samples: All samples of the data set, whatever their split.
@@ -63,7 +66,7 @@ class Cache:
         self._slots: dict[Sample, int] = {}
         self._digests: dict[Sample, bytes] = {}
         self._states: dict[Sample, bytes] = {}
-        self._trusted: set[int] = set()
+        self._trusted: dict[int, bytes] = {}  # the records of slots whose sources were compared
         self._lock = Lock()
         if folder is None:
             return
@@ -87,7 +90,6 @@ class Cache:
             reserve(path, size)
         self._file = path.open("r+b", buffering=0)
         weakref.finalize(self, self._file.close)
-        self._bytes = np.asarray(np.memmap(self._file, np.uint8, "r"))
         os.utime(path)
         for suffix in (_SUFFIX, RECORDS_SUFFIX):
             remove_older(path.parent.glob(f"*{suffix}"), _MAX_AGE)
@@ -104,16 +106,33 @@ class Cache:
             Photo, `(H, W, C)` as the bands say, and ids, uint8 `(H, W)`, both read-only; or None.
         """
         slot = self._slots.get(sample)
-        if slot is None or not (slot in self._trusted or self._verify(slot, sample)):
+        if slot is None:
             return None
-        pixels, area = self._pixels(slot), self.image_size[0] * self.image_size[1]
+        pixels = self._pixels(slot)
+        if not (self._is_whole(slot, pixels) or self._verify(slot, sample, pixels)):
+            return None
+        array, area = np.frombuffer(pixels, np.uint8), self.image_size[0] * self.image_size[1]
         split = area * self._photo_shape[2] * self._dtype.itemsize
-        photo = pixels[:split].view(self._dtype).reshape(self._photo_shape)
-        return photo, pixels[split : split + area].reshape(self.image_size)
+        photo = array[:split].view(self._dtype).reshape(self._photo_shape)
+        return photo, array[split : split + area].reshape(self.image_size)
 
-    def _pixels(self, slot: int) -> np.ndarray:
-        start = self._start + slot * self._slot_bytes
-        return self._bytes[start : start + self._slot_bytes]
+    def _is_whole(self, slot: int, pixels: bytes) -> bool:
+        """Whether a slot that was believed before holds the same still."""
+        record = self._trusted.get(slot)
+        return record is not None and len(pixels) == self._slot_bytes and record[32:] == _crc(record[:32], pixels)
+
+    def _pixels(self, slot: int) -> bytes:
+        return self._read(self._start + slot * self._slot_bytes, self._slot_bytes)
+
+    def _read(self, start: int, size: int) -> bytes:
+        """What the file holds there; less where it was cut, or cannot be read."""
+        with suppress(OSError, ValueError):  # a closed file
+            if hasattr(os, "pread"):
+                return os.pread(self._file.fileno(), size, start)
+            with self._lock:  # Windows has one position for all threads
+                self._file.seek(start)
+                return self._file.read(size)
+        return b""
 
     def digest(self, sample: Sample) -> bytes | None:
         """16 bytes that tell a sample's files from any others, as they were at the first look.
@@ -161,22 +180,22 @@ class Cache:
         if record[16:32] != state or record[32:] != _crc(record[:32], self._pixels(slot)):
             return False
         self._digests[sample] = record[:16]
-        self._trusted.add(slot)
+        self._trusted[slot] = record
         return True
 
     def _record(self, slot: int) -> bytes:
-        return self._bytes[slot * _RECORD : (slot + 1) * _RECORD].tobytes()
+        return self._read(slot * _RECORD, _RECORD)
 
-    def _verify(self, slot: int, sample: Sample) -> bool:
+    def _verify(self, slot: int, sample: Sample, pixels: bytes) -> bool:
         digest = self.digest(sample)
-        if digest is None or slot in self._trusted:
+        if digest is None or self._is_whole(slot, pixels):
             return digest is not None
-        record, pixels = self._record(slot), self._pixels(slot)
+        record = self._record(slot)
         if record[:16] != digest or record[32:] != _crc(record[:32], pixels):
             return False
         with self._lock, suppress(OSError):  # the files are older now, or were copied: next time their state vouches
             self._write_record(slot, sample, pixels)
-        self._trusted.add(slot)
+        self._trusted.setdefault(slot, record)
         return True
 
     def store(self, sample: Sample, photo: np.ndarray, mask: np.ndarray) -> None:
@@ -195,12 +214,14 @@ class Cache:
             self._file.seek(self._start + slot * self._slot_bytes)
             self._file.write(pixels)
             self._write_record(slot, sample, pixels)  # last: it vouches for the pixels
-            self._trusted.add(slot)
 
-    def _write_record(self, slot: int, sample: Sample, pixels: bytes | np.ndarray) -> None:
+    def _write_record(self, slot: int, sample: Sample, pixels: bytes) -> None:
         record = self._digests[sample] + self._states[sample]
+        record += _crc(record, pixels)
+        self._trusted.pop(slot, None)
         self._file.seek(slot * _RECORD)
-        self._file.write(record + _crc(record, pixels))
+        self._file.write(record)
+        self._trusted[slot] = record
 
 
 def _digest_of(sample: Sample) -> bytes:
@@ -262,6 +283,6 @@ def _digest(parts: Sequence[str | bytes]) -> bytes:
     return blake2b(b"".join(blake2b(os.fsencode(part)).digest() for part in parts), digest_size=16).digest()
 
 
-def _crc(record: bytes, pixels: bytes | np.ndarray) -> bytes:
-    crc = zlib.crc32(pixels, zlib.crc32(record))  # type: ignore[arg-type]  # NumPy has Buffer from Python 3.12 on
+def _crc(record: bytes, pixels: bytes) -> bytes:
+    crc = zlib.crc32(pixels, zlib.crc32(record))
     return crc.to_bytes(4, "little")

@@ -1,5 +1,6 @@
 """What a check needs to know of each file of a data set, remembered until the file changes."""
 
+import hashlib
 import json
 import os
 from base64 import b64decode, b64encode
@@ -119,7 +120,8 @@ class _RecordFile:
         self._stored: dict[str, Record] = {}  # of earlier ones
         if self._path and self._path.is_file():
             with suppress(OSError, ValueError, TypeError, KeyError):  # a damaged file is a missing one
-                stored = json.loads(self._path.read_text(encoding="utf-8"))
+                digest, _, text = self._path.read_text(encoding="utf-8").partition("\n")
+                stored = json.loads(text) if digest == _digest(text) else {"meaning": None}
                 os.utime(self._path)
                 if stored["meaning"] == self._meaning:
                     self._stored = {digest: Record(**values) for digest, values in stored["records"].items()}
@@ -137,7 +139,12 @@ class _RecordFile:
             return
         values = {digest: asdict(record) for digest, record in self.records.items()}
         with suppress(OSError), replacing(self._path) as temporary:
-            temporary.write_text(json.dumps({"meaning": self._meaning, "records": values}), encoding="utf-8")
+            text = json.dumps({"meaning": self._meaning, "records": values})
+            temporary.write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _look_once(
