@@ -56,7 +56,7 @@ def _write(output: Path, dataset: Dataset, findings: Findings) -> list[str]:
         count = PICTURES if len(findings.records) == 1 else PICTURES // 2
         shown += [(split, sample, *dataset.load(sample)) for sample, _ in spread(entries, count)]
     save_data_page(
-        [(f"{split}: {sample.photo.name}", photo, ids) for split, sample, photo, ids in shown],
+        [(f"{split}: {sample.photo.name}", dataset.bands.view(photo), ids) for split, sample, photo, ids in shown],
         dataset.palette,
         {split: findings.counts(split).sum(axis=0) for split in findings.records},
         _headline(dataset, findings),

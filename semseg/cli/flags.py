@@ -132,6 +132,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "masks": ("WHERE", "the same for the masks"),
     "ignore_outside": ("WHERE", "the same for pictures that are black where pixels count nowhere: fields of view"),
     "instances": ("", "numbers or colours in the masks count objects, all of one class"),
+    "show": ("A,B,C", "bands that pictures show as red, green and blue (default: what looks natural)"),
     "classes": ("K", "number of classes, or an edited classes.json (default: found in the masks)"),
     "categories": ("", "Cityscapes: its 7 categories, not its 19 classes"),
     "test_split": ("NAME", "split that gives the final scores (default: test where the data have one, else val)"),
@@ -174,7 +175,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "output": ("DIR", "where the results go (default: %(default)s)"),
 }  # fmt: skip
 _OF_DATA = (
-    "dataset", "photos", "masks", "ignore_outside", "instances", "classes", "categories", "split_seed", "limit",
+    "dataset", "photos", "masks", "ignore_outside", "instances", "show", "classes", "categories", "split_seed", "limit",
     "skip_bad", "allow_leaks", "cache", "workers", "output",
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from semseg.data.bands import find_bands, join_band_files, name_volumes
 from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, Sample, places_that_differ, seeded_split, spread
 from semseg.data.demo import make_demo
 from semseg.data.finding.annotations import find_annotated, formats_in
@@ -21,6 +22,8 @@ from semseg.data.finding.side_files import SideFiles, read_side_files
 from semseg.data.finding.split_lists import apply_lists
 from semseg.data.masks import check_meaning, find_meaning, rename_classes
 from semseg.errors import DataError, SemsegError
+from semseg.images.band_files import group_band_files
+from semseg.images.bands import Bands
 from semseg.images.reading import list_images
 from semseg.labels.formats import FORMATS
 from semseg.labels.palettes import Palette, cityscapes_palette
@@ -63,6 +66,8 @@ def open_dataset(
     masks: str | None = None,
     ignore_outside: str | None = None,
     instances: bool = False,
+    show: str | None = None,
+    bands: Bands | None = None,
 ) -> Dataset:
     """Finds the samples and the classes in a folder.
 
@@ -81,6 +86,8 @@ def open_dataset(
         ignore_outside: The same for pictures that are black where the pixels of their photos count nowhere, as outside
             of a field of view; None for all pixels.
         instances: The numbers or colours of the masks count objects; all but the background are one class.
+        show: The bands that pictures show, such as `"4,3,2"`; None for those that suit.
+        bands: What the photos must hold, as a network was trained on; None to look.
 
     Raises:
         DataError: No such folder, nothing in it that can be trained on, or two readings of it that fit equally well.
@@ -92,8 +99,9 @@ def open_dataset(
         raise SemsegError(f"there is no data set {name!r}; choose one of {', '.join(DATASETS)}")
     _refuse_unless_folder(root)
     try:
-        contents = list_contents(root)
+        contents, groups, names = _one_file_per_photo(list_contents(root))
         kind, found = _find(contents, name, photos, masks)
+        join_band_files(found, groups)
         if ignore_outside:
             add_views(found, contents, ignore_outside)
         notes = [f"read as {kind}: {(found.notes or [EXPECTED[kind]])[0]}", *found.notes[1:]]
@@ -105,13 +113,26 @@ def open_dataset(
             notes.append(_draw_validation(found, seed))
         splits = {split: spread(found.splits[split], limit) for split in SPLITS if split in found.splits}
         notes += _notes_on_places(splits["train"])
+        held, said = find_bands(splits, names if groups else (), bands)
+        notes += said
         palette, said = _palette_of(found, splits, palette, num_classes, instances, side_files)
         notes += said
     except PermissionError as error:
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
     if categories:
         palette = _in_categories(palette)
-    return Dataset(found.root, splits, palette, notes=notes, problems=found.problems, drawn=drawn, group=found.group)
+    return Dataset(
+        found.root, splits, palette, notes=notes, problems=found.problems, drawn=drawn, group=found.group,
+        bands=held.showing(show) if show else held,
+    )  # fmt: skip
+
+
+def _one_file_per_photo(contents: Contents) -> tuple[Contents, dict[Path, tuple[Path, ...]], tuple[str, ...]]:
+    """The contents without the further files of photos whose bands lie in files of their own; these; their names."""
+    groups, names = group_band_files(contents.pictures, contents.root)
+    further = {path for files in groups.values() for path in files[1:]}
+    pictures = tuple(path for path in contents.pictures if path not in further)
+    return replace(contents, pictures=pictures) if further else contents, groups, names
 
 
 def _refuse_unless_folder(root: Path) -> None:
@@ -206,7 +227,8 @@ def _find(contents: Contents, name: str | None, photos: str | None, masks: str |
     reading = reading or _find_masks(contents)
     if reading is None:
         expected = "; or ".join(EXPECTED[kind] for kind in _OF_MASKS)
-        raise DataError(f"{root}: holds no photos with masks or outlines; expected {expected}")
+        told = name_volumes(contents.others)
+        raise DataError(told or f"{root}: holds no photos with masks or outlines; expected {expected}")
     return reading
 
 

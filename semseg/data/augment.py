@@ -9,6 +9,7 @@ import numpy as np
 
 from semseg import IGNORE
 from semseg.errors import SemsegError
+from semseg.images.bands import RGB, Bands
 
 _Range = tuple[Callable[[Any], bool], str]  # what fits, and that in words
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
@@ -66,13 +67,17 @@ class Augmentation:
         ]
         return ", ".join(text for is_on, text in parts if is_on) or "nothing is changed"
 
-    def __call__(self, photo: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, photo: np.ndarray, mask: np.ndarray, rng: np.random.Generator, bands: Bands = RGB
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Changes a sample.
 
         Args:
-            photo: uint8 RGB `(H, W, 3)`.
+            photo: uint8 RGB `(H, W, 3)`, or `(H, W, C)` as the bands say.
             mask: uint8 ids `(H, W)`.
             rng: Where the draws come from, as many for every sample.
+            bands: What the photo holds. Of other bands than 8-bit RGB brightness and contrast are changed, each as if
+                `low` were black and `high` white; there is no saturation and no hue.
 
         Returns:
             Photo and mask of the same shapes. Where the sample does not reach, the photo is mirrored and the mask
@@ -81,11 +86,14 @@ class Augmentation:
         matrix = self._draw_matrix(mask.shape, rng)
         colors = self._draw_colors(rng)
         size = mask.shape[::-1]
+        shape = photo.shape
         photo = cv2.warpAffine(photo, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         mask = cv2.warpAffine(
             mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE
         )
-        return cv2.transform(photo, colors), mask
+        if bands.are_rgb:
+            return cv2.transform(photo, colors), mask
+        return _relit(photo.reshape(shape), colors, bands), mask  # OpenCV drops an axis of one band
 
     def _draw_matrix(self, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
         """The 2x3 affine map of `(x, y)` around the centre: flips, turns, zoom and, within the zoom, a shift."""
@@ -121,6 +129,16 @@ _CROSS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)  # cross pr
 def _turn_of_colors(angle: float) -> np.ndarray:
     """3x3 rotation around the grey axis, by Rodrigues' formula."""
     return np.eye(3) + np.sin(angle) * _CROSS + (1 - np.cos(angle)) * _CROSS @ _CROSS
+
+
+def _relit(photo: np.ndarray, colors: np.ndarray, bands: Bands) -> np.ndarray:
+    """Brightness and contrast of an affine map of colours, 0 to 255, applied to bands between `low` and `high`."""
+    gain, shift = colors[0, :3].sum(), colors[0, 3] / 255  # of grey, whatever becomes of colours
+    low, high = np.float32(bands.low), np.float32(bands.high)
+    changed = gain * (photo - low) + low + shift * (high - low)
+    if photo.dtype.kind == "u":
+        changed = np.rint(changed).clip(0, np.iinfo(photo.dtype).max)
+    return changed.astype(photo.dtype)
 
 
 _PROBABILITY: _Range = (lambda value: 0 <= value <= 1, "a probability, 0 to 1")

@@ -10,6 +10,7 @@ from semseg import IGNORE
 from semseg.data.fit import better_turn
 from semseg.data.united import OVERLAP, foreground, unite_masks
 from semseg.errors import DataError
+from semseg.images.bands import RGB, Bands
 from semseg.images.georeference import Georeference, georeference_of_tags, is_same_grid, lay_on
 from semseg.images.reading import Picture, read_mask, read_photo, split_pair
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
@@ -36,6 +37,7 @@ class Sample:
         view: A picture that is black where the photo shows nothing that counts; None where all pixels count.
         drawing: What an annotation file says of the photo, in place of a mask; `mask` is that file then, which is not
             read again.
+        bands: All files of the photo, where each of its bands has its own; else empty.
     """
 
     photo: Path
@@ -45,12 +47,14 @@ class Sample:
     page: int | None = None
     view: Path | None = None
     drawing: Drawing | None = field(default=None, compare=False, repr=False)
+    bands: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that it is read from, each once."""
         masks = () if self.drawing else (self.mask, *self.parts)
-        return tuple(dict.fromkeys((self.photo, *masks, *([self.view] if self.view else []))))
+        view = (self.view,) if self.view else ()
+        return tuple(dict.fromkeys((self.photo, *self.bands, *masks, *view)))
 
     @property
     def mask_place(self) -> str:
@@ -90,7 +94,7 @@ class Look:
     """A sample as `Dataset.inspect` sees it.
 
     Attributes:
-        photo: uint8 RGB `(h, w, 3)`; smaller than `size` where a reduced size was enough.
+        photo: uint8 RGB `(h, w, 3)`, or bands `(h, w, C)`; smaller than `size` where a reduced size was enough.
         ids: uint8 `(H, W)`, 0 to K-1 or 255.
         unknown: bool `(H, W)`: ignored because the mask could not be understood there.
         mask: What the file holds: numbers `(H, W)` or colours `(H, W, 3)`.
@@ -98,6 +102,7 @@ class Look:
         turned: Whether the mask had to be turned with its photo.
         transparent: How many pixels the mask leaves transparent; they are ignored unless the palette says more.
         overlapping: How many pixels are ignored because several files of the mask give them different classes.
+        without_data: How many pixels are ignored because the photo has no data there.
     """
 
     photo: np.ndarray
@@ -108,6 +113,7 @@ class Look:
     turned: bool
     transparent: int = 0
     overlapping: int = 0
+    without_data: int = 0
 
 
 class Dataset:
@@ -123,6 +129,7 @@ class Dataset:
         group: Samples of one group stay on one side when they are moved between drawn splits; None: each for itself.
         digests: Of the bytes of each sample's files, hexadecimal, once a check has read them.
         has_changed: Tells whether a sample's files have other bytes than the check read; None before a check.
+        bands: What the photos hold at each pixel.
     """
 
     def __init__(
@@ -135,9 +142,10 @@ class Dataset:
         problems: Sequence[str] = (),
         drawn: bool = False,
         group: Callable[[Sample], str] | None = None,
+        bands: Bands = RGB,
     ):
         self.root, self.splits, self.palette, self.drawn, self.group = root, splits, palette, drawn, group
-        self.notes, self.problems = list(notes), list(problems)
+        self.notes, self.problems, self.bands = list(notes), list(problems), bands
         self.digests: dict[Sample, str] = {}
         self.has_changed: Callable[[Sample], bool] | None = None
 
@@ -157,7 +165,7 @@ class Dataset:
         return [sample for samples in self.splits.values() for sample in samples]
 
     def load(self, sample: Sample, image_size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Returns photo, uint8 RGB `(H, W, 3)`, and class ids, uint8 `(H, W)`.
+        """Returns photo, uint8 RGB `(H, W, 3)` or as `bands` say, and class ids, uint8 `(H, W)`.
 
         Args:
             sample: One of this data set.
@@ -184,15 +192,23 @@ class Dataset:
             DataError: The file cannot be used; the message names it.
         """
         if sample.photo == sample.mask:
-            picture = read_photo(sample.photo)
+            picture = read_photo(sample.photo, bands=self.bands)
             photo, mask = split_pair(picture.pixels, sample.photo)
             return Look(photo, *quantise(mask, self.palette), mask, picture, turned=False)
-        picture = read_photo(sample.photo, at_least, page=sample.page)
-        if sample.drawing is not None:
-            look = self._look_at_drawing(sample, sample.drawing, picture)
-            if sample.view:
-                _ignore(look, ~_view_of(sample, look))
-            return look
+        picture = read_photo(sample.photo, at_least, page=sample.page, bands=self.bands, files=sample.bands)
+        look = (
+            self._look_at_mask(sample, picture)
+            if sample.drawing is None
+            else self._look_at_drawing(sample, sample.drawing, picture)
+        )
+        if sample.view:
+            _ignore(look, ~_view_of(sample, look))
+        if picture.without_data is not None:
+            look = replace(look, without_data=_ignore(look, picture.without_data))
+        return look
+
+    def _look_at_mask(self, sample: Sample, picture: Picture) -> Look:
+        """What `inspect` returns for a photo with a mask."""
         stored = read_mask_of(sample)
         mask = raw_mask(stored, self.palette.holds_values, sample.mask)
         mask, turned = _upright(sample, picture, stored, mask)
@@ -203,8 +219,6 @@ class Dataset:
             look.ids[places] = self.palette.transparent
         if sample.part_numbers:
             look = replace(look, overlapping=_ignore(look, mask == OVERLAP))
-        if sample.view:
-            _ignore(look, ~_view_of(sample, look))
         return look
 
     def _look_at_drawing(self, sample: Sample, drawing: Drawing, picture: Picture) -> Look:

@@ -47,8 +47,8 @@ def data_generator(
             replacement, each in proportion to its weight. See `rare_class_weights`.
 
     Returns:
-        A `keras.utils.PyDataset` of photos uint8 `(N, H, W, 3)` and masks uint8 `(N, H, W)`; a `for` loop over it runs
-        through one epoch, the next one through the next.
+        A `keras.utils.PyDataset` of photos uint8 `(N, H, W, 3)`, or float32 `(N, H, W, C)` where they hold other bands,
+        and masks uint8 `(N, H, W)`; a `for` loop over it runs through one epoch, the next one through the next.
 
     Raises:
         SemsegError: `batch_size`, `workers` or `sample_weights` out of range, no such split, or a cache of other size.
@@ -146,7 +146,7 @@ class Batches(keras.utils.PyDataset):
         self.on_epoch_end()
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns photos uint8 `(N, H, W, 3)` and masks uint8 `(N, H, W)` of the current epoch's batch `index`."""
+        """Returns the photos `(N, H, W, C)` and masks uint8 `(N, H, W)` of the current epoch's batch `index`."""
         self._finished = index == len(self) - 1
         began = time.perf_counter()
         try:
@@ -204,7 +204,9 @@ class Batches(keras.utils.PyDataset):
     def _compute(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         indices = self._indices(epoch, index)
         rng = np.random.default_rng([self.seed, epoch, index])
-        photos = np.empty((len(indices), *self.image_size, 3), np.uint8)
+        bands = self.dataset.bands  # backends know bytes and floats well, uint16 hardly
+        dtype = np.uint8 if bands.dtype == "uint8" else np.float32
+        photos = np.empty((len(indices), *self.image_size, bands.count), dtype)
         masks = np.empty((len(indices), *self.image_size), np.uint8)
         for place, i in enumerate(indices):
             photos[place], masks[place] = self._load(self.samples[i], rng)
@@ -233,7 +235,8 @@ class Batches(keras.utils.PyDataset):
             photo, mask = cached or self._read(sample)
             if self.augmentation is None:
                 return photo, mask
-            return self.augmentation(photo, mask, rng)
+            bands = self.dataset.bands
+            return self.augmentation(photo, mask, rng, *(() if bands.are_rgb else (bands,)))
         except SemsegError:
             raise
         except Exception as error:

@@ -20,6 +20,7 @@ import PIL
 
 from semseg.data.base import Sample
 from semseg.files import remove_older, reserve
+from semseg.images.bands import RGB, Bands
 
 _SUFFIX, RECORDS_SUFFIX = ".semsegcache", ".semsegrecords"
 _MAX_FILE_BYTES = 2**28  # what is larger is judged by its header, and not kept
@@ -30,7 +31,7 @@ _MAX_AGE = 30 * 24 * 3600  # seconds that an unused cache is kept
 
 
 class Cache:
-    """A file of a record per sample, then a slot per sample: photo, then ids, H * W * 4 bytes.
+    """A file of a record per sample, then a slot per sample: photo, then ids, H * W * 4 bytes for 8-bit RGB.
 
     What a slot holds is believed once per run, when the source files still have the bytes that it was made from and the
     slot is whole; from then on no file is looked at. Files need not be read for that where the system vouches for them:
@@ -42,14 +43,23 @@ class Cache:
         image_size: (height, width) of what is stored.
         meaning: Text that changes whenever the ids would, such as the palette as JSON.
         folder: Where the caches lie; None for no cache, in which nothing is ever found.
+        bands: What the photos hold.
 
     Attributes:
         note: Why there is no cache although one was asked for, in one sentence; else empty.
         path: The file; None for no cache.
     """
 
-    def __init__(self, samples: Sequence[Sample], image_size: tuple[int, int], meaning: str, folder: Path | None):
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        image_size: tuple[int, int],
+        meaning: str,
+        folder: Path | None,
+        bands: Bands = RGB,
+    ):
         self.note, self.path, self.image_size = "", None, tuple(image_size)
+        self._photo_shape, self._dtype = (*self.image_size, bands.count), bands.array_dtype
         self._slots: dict[Sample, int] = {}
         self._digests: dict[Sample, bytes] = {}
         self._states: dict[Sample, bytes] = {}
@@ -59,14 +69,17 @@ class Cache:
             return
         ordered = sorted(set(samples), key=str)
         files = [_digest([_way_to_read(s), *(str(path.absolute()) for path in s.files)]) for s in ordered]
-        name = _digest([code_digest(), str(self.image_size), meaning, *files]).hex()
+        of_bands = [] if bands.are_rgb else [str(bands)]
+        name = _digest([code_digest(), str(self.image_size), meaning, *of_bands, *files]).hex()
         try:
             self._open(folder / f"{name}{_SUFFIX}", ordered)
         except OSError as error:
             self.note = f"no cache of decoded samples in {folder}: {error.strerror or error}; every epoch decodes anew"
 
     def _open(self, path: Path, samples: list[Sample]) -> None:
-        self._slot_bytes = self.image_size[0] * self.image_size[1] * 4
+        pixel_bytes = self._photo_shape[2] * self._dtype.itemsize + 1
+        slot_bytes = self.image_size[0] * self.image_size[1] * pixel_bytes
+        self._slot_bytes = -(-slot_bytes // 4) * 4  # so that numbers of 2 and 4 bytes are aligned
         self._start = len(samples) * _RECORD
         size = self._start + len(samples) * self._slot_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,13 +101,15 @@ class Cache:
             sample: One of the cache's samples.
 
         Returns:
-            Photo, uint8 RGB `(H, W, 3)`, and ids, uint8 `(H, W)`, both read-only; or None.
+            Photo, `(H, W, C)` as the bands say, and ids, uint8 `(H, W)`, both read-only; or None.
         """
         slot = self._slots.get(sample)
         if slot is None or not (slot in self._trusted or self._verify(slot, sample)):
             return None
-        pixels, split = self._pixels(slot), 3 * self.image_size[0] * self.image_size[1]
-        return pixels[:split].reshape(*self.image_size, 3), pixels[split:].reshape(self.image_size)
+        pixels, area = self._pixels(slot), self.image_size[0] * self.image_size[1]
+        split = area * self._photo_shape[2] * self._dtype.itemsize
+        photo = pixels[:split].view(self._dtype).reshape(self._photo_shape)
+        return photo, pixels[split : split + area].reshape(self.image_size)
 
     def _pixels(self, slot: int) -> np.ndarray:
         start = self._start + slot * self._slot_bytes
@@ -169,13 +184,13 @@ class Cache:
 
         Args:
             sample: One of the cache's samples.
-            photo: uint8 RGB `(H, W, 3)`, of the cache's `image_size`.
+            photo: `(H, W, C)` as the bands say, of the cache's `image_size`.
             mask: uint8 ids `(H, W)`.
         """
         slot = self._slots.get(sample)
         if slot is None or sample not in self._digests:
             return
-        pixels = photo.tobytes() + mask.tobytes()
+        pixels = (photo.tobytes() + mask.tobytes()).ljust(self._slot_bytes, b"\0")
         with self._lock, suppress(OSError):  # what could not be written is not believed later
             self._file.seek(self._start + slot * self._slot_bytes)
             self._file.write(pixels)
@@ -196,7 +211,8 @@ def _digest_of(sample: Sample) -> bytes:
 def _way_to_read(sample: Sample) -> str:
     """What besides the bytes of its files makes a sample: the page, and what its parts stand for."""
     way = (sample.page, len(sample.parts), sample.part_numbers, sample.view is not None)
-    return str((*way, "drawn") if sample.drawing else way)
+    drawn, bands = ("drawn",) if sample.drawing else (), (len(sample.bands),) if sample.bands else ()
+    return str((*way, *drawn, *bands))
 
 
 def _state(sample: Sample) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from semseg.data.bands import remarks_on_bands
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
 from semseg.data.fit import duplicates, judge_misfits
@@ -161,6 +162,8 @@ def check_dataset(
         _check_fit(findings)
         _check_widths(dataset, findings, image_size)
     _remark(findings)
+    if not dataset.bands.are_rgb:
+        findings.warnings += remarks_on_bands(dataset.bands, findings.all)
     return findings
 
 
@@ -405,14 +408,15 @@ def to_json(dataset: Dataset, findings: Findings) -> dict[str, Any]:
         findings: From `check_dataset`.
 
     Returns:
-        `root`, `task` and `notes` of the data set; `errors`, `warnings` and `named` as in `Findings`; `sizes` with the
-        number of photos of each; for each split with samples their number, each class' share of the counted pixels and
-        the number of masks that hold it, and the shares of ignored and of unknown pixels, 0 to 1; `widths`, by class
-        what `ClassWidth` says of those that are there, and whether it is torn; and every file.
+        `root`, `task`, `bands` and `notes` of the data set; `errors`, `warnings` and `named` as in `Findings`; `sizes`
+        with the number of photos of each; for each split with samples their number, each class' share of the counted
+        pixels and the number of masks that hold it, and the shares of ignored and of unknown pixels, 0 to 1; `widths`,
+        by class what `ClassWidth` says of those that are there, and whether it is torn; and every file.
     """
     return {
         "root": str(dataset.root),
         "task": dataset.task,
+        "bands": dataset.bands.to_dict(),
         "notes": dataset.notes,
         "errors": findings.errors,
         "warnings": findings.warnings,

@@ -9,6 +9,7 @@ from semseg.data.base import Dataset
 from semseg.data.cache import Cache, default_folder
 from semseg.data.check import Findings, check_dataset
 from semseg.data.fetch import local_folder
+from semseg.images.bands import Bands
 from semseg.runs.classes import read_classes
 from semseg.runs.config import RunConfig
 
@@ -19,13 +20,21 @@ def say_nothing(topic: str, text: str) -> None:
     """The default of `tell`."""
 
 
-def open_data(config: RunConfig, *, demo: bool = False, whole: bool = False, tell: Tell = say_nothing) -> Dataset:
+def open_data(
+    config: RunConfig,
+    *,
+    demo: bool = False,
+    whole: bool = False,
+    bands: Bands | None = None,
+    tell: Tell = say_nothing,
+) -> Dataset:
     """The data set that a run asks for.
 
     Args:
         config: The settings of its section `data` are read.
         demo: Draw the demo set where no data are named and none are there.
         whole: Set nothing apart for validation where the data have no splits.
+        bands: What the photos must hold, as a network was trained on; None to look.
         tell: Called with a topic and a sentence where something takes time.
 
     Returns:
@@ -51,6 +60,8 @@ def open_data(config: RunConfig, *, demo: bool = False, whole: bool = False, tel
         seed=config.split_seed,
         limit=config.limit,
         whole=whole,
+        show=config.show,
+        bands=bands,
     )
 
 
@@ -88,7 +99,7 @@ def read_digests(config: RunConfig, dataset: Dataset) -> None:
 
 def _cache(config: RunConfig, dataset: Dataset) -> Cache:
     folder = None if config.cache == "none" else _cache_folder(config)
-    return Cache(dataset.samples, config.image_size, json.dumps(dataset.palette.to_dict()), folder)
+    return Cache(dataset.samples, config.image_size, json.dumps(dataset.palette.to_dict()), folder, dataset.bands)
 
 
 def _note_digests(dataset: Dataset, cache: Cache) -> None:

@@ -48,6 +48,8 @@ class Record:
         fingerprint_base64: The photo's fingerprint, float32, as text.
         misfit: Evidence for a mask that does not lie on its photo.
         thinness: How wide its classes are, from `measure_thinness`; None for samples that were not measured.
+        ranges: The smallest and the largest number of each band; None for 8-bit RGB.
+        without_data: Pixels that are ignored because the photo has no data there.
     """
 
     size: tuple[int, int]
@@ -61,6 +63,8 @@ class Record:
     fingerprint_base64: str
     misfit: dict[str, float]
     thinness: dict[str, list] | None = None
+    ranges: list[list[float]] | None = None
+    without_data: int = 0
 
     @property
     def fingerprint(self) -> np.ndarray:
@@ -109,6 +113,8 @@ class _RecordFile:
     def __init__(self, dataset: Dataset, cache: Cache):
         self._path = cache.path and cache.path.with_suffix(RECORDS_SUFFIX)
         self._meaning = f"{code_digest().hex()} {json.dumps(dataset.palette.to_dict())}"
+        if not dataset.bands.are_rgb:
+            self._meaning += f" {json.dumps(dataset.bands.to_dict())}"
         self.records: dict[str, Record] = {}  # of this check
         self._stored: dict[str, Record] = {}  # of earlier ones
         if self._path and self._path.is_file():
@@ -183,6 +189,7 @@ def _record(dataset: Dataset, look: Look, measured_at: tuple[int, int] | None) -
     counts = np.bincount(look.ids.ravel(), minlength=256)
     unknown = int(np.count_nonzero(look.unknown))
     exact = unknown and not dataset.palette.blended
+    visible = dataset.bands.view(look.photo)
     return Record(
         size=look.ids.shape,
         form=look.picture.form,
@@ -192,10 +199,19 @@ def _record(dataset: Dataset, look: Look, measured_at: tuple[int, int] | None) -
         tops=np.bincount(look.ids[:half].ravel(), minlength=256)[:k].tolist(),
         unknown=unknown,
         strange=_strange(look.mask[look.unknown]) if exact else {},
-        fingerprint_base64=b64encode(fingerprint(look.photo).astype("<f4").tobytes()).decode(),
-        misfit=misfit(look.photo, look.ids),
+        fingerprint_base64=b64encode(fingerprint(visible).astype("<f4").tobytes()).decode(),
+        misfit=misfit(visible, look.ids),
         thinness=measure_thinness(look.ids, k, measured_at) if measured_at else None,
+        ranges=None if dataset.bands.are_rgb else _ranges(look),
+        without_data=look.without_data,
     )
+
+
+def _ranges(look: Look) -> list[list[float]]:
+    """The smallest and the largest number of each band, where the photo has data."""
+    absent = look.picture.without_data
+    pixels = look.photo.reshape(-1, look.photo.shape[2]) if absent is None else look.photo[~absent]
+    return np.stack([pixels.min(axis=0), pixels.max(axis=0)], axis=1).astype(float).tolist()
 
 
 def _strange(unknown: np.ndarray) -> dict[str, int]:

@@ -1,9 +1,10 @@
-"""Image files to arrays: photos as uint8 RGB, masks as they are stored, pairs in one picture, files of a folder.
+"""Image files to arrays: photos as RGB or as bands, masks as they are stored, pairs in one picture, files of a folder.
 
 Pillow reads them, because OpenCV returns a full picture for a file that was cut in the middle.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from semseg.errors import DataError
+from semseg.images.band_reading import ARRAY_SUFFIXES, read_array, read_bands
+from semseg.images.bands import RGB, Bands
 from semseg.images.opening import bits_per_channel, open_image
 from semseg.images.tiff_headers import is_inverted
 from semseg.images.transparency import describe_alpha, find_transparent, read_alpha
 
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", ".jp2", ".tga",
-    ".ppm", ".pgm", ".pbm", ".pnm",
+    ".ppm", ".pgm", ".pbm", ".pnm", *ARRAY_SUFFIXES,
 }  # fmt: skip
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -32,13 +35,16 @@ class Picture:
     """What an image file holds.
 
     Attributes:
-        pixels: A photo: uint8 RGB `(h, w, 3)`. A mask: colours, uint8 `(H, W, 3)`, or numbers, `(H, W)`, as stored.
+        pixels: A photo: uint8 RGB `(h, w, 3)`, or bands `(h, w, C)` in the file's own numbers. A mask: colours, uint8
+            `(H, W, 3)`, or numbers, `(H, W)`, as stored.
         size: (H, W) of the whole picture, upright.
         form: Of a photo what had to be converted, `"grey"`, `"alpha"`, `"CMYK"` ..., else empty; of a mask its format.
         orientation: The EXIF orientation that was undone, 1 to 8; 1 is upright.
         colors: What the numbers of a palette image look like, uint8 `(256, 3)`; None for other files.
         transparent: Of a mask the pixels that were left transparent, or hold no data by GDAL's tag, bool `(H, W)`;
             `pixels` are 0 there. None where there are none, and for photos.
+        without_data: Of a photo the pixels that hold nodata or NaN in a band, bool `(H, W)`; `pixels` are the bands'
+            means there. None where there are none, and for masks.
     """
 
     pixels: np.ndarray
@@ -47,6 +53,7 @@ class Picture:
     orientation: int = 1
     colors: np.ndarray | None = None
     transparent: np.ndarray | None = None
+    without_data: np.ndarray | None = None
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -70,17 +77,31 @@ def read_image(path: str | Path) -> np.ndarray:
 _FORMS = {"L": "grey", "LA": "alpha", "RGBA": "alpha", "PA": "alpha", "P": "palette", "1": "1-bit"}
 
 
-def read_photo(path: str | Path, at_least: tuple[int, int] | None = None, *, page: int | None = None) -> Picture:
-    """Reads a photo; its pixels are uint8 RGB.
+def read_photo(
+    path: str | Path,
+    at_least: tuple[int, int] | None = None,
+    *,
+    page: int | None = None,
+    bands: Bands = RGB,
+    files: Sequence[Path] = (),
+) -> Picture:
+    """Reads a photo; its pixels are uint8 RGB, or the bands that are wanted.
 
     Args:
-        path: The file.
+        path: The file; of a photo with a file for each band the first.
         at_least: (height, width) that are enough: a large JPEG is then decoded at 1/2, 1/4 or 1/8, which is faster.
         page: Which picture of a TIFF stack, 0 to `count_pages(path) - 1`; None refuses a stack.
+        bands: What the photo must hold.
+        files: All files of the photo, where each band has its own.
 
     Raises:
-        DataError: As `read_image`.
+        DataError: As `read_image`; or it holds other bands, or no data at all.
     """
+    if not bands.are_rgb:
+        pixels, without_data = read_bands(files or [Path(path)], bands, page)
+        return Picture(pixels, pixels.shape[:2], without_data=without_data)
+    if Path(path).suffix.lower() in ARRAY_SUFFIXES:
+        return _photo_of_array(Path(path))
     with open_image(Path(path), page=page) as image:
         orientation = _orientation(image)
         size = image.size[::-1] if orientation < 5 or image.format == "TIFF" else image.size  # TIFFs tell it turned
@@ -88,6 +109,13 @@ def read_photo(path: str | Path, at_least: tuple[int, int] | None = None, *, pag
             image.draft(None, at_least[::-1] if orientation < 5 else at_least)
         upright = _turn_upright(image, orientation)
         return Picture(np.asarray(upright.convert("RGB")), size, _photo_form(image.mode, upright), orientation)
+
+
+def _photo_of_array(path: Path) -> Picture:
+    pixels = read_array(path)
+    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
+        raise DataError(f"{path}: holds {pixels.dtype} of {pixels.shape}; expected uint8, grey or RGB")
+    return Picture(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))), pixels.shape[:2], "NumPy")
 
 
 def _photo_form(mode: str, upright: Image.Image) -> str:
@@ -114,6 +142,8 @@ def read_mask(path: str | Path, *, page: int | None = None) -> Picture:
         DataError: As `read_image`, but 16 and 32 bits are refused in colour masks only, and floats only where they are
             no whole numbers from 0 to 65535.
     """
+    if Path(path).suffix.lower() in ARRAY_SUFFIXES:
+        return _mask_of_array(Path(path))
     with open_image(Path(path), numbers=True, page=page) as image:
         scale = _number_scale(image)  # before the orientation, for which a PNG is decoded
         orientation = _orientation(image)
@@ -124,6 +154,17 @@ def read_mask(path: str | Path, *, page: int | None = None) -> Picture:
         colors = _color_table(image) if image.mode in ("P", "PA") else None
         form = "JPEG" if image.format in _JPEG else image.format
         return Picture(pixels, pixels.shape[:2], form, orientation, colors, transparent)
+
+
+def _mask_of_array(path: Path) -> Picture:
+    """A mask in NumPy's own form: numbers `(H, W)`, or colours, uint8 `(H, W, 3)`."""
+    pixels = read_array(path)
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    if pixels.ndim == 3 and (pixels.shape[2] != 3 or pixels.dtype != np.uint8):
+        raise DataError(f"{path}: holds {pixels.dtype} of {pixels.shape}; a mask needs (H, W), or uint8 (H, W, 3)")
+    if pixels.ndim == 2:
+        pixels = _whole_numbers(path, pixels) if pixels.dtype.kind == "f" else _smallest_type(pixels)
+    return Picture(pixels, pixels.shape[:2], "NumPy")
 
 
 def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:

@@ -8,16 +8,20 @@ def resize_photo(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes a photo: by area where both sides shrink, so that nothing is aliased, else linearly.
 
     Args:
-        photo: uint8 `(H, W)` or `(H, W, C)`.
+        photo: uint8, uint16 or float32 `(H, W)` or `(H, W, C)`.
         size: (height, width) of the result.
 
     Returns:
-        uint8 of that size; `photo` itself where it has that size already.
+        The same type in that size; `photo` itself where it has that size already.
     """
     if photo.shape[:2] == tuple(size):
         return photo
     shrinks = photo.shape[0] > size[0] and photo.shape[1] > size[1]
-    return cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    if photo.ndim == 2 or photo.shape[2] in (3, 4):
+        return cv2.resize(photo, size[::-1], interpolation=interpolation)
+    planes = [cv2.resize(photo[..., i], size[::-1], interpolation=interpolation) for i in range(photo.shape[2])]
+    return np.stack(planes, axis=2)  # OpenCV averages areas of 4 channels at most, and drops an axis of one
 
 
 def size_within(size: tuple[int, ...], longest: int) -> tuple[int, int]:

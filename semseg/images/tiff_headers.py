@@ -12,8 +12,10 @@ Tags = Mapping[int, Any]  # of one page, by TIFF's own numbers
 COMPRESSION, BANDS = 259, 277
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS = 254, 255, 256, 257, 258
 _PHOTOMETRIC, _DESCRIPTION, _EXTRA, _FORMAT = 262, 270, 338, 339
+_GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 _KEPT = (
-    COMPRESSION, BANDS, _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _DESCRIPTION, _EXTRA, _FORMAT
+    COMPRESSION, BANDS, _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _DESCRIPTION, _EXTRA, _FORMAT,
+    _GDAL_METADATA, _GDAL_NODATA,
 )  # fmt: skip
 _REDUCED_OR_MASK = 0b101  # bits of the tag 254
 _COLOR_BANDS = {2: 3, 5: 4, 6: 3, 8: 3}  # RGB, CMYK, YCbCr, Lab; one band in all others
@@ -148,6 +150,66 @@ def count_unknown_bands(tags: Tags) -> int:
     """
     extra = tags.get(BANDS, 1) - _COLOR_BANDS.get(tags.get(_PHOTOMETRIC, 0), 1)
     return max(0, extra - sum(kind in _ALPHA for kind in tags.get(_EXTRA, ())))
+
+
+def has_extra_band(tags: Tags) -> bool:
+    """Whether there is one band beyond grey or the colours, whatever it is said to be.
+
+    Args:
+        tags: Of the page.
+    """
+    return tags.get(BANDS, 1) == 1 + _COLOR_BANDS.get(tags.get(_PHOTOMETRIC, 0), 1)
+
+
+def number_type(tags: Tags) -> str:
+    """NumPy's name of the type that holds the numbers of a page; fractions of any length are `"float32"`.
+
+    Args:
+        tags: Of the page.
+
+    Example:
+        >>> number_type({258: (12, 12)}), number_type({258: (64,), 339: (3,)})
+        ('uint16', 'float32')
+    """
+    kind = max(tags.get(_FORMAT, (1,)))
+    if kind == 3:
+        return "float32"
+    bits = next((bits for bits in (8, 16, 32) if max_bits(tags) <= bits), 64)
+    return f"{'int' if kind == 2 else 'uint'}{bits}"
+
+
+def band_names(tags: Tags) -> tuple[str, ...]:
+    """What GDAL notes as the bands' descriptions; empty unless each has one.
+
+    Args:
+        tags: Of the page.
+
+    Example:
+        >>> text = '<Item name="DESCRIPTION" sample="0" role="description">VV</Item>'
+        >>> band_names({42112: text})
+        ('VV',)
+    """
+    text = str(tags.get(_GDAL_METADATA, ""))
+    found = re.findall(r'<Item name="DESCRIPTION" sample="(\d+)" role="description">([^<]*)</Item>', text)
+    names = [name.strip() for _, name in sorted((int(sample), name) for sample, name in found)]
+    return tuple(names) if len(names) == tags.get(BANDS, 1) and all(names) else ()
+
+
+def nodata_number(tags: Tags) -> float | None:
+    """The number that GDAL notes for pixels without data; None where it notes none.
+
+    Args:
+        tags: Of the page.
+
+    Example:
+        >>> nodata_number({42113: "-9999 "}), nodata_number({42113: "nan"})
+        (-9999.0, None)
+    """
+    try:
+        number = float(str(tags.get(_GDAL_NODATA, "")).strip(" \0"))
+    except ValueError:
+        return None
+    return None if number != number else number
 
 
 def is_inverted(tags: Tags) -> bool:

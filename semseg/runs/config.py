@@ -30,6 +30,8 @@ class RunConfig:
         ignore_outside: The folder of pictures that are black where the photo shows nothing, such as a microscope's
             field of view: pixels there count nowhere; None for all pixels.
         instances: The numbers or colours of the masks count objects: all but the background are one class.
+        show: The bands that pictures show as red, green and blue, such as `"4,3,2"`, or one for grey; None for those
+            that suit.
         classes: The number of classes, 2 to 253, or a file that describes them; None to find them from the masks.
         categories: The 7 categories of Cityscapes in place of its 19 classes.
         test_split: The split that gives the final scores; None for `"test"` where the data have one, else `"val"`.
@@ -72,6 +74,7 @@ class RunConfig:
     masks: str | None = _setting("data", None)
     ignore_outside: str | None = _setting("data", None)
     instances: bool = _setting("data", False)
+    show: str | None = _setting("data", None)
     classes: int | str | None = _setting("data", None)
     categories: bool = _setting("data", False)
     test_split: str | None = _setting("data", None)
