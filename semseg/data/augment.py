@@ -134,7 +134,7 @@ def _turn_of_colors(angle: float) -> np.ndarray:
 def _relit(photo: np.ndarray, colors: np.ndarray, bands: Bands) -> np.ndarray:
     """Brightness and contrast of an affine map of colours, 0 to 255, applied to bands between `low` and `high`."""
     gain, shift = colors[0, :3].sum(), colors[0, 3] / 255  # of grey, whatever becomes of colours
-    low, high = np.float32(bands.low), np.float32(bands.high)
+    low, high = np.array(bands.low, np.float32), np.array(bands.high, np.float32)
     changed = gain * (photo - low) + low + shift * (high - low)
     if photo.dtype.kind == "u":
         changed = np.rint(changed).clip(0, np.iinfo(photo.dtype).max)
