@@ -204,6 +204,7 @@ class Dataset:
         return look
 
     def _look_at_mask(self, sample: Sample, picture: Picture) -> Look:
+        """What `inspect` returns for a photo with a mask."""
         stored = read_mask_of(sample)
         mask = raw_mask(stored, self.palette.holds_values, sample.mask)
         mask, turned = _upright(sample, picture, stored, mask)

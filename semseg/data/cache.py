@@ -232,9 +232,8 @@ def _digest_of(sample: Sample) -> bytes:
 def _way_to_read(sample: Sample) -> str:
     """What besides the bytes of its files makes a sample: the page, and what its parts stand for."""
     way = (sample.page, len(sample.parts), sample.part_numbers, sample.view is not None)
-    if sample.bands:
-        way = (*way, len(sample.bands))  # type: ignore[assignment]
-    return str((*way, "drawn") if sample.drawing else way)
+    drawn, bands = ("drawn",) if sample.drawing else (), (len(sample.bands),) if sample.bands else ()
+    return str((*way, *drawn, *bands))
 
 
 def _state(sample: Sample) -> bytes:

@@ -99,8 +99,7 @@ def read_digests(config: RunConfig, dataset: Dataset) -> None:
 
 def _cache(config: RunConfig, dataset: Dataset) -> Cache:
     folder = None if config.cache == "none" else _cache_folder(config)
-    meaning = json.dumps(dataset.palette.to_dict())
-    return Cache(dataset.samples, config.image_size, meaning, folder, dataset.bands)
+    return Cache(dataset.samples, config.image_size, json.dumps(dataset.palette.to_dict()), folder, dataset.bands)
 
 
 def _note_digests(dataset: Dataset, cache: Cache) -> None:
