@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -129,7 +129,7 @@ class _RecordFile:
         """Writes the records of this check, if any is new; without room or rights for it, the next check looks anew."""
         if self._path is None or self.records.keys() <= self._stored.keys():
             return
-        values = {digest: asdict(record) for digest, record in self.records.items()}
+        values = {digest: vars(record) for digest, record in self.records.items()}
         with suppress(OSError), replacing(self._path) as temporary:
             temporary.write_text(json.dumps({"meaning": self._meaning, "records": values}), encoding="utf-8")
 
@@ -180,7 +180,8 @@ def _look(dataset: Dataset, image_size: tuple[int, int], with_pixels: bool, chos
 
 def _record(dataset: Dataset, look: Look, measured_at: tuple[int, int] | None) -> Record:
     k, half = dataset.palette.num_classes, look.ids.shape[0] // 2
-    counts = np.bincount(look.ids.ravel(), minlength=256)
+    top, bottom = (np.bincount(part.ravel(), minlength=256) for part in (look.ids[:half], look.ids[half:]))
+    counts = top + bottom
     unknown = int(np.count_nonzero(look.unknown))
     exact = unknown and not dataset.palette.blended
     return Record(
@@ -189,7 +190,7 @@ def _record(dataset: Dataset, look: Look, measured_at: tuple[int, int] | None) -
         orientation=look.picture.orientation,
         turned=look.turned,
         counts=[*counts[:k].tolist(), int(counts[IGNORE])],
-        tops=np.bincount(look.ids[:half].ravel(), minlength=256)[:k].tolist(),
+        tops=top[:k].tolist(),
         unknown=unknown,
         strange=_strange(look.mask[look.unknown]) if exact else {},
         fingerprint_base64=b64encode(fingerprint(look.photo).astype("<f4").tobytes()).decode(),
