@@ -19,7 +19,8 @@ from semseg.data.finding.names import is_second_choice
 from semseg.data.finding.pairs import find_pairs
 from semseg.data.finding.side_files import SideFiles, read_side_files
 from semseg.data.finding.split_lists import apply_lists
-from semseg.data.masks import check_meaning, find_meaning, rename_classes
+from semseg.data.masks import check_meaning, rename_classes
+from semseg.data.meanings import recall_meaning
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import list_images
 from semseg.labels.formats import FORMATS
@@ -63,6 +64,7 @@ def open_dataset(
     masks: str | None = None,
     ignore_outside: str | None = None,
     instances: bool = False,
+    cache: Path | None = None,
 ) -> Dataset:
     """Finds the samples and the classes in a folder.
 
@@ -81,6 +83,7 @@ def open_dataset(
         ignore_outside: The same for pictures that are black where the pixels of their photos count nowhere, as outside
             of a field of view; None for all pixels.
         instances: The numbers or colours of the masks count objects; all but the background are one class.
+        cache: The folder in which it is kept what the masks mean, until a file changes; None to look each time.
 
     Raises:
         DataError: No such folder, nothing in it that can be trained on, or two readings of it that fit equally well.
@@ -98,14 +101,14 @@ def open_dataset(
             add_views(found, contents, ignore_outside)
         notes = [f"read as {kind}: {(found.notes or [EXPECTED[kind]])[0]}", *found.notes[1:]]
         notes += _left_out(found, contents)
-        side_files = read_side_files(root)
+        side_files = read_side_files(contents)
         notes += _divide_by_lists(found, side_files, root)
         drawn = "val" not in found.splits and not whole
         if drawn:
             notes.append(_draw_validation(found, seed))
         splits = {split: spread(found.splits[split], limit) for split in SPLITS if split in found.splits}
         notes += _notes_on_places(splits["train"])
-        palette, said = _palette_of(found, splits, palette, num_classes, instances, side_files)
+        palette, said = _palette_of(found, splits, palette, num_classes, instances, side_files, cache)
         notes += said
     except PermissionError as error:
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
@@ -166,6 +169,7 @@ def _palette_of(
     num_classes: int | None,
     instances: bool,
     side_files: SideFiles,
+    cache: Path | None,
 ) -> tuple[Palette, list[str]]:
     """The palette that the user gives, else the one that the layout fixes, else the one that the masks show."""
     if instances and (given is not None or found.palette is not None):
@@ -176,7 +180,7 @@ def _palette_of(
         return given, []
     if found.palette is not None:
         return found.palette, []
-    palette, notes = find_meaning(splits, num_classes, found.root, instances=instances)
+    palette, notes = recall_meaning(splits, num_classes, found.root, instances=instances, cache=cache)
     palette = rename_classes(palette, found.class_names)
     if instances:
         return palette, notes

@@ -51,6 +51,7 @@ def open_data(config: RunConfig, *, demo: bool = False, whole: bool = False, tel
         seed=config.split_seed,
         limit=config.limit,
         whole=whole,
+        cache=None if config.cache == "none" else _cache_folder(config),
     )
 
 
