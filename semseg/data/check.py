@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from semseg import IGNORE
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
 from semseg.data.fit import duplicates, judge_misfits
@@ -161,6 +162,7 @@ def check_dataset(
         _check_fit(findings)
         _check_widths(dataset, findings, image_size)
     _remark(findings)
+    _remark_on_masks(dataset, findings)
     return findings
 
 
@@ -383,6 +385,29 @@ def _remark(findings: Findings) -> None:
         findings.warnings.append(
             f"photos of {len(findings.sizes)} sizes and {len(aspect_ratios)} shapes are stretched to what the network "
             "sees"
+        )
+
+
+def _remark_on_masks(dataset: Dataset, findings: Findings) -> None:
+    """Tells of pixels that masks leave open, and of those that several files of a mask claim for different classes."""
+    transparent = [(sample, record.transparent) for sample, record in findings.all if record.transparent]
+    if transparent and dataset.palette.transparent == IGNORE:
+        share = sum(count for _, count in transparent) / sum(sum(record.counts) for _, record in findings.all)
+        lines = [f"{sample.mask_place}: {count} pixels" for sample, count in transparent]
+        findings.warnings.append(
+            f"left transparent or without data, so ignored: {share:.2%} of the pixels, in {_some(len(lines), 'mask')}: "
+            f"{_named(findings, lines)}"
+        )
+    lines = [
+        f"{sample.photo}: " + ", ".join(f"{name} at {count}" for name, count in record.contested.items())
+        for sample, record in findings.all
+        if record.contested
+    ]
+    if lines:
+        classes = dict.fromkeys(name for _, record in findings.all for name in record.contested)
+        findings.warnings.append(
+            f"pixels that files of different classes claim ({', '.join(classes)}) are ignored, in the masks of "
+            f"{_some(len(lines), 'photo')}: {_named(findings, lines)}"
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from semseg.data.cache import RECORDS_SUFFIX, Cache, code_digest
 from semseg.data.fit import fingerprint, misfit
 from semseg.data.masks import count_values
 from semseg.data.thinness import measure_thinness
+from semseg.data.united import count_contested
 from semseg.data.workers import Workers
 from semseg.errors import DataError
 from semseg.files import replacing
@@ -48,6 +49,8 @@ class Record:
         fingerprint_base64: The photo's fingerprint, float32, as text.
         misfit: Evidence for a mask that does not lie on its photo.
         thinness: How wide its classes are, from `measure_thinness`; None for samples that were not measured.
+        transparent: Pixels that the mask leaves transparent.
+        contested: Of pixels that files of several classes claim, and that are ignored, how many each class claims.
     """
 
     size: tuple[int, int]
@@ -61,6 +64,8 @@ class Record:
     fingerprint_base64: str
     misfit: dict[str, float]
     thinness: dict[str, list] | None = None
+    transparent: int = 0
+    contested: dict[str, int] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> np.ndarray:
@@ -168,7 +173,7 @@ def _look(dataset: Dataset, image_size: tuple[int, int], with_pixels: bool, chos
     sample, measure = chosen
     try:
         look = dataset.inspect(sample, tuple(np.maximum(enough_for(image_size), _MIN_SIZE)))
-        record = _record(dataset, look, image_size if measure else None)
+        record = _record(dataset, sample, look, image_size if measure else None)
         if not with_pixels:
             return (record,)
         return record, resize_photo(look.photo, image_size), resize_mask(look.ids, image_size)
@@ -178,7 +183,7 @@ def _look(dataset: Dataset, image_size: tuple[int, int], with_pixels: bool, chos
         return DataError(f"{sample.photo}: cannot be looked at ({type(error).__name__}: {error}); leave it out")
 
 
-def _record(dataset: Dataset, look: Look, measured_at: tuple[int, int] | None) -> Record:
+def _record(dataset: Dataset, sample: Sample, look: Look, measured_at: tuple[int, int] | None) -> Record:
     k, half = dataset.palette.num_classes, look.ids.shape[0] // 2
     top, bottom = (np.bincount(part.ravel(), minlength=256) for part in (look.ids[:half], look.ids[half:]))
     counts = top + bottom
@@ -196,7 +201,16 @@ def _record(dataset: Dataset, look: Look, measured_at: tuple[int, int] | None) -
         fingerprint_base64=b64encode(fingerprint(look.photo).astype("<f4").tobytes()).decode(),
         misfit=misfit(look.photo, look.ids),
         thinness=measure_thinness(look.ids, k, measured_at) if measured_at else None,
+        transparent=look.transparent,
+        contested=_contested(dataset, sample) if look.overlapping else {},
     )
+
+
+def _contested(dataset: Dataset, sample: Sample) -> dict[str, int]:
+    """How many of the pixels that files of several classes claim each class claims, by its name."""
+    names = {label.value: label.name for label in dataset.palette.labels}
+    counts = count_contested(sample.parts, sample.part_numbers)
+    return {names.get(number, str(number)): count for number, count in counts.items()}
 
 
 def _strange(unknown: np.ndarray) -> dict[str, int]:
