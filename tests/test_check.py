@@ -416,6 +416,42 @@ class TestPixelsWithoutAClass:
         assert any("transparent" in line for line in warnings) == (transparent_class == 255)
 
 
+class TestSwappedClasses:
+    """Photos of a bright disc on a dark ground, and masks of black and white of which some are inverted."""
+
+    def found(self, folder, inverted, *, bright=range(20), covered=()):
+        make = partial(np.full, (48, 48, 3))
+        samples = []
+        for i in range(20):
+            disc = np.hypot(*np.mgrid[-24:24, -24:24]) < (60 if i in covered else 10 + i % 5)
+            disc[20:28, 20:28] &= i not in covered
+            levels = (60, 160) if i in bright else (160, 60)
+            noise = np.random.default_rng(i).integers(0, 30, (48, 48, 3))
+            photo = np.where(disc[..., None], make(levels[1]), make(levels[0])) + noise
+            mask = 255 * (disc ^ (i in inverted)).astype(np.uint8)
+            Image.fromarray(photo.astype(np.uint8)).save(folder / f"{i}.png")
+            Image.fromarray(mask).save(folder / f"{i}_mask.png")
+            samples.append(Sample(folder / f"{i}.png", folder / f"{i}_mask.png"))
+        palette = palette_of_values({0, 255}, {}, None)
+        findings = check_dataset(Dataset(folder, {"train": samples[:16], "val": samples[16:]}, palette))
+        return [line for line in findings.warnings if "swapped" in line]
+
+    def test_are_named_and_counted(self, tmp_path):
+        (line,) = self.found(tmp_path, range(0, 20, 3))
+        assert line.startswith(
+            "the two classes seem swapped in 7 of 20 masks, where foreground looks like background in"
+        )
+        assert f"{tmp_path / '0_mask.png'}; {tmp_path / '3_mask.png'}" in line and "and 4 more" in line
+
+    def test_one_sign_alone_is_no_proof(self, tmp_path):
+        assert not self.found(tmp_path, ())
+        assert not self.found(tmp_path, (), bright=range(10))  # dark discs, too
+        assert not self.found(tmp_path, (), covered=range(8))  # what reaches the rim
+
+    def test_a_few_may_be_anything(self, tmp_path):
+        assert not self.found(tmp_path, range(4))
+
+
 class TestLeaks:
     @pytest.mark.parametrize("how", ["copied", "jpeg", "halved"])
     def test_r04_a_photo_in_two_splits_is_named_and_refused_unless_allowed(self, tmp_path, how):

@@ -11,6 +11,7 @@ from semseg import IGNORE
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
 from semseg.data.fit import duplicates, judge_misfits
+from semseg.data.polarity import find_swapped
 from semseg.data.records import Record, look_at_all
 from semseg.data.thinness import ClassWidth, class_widths
 from semseg.errors import DataError
@@ -160,6 +161,7 @@ def check_dataset(
         _keep_apart(dataset, findings, allow_leaks)
         _check_labels(dataset, findings, skip_bad)
         _check_fit(findings)
+        _check_polarity(dataset, findings)
         _check_widths(dataset, findings, image_size)
     _remark(findings)
     _remark_on_masks(dataset, findings)
@@ -332,6 +334,19 @@ def _check_fit(findings: Findings) -> None:
             findings.warnings.append(
                 f"{_some(len(lines), 'mask')} of {split} may not lie on the photo: {_named(findings, lines)}"
             )
+
+
+def _check_polarity(dataset: Dataset, findings: Findings) -> None:
+    """Warns of masks in which the two classes seem to have changed places."""
+    entries = findings.all
+    swapped = find_swapped([record.contrast for _, record in entries])
+    if swapped:
+        first, second = dataset.palette.names
+        named = _named(findings, [entries[i][0].mask_place for i in swapped])
+        findings.warnings.append(
+            f"the two classes seem swapped in {len(swapped)} of {len(entries)} masks, where {second} looks like "
+            f"{first} in the others; invert these, or those: {named}"
+        )
 
 
 def _fault(fault: dict[str, Any]) -> str:

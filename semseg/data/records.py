@@ -19,6 +19,7 @@ from semseg.data.base import Dataset, Look, Sample, spread
 from semseg.data.cache import RECORDS_SUFFIX, Cache, code_digest
 from semseg.data.fit import fingerprint, misfit
 from semseg.data.masks import count_values
+from semseg.data.polarity import contrast_of_classes
 from semseg.data.thinness import measure_thinness
 from semseg.data.united import count_contested
 from semseg.data.workers import Workers
@@ -50,6 +51,7 @@ class Record:
         misfit: Evidence for a mask that does not lie on its photo.
         thinness: How wide its classes are, from `measure_thinness`; None for samples that were not measured.
         transparent: Pixels that the mask leaves transparent.
+        contrast: Of two classes, what `contrast_of_classes` measured; else empty.
         contested: Of pixels that files of several classes claim, and that are ignored, how many each class claims.
     """
 
@@ -65,6 +67,7 @@ class Record:
     misfit: dict[str, float]
     thinness: dict[str, list] | None = None
     transparent: int = 0
+    contrast: list[float] = field(default_factory=list)
     contested: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -91,7 +94,9 @@ def look_at_all(
     task = partial(_look, _without_samples(dataset), image_size, cache.path is not None)
     measured = set(spread(dataset.samples, _MAX_MEASURED))
     count = min(workers, len(dataset.samples) // _MIN_SAMPLES_OF_PROCESS)
-    processes, pool = Workers(task, count if count > 1 else 0), ThreadPoolExecutor(max(1, workers))
+    processes = Workers(task, count if count > 1 else 0)
+    # A thread more than processes, so that none of these waits while what another one found is stored.
+    pool = ThreadPoolExecutor(count + 1 if count > 1 else max(1, workers))
     try:
         yield from pool.map(partial(_look_once, cache, kept, processes, measured), dataset.samples)
         kept.save()
@@ -202,6 +207,7 @@ def _record(dataset: Dataset, sample: Sample, look: Look, measured_at: tuple[int
         misfit=misfit(look.photo, look.ids),
         thinness=measure_thinness(look.ids, k, measured_at) if measured_at else None,
         transparent=look.transparent,
+        contrast=contrast_of_classes(look.photo, look.ids) if k == 2 else [],
         contested=_contested(dataset, sample) if look.overlapping else {},
     )
 
