@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import make_folder
+from PIL import Image
 
+from semseg.data import meanings, open_dataset
 from semseg.data.base import Sample
 from semseg.data.cache import Cache, code_digest, default_folder
 
@@ -425,3 +428,71 @@ def test_without_pread_the_same_is_read(samples, folder, monkeypatch):
     monkeypatch.delattr("os.pread", raising=False)
     fill(samples, folder)
     assert found(open_cache(samples, folder), samples) == ALL
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows notes no change but a date that programs set")
+class TestMeanings:
+    @pytest.fixture
+    def looks(self, monkeypatch):
+        """A 1 for each look at the masks, while the system's word for their state is taken at once."""
+        monkeypatch.setattr("semseg.data.cache._MIN_AGE", -1)
+        counted, find_meaning = [], meanings.find_meaning
+        monkeypatch.setattr(meanings, "find_meaning", lambda *a, **k: counted.append(1) or find_meaning(*a, **k))
+        return counted
+
+    @pytest.fixture
+    def data(self, tmp_path):
+        return make_folder(tmp_path / "data", 10)
+
+    def opened(self, data, folder, **options):
+        dataset = open_dataset(data, cache=folder, **options)
+        return dataset.palette, dataset.notes
+
+    def test_are_found_once_and_recalled_with_what_was_said(self, data, folder, looks):
+        first = self.opened(data, folder)
+        assert self.opened(data, folder) == first == self.opened(data, None)
+        assert len(looks) == 2  # the second without a folder
+
+    @pytest.mark.parametrize("option", [{"num_classes": 5}, {"instances": True}, {"seed": 1}, {"limit": 3}])
+    def test_are_found_anew_for_other_settings(self, data, folder, looks, option):
+        self.opened(data, folder)
+        assert self.opened(data, folder, **option) == self.opened(data, None, **option)
+        assert len(looks) == 3
+
+    def test_are_found_anew_when_a_mask_changed_with_the_same_size_and_date(self, data, folder, looks):
+        path = data / "masks" / "3.bmp"
+        mask = np.zeros((32, 32), np.uint8)
+        (data / "masks" / "3.png").unlink()
+        Image.fromarray(mask).save(path)
+        assert 77 not in {label.value for label in self.opened(data, folder)[0].labels}
+        before = path.stat()
+        time.sleep(0.02)  # the tick of the system's clock
+        mask[:16] = 77
+        Image.fromarray(mask).save(path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert path.stat().st_size == before.st_size
+        assert 77 in {label.value for label in self.opened(data, folder)[0].labels}
+
+    def test_are_found_anew_while_files_are_new_or_the_record_is_damaged(self, data, folder, looks, monkeypatch):
+        first = self.opened(data, folder)
+        file_in(folder).write_text('{"palette": {}}')
+        assert self.opened(data, folder) == first and len(looks) == 2
+        monkeypatch.setattr("semseg.data.cache._MIN_AGE", 3600)
+        assert self.opened(data, folder) == first and len(looks) == 3
+
+    def test_are_not_kept_when_a_file_changes_meanwhile(self, data, folder, monkeypatch):
+        monkeypatch.setattr("semseg.data.cache._MIN_AGE", -1)
+        find_meaning = meanings.find_meaning
+
+        def slow(*arguments, **options):
+            found = find_meaning(*arguments, **options)
+            os.utime(data / "masks" / "3.png", (1, 1))
+            return found
+
+        monkeypatch.setattr(meanings, "find_meaning", slow)
+        self.opened(data, folder)
+        assert not folder.exists()
+
+    def test_are_found_where_nothing_can_be_written(self, data, tmp_path, looks):
+        (tmp_path / "file").write_text("no folder")
+        assert self.opened(data, tmp_path / "file" / "x") == self.opened(data, None)

@@ -16,12 +16,16 @@ from PIL import Image
 
 from semseg.cli import commands, main
 from semseg.data import open_dataset, records
+from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
 from semseg.data.check import check_dataset, to_json
 from semseg.data.demo import draw_scene
+from semseg.data.masks import rename_classes
 from semseg.data.thinness import measure_thinness
 from semseg.data.workers import Workers
 from semseg.errors import DataError
+from semseg.labels.numbers import palette_of_values
+from semseg.labels.palettes import Palette
 from semseg.labels.quantising import bin_image
 
 pytestmark = pytest.mark.plain
@@ -324,8 +328,10 @@ class TestLabels:
         for i in range(8):
             mask = draw_numbers(i)
             Image.fromarray(np.where(mask == 3, 0, mask)).save(folder / "train" / "masks" / f"{i}.png")
-        _, findings = check(folder, num_classes=4)
+        dataset, findings = check(folder)
+        assert dataset.palette.num_classes == 4
         assert has(findings.warnings, "in the val masks but not in training, so never learnt: class_3")
+        assert not has(dataset.notes, "class_3")  # once is enough
 
     def test_masks_of_other_colours_in_val_are_refused(self, tmp_path):
         make_pairs(tmp_path, train=6, val=2)
@@ -357,6 +363,93 @@ class TestLabels:
         for path in (folder / "val" / "masks").iterdir():
             Image.fromarray(np.full((32, 32), 255, np.uint8)).save(path)
         assert has(check(folder)[1].errors, "no pixel of the val masks belongs to a class")
+
+
+class TestPixelsWithoutAClass:
+    """Ten photos of 20x20, and masks of which some leave pixels open, or claim them twice."""
+
+    @staticmethod
+    def save(path, pixels):
+        Image.fromarray(pixels).save(path)
+        return path
+
+    def photo(self, folder, i):
+        return self.save(folder / f"{i}.png", np.random.default_rng(i).integers(0, 256, (20, 20, 3), np.uint8))
+
+    def found(self, folder, samples, palette):
+        dataset = Dataset(folder, {"train": samples[:8], "val": samples[8:]}, palette)
+        return check_dataset(dataset, image_size=(16, 16))
+
+    def of_two_files(self, folder, i, rows):
+        """A mask of a file for `lens`, the upper rows, and one for `retina`, these rows."""
+        lens, retina = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+        lens[:10], retina[rows] = 255, 255
+        parts = self.save(folder / f"{i}_lens.png", lens), self.save(folder / f"{i}_retina.png", retina)
+        return Sample(self.photo(folder, i), parts[0], parts, part_numbers=(1, 2))
+
+    def test_that_two_files_claim_are_counted_by_class_and_photo(self, tmp_path):
+        palette = palette_of_values({0, 1, 2}, {}, None)
+        palette = rename_classes(palette, ("background", "lens", "retina"))
+        samples = [self.of_two_files(tmp_path, i, slice(8 if i == 3 else 10, 15)) for i in range(10)]
+        findings = self.found(tmp_path, samples, palette)
+        assert [line for line in findings.warnings if "claim" in line] == [
+            "pixels that files of different classes claim (lens, retina) are ignored, in the masks of 1 photo: "
+            f"{tmp_path / '3.png'}: lens at 40, retina at 40"
+        ]
+
+    @pytest.mark.parametrize("transparent_class", [255, 0])
+    def test_that_masks_leave_transparent_are_counted_unless_they_have_a_class(self, tmp_path, transparent_class):
+        samples = []
+        for i in range(10):
+            mask = np.full((20, 20, 4), 255, np.uint8)
+            mask[:10, :, :3] = 0
+            if i in (2, 9):
+                mask[:4, :, 3] = 0
+            samples.append(Sample(self.photo(tmp_path, i), self.save(tmp_path / f"{i}_mask.png", mask)))
+        palette = Palette.from_colors(("sky", "ground"), ((0, 0, 0), (255, 255, 255)), transparent=transparent_class)
+        warnings = self.found(tmp_path, samples, palette).warnings
+        expected = (
+            "left transparent or without data, so ignored: 4.00% of the pixels, in 2 masks: "
+            f"{tmp_path / '2_mask.png'}: 80 pixels; {tmp_path / '9_mask.png'}: 80 pixels"
+        )
+        assert (expected in warnings) == (transparent_class == 255)
+        assert any("transparent" in line for line in warnings) == (transparent_class == 255)
+
+
+class TestSwappedClasses:
+    """Photos of a bright disc on a dark ground, and masks of black and white of which some are inverted."""
+
+    def found(self, folder, inverted, *, bright=range(20), covered=()):
+        make = partial(np.full, (48, 48, 3))
+        samples = []
+        for i in range(20):
+            disc = np.hypot(*np.mgrid[-24:24, -24:24]) < (60 if i in covered else 10 + i % 5)
+            disc[20:28, 20:28] &= i not in covered
+            levels = (60, 160) if i in bright else (160, 60)
+            noise = np.random.default_rng(i).integers(0, 30, (48, 48, 3))
+            photo = np.where(disc[..., None], make(levels[1]), make(levels[0])) + noise
+            mask = 255 * (disc ^ (i in inverted)).astype(np.uint8)
+            Image.fromarray(photo.astype(np.uint8)).save(folder / f"{i}.png")
+            Image.fromarray(mask).save(folder / f"{i}_mask.png")
+            samples.append(Sample(folder / f"{i}.png", folder / f"{i}_mask.png"))
+        palette = palette_of_values({0, 255}, {}, None)
+        findings = check_dataset(Dataset(folder, {"train": samples[:16], "val": samples[16:]}, palette))
+        return [line for line in findings.warnings if "swapped" in line]
+
+    def test_are_named_and_counted(self, tmp_path):
+        (line,) = self.found(tmp_path, range(0, 20, 3))
+        assert line.startswith(
+            "the two classes seem swapped in 7 of 20 masks, where foreground looks like background in"
+        )
+        assert f"{tmp_path / '0_mask.png'}; {tmp_path / '3_mask.png'}" in line and "and 4 more" in line
+
+    def test_one_sign_alone_is_no_proof(self, tmp_path):
+        assert not self.found(tmp_path, ())
+        assert not self.found(tmp_path, (), bright=range(10))  # dark discs, too
+        assert not self.found(tmp_path, (), covered=range(8))  # what reaches the rim
+
+    def test_a_few_may_be_anything(self, tmp_path):
+        assert not self.found(tmp_path, range(4))
 
 
 class TestLeaks:

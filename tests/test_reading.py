@@ -8,7 +8,7 @@ from PIL import Image, TiffImagePlugin
 
 from semseg.data import open_dataset
 from semseg.data.base import Dataset, Sample, read_mask_of
-from semseg.data.united import unite_masks
+from semseg.data.united import count_contested, unite_masks
 from semseg.errors import DataError
 from semseg.images.reading import list_images, read_image, read_mask, read_photo
 from semseg.images.tiff_headers import count_pages
@@ -380,6 +380,8 @@ class TestSeveralMasks:
                  self.draw(tmp_path / "c.png", 1, 3))  # fmt: skip
         sample = Sample(tmp_path / "photo.png", parts[0], parts, part_numbers=(1, 2, 1))
         assert read_mask_of(sample).pixels[0].tolist() == [1, 255, 2, 1, 0, 0, 0, 0]
+        assert count_contested(parts, sample.part_numbers) == {1: 4, 2: 4}
+        assert count_contested((parts[0], parts[2]), (1, 1)) == {}
 
         save(tmp_path / "photo.png", np.zeros((4, 8, 3), np.uint8))
         labels = [Label(name, i, (i, i, i), i) for i, name in enumerate(("background", "lens", "retina"))]

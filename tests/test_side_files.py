@@ -8,6 +8,7 @@ from semseg import IGNORE
 from semseg.data.base import Sample
 from semseg.data.finding.class_files import ClassFile, NamedClass, read_class_file
 from semseg.data.finding.class_names import apply_names
+from semseg.data.finding.contents import list_contents
 from semseg.data.finding.side_files import read_side_files
 from semseg.data.finding.split_lists import apply_lists
 from semseg.errors import DataError
@@ -162,13 +163,13 @@ class TestReadingAFolder:
     def test_copies_that_agree_are_one(self, tmp_path):
         for split in ("train", "valid", "test"):
             write(tmp_path / split / "_classes.csv", "Pixel Value, Class\n0, background\n1, bolt\n")
-        side = read_side_files(tmp_path)
+        side = read_side_files(list_contents(tmp_path))
         assert [[entry.name for entry in file.classes] for file in side.class_files] == [["background", "bolt"]]
 
     def test_copies_that_complete_each_other_are_united(self, tmp_path):
         write(tmp_path / "a" / "labels.txt", "0 background\n1 bolt\n")
         write(tmp_path / "b" / "labels.txt", "0 background\n2 rust\n")
-        (file,) = read_side_files(tmp_path).class_files
+        (file,) = read_side_files(list_contents(tmp_path)).class_files
         assert [(entry.value, entry.name) for entry in file.classes] == [(0, "background"), (1, "bolt"), (2, "rust")]
 
     @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ class TestReadingAFolder:
         write(tmp_path / "a" / "labels.txt", one)
         write(tmp_path / "b" / "labels.txt", other)
         with pytest.raises(DataError, match=match):
-            read_side_files(tmp_path)
+            read_side_files(list_contents(tmp_path))
 
     def test_hidden_files_and_what_lies_too_deep_count_nowhere(self, tmp_path):
         for place in (".git", "__MACOSX", "a/b/c/d/e"):
@@ -193,9 +194,9 @@ class TestReadingAFolder:
         write(tmp_path / "._classes.txt", "road\nsky\n")
         (tmp_path / "labels.txt").symlink_to(tmp_path / "nowhere")
         write(tmp_path / "requirements.txt", "numpy\n")
-        assert read_side_files(tmp_path).class_files == ()
+        assert read_side_files(list_contents(tmp_path)).class_files == ()
         write(tmp_path / "a/b/c/d/classes.txt", "road\nsky\n")
-        assert len(read_side_files(tmp_path).class_files) == 1
+        assert len(read_side_files(list_contents(tmp_path)).class_files) == 1
 
 
 def numbers(*values, colors=None):
@@ -401,7 +402,7 @@ def samples(tmp_path):
 
 def divide(root, splits, unpaired=()):
     """The names of photos by split, and the sentences."""
-    divided, notes = apply_lists(splits, read_side_files(root).split_lists, root, unpaired)
+    divided, notes = apply_lists(splits, read_side_files(list_contents(root)).split_lists, root, unpaired)
     return divided and {split: [s.photo.stem for s in samples] for split, samples in divided.items()}, notes
 
 
@@ -530,7 +531,7 @@ class TestSplitLists:
         tiles = [Sample(tmp_path / f"Tile {i}" / "images" / "a.jpg", tmp_path / f"Tile {i}" / "a.png") for i in (1, 2)]
         write(tmp_path / "train.txt", "Tile 1/a.jpg\n")
         write(tmp_path / "val.txt", "Tile 2/a.jpg\n")
-        divided, _ = apply_lists({"train": tiles}, read_side_files(tmp_path).split_lists, tmp_path)
+        divided, _ = apply_lists({"train": tiles}, read_side_files(list_contents(tmp_path)).split_lists, tmp_path)
         assert divided == {"train": tiles[:1], "val": tiles[1:]}
         write(tmp_path / "val.txt", "a.jpg\n")
         with pytest.raises(DataError, match=r"names 1 photo \(a.jpg\) of which there are several; write their folders"):
@@ -540,4 +541,4 @@ class TestSplitLists:
         pairs = {s: [Sample(tmp_path / s / "a.jpg", tmp_path / s / "m" / "a.png")] for s in ("train", "val")}
         for split in pairs:
             write(tmp_path / split / f"{split}.txt", "a\n")
-        assert apply_lists(pairs, read_side_files(tmp_path).split_lists, tmp_path)[0] == pairs
+        assert apply_lists(pairs, read_side_files(list_contents(tmp_path)).split_lists, tmp_path)[0] == pairs

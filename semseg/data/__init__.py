@@ -20,7 +20,8 @@ from semseg.data.finding.names import is_second_choice
 from semseg.data.finding.pairs import find_pairs
 from semseg.data.finding.side_files import SideFiles, read_side_files
 from semseg.data.finding.split_lists import apply_lists
-from semseg.data.masks import check_meaning, find_meaning, rename_classes
+from semseg.data.masks import check_meaning, rename_classes
+from semseg.data.meanings import recall_meaning
 from semseg.errors import DataError, SemsegError
 from semseg.images.band_files import group_band_files
 from semseg.images.bands import Bands
@@ -68,6 +69,7 @@ def open_dataset(
     instances: bool = False,
     show: str | None = None,
     bands: Bands | None = None,
+    cache: Path | None = None,
 ) -> Dataset:
     """Finds the samples and the classes in a folder.
 
@@ -88,6 +90,7 @@ def open_dataset(
         instances: The numbers or colours of the masks count objects; all but the background are one class.
         show: The bands that pictures show, such as `"4,3,2"`; None for those that suit.
         bands: What the photos must hold, as a network was trained on; None to look.
+        cache: The folder in which it is kept what the masks mean, until a file changes; None to look each time.
 
     Raises:
         DataError: No such folder, nothing in it that can be trained on, or two readings of it that fit equally well.
@@ -106,7 +109,7 @@ def open_dataset(
             add_views(found, contents, ignore_outside)
         notes = [f"read as {kind}: {(found.notes or [EXPECTED[kind]])[0]}", *found.notes[1:]]
         notes += _left_out(found, contents)
-        side_files = read_side_files(root)
+        side_files = read_side_files(contents)
         notes += _divide_by_lists(found, side_files, root)
         drawn = "val" not in found.splits and not whole
         if drawn:
@@ -115,7 +118,7 @@ def open_dataset(
         notes += _notes_on_places(splits["train"])
         held, said = find_bands(splits, names if groups else (), bands)
         notes += said
-        palette, said = _palette_of(found, splits, palette, num_classes, instances, side_files)
+        palette, said = _palette_of(found, splits, palette, num_classes, instances, side_files, cache)
         notes += said
     except PermissionError as error:
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
@@ -187,6 +190,7 @@ def _palette_of(
     num_classes: int | None,
     instances: bool,
     side_files: SideFiles,
+    cache: Path | None,
 ) -> tuple[Palette, list[str]]:
     """The palette that the user gives, else the one that the layout fixes, else the one that the masks show."""
     if instances and (given is not None or found.palette is not None):
@@ -197,7 +201,7 @@ def _palette_of(
         return given, []
     if found.palette is not None:
         return found.palette, []
-    palette, notes = find_meaning(splits, num_classes, found.root, instances=instances)
+    palette, notes = recall_meaning(splits, num_classes, found.root, instances=instances, cache=cache)
     palette = rename_classes(palette, found.class_names)
     if instances:
         return palette, notes

@@ -9,7 +9,7 @@ import tempfile
 import time
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
@@ -30,7 +30,7 @@ _MAX_FILE_BYTES = 2**28  # what is larger is judged by its header, and not kept
 _RECORD = 36  # bytes: digest of the source files (16), their state (16), CRC-32 of both and of the slot (4)
 _NO_STATE = bytes(16)  # of files whose state says nothing
 _MIN_AGE = 2  # seconds since a file changed: a second change in the same tick of its clock would leave no trace
-_MAX_AGE = 30 * 24 * 3600  # seconds that an unused cache is kept
+MAX_AGE = 30 * 24 * 3600  # seconds that an unused cache is kept
 
 
 class Cache:
@@ -92,7 +92,7 @@ class Cache:
         weakref.finalize(self, self._file.close)
         os.utime(path)
         for suffix in (_SUFFIX, RECORDS_SUFFIX):
-            remove_older(path.parent.glob(f"*{suffix}"), _MAX_AGE)
+            remove_older(path.parent.glob(f"*{suffix}"), MAX_AGE)
         self._slots = {sample: slot for slot, sample in enumerate(samples)}
         self.path = path
 
@@ -256,6 +256,29 @@ def _state(sample: Sample) -> bytes:
     return _digest(noted) if is_settled and os.name != "nt" else _NO_STATE
 
 
+def key_of(splits: Mapping[str, Sequence[Sample]], settings: str) -> str | None:
+    """A name for what is found out about the samples of all splits, other than before once a file or the code changes.
+
+    Args:
+        splits: Samples by the name of their split.
+        settings: Text that changes whenever something else does that it depends on.
+
+    Returns:
+        Hexadecimal digits; None where the system vouches for the state of no or not all files.
+    """
+    parts: list[str | bytes] = [code_digest(), settings]
+    for split, samples in splits.items():
+        for sample in samples:
+            try:
+                state = _state(sample)
+            except OSError:
+                return None
+            if state == _NO_STATE:
+                return None
+            parts += [split, _way_to_read(sample), *(str(path.absolute()) for path in sample.files), state]
+    return _digest(parts).hex()
+
+
 def default_folder() -> Path:
     """The folder `semseg` where this system's user keeps what programs can make again."""
     try:
@@ -273,7 +296,7 @@ def default_folder() -> Path:
 def code_digest() -> bytes:
     """16 bytes that change whenever the code that reads, understands and resizes does, or a library it stands on."""
     package = Path(__file__).parents[1]
-    files = sorted(file for room in ("images", "labels", "data") for file in (package / room).glob("*.py"))
+    files = sorted(file for room in ("images", "labels", "data") for file in (package / room).rglob("*.py"))
     return _digest([*(file.read_bytes() for file in files), cv2.__version__, PIL.__version__, np.__version__])
 
 

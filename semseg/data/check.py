@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from semseg import IGNORE
 from semseg.data.bands import remarks_on_bands
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
 from semseg.data.fit import duplicates, judge_misfits
+from semseg.data.polarity import find_swapped
 from semseg.data.records import Record, look_at_all
 from semseg.data.thinness import ClassWidth, class_widths
 from semseg.errors import DataError
@@ -160,8 +162,10 @@ def check_dataset(
         _keep_apart(dataset, findings, allow_leaks)
         _check_labels(dataset, findings, skip_bad)
         _check_fit(findings)
+        _check_polarity(dataset, findings)
         _check_widths(dataset, findings, image_size)
     _remark(findings)
+    _remark_on_masks(dataset, findings)
     if not dataset.bands.are_rgb:
         findings.warnings += remarks_on_bands(dataset.bands, findings.all)
     return findings
@@ -335,6 +339,19 @@ def _check_fit(findings: Findings) -> None:
             )
 
 
+def _check_polarity(dataset: Dataset, findings: Findings) -> None:
+    """Warns of masks in which the two classes seem to have changed places."""
+    entries = findings.all
+    swapped = find_swapped([record.contrast for _, record in entries])
+    if swapped:
+        first, second = dataset.palette.names
+        named = _named(findings, [entries[i][0].mask_place for i in swapped])
+        findings.warnings.append(
+            f"the two classes seem swapped in {len(swapped)} of {len(entries)} masks, where {second} looks like "
+            f"{first} in the others; invert these, or those: {named}"
+        )
+
+
 def _fault(fault: dict[str, Any]) -> str:
     """A fault from `judge_misfits` in words; it holds the move that mends a shift, words tell where the mask lies."""
     if fault["fault"] != "shift":
@@ -386,6 +403,29 @@ def _remark(findings: Findings) -> None:
         findings.warnings.append(
             f"photos of {len(findings.sizes)} sizes and {len(aspect_ratios)} shapes are stretched to what the network "
             "sees"
+        )
+
+
+def _remark_on_masks(dataset: Dataset, findings: Findings) -> None:
+    """Tells of pixels that masks leave open, and of those that several files of a mask claim for different classes."""
+    transparent = [(sample, record.transparent) for sample, record in findings.all if record.transparent]
+    if transparent and dataset.palette.transparent == IGNORE:
+        share = sum(count for _, count in transparent) / sum(sum(record.counts) for _, record in findings.all)
+        lines = [f"{sample.mask_place}: {count} pixels" for sample, count in transparent]
+        findings.warnings.append(
+            f"left transparent or without data, so ignored: {share:.2%} of the pixels, in {_some(len(lines), 'mask')}: "
+            f"{_named(findings, lines)}"
+        )
+    lines = [
+        f"{sample.photo}: " + ", ".join(f"{name} at {count}" for name, count in record.contested.items())
+        for sample, record in findings.all
+        if record.contested
+    ]
+    if lines:
+        classes = dict.fromkeys(name for _, record in findings.all for name in record.contested)
+        findings.warnings.append(
+            f"pixels that files of different classes claim ({', '.join(classes)}) are ignored, in the masks of "
+            f"{_some(len(lines), 'photo')}: {_named(findings, lines)}"
         )
 
 

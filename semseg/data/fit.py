@@ -81,7 +81,7 @@ def misfit(photo: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     ids, outline = _shrink(mask, features)
     # A turned mask fits the photo as the mask fits the turned photo, and so it is looked up only once.
     turned = [features] + [np.flip(features, [axis + 1 for axis in axes]) for axes in TURNS.values()]
-    unchanged, *fits = _fits(np.stack(turned), ids, outline)
+    unchanged, *fits = _fits(np.stack(turned, axis=1), ids, outline)
     gains = dict(zip(TURNS, fits - unchanged, strict=True))
     shifted, right, down = _best_shift(features, ids, outline)
     gains |= {"shift": shifted - unchanged, "right": right / ids.shape[1], "down": down / ids.shape[0]}
@@ -118,7 +118,7 @@ def better_turn(photo: np.ndarray, masks: Sequence[np.ndarray]) -> int:
         Its index; 0 unless another one is clearly better than the first.
     """
     features = _features(photo)
-    fits = [_fits(features[None], *_shrink(mask, features))[0] for mask in masks]
+    fits = [_fits(features[:, None], *_shrink(mask, features))[0] for mask in masks]
     return int(np.argmax(fits)) if max(fits) > fits[0] + _MIN_TURN_GAIN else 0
 
 
@@ -160,7 +160,8 @@ def _features(photo: np.ndarray) -> np.ndarray:
     # Whitening: along the eigenvectors of their covariance the features are uncorrelated and of variance 1.
     values, vectors = np.linalg.eigh(colors @ colors.T / colors.shape[1] + 1e-3 * np.eye(5, dtype=np.float32))
     edges = cv2.log(steep / 4 + 1)
-    edges = (edges - edges.mean()) / (edges.std() + 1e-3)
+    mean, deviation = (value.item() for value in cv2.meanStdDev(edges))
+    edges = (edges - mean) / (deviation + 1e-3)
     white = (vectors / np.sqrt(values)).T @ colors
     return np.concatenate([white.reshape(planes.shape), (edges - 0.8 * cv2.blur(edges, (11, 11)))[None]])
 
@@ -176,23 +177,23 @@ def _fits(features: np.ndarray, ids: np.ndarray, outline: np.ndarray) -> np.ndar
     """How sharp photos are along the outlines, and how much of their variance the classes explain (eta squared).
 
     Args:
-        features: From `_features` of each of V photos, `(V, 6, h, w)`.
+        features: From `_features` of each of V photos, `(6, V, h, w)`.
         ids: The mask, `(h, w)`.
         outline: Its outlines, float32 `(h, w)`.
 
     Returns:
         Float `(V,)`: the better the mask fits the photo, the more.
     """
-    colors, edges = features[:, :5].reshape(-1, ids.size), features[:, 5].reshape(-1, ids.size)
-    classes = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)[:IGNORE])
-    members = (ids.ravel() == classes[:, None]).astype(np.float32)  # (K, h * w)
-    counts, sums = members.sum(axis=1), members @ colors.T  # (K,), (K, V * 5)
+    colors, edges = features[:5].reshape(-1, ids.size), features[5].reshape(-1, ids.size)  # (5 * V, h * w), (V, h * w)
+    counts = np.bincount(ids.ravel(), minlength=256)[:IGNORE]
+    classes, counts = np.flatnonzero(counts).astype(np.uint8), counts[counts > 0]
+    sums = (ids.ravel() == classes[:, None]).astype(np.float32) @ colors.T  # (K, 5 * V)
     # Sums of squares as in an analysis of variance: in all, and between the classes.
     correction = sums.sum(axis=0) ** 2 / max(counts.sum(), 1)
-    total = colors**2 @ members.sum(axis=0) - correction
+    total = colors**2 @ (ids.ravel() != IGNORE).astype(np.float32) - correction
     between = (sums**2 / counts[:, None]).sum(axis=0) - correction
-    unexplained = np.maximum((total - between + 1) / (total + 1), 1e-3).reshape(-1, 5)
-    return edges @ outline.ravel() / (outline.sum() + 30) - np.log(unexplained).mean(axis=1)
+    unexplained = np.maximum((total - between + 1) / (total + 1), 1e-3).reshape(5, -1)
+    return edges @ outline.ravel() / (outline.sum() + 30) - np.log(unexplained).mean(axis=0)
 
 
 def _best_shift(features: np.ndarray, ids: np.ndarray, outline: np.ndarray) -> tuple[float, int, int]:
@@ -205,4 +206,4 @@ def _best_shift(features: np.ndarray, ids: np.ndarray, outline: np.ndarray) -> t
     matrix, size = np.float32([[1, 0, right], [0, 1, down]]), ids.shape[::-1]
     ids = cv2.warpAffine(ids, matrix, size, flags=cv2.INTER_NEAREST, borderValue=IGNORE)
     outline = cv2.warpAffine(outline, matrix, size, flags=cv2.INTER_NEAREST)
-    return _fits(features[None], ids, outline)[0], right, down
+    return _fits(features[:, None], ids, outline)[0], right, down

@@ -22,7 +22,6 @@ from semseg.labels.palettes import (
     Palette,
     color_codes,
     find_palette,
-    listed,
     palette_of_colors,
     palette_of_drawing,
     palette_of_object_colors,
@@ -84,8 +83,6 @@ def find_meaning(
     palette = _known_palette(masks, kept, root) if num_classes is None else None
     palette = palette or _new_palette(kept, num_classes)
     notes += _notes_on_borders(kept, palette)
-    if len(masks) == len(entries):
-        notes += _notes_on_splits(kept, palette)
     return palette, notes
 
 
@@ -209,20 +206,6 @@ def _notes_on_borders(masks: Sequence[MaskContents], palette: Palette) -> list[s
         "it stays a class unless you move it to ignored in a classes.json and give that as `palette`"
         for key, (one, other) in border_keys(masks).items()
         if {key, one, other} <= labels.keys()
-    ]
-
-
-def _notes_on_splits(masks: Sequence[MaskContents], palette: Palette) -> list[str]:
-    """Names the classes that the training split does not hold."""
-    labels = _labels_by_key(palette)
-    splits: dict[str, list[str]] = {}
-    for key in sorted(_held(masks) & labels.keys()):
-        holders = list(dict.fromkeys(mask.split for mask in masks if key in mask.keys))
-        if "train" not in holders:
-            splits.setdefault(" and ".join(holders), []).append(labels[key].name)
-    return [
-        f"{listed(names)}: in {where} only, so never seen in training; kept as {'classes' if names[1:] else 'a class'}"
-        for where, names in splits.items()
     ]
 
 

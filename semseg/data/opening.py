@@ -62,6 +62,7 @@ def open_data(
         whole=whole,
         show=config.show,
         bands=bands,
+        cache=None if config.cache == "none" else _cache_folder(config),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,9 @@ from semseg.data.base import Dataset, Look, Sample, spread
 from semseg.data.cache import RECORDS_SUFFIX, Cache, code_digest
 from semseg.data.fit import fingerprint, misfit
 from semseg.data.masks import count_values
+from semseg.data.polarity import contrast_of_classes
 from semseg.data.thinness import measure_thinness
+from semseg.data.united import count_contested
 from semseg.data.workers import Workers
 from semseg.errors import DataError
 from semseg.files import replacing
@@ -51,6 +53,9 @@ class Record:
         thinness: How wide its classes are, from `measure_thinness`; None for samples that were not measured.
         ranges: The smallest and the largest number of each band; None for 8-bit RGB.
         without_data: Pixels that are ignored because the photo has no data there.
+        transparent: Pixels that the mask leaves transparent.
+        contrast: Of two classes, what `contrast_of_classes` measured; else empty.
+        contested: Of pixels that files of several classes claim, and that are ignored, how many each class claims.
     """
 
     size: tuple[int, int]
@@ -66,6 +71,9 @@ class Record:
     thinness: dict[str, list] | None = None
     ranges: list[list[float]] | None = None
     without_data: int = 0
+    transparent: int = 0
+    contrast: list[float] = field(default_factory=list)
+    contested: dict[str, int] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> np.ndarray:
@@ -91,7 +99,9 @@ def look_at_all(
     task = partial(_look, _without_samples(dataset), image_size, cache.path is not None)
     measured = set(spread(dataset.samples, _MAX_MEASURED))
     count = min(workers, len(dataset.samples) // _MIN_SAMPLES_OF_PROCESS)
-    processes, pool = Workers(task, count if count > 1 else 0), ThreadPoolExecutor(max(1, workers))
+    processes = Workers(task, count if count > 1 else 0)
+    # A thread more than processes, so that none of these waits while what another one found is stored.
+    pool = ThreadPoolExecutor(count + 1 if count > 1 else max(1, workers))
     try:
         yield from pool.map(partial(_look_once, cache, kept, processes, measured), dataset.samples)
         kept.save()
@@ -137,7 +147,7 @@ class _RecordFile:
         """Writes the records of this check, if any is new; without room or rights for it, the next check looks anew."""
         if self._path is None or self.records.keys() <= self._stored.keys():
             return
-        values = {digest: asdict(record) for digest, record in self.records.items()}
+        values = {digest: vars(record) for digest, record in self.records.items()}
         with suppress(OSError), replacing(self._path) as temporary:
             text = json.dumps({"meaning": self._meaning, "records": values})
             temporary.write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
@@ -181,7 +191,7 @@ def _look(dataset: Dataset, image_size: tuple[int, int], with_pixels: bool, chos
     sample, measure = chosen
     try:
         look = dataset.inspect(sample, tuple(np.maximum(enough_for(image_size), _MIN_SIZE)))
-        record = _record(dataset, look, image_size if measure else None)
+        record = _record(dataset, sample, look, image_size if measure else None)
         if not with_pixels:
             return (record,)
         return record, resize_photo(look.photo, image_size), resize_mask(look.ids, image_size)
@@ -191,9 +201,10 @@ def _look(dataset: Dataset, image_size: tuple[int, int], with_pixels: bool, chos
         return DataError(f"{sample.photo}: cannot be looked at ({type(error).__name__}: {error}); leave it out")
 
 
-def _record(dataset: Dataset, look: Look, measured_at: tuple[int, int] | None) -> Record:
+def _record(dataset: Dataset, sample: Sample, look: Look, measured_at: tuple[int, int] | None) -> Record:
     k, half = dataset.palette.num_classes, look.ids.shape[0] // 2
-    counts = np.bincount(look.ids.ravel(), minlength=256)
+    top, bottom = (np.bincount(part.ravel(), minlength=256) for part in (look.ids[:half], look.ids[half:]))
+    counts = top + bottom
     unknown = int(np.count_nonzero(look.unknown))
     exact = unknown and not dataset.palette.blended
     visible = dataset.bands.view(look.photo)
@@ -203,7 +214,7 @@ def _record(dataset: Dataset, look: Look, measured_at: tuple[int, int] | None) -
         orientation=look.picture.orientation,
         turned=look.turned,
         counts=[*counts[:k].tolist(), int(counts[IGNORE])],
-        tops=np.bincount(look.ids[:half].ravel(), minlength=256)[:k].tolist(),
+        tops=top[:k].tolist(),
         unknown=unknown,
         strange=_strange(look.mask[look.unknown]) if exact else {},
         fingerprint_base64=b64encode(fingerprint(visible).astype("<f4").tobytes()).decode(),
@@ -211,6 +222,9 @@ def _record(dataset: Dataset, look: Look, measured_at: tuple[int, int] | None) -
         thinness=measure_thinness(look.ids, k, measured_at) if measured_at else None,
         ranges=None if dataset.bands.are_rgb else _ranges(look),
         without_data=look.without_data,
+        transparent=look.transparent,
+        contrast=contrast_of_classes(visible, look.ids) if k == 2 else [],
+        contested=_contested(dataset, sample) if look.overlapping else {},
     )
 
 
@@ -219,6 +233,13 @@ def _ranges(look: Look) -> list[list[float]]:
     absent = look.picture.without_data
     pixels = look.photo.reshape(-1, look.photo.shape[2]) if absent is None else look.photo[~absent]
     return np.stack([pixels.min(axis=0), pixels.max(axis=0)], axis=1).astype(float).tolist()
+
+
+def _contested(dataset: Dataset, sample: Sample) -> dict[str, int]:
+    """How many of the pixels that files of several classes claim each class claims, by its name."""
+    names = {label.value: label.name for label in dataset.palette.labels}
+    counts = count_contested(sample.parts, sample.part_numbers)
+    return {names.get(number, str(number)): count for number, count in counts.items()}
 
 
 def _strange(unknown: np.ndarray) -> dict[str, int]:

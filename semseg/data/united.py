@@ -48,6 +48,27 @@ def unite_masks(parts: Sequence[Path], numbers: Sequence[int] = ()) -> Picture:
     return Picture(united, united.shape)
 
 
+def count_contested(parts: Sequence[Path], numbers: Sequence[int]) -> dict[int, int]:
+    """Counts the pixels that files of several classes claim.
+
+    Args:
+        parts: The files, as for `unite_masks`.
+        numbers: The number of each file's class.
+
+    Returns:
+        By number, rising, how many of these pixels the class claims; classes that claim none of them are left out.
+
+    Raises:
+        DataError: As `unite_masks`.
+    """
+    shown: dict[int, np.ndarray] = {}
+    for path, number in zip(parts, numbers, strict=True):
+        shown[number] = shown.get(number, False) | foreground(path)
+    contested = sum(places.astype(np.uint8) for places in shown.values()) > 1
+    counts = {number: int(np.count_nonzero(shown[number] & contested)) for number in sorted(shown)}
+    return {number: count for number, count in counts.items() if count}
+
+
 def foreground(path: Path) -> np.ndarray:
     """Where a mask of black and one other value shows something.
 

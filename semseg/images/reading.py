@@ -108,7 +108,8 @@ def read_photo(
         if at_least and image.format in _JPEG:
             image.draft(None, at_least[::-1] if orientation < 5 else at_least)
         upright = _turn_upright(image, orientation)
-        return Picture(np.asarray(upright.convert("RGB")), size, _photo_form(image.mode, upright), orientation)
+        pixels = np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
+        return Picture(pixels, size, _photo_form(image.mode, upright), orientation)
 
 
 def _photo_of_array(path: Path) -> Picture:

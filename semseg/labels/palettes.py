@@ -620,5 +620,8 @@ def squared_distances(colors: np.ndarray, others: np.ndarray) -> np.ndarray:
         float32 `(M, K)`; exact for whole levels, whose squares float32 holds.
     """
     colors, others = colors.astype(np.float32), others.astype(np.float32)
-    squared = (colors**2).sum(axis=1)[:, None] - 2 * (colors @ others.T) + (others**2).sum(axis=1)
-    return np.maximum(squared, 0)
+    squared = colors @ others.T  # in place from here on, as there may be many
+    squared *= -2
+    squared += (colors**2).sum(axis=1)[:, None]
+    squared += (others**2).sum(axis=1)
+    return np.maximum(squared, 0, out=squared)

@@ -6,6 +6,7 @@ nowhere.
 
 from functools import lru_cache
 
+import cv2
 import numpy as np
 
 from semseg import IGNORE
@@ -66,7 +67,7 @@ def quantise(mask: np.ndarray, palette: Palette) -> tuple[np.ndarray, np.ndarray
     elif palette.blended:
         colors, labels = _colors_and_ids(palette)
         ids = repair_mask(mask, colors, np.where(labels == IGNORE, _NO_CLASS, labels))
-        ids = _ID_AFTER_REPAIR.take(ids)
+        ids = cv2.LUT(ids, _ID_AFTER_REPAIR)
     else:
         ids = _ids_of_colors(mask, palette)
     unknown = ids == _UNKNOWN

@@ -71,23 +71,29 @@ def repair_mask(mask: np.ndarray, colors: np.ndarray, ids: np.ndarray, *, ignore
     _check(mask, colors, ids)
     nearest, distance = _nearest(mask, colors)
     flat, thin, settled = _sure_pixels(mask, nearest, distance)
-    area_pixels, thin_pixels = (np.bincount(nearest[sure], minlength=len(colors)) for sure in (flat, thin))
+    area_pixels, thin_pixels = _count_colors(nearest, flat), _count_colors(nearest, thin)
     present = np.flatnonzero((area_pixels > 0) | (thin_pixels >= _MIN_THIN_PIXELS))  # indices of colours
     blended = np.flatnonzero(~settled)  # indices of pixels
-    if distance.any() and ignore_doubt and settled.mean() < _MIN_SETTLED_SHARE:
+    if distance.any() and ignore_doubt and len(blended) > (1 - _MIN_SETTLED_SHARE) * settled.size:
         return np.full(nearest.shape, IGNORE, np.uint8)
     if not len(present) or not len(blended) or not distance.any():  # pure colours are taken at their word
         return ids[nearest]
-    picture, palette = cv2.transform(mask.astype(np.float32), _WEIGHTS), colors.astype(np.float32) @ _WEIGHTS.T
+    picture = cv2.transform(mask.astype(np.float32), _WEIGHTS).reshape(-1, 3).take(blended, axis=0)
+    palette = colors.astype(np.float32) @ _WEIGHTS.T
     costs = _costs_by_place(nearest, flat, thin, present, blended)
     candidates, costs = _candidates(picture, palette, nearest, present, blended, costs)
     labels, margins = _solve(picture, palette, ids, nearest, blended, candidates, costs)
-    repaired = ids[labels]
+    repaired = cv2.LUT(labels, np.resize(ids, 256))
     if ignore_doubt:
         repaired.ravel()[blended[margins < _MIN_MARGIN]] = IGNORE
         repaired[_is_even(mask) & (distance > _MAX_DISTANCE)] = IGNORE  # an area of one colour is no blend
         repaired[~settled & _differs_on_rim(repaired)] = IGNORE  # what a pixel is blended with may lie outside
     return repaired
+
+
+def _count_colors(nearest: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """How many of the pixels at these places, bool `(H, W)`, hold each index, `(256,)`."""
+    return cv2.calcHist([nearest], [0], places.view(np.uint8), [256], [0, 256]).ravel()
 
 
 def _is_even(mask: np.ndarray) -> np.ndarray:
@@ -178,7 +184,7 @@ def _unpack_bits(words: np.ndarray) -> np.ndarray:
 
 def _dilate_bits(bits: np.ndarray, radius: int) -> np.ndarray:
     """The bits set in any pixel at most `radius` rows and columns away: a dilation of many sets at once."""
-    bits = np.pad(bits, radius)
+    bits = cv2.copyMakeBorder(bits.view(np.int32), *[radius] * 4, cv2.BORDER_CONSTANT).view(bits.dtype)
     for _ in range(2):
         width = 1
         while width < 2 * radius + 1:  # what covers `width` rows covers up to twice as many beside its shifted self
@@ -191,13 +197,13 @@ def _dilate_bits(bits: np.ndarray, radius: int) -> np.ndarray:
 
 def _candidates(picture, palette, nearest, present, blended, costs) -> tuple[np.ndarray, np.ndarray]:
     """Indices and costs `(k, N)` of the colours to try: the likeliest by place and colour, and the nearest."""
-    count = min(_MAX_CANDIDATES, len(present))
-    colors = picture.reshape(-1, 3).take(blended, axis=0)
-    rank = costs + _COLOR_WEIGHT * squared_distances(palette[present], colors)
-    likely = _smallest(rank, count)
-    costs = np.stack([_pick(costs, row) for row in likely])
+    rank = squared_distances(palette[present], picture)
+    rank *= _COLOR_WEIGHT
+    rank += costs
+    likely = _smallest(rank, min(_MAX_CANDIDATES, len(present)))
     own_cost = np.full((1, len(blended)), _ABSENT_COST, np.float32)
-    return np.concatenate([present.take(likely), nearest.take(blended)[None]]), np.concatenate([costs, own_cost])
+    costs = np.concatenate([costs.take(likely * len(blended) + np.arange(len(blended))), own_cost])
+    return np.concatenate([present.astype(np.uint8).take(likely), nearest.take(blended)[None]]), costs
 
 
 def _smallest(values: np.ndarray, count: int) -> np.ndarray:
@@ -206,51 +212,68 @@ def _smallest(values: np.ndarray, count: int) -> np.ndarray:
     The bits of such float32, read as whole numbers, rise with them; with the row as the last digits, one minimum finds
     both. Several times as fast as `argpartition` for few rows.
     """
-    keys = list((values.view(np.int32).astype(np.int64) << 8) | np.arange(len(values))[:, None])
+    numbers = values.view(np.int32).astype(np.int64)
+    numbers <<= 8
+    numbers |= np.arange(len(values))[:, None]
+    keys = list(numbers)
     for i in range(count):  # the smallest key that is left bubbles up
         for j in range(len(keys) - 1, i, -1):
             keys[j - 1], keys[j] = np.minimum(keys[j - 1], keys[j]), np.maximum(keys[j - 1], keys[j])
-    return np.stack(keys[:count]).astype(np.intp) & 255
+    return np.stack(keys[:count]) & 255
 
 
 def _solve(picture, palette, ids, nearest, blended, candidates, costs) -> tuple[np.ndarray, np.ndarray]:
     """Chooses a colour for every blended pixel, twice: the second time from values that compression is undone in.
 
     Args:
-        picture: The mask in weighted luma and chroma, float32 `(H, W, 3)`.
+        picture: The blended pixels in weighted luma and chroma, float32 `(N, 3)`.
         palette: All colours in the same levels, float32 `(M, 3)`.
         ids: The class of each colour, `(M,)`.
         nearest: Index of the nearest colour, `(H, W)`.
         blended: Indices `(N,)` of the pixels to solve in the flat picture.
-        candidates: Indices `(k, N)` of the colours to try at each of them.
+        candidates: Indices `(k, N)` of the colours to try at each of them, uint8.
         costs: What each of these costs, `(k, N)`.
 
     Returns:
         The index of the colour of every pixel, `(H, W)`, and by how much the choice at each blended one beats the best
         candidate of another class, `(N,)`.
     """
-    labels, bonus = nearest.copy(), np.float32(0)
-    model = cv2.merge([cv2.LUT(labels, np.resize(column, 256)) for column in palette.T])
-    stored = picture.reshape(-1, 3).take(blended, axis=0)
-    values = stored  # what the blended pixels are taken to have been before the compression
+    labels, bonus, neighbours = nearest.copy(), np.float32(0), _neighbours(blended, nearest.shape[1])
+    tables = [np.resize(column, 256) for column in palette.T]
+    model = [cv2.LUT(labels, table) for table in tables]
+    channels = [cv2.LUT(candidates, table) for table in tables]  # 3 arrays (k, N)
+    stored = values = np.ascontiguousarray(picture.T)  # what the pixels are taken to have been before the compression
     between = np.maximum(squared_distances(palette, palette), 1e-3)  # a colour is no blend of itself
-    rows = candidates * len(palette)
+    rows = candidates.astype(np.uint16) * np.uint16(len(palette))
     pairs = [between.take(rows + candidate) for candidate in candidates]  # k arrays (k, N)
-    channels = [column.take(candidates) for column in palette.T]  # 3 arrays (k, N)
     for last in (False, True):
-        squared = sum((channel - value) ** 2 for channel, value in zip(channels, values.T, strict=True))  # (k, N)
-        savings = [_blend(one, squared, pair, costs)[0].min(axis=0) for one, pair in zip(squared, pairs, strict=True)]
-        total = squared + costs + np.minimum(savings, 0)
-        labels.ravel()[blended] = _pick(candidates, _argmin(total - bonus))
-        bonus = _support(labels, candidates, blended)
-        chosen = _argmin(total - bonus)
-        labels.ravel()[blended] = best = _pick(candidates, chosen)
+        squared = _sum_of_squares([channel - value for channel, value in zip(channels, values, strict=True)])  # (k, N)
+        total = squared + costs
+        for i, pair in enumerate(pairs):
+            total[i] += _blend(squared[i], squared, pair, costs)[0].min(axis=0, initial=0)
+        labels.ravel()[blended] = candidates.take(_lowest(total - bonus)[0])
+        bonus = _support(labels, candidates, neighbours)
+        scores = total - bonus
+        chosen, lowest = _lowest(scores)
+        labels.ravel()[blended] = best = candidates.take(chosen)
         if not last:  # Landweber's step: what compression does to the model is taken off what is stored
-            blend = _blend(_pick(squared, chosen), squared, between.take(rows + best), costs)
-            model.reshape(-1, 3)[blended] = blends = _blended_colors(palette, best, candidates, *blend)
+            changes, shares = _blend(squared.take(chosen), squared, between.take(rows + best), costs)
+            blends = _blended_colors(tables, best, candidates, changes, shares)
+            for plane, blend in zip(model, blends, strict=True):
+                plane.ravel()[blended] = blend
             values = blends + stored - _compressed(model, blended)
-    of_other_classes = np.where(ids.take(candidates) == ids.take(best), np.inf, total - bonus).min(axis=0)
-    return labels, of_other_classes - _pick(total - bonus, chosen)
+    classes = np.resize(ids, 256)
+    scores[cv2.LUT(candidates, classes) == classes.take(best)] = np.inf
+    return labels, scores.min(axis=0) - lowest
+
+
+def _sum_of_squares(arrays: list[np.ndarray]) -> np.ndarray:
+    """The sum of the squares of arrays, which are overwritten."""
+    for array in arrays:
+        array *= array
+    for array in arrays[1:]:
+        arrays[0] += array
+    return arrays[0]
 
 
 def _blend(one, other, between, costs) -> tuple[np.ndarray, np.ndarray]:
@@ -281,46 +304,55 @@ def _blend(one, other, between, costs) -> tuple[np.ndarray, np.ndarray]:
     return change, share
 
 
-def _blended_colors(palette, best, candidates, changes, shares) -> np.ndarray:
-    """The best colours `(N, 3)`, each blended with the candidate that saves most, if any."""
-    other = _argmin(changes)
-    share = np.where(_pick(changes, other) < 0, _pick(shares, other), 0)[:, None]
-    return (1 - share) * palette.take(best, axis=0) + share * palette.take(_pick(candidates, other), axis=0)
+def _blended_colors(tables, best, candidates, changes, shares) -> np.ndarray:
+    """The best colours `(3, N)`, each blended with the candidate that saves most, if any."""
+    chosen, lowest = _lowest(changes)
+    other, share = candidates.take(chosen), shares.take(chosen)
+    share[lowest >= 0] = 0
+    rest = 1 - share
+    return np.stack([rest * table.take(best) + share * table.take(other) for table in tables])
 
 
-def _argmin(costs: np.ndarray) -> np.ndarray:
-    """As `costs.argmin(axis=0)`, several times as fast for few rows."""
-    lowest, chosen = costs[0], np.zeros(costs.shape[1], np.uint8)
-    for i in range(1, len(costs)):
-        chosen = np.where(costs[i] < lowest, np.uint8(i), chosen)
-        lowest = np.minimum(lowest, costs[i])
-    return chosen.astype(np.intp)
+def _lowest(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The flat index of the first of the lowest costs of each column of `(k, N)`, k at most 8, and these costs.
+
+    Several times as fast as `argmin` for few rows.
+    """
+    lowest = costs.min(axis=0)
+    bits = ((costs == lowest) * _BIT_OF_ROW[: len(costs)]).sum(axis=0, dtype=np.uint8)
+    return _FIRST_BIT.take(bits) * costs.shape[1] + np.arange(costs.shape[1]), lowest
 
 
-def _pick(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Of each column of `(k, N)` the value in the chosen row, `(N,)`."""
-    return rows.take(chosen * rows.shape[1] + np.arange(rows.shape[1]))
+_BIT_OF_ROW = 1 << np.arange(8, dtype=np.uint8)[:, None]
+_FIRST_BIT = np.argmax(np.arange(256) & _BIT_OF_ROW > 0, axis=0)  # place of the lowest bit that is set
 
 
-def _support(labels: np.ndarray, candidates: np.ndarray, blended: np.ndarray) -> np.ndarray:
+def _neighbours(places: np.ndarray, width: int) -> np.ndarray:
+    """Indices `(8, N)` of the pixels around these in the picture with a rim of one pixel added."""
+    centers = places // width * (width + 2) + places % width + width + 3
+    return centers + np.array(
+        [[-width - 3], [-width - 2], [-width - 1], [-1], [1], [width + 1], [width + 2], [width + 3]]
+    )
+
+
+def _support(labels: np.ndarray, candidates: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
     """What the eight neighbours' labels take off the cost of each candidate `(k, N)`."""
-    width = labels.shape[1]
     padded = cv2.copyMakeBorder(labels, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=255)
-    centers = blended // width * (width + 2) + blended % width + width + 3  # the pixels' indices in the padded picture
-    colors, votes = candidates.astype(np.uint8), np.zeros(candidates.shape, np.uint8)
-    for step in (-width - 3, -width - 2, -width - 1, -1, 1, width + 1, width + 2, width + 3):
-        votes += padded.take(centers + step) == colors
-    return np.minimum(votes, 2) * np.float32(_SUPPORT)
+    votes = np.zeros(candidates.shape, np.uint8)
+    for colors in padded.take(neighbours):
+        votes += (colors == candidates).view(np.uint8)
+    return cv2.LUT(votes, _BONUS)
 
 
-def _compressed(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """What resize and JPEG leave of a picture of luma and chroma at these pixels, `(N, 3)`, rounding apart."""
-    height, width = picture.shape[:2]
-    blurred = cv2.GaussianBlur(picture, (3, 3), _BLUR)
-    odd = height % 2 or width % 2
-    even = cv2.copyMakeBorder(blurred, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE) if odd else blurred
-    half = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    result = cv2.resize(half, even.shape[1::-1], interpolation=cv2.INTER_LINEAR)[:height, :width]
-    result = result.reshape(-1, 3).take(places, axis=0)
-    result[:, 0] = blurred[..., 0].take(places)
-    return result
+_BONUS = _SUPPORT * np.minimum(np.arange(256), 2).astype(np.float32)  # by the number of neighbours that agree
+
+
+def _compressed(picture: list[np.ndarray], places: np.ndarray) -> np.ndarray:
+    """What resize and JPEG leave of luma and chroma `(H, W)` each at these pixels, `(3, N)`, rounding apart."""
+    height, width = picture[0].shape
+    luma, *chroma = (cv2.GaussianBlur(plane, (3, 3), _BLUR) for plane in picture)
+    if height % 2 or width % 2:
+        chroma = [cv2.copyMakeBorder(plane, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE) for plane in chroma]
+    halves = cv2.split(cv2.resize(cv2.merge(chroma), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    chroma = [cv2.resize(half, chroma[0].shape[::-1], interpolation=cv2.INTER_LINEAR) for half in halves]
+    return np.stack([plane[:height, :width].take(places) for plane in (luma, *chroma)])

@@ -1,13 +1,12 @@
 """What lies beside photos and masks: text files that tell names of classes and splits."""
 
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 from semseg.data.finding.class_files import ClassFile, NamedClass, names_classes, read_class_file, same_name
+from semseg.data.finding.contents import Contents
 from semseg.data.finding.split_lists import SplitList, names_split, read_split_lists
 from semseg.errors import DataError
 
@@ -29,11 +28,11 @@ class SideFiles:
     split_lists: tuple[SplitList, ...] = ()
 
 
-def read_side_files(root: Path) -> SideFiles:
+def read_side_files(contents: Contents) -> SideFiles:
     """Reads the text files in a data folder, and up to four folders deep, that are called like class files or lists.
 
     Args:
-        root: The data folder.
+        contents: Of the data folder.
 
     Returns:
         What they tell. Files that are called so and hold something else are passed over.
@@ -43,24 +42,21 @@ def read_side_files(root: Path) -> SideFiles:
     """
     copies: dict[str, list[ClassFile]] = defaultdict(list)
     lists: list[SplitList] = []
-    for path in _files(root):
+    for path in _files(contents):
         if names_split(path):
             lists += read_split_lists(path)
         elif names_classes(path):
             file = read_class_file(path)
             if file is not None:
                 copies[path.name.lower()].append(file)
-    return SideFiles(root, tuple(map(_merged, copies.values())), tuple(lists))
+    return SideFiles(contents.root, tuple(map(_merged, copies.values())), tuple(lists))
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """The files that are not hidden, those higher up first."""
-    levels: list[list[Path]] = [[] for _ in range(_MAX_DEPTH + 1)]
-    for folder, inside, names in os.walk(root):
-        depth = len(Path(folder).relative_to(root).parts)
-        inside[:] = sorted(n for n in inside if not n.startswith((".", "__MACOSX"))) if depth < _MAX_DEPTH else []
-        levels[depth] += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-    return chain.from_iterable(levels)
+def _files(contents: Contents) -> list[Path]:
+    """The files that are not too deep, those higher up first."""
+    depth_of_root = len(contents.root.parts) + 1
+    depths = {path: len(path.parts) - depth_of_root for path in contents.others}
+    return sorted((path for path, depth in depths.items() if depth <= _MAX_DEPTH), key=depths.__getitem__)
 
 
 def _merged(copies: Sequence[ClassFile]) -> ClassFile:
