@@ -232,8 +232,8 @@ def check_output(output: Path) -> None:
         RunFolderError: It cannot be written.
         ResourceError: There is too little space on its disk.
     """
-    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
     try:
+        existing = _existing_part(output)
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(bytes(4096))
     except OSError as error:
@@ -246,6 +246,19 @@ def check_output(output: Path) -> None:
             f"{output}: {free // 2**20} MB left on the disk, {SPACE_NEEDED // 2**20} MB needed; free some or choose "
             "another `output`"
         )
+
+
+def _existing_part(output: Path) -> Path:
+    """What is there of a path; raises an `OSError` for a name that no disk takes, or a link to nowhere."""
+    for path in (output, *output.absolute().parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+            if not path.exists():
+                raise OSError(errno.ELOOP, "a link to nothing that is there")
+            if path.is_file():
+                raise OSError(errno.EEXIST, "a file is in its place")
+            return path
+    return Path(output.anchor)
 
 
 def last_lines(path: Path, size: int = 4000) -> list[str]:

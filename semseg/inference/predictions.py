@@ -20,6 +20,7 @@ from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.reading import list_images
 from semseg.inference.files import KINDS, MASKS, Job
 from semseg.inference.runtimes import files_of
+from semseg.runs import names
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
 PHOTO_COLUMNS, FRAME_COLUMNS = ("photo", "width", "height", "sha256"), ("frame", "seconds")
@@ -35,7 +36,7 @@ def photos_of(what: str, output: Path) -> dict[str, Path]:
 
     Args:
         what: A photo, a folder, or a pattern.
-        output: The folder of predictions, whose own files are no photos.
+        output: The folder of predictions, whose own files are no photos; nor are other results of semseg.
 
     Raises:
         DataError: There are none.
@@ -51,11 +52,21 @@ def photos_of(what: str, output: Path) -> dict[str, Path]:
     else:
         raise DataError(f"{what}: no such file; {_EXPECTED}")
     own = {(output / kind).resolve() for kind in KINDS}
+    own |= {folder for folder in _folders_between(root, photos) if _holds_results(folder)}
     # os.path.realpath, because Path.resolve raises on links in a loop
-    photos = [path for path in photos if own.isdisjoint(Path(os.path.realpath(path)).parents)]
+    photos = [path for path in photos if own.isdisjoint({*path.parents, *Path(os.path.realpath(path)).parents})]
     if not photos:
         raise DataError(f"{what}: holds no photos; {_EXPECTED}")
     return {path.relative_to(root).as_posix(): path for path in photos}
+
+
+def _holds_results(folder: Path) -> bool:
+    return names.holds_results([path.name for path in folder.iterdir()])
+
+
+def _folders_between(root: Path, photos: Iterable[Path]) -> set[Path]:
+    """The folders that photos lie in, below the root."""
+    return {folder for path in photos for folder in path.parents if root in folder.parents}
 
 
 def _fixed_part(pattern: Path) -> Path:
