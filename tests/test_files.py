@@ -11,6 +11,7 @@ from semseg.files import (
     archive,
     check_output,
     last_lines,
+    read_csv,
     read_json,
     remove_older,
     replacing,
@@ -202,3 +203,19 @@ class TestWhereNoOutputCanBe:
         for path in (tmp_path, tmp_path / "link", tmp_path / "new" / "deep", Path("relative")):
             check_output(path)
         assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+NAMES = ["=HYPERLINK(1)", "+1", "-road", "@sum", "\ttab", "'=quoted", "'tis", "road", "two\nlines", "\r", "\uff1d1"]
+
+
+def test_text_in_a_csv_file_is_never_a_formula_and_is_read_back(tmp_path):
+    rows = [{"class": name, "=share": -0.5, "count": 3} for name in NAMES]
+    write_csv(tmp_path / "x.csv", rows)
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
+        header, *cells = csv.reader(file)
+    assert header == ["class", "'=share", "count"]
+    assert not [row[0] for row in cells if row[0][0] in "=+-@\t\r\n\uff1d"]
+    assert {tuple(row[1:]) for row in cells} == {("-0.5", "3")}  # numbers stay numbers
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
+        columns, read = read_csv(file)
+    assert columns == ["class", "=share", "count"] and [row["class"] for row in read] == NAMES

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from semseg.errors import DataError, RunFolderError, pip_install
-from semseg.files import only_writer, read_json, remove_older, replacing, sha256_of, write_json
+from semseg.files import csv_cell, csv_text, only_writer, read_json, remove_older, replacing, sha256_of, write_json
 from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.reading import list_images
@@ -144,14 +144,15 @@ class SharesTable:
         if not self._path.exists():
             return {}
         text = self._path.read_text(**_ANY_NAME)
-        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+        whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
+        rows = [[csv_text(cell) for cell in row] for row in csv.reader(whole)]
         return {row[0]: row for row in rows[1:] if len(row) == len(self._header)}
 
     def add(self, first_cells: Sequence[Any], counts: np.ndarray) -> None:
         """Adds a row of these first cells and the shares of the classes, whose pixels are counted, `(K,)`."""
         row = [*map(printable_name, first_cells), *(f"{share:.6f}" for share in counts / counts.sum())]
         self.rows[row[0]] = row
-        csv.writer(self._file).writerow(row)
+        csv.writer(self._file).writerow(map(csv_cell, row))
         self._file.flush()
 
     def finish(self, order: Iterable[str]) -> None:
@@ -172,7 +173,7 @@ class SharesTable:
 
     def _write(self) -> None:
         with replacing(self._path) as temporary, temporary.open("w", newline="", **_ANY_NAME) as file:
-            csv.writer(file).writerows([self._header, *self.rows.values()])
+            csv.writer(file).writerows(map(csv_cell, row) for row in [self._header, *self.rows.values()])
 
 
 def printable_name(name: Any) -> str:
