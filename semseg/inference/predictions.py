@@ -2,7 +2,6 @@
 
 import csv
 import glob
-import hashlib
 import io
 import os
 from collections import Counter
@@ -19,7 +18,6 @@ from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.reading import list_images
 from semseg.inference.files import KINDS, MASKS, Job
-from semseg.inference.runtimes import files_of
 from semseg.runs import names
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
@@ -73,14 +71,6 @@ def _fixed_part(pattern: Path) -> Path:
     """The folder that all matches lie in."""
     parts = pattern.parts
     return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
-
-
-def digest_of(model: Path) -> str:
-    """SHA-256 of all that a model's file consists of."""
-    digest = hashlib.sha256()
-    for file in files_of(model):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 @contextmanager
