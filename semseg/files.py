@@ -20,6 +20,7 @@ from semseg.errors import ResourceError, RunFolderError
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SPACE_NEEDED = 100 * 2**20  # bytes: a model, its successor while it is written, and the pictures
 _MAX_JSON_BYTES = 100_000_000
+_LIKE_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also full-width
 _LONG_NAME = 200  # bytes; most disks take 255
 
 
@@ -128,7 +129,8 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Args:
         path: The file to write or to replace.
         rows: At least one row, by column name. The columns stand in the order in which the rows first name them; a row
-            that lacks one leaves it empty. Characters that UTF-8 does not have (in names of files) become `?`.
+            that lacks one leaves it empty. Characters that UTF-8 does not have (in names of files) become `?`, and
+            text that a spreadsheet would compute gets an apostrophe before it: see `csv_cell`.
 
     Raises:
         ValueError: There are no rows, so that nothing names the columns.
@@ -145,9 +147,44 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     if not columns:
         raise ValueError(f"{path}: got no rows to write; expected at least one, whose names become the header")
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerows(
+            [map(csv_cell, row) for row in [columns, *([row.get(name) for name in columns] for row in rows)]]
+        )
+
+
+def csv_cell(value: Any) -> Any:
+    """What stands for a value in a CSV file: spreadsheets take text that begins as a formula does for one.
+
+    Args:
+        value: Text that begins with `=`, `+`, `-`, `@`, a tab or a line's end, or with an apostrophe, gets an
+            apostrophe before it, which spreadsheets do not show; numbers and other text stay as they are.
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell(-0.5), csv_cell("road")
+        ("'=1+1", -0.5, 'road')
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_LIKE_FORMULAS) else value
+
+
+def csv_text(cell: str) -> str:
+    """The text that `csv_cell` made a cell of.
+
+    Example:
+        >>> csv_text("'=1+1"), csv_text("'tis")
+        ('=1+1', "'tis")
+    """
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_LIKE_FORMULAS) else cell
+
+
+def read_csv(file: Iterable[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and the rows of what `write_csv` wrote, by column; a row that was cut lacks its last ones.
+
+    Args:
+        file: Its lines.
+    """
+    columns, *rows = [[csv_text(cell) for cell in row] for row in csv.reader(file)] or [[]]
+    return columns, [dict(zip(columns, row, strict=False)) for row in rows if row]
 
 
 def move_into_place(source: Path, target: Path) -> None:
@@ -232,8 +269,8 @@ def check_output(output: Path) -> None:
         RunFolderError: It cannot be written.
         ResourceError: There is too little space on its disk.
     """
-    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
     try:
+        existing = _existing_part(output)
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(bytes(4096))
     except OSError as error:
@@ -246,6 +283,19 @@ def check_output(output: Path) -> None:
             f"{output}: {free // 2**20} MB left on the disk, {SPACE_NEEDED // 2**20} MB needed; free some or choose "
             "another `output`"
         )
+
+
+def _existing_part(output: Path) -> Path:
+    """What is there of a path; raises an `OSError` for a name that no disk takes, or a link to nowhere."""
+    for path in (output, *output.absolute().parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+            if not path.exists():
+                raise OSError(errno.ELOOP, "a link to nothing that is there")
+            if path.is_file():
+                raise OSError(errno.EEXIST, "a file is in its place")
+            return path
+    return Path(output.anchor)
 
 
 def last_lines(path: Path, size: int = 4000) -> list[str]:

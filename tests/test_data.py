@@ -500,3 +500,39 @@ def test_the_real_sets_are_understood(real_data):
     splits = open_dataset(real_data / "carvana").splits.values()
     cars = [{sample.photo.name[:12] for sample in samples} for samples in splits]
     assert not cars[0] & cars[1] and [len(side) for side in cars] == [6, 2]
+
+
+class TestResultsAmongTheData:
+    """Their pictures are never data."""
+
+    FILES = ("config.json", "classes.json", "splits.csv")
+
+    def put(self, folder, *files):
+        (folder / "report").mkdir(parents=True)
+        for name in files:
+            (folder / name).write_text("{}")
+        for name in ("pred_1.png", "report/photo_1.png", "train_batch.png"):
+            Image.fromarray(draw_numbers(3)).save(folder / name)
+
+    @pytest.mark.parametrize("place", ["outputs", "images/outputs", "a/deep/run"])
+    def test_a_folder_of_results_is_left_out_and_named(self, tmp_path, place):
+        make_folder(tmp_path)
+        before = open_dataset(tmp_path).splits
+        self.put(tmp_path / place, *self.FILES)
+        dataset = open_dataset(tmp_path)
+        assert dataset.splits == before and not dataset.problems
+        assert f"{tmp_path / place}: holds results of semseg, which are no data" in dataset.notes
+
+    def test_results_in_the_data_folder_itself_are_told_from_its_pictures(self, tmp_path):
+        make_folder(tmp_path)
+        before = open_dataset(tmp_path).splits
+        self.put(tmp_path, *self.FILES)
+        (tmp_path / "report" / "pictures.json").write_text("[]")
+        dataset = open_dataset(tmp_path)
+        assert dataset.splits == before and not dataset.problems
+        assert not any("left out" in note for note in dataset.notes)
+
+    def test_a_folder_called_outputs_may_hold_data(self, tmp_path):
+        make_folder(tmp_path / "outputs")
+        (tmp_path / "outputs" / "config.json").write_text("{}")
+        assert len(open_dataset(tmp_path).samples) == 10

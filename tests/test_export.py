@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from helpers import REPOSITORY, draw_pair, make_folder, make_pairs
 
@@ -19,6 +21,7 @@ from semseg.errors import ModelFileError
 from semseg.export import formats as export
 from semseg.export.gate import Agreement
 from semseg.images.reading import read_mask
+from semseg.inference import trial
 from semseg.inference.card import ModelCard, open_model
 from semseg.inference.runtimes import RUNTIMES, files_of
 from semseg.inference.segmenter import as_logits, ids_of_logits
@@ -199,6 +202,59 @@ def test_an_onnx_file_is_opened_without_keras(run, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert not {"keras", "torch", "tensorflow", "jax"} & set(done.stdout.split())
+
+
+def write_onnx(path, nodes):
+    """A file from photos to logits of 3 classes: the photos, after these nodes turned `photos` into `y`."""
+    photos, answer = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 8, 8, 3]) for name in ("photos", "y")
+    )
+    graph = onnx.helper.make_graph(nodes, "x", [photos], [answer])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def endless_loop():
+    """An ONNX loop whose condition stays true."""
+    condition_in, condition = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.BOOL, []) for name in ("before", "after")
+    )
+    count = onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, [])
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("v", "w")]
+    steps = [onnx.helper.make_node("Identity", ["before"], ["after"]), onnx.helper.make_node("Sin", ["v"], ["w"])]
+    body = onnx.helper.make_graph(steps, "body", [count, condition_in, values[0]], [condition, values[1]])
+    true = onnx.helper.make_tensor("true", onnx.TensorProto.BOOL, [], [True])
+    return [
+        onnx.helper.make_node("Constant", [], ["go"], value=true),
+        onnx.helper.make_node("Loop", ["", "go", "photos"], ["y"], body=body),
+    ]
+
+
+@pytest.mark.plain
+class TestFilesThatNobodyVouchesFor:
+    def test_a_flipped_bit_and_an_exchanged_file_are_found_before_they_run(self, run, tmp_path, monkeypatch):
+        target = tmp_path / "x.h5"
+        assert export_to(run, "--format", "h5", "--output", target) == 0
+        good = target.read_bytes()
+        assert json.loads((tmp_path / "export.json").read_text())["x.h5"]["sha256"] == sha256(good).hexdigest()
+        load(target)
+        monkeypatch.setattr(keras.saving, "load_model", None)  # nothing gets that far
+        for bad in (good[:5000] + bytes([good[5000] ^ 4]) + good[5001:], b"another file"):
+            target.write_bytes(bad)
+            with pytest.raises(ModelFileError, match=r"x\.h5: has other bytes than when it was exported, says export"):
+                load(target)
+
+    def test_an_endless_loop_is_refused_in_time_and_other_files_run(self, tmp_path, monkeypatch):
+        assert load(write_onnx(tmp_path / "x.onnx", [onnx.helper.make_node("Identity", ["photos"], ["y"])]))
+        monkeypatch.setattr(trial, "MAX_SECONDS", 4)
+        with pytest.raises(ModelFileError, match=r"y\.onnx: does not come to an end with two photos in 4 seconds"):
+            load(write_onnx(tmp_path / "y.onnx", endless_loop()))
+
+    def test_a_file_that_ends_its_process_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(trial, "_PROGRAM", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+        with pytest.raises(ModelFileError, match=r"x\.onnx: ends the process that runs it \(signal 11\)"):
+            load(write_onnx(tmp_path / "x.onnx", [onnx.helper.make_node("Identity", ["photos"], ["y"])]))
 
 
 def test_two_classes_of_one_logit(tmp_path):

@@ -2,10 +2,23 @@ import csv
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
-from semseg.files import archive, last_lines, read_json, remove_older, replacing, reserve, write_csv, write_json
+from semseg.errors import RunFolderError
+from semseg.files import (
+    archive,
+    check_output,
+    last_lines,
+    read_csv,
+    read_json,
+    remove_older,
+    replacing,
+    reserve,
+    write_csv,
+    write_json,
+)
 
 pytestmark = pytest.mark.plain
 
@@ -156,3 +169,53 @@ def test_a_json_file_of_gigabytes_is_not_read(tmp_path):
 def test_json_with_a_byte_order_mark_is_read(tmp_path):
     (tmp_path / "x.json").write_text("[1]", encoding="utf-8-sig")
     assert read_json(tmp_path / "x.json") == [1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows makes no links without rights")
+class TestWhereNoOutputCanBe:
+    @pytest.mark.parametrize(
+        ("make", "what"),
+        [
+            (lambda path: path, "File name too long"),
+            (lambda path: path / "deep", "File name too long"),
+        ],
+    )
+    def test_names_of_300_letters(self, tmp_path, make, what):
+        with pytest.raises(RunFolderError, match=rf"x{{300}}.*: cannot be written \({what}\); choose another `output`"):
+            check_output(make(tmp_path / ("x" * 300)))
+
+    def test_a_link_to_nowhere_a_link_loop_and_a_file(self, tmp_path):
+        (tmp_path / "link").symlink_to("nowhere")
+        (tmp_path / "loop").symlink_to("loop")
+        (tmp_path / "file").touch()
+        for name, what in (
+            ("link", "a link to nothing"),
+            ("loop", "(a link to nothing|Too many levels)"),
+            ("file", "a file is in its"),
+        ):
+            for path in (tmp_path / name, tmp_path / name / "in" / "it"):
+                with pytest.raises(RunFolderError, match=rf"cannot be written \({what}.*\); choose another `output`"):
+                    check_output(path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "loop"]
+
+    def test_a_folder_that_is_there_a_link_to_it_and_one_that_is_to_be_made(self, tmp_path):
+        (tmp_path / "link").symlink_to(tmp_path)
+        for path in (tmp_path, tmp_path / "link", tmp_path / "new" / "deep", Path("relative")):
+            check_output(path)
+        assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+NAMES = ["=HYPERLINK(1)", "+1", "-road", "@sum", "\ttab", "'=quoted", "'tis", "road", "two\nlines", "\r", "\uff1d1"]
+
+
+def test_text_in_a_csv_file_is_never_a_formula_and_is_read_back(tmp_path):
+    rows = [{"class": name, "=share": -0.5, "count": 3} for name in NAMES]
+    write_csv(tmp_path / "x.csv", rows)
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
+        header, *cells = csv.reader(file)
+    assert header == ["class", "'=share", "count"]
+    assert not [row[0] for row in cells if row[0][0] in "=+-@\t\r\n\uff1d"]
+    assert {tuple(row[1:]) for row in cells} == {("-0.5", "3")}  # numbers stay numbers
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
+        columns, read = read_csv(file)
+    assert columns == ["class", "=share", "count"] and [row["class"] for row in read] == NAMES

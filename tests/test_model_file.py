@@ -1,12 +1,16 @@
 """Files from other hands: what Keras must never get to load, and what it must."""
 
 import json
+import re
+import subprocess
+import sys
 import zipfile
 
 import h5py
 import keras
 import numpy as np
 import pytest
+from helpers import REPOSITORY
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from semseg.architectures import ARCHITECTURES, build_model
@@ -149,3 +153,68 @@ class TestSizesAndLinks:
         self.refused(tmp_path / "x.keras", "neither an archive nor HDF5")
         Unet((8, 8, 3), 3, filters=2, depth=1).save_weights(tmp_path / "x.weights.h5")
         self.refused(tmp_path / "x.weights.h5", "weights without a network")
+
+    def test_a_configuration_of_45_mb_is_refused_before_it_is_read(self, saved, tmp_path):
+        config = json.dumps({"class_name": "Functional", "config": {"layers": [{"a": 1}] * 5_000_000}})
+        path = write(tmp_path / "x.keras", {**members_of(saved), "config.json": config})
+        code = (
+            "import resource, sys; from pathlib import Path; from semseg.inference.model_file import check_model_file\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "try: check_model_file(Path(sys.argv[1]))\n"
+            "except ValueError as error: print(error)\n"
+            "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, path], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        )
+        said, megabytes = done.stdout.splitlines()
+        assert re.search(r"holds a configuration of \d\d MB", said) and int(megabytes) < 50
+
+    def test_an_hdf5_file_with_a_huge_configuration(self, tmp_path):
+        path = tmp_path / "x.h5"
+        Unet((8, 8, 3), 3, filters=2, depth=1).save(path)
+        with h5py.File(path, "r+") as file:
+            file.attrs["more"] = "x" * 30_000_000
+        self.refused(path, r"holds \d\d MB that are no weights")
+
+    @pytest.mark.parametrize("member", ["model.weights.h5", "config.json"])
+    def test_a_flipped_bit_is_found(self, saved, tmp_path, member):
+        data = bytearray(saved.read_bytes())
+        with zipfile.ZipFile(saved) as archive:
+            info = archive.getinfo(member)
+        place = info.header_offset + 30 + len(member) + info.file_size * 3 // 4
+        data[place] ^= 1
+        (tmp_path / "x.keras").write_bytes(data)
+        self.refused(tmp_path / "x.keras", "x.keras: cannot be opened .*expected a model that Keras saved")
+
+
+HUGE = {
+    "upsampling": lambda x: keras.layers.UpSampling2D(20_000)(x),
+    "padding": lambda x: keras.layers.ZeroPadding2D(40_000)(x),
+    "resizing": lambda x: keras.layers.Resizing(60_000, 60_000)(x),
+    "tile": lambda x: keras.ops.tile(x, (1, 20_000, 20_000, 1)),
+    "repeat": lambda x: keras.ops.repeat(x, 10**9, axis=1),
+    "broadcast": lambda x: keras.ops.broadcast_to(x[..., :1], (1, 8, 8, 10**9)),
+    "padding operation": lambda x: keras.ops.pad(x, ((0, 0), (0, 10**6), (0, 10**4), (0, 0))),
+    "step by step": lambda x: keras.layers.UpSampling2D(200)(keras.layers.UpSampling2D(200)(x)),
+    "in a network": lambda x: keras.Sequential([keras.Input((8, 8, 3)), keras.layers.UpSampling2D(20_000),
+                                                keras.layers.GlobalMaxPooling2D(keepdims=True)])(x),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_layers_that_make_gigabytes_of_a_photo_are_refused_before_they_compute(tmp_path, name):
+    photos = keras.Input((8, 8, 3))
+    made = keras.layers.GlobalMaxPooling2D(keepdims=True)(HUGE[name](photos))
+    logits = keras.layers.Conv2D(3, 1)(photos) + made[..., :1]
+    keras.Model(photos, logits).save(tmp_path / "x.keras")
+    with pytest.raises(
+        ModelFileError, match=r"x\.keras: (the layer .* makes .* billion numbers|holds the|cannot be op)"
+    ):
+        open_model(tmp_path / "x.keras")
+
+
+@pytest.mark.parametrize("size", [(None, None), (512, 1024)], ids=["any", "large"])
+def test_wide_networks_for_large_photos_are_let_in(tmp_path, size):
+    Unet((*size, 3), 19, filters=64, depth=2).save(tmp_path / "x.keras")
+    assert open_model(tmp_path / "x.keras").output_shape == (None, *size, 19)

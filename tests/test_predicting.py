@@ -159,6 +159,15 @@ def test_names_of_all_kinds(model, tmp_path, name):
     assert len(table(tmp_path / "out")) == 1
 
 
+def test_names_like_formulas_are_text_in_the_table_and_go_on(model, tmp_path, capsys):
+    save(tmp_path / "photos" / "=1+1.png")
+    save(tmp_path / "photos" / "@a.png")
+    for _ in range(2):
+        assert predict(model, tmp_path / "photos", tmp_path / "out", "--no-overlays") == 0
+    assert [row["photo"] for row in table(tmp_path / "out")] == ["'=1+1.png", "'@a.png"]
+    assert "2 of them are done" in capsys.readouterr().out
+
+
 def test_a_pattern(model, tmp_path):
     for name in ("a1.png", "a2.png", "b.png"):
         save(tmp_path / name)

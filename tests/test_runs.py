@@ -46,6 +46,18 @@ def test_scores_are_read_back(tmp_path):
         scores.read_matrix(3)
 
 
+def test_names_like_formulas_are_read_back(tmp_path):
+    write, names_there = Run(tmp_path), ["=a.png", "-b.png"]
+    write.write_splits({(name, 1): SplitEntry("train", "0a") for name in names_there})
+    assert [name for name, _ in Run(tmp_path).splits] == names_there
+    write.scores.write_per_image([{"photo": name, "iou": 0.5} for name in names_there])
+    assert write.scores.read_image_ious() == dict.fromkeys(names_there, 0.5)
+    write.scores.write_per_class([{"class": "@x", "truth_share": 0.5}])
+    assert write.scores.read_truth_shares() == {"@x": 0.5}
+    write.scores.write_matrix(np.eye(2, dtype=int), ["=x", "y"])
+    np.testing.assert_array_equal(write.scores.read_matrix(2), np.eye(2))
+
+
 def test_pictures_are_read_back(tmp_path):
     ids = draw_ids(0)
     photo = np.full((*ids.shape, 3), 90, np.uint8)

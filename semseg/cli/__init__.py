@@ -49,17 +49,12 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     except SemsegError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        trained = "; what was finished before is in the output folder" if arguments.command in _TRAINING else ""
-        return _fail(f"stopped by Ctrl-C{trained}", 130)
+        return _fail(f"stopped by Ctrl-C{_trained(arguments)}", 130)
     except OSError as error:
-        if error.errno in DISK_FULL:
-            where = error.filename or getattr(arguments, "output", "disk")
-            return _fail(f"{where}: no space left; free some or choose another --output", ResourceError.exit_code)
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _fail(
-                f"{error.filename}: {error.strerror}; choose a place that can be written", RunFolderError.exit_code
-            )
-        raise
+        message, code = _words_of(error, getattr(arguments, "output", "disk"))
+        if not code:
+            raise
+        return _fail(message + _trained(arguments), code)
     except Exception as error:
         if not _out_of_memory(error):
             raise
@@ -67,6 +62,32 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     return 0
 
 
+def _trained(arguments: argparse.Namespace) -> str:
+    """Where the work of hours is when a command ends early."""
+    return "; what was finished before is in the output folder" if arguments.command in _TRAINING else ""
+
+
+def _words_of(error: OSError, output: str) -> tuple[str, int]:
+    """What to say of an error of the system, and the exit code; 0 for one that the user cannot mend."""
+    where, reason = error.filename, error.strerror
+    if error.errno in DISK_FULL:
+        return f"{where or output}: no space left; free some or choose another --output", ResourceError.exit_code
+    if error.errno in _OF_PLACE:
+        return f"{where}: {reason}; choose a place that can be written", RunFolderError.exit_code
+    if error.errno in _OF_SYSTEM:
+        return f"{where or 'system'}: {reason}; {_OF_SYSTEM[error.errno]}", ResourceError.exit_code
+    return "", 0
+
+
+_OF_PLACE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+)  # fmt: skip
+_OF_SYSTEM = {  # what is exhausted or broken, and how to mend it
+    errno.EMFILE: "allow more open files, as by ulimit -n 1024",
+    errno.ENFILE: "close other programs",
+    errno.EIO: "look after the disk",
+    **({errno.ESTALE: "mount the share again"} if hasattr(errno, "ESTALE") else {}),
+}
 _TRAINING = ("train", "compare")
 
 

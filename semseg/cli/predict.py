@@ -20,7 +20,6 @@ from semseg.inference.predictions import (
     PHOTO_COLUMNS,
     SHARES_FILE,
     SharesTable,
-    digest_of,
     digest_of_photo,
     is_done,
     jobs_of,
@@ -30,6 +29,7 @@ from semseg.inference.predictions import (
     state_of,
     take_folder,
 )
+from semseg.inference.runtimes import digest_of
 from semseg.inference.segmenter import Segmenter, with_flips
 from semseg.inference.tiling import with_scales
 from semseg.inference.video import SUFFIXES, Frame, Video, predict_video

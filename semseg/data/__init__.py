@@ -108,6 +108,7 @@ def open_dataset(
         if ignore_outside:
             add_views(found, contents, ignore_outside)
         notes = [f"read as {kind}: {(found.notes or [EXPECTED[kind]])[0]}", *found.notes[1:]]
+        notes += [f"{folder}: holds results of semseg, which are no data" for folder in contents.results]
         notes += _left_out(found, contents)
         side_files = read_side_files(contents)
         notes += _divide_by_lists(found, side_files, root)

@@ -16,8 +16,9 @@ import numpy as np
 from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line, require
 from semseg.files import read_json, write_json
 from semseg.images.bands import RGB, Bands
-from semseg.inference.runtimes import RUNTIMES, Opened, runtime_of
+from semseg.inference.runtimes import RUNTIMES, Opened, digest_of, runtime_of
 from semseg.inference.segmenter import Segmenter, as_logits
+from semseg.inference.trial import try_apart
 from semseg.labels.palettes import Palette
 from semseg.runs import names
 from semseg.runs.classes import read_classes
@@ -121,7 +122,7 @@ class ModelCard:
         entries: dict[str, Any] = {}
         with suppress(OSError, ValueError, TypeError):  # there is none yet, or one that nobody can read
             entries = dict(read_json(path))
-        write_json(path, {**entries, self.path.name: {**self.to_dict(), **more}})
+        write_json(path, {**entries, self.path.name: {**self.to_dict(), **more, "sha256": digest_of(self.path)}})
 
     def load(self, *, image_size: tuple[int, int] | None = None, batch_size: int | None = None) -> Segmenter:
         """The network, ready for photos, whatever computes it.
@@ -136,9 +137,12 @@ class ModelCard:
 
         Raises:
             SemsegError: The package that runs it is not installed, or `image_size` is missing or none that it takes.
-            ModelFileError: The file is no network from photos to classes of the same size, has other classes than the
-                files beside it say, or could do more than compute.
+            ModelFileError: The file is no network from photos to classes of the same size, has other classes or other
+                bytes than the files beside it say, could do more than compute, or does not come to an end.
         """
+        if not self._is_as_exported() and self.exported:
+            require(str(self.path), RUNTIMES[self.format].extra, RUNTIMES[self.format].module)
+            try_apart(self.path, image_size)
         segmenter = self._load_exported(image_size) if self.exported else self._load_keras(image_size, batch_size)
         return replace(segmenter, batch_size=batch_size or fitting_batch_size(segmenter.image_size))
 
@@ -203,15 +207,40 @@ class ModelCard:
 
     def _described_beside(self) -> "ModelCard | None":
         """The card with what the list of exported files beside the model says; None where it says nothing."""
+        values = self._entry_beside()
+        try:
+            return None if values is None else self.described_by(values)
+        except ValueError as error:
+            raise self._not_understood(error) from None
+
+    def _is_as_exported(self) -> bool:
+        """Whether the list beside the file knows its bytes; False where it says nothing of them.
+
+        Raises:
+            ModelFileError: It knows others.
+        """
+        digest = (self._entry_beside() or {}).get("sha256")
+        if digest is not None and digest != digest_of(self.path):
+            raise ModelFileError(
+                f"{self.path}: has other bytes than when it was exported, says {names.EXPORTS} beside it; it was "
+                "damaged or exchanged: export it again"
+            )
+        return digest is not None
+
+    def _entry_beside(self) -> dict[str, Any] | None:
+        """What the list of exported files beside the model says of it; None where it says nothing."""
         beside = self.path.parent / names.EXPORTS
         if not beside.is_file():
             return None
         try:
             values = read_json(beside).get(self.path.name)
-            return None if values is None else self.described_by(values)
+            return None if values is None else dict(values)
         except (ValueError, TypeError, AttributeError) as error:
-            problem = f"cannot be understood ({first_line(error)}); export {self.path.name} again"
-            raise ModelFileError(f"{beside}: {problem}") from None
+            raise self._not_understood(error) from None
+
+    def _not_understood(self, error: Exception) -> ModelFileError:
+        problem = f"cannot be understood ({first_line(error)}); export {self.path.name} again"
+        return ModelFileError(f"{self.path.parent / names.EXPORTS}: {problem}")
 
     # ---------------------------------------------------------------------------------------------------- loading
 

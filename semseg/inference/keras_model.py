@@ -1,16 +1,23 @@
 """Keras model files, opened only when nothing in them could do harm."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from semseg.backend.keras_graph import gives_probabilities
+from semseg.backend.keras_graph import functional_graph, gives_probabilities, run_through
 from semseg.errors import ModelFileError, first_line
 from semseg.images.bands import RGB, Bands, suited_view
 from semseg.inference.model_file import check_model_file, weights_limited
 
 _SCALING = "bands_"  # what `scale_bands` calls its layer; the type of the files' numbers follows
+_PROBE_SIZE = 256  # pixels of the sides of a photo, where the network takes any
+_MAX_INPUT = 100_000_000  # pixels of a photo
+_MAX_PER_PIXEL, _MAX_IN_ALL = 2048, 1 << 15  # numbers that one layer, and all, may give for each pixel of a photo,
+_SMALL, _SMALL_IN_ALL = 1 << 26, 1 << 28  # unless there are no more than so many
 
 
 def open_keras_model(path: Path, gives: str = "logits") -> keras.Model:
@@ -35,6 +42,7 @@ def open_keras_model(path: Path, gives: str = "logits") -> keras.Model:
             f"{path}: cannot be opened ({first_line(error)}); expected a model that Keras saved"
         ) from error
     _check_shapes(path, model, gives)
+    _check_size_of_features(path, model)
     if gives == "logits" and gives_probabilities(model):
         raise ModelFileError(f"{path}: ends in a softmax or sigmoid; expected logits, as the networks here give them")
     return model
@@ -67,3 +75,32 @@ def _check_shapes(path: Path, model: keras.Model, gives: str) -> None:
             return
     listed = " to ".join(map(str, shapes))
     raise ModelFileError(f"{path}: goes from {listed}; expected photos (N, H, W, 3) to logits (N, H, W, K)")
+
+
+def _check_size_of_features(path: Path, model: keras.Model) -> None:
+    """Refuses layers that make far more of a photo than networks do, such as gigabytes of a pixel; computes nothing."""
+    height, width = (side or _PROBE_SIZE for side in model.inputs[0].shape[1:3])
+    pixels, total = height * width, 0
+    most, most_in_all = max(_SMALL, _MAX_PER_PIXEL * pixels), max(_SMALL_IN_ALL, _MAX_IN_ALL * pixels)
+    if pixels > _MAX_INPUT:
+        raise ModelFileError(f"{path}: sees photos of {width}x{height} pixels; expected at most {_MAX_INPUT:,} pixels")
+
+    def visit(operation: keras.Operation) -> Callable[..., Any]:
+        def spec(*args: Any, **kwargs: Any) -> Any:
+            nonlocal total
+            inner = functional_graph(operation, plain=True)
+            if inner is not None and len(args) == 1:
+                return run_through(inner, args[0], visit)
+            outputs = operation.compute_output_spec(*args, **kwargs)
+            made = sum(math.prod(tensor.shape) for tensor in keras.tree.flatten(outputs))
+            total += made
+            if made > most or total > most_in_all:
+                raise ModelFileError(
+                    f"{path}: the layer {operation.name} makes {max(made, total) / 1e9:.1f} billion numbers of a photo "
+                    f"of {width}x{height} pixels, more than networks for photos need; it is not used"
+                )
+            return outputs
+
+        return spec
+
+    run_through(functional_graph(model), keras.KerasTensor((1, height, width, 3)), visit)

@@ -19,7 +19,8 @@ import h5py
 from semseg.errors import ModelFileError
 
 _MAX_BYTES = 2_000_000_000
-_MAX_CONFIG_BYTES = 50_000_000
+_MAX_CONFIG_BYTES = 5_000_000  # Python takes 25 times as much for it; Keras' largest network needs a third
+_MAX_HEADERS = 20_000_000  # bytes of an HDF5 file that are no arrays: groups, names and the configuration
 _MAX_RATIO = 100
 _SPARE_WEIGHTS = 10_000  # states of random layers, which not every format keeps
 _MAX_OBJECTS = 200_000  # groups and arrays in an HDF5 file
@@ -126,9 +127,14 @@ def _in_archive(path: Path, file: BinaryIO) -> tuple[Any, int]:
         unpacked = sum(member.file_size for member in members)
         if unpacked > min(_MAX_BYTES, _MAX_RATIO * packed):
             raise _refused(path, f"{unpacked / 1e6:.0f} MB packed into {packed / 1e6:.3f} MB")
+        if archive.getinfo("config.json").file_size > _MAX_CONFIG_BYTES:
+            raise _refused(path, f"a configuration of {archive.getinfo('config.json').file_size / 1e6:.0f} MB")
+        config = _json(path, archive.read("config.json"))
         with archive.open("model.weights.h5") as weights:
             count = _check_hdf5(path, weights, archive.getinfo("model.weights.h5").file_size)
-        return _json(path, archive.read("config.json")), count
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the bytes of {damaged} are not those that were written")
+        return config, count
 
 
 def _in_hdf5(path: Path, file: BinaryIO) -> tuple[Any, int]:
@@ -155,7 +161,7 @@ def _json(path: Path, text: str | bytes) -> Any:
 def _check_hdf5(path: Path, file: BinaryIO, size: int) -> int:
     """Refuses links to elsewhere, arrays of objects, and arrays that are far larger than the file; counts numbers."""
     seen: set[Any] = set()
-    total = count = 0
+    total = count = stored = 0
     with h5py.File(file, "r") as opened:
         waiting: list[h5py.Group] = [opened]
         while waiting:
@@ -173,8 +179,11 @@ def _check_hdf5(path: Path, file: BinaryIO, size: int) -> int:
                 else:
                     numbers = _numbers_in(path, item)
                     count, total = count + numbers, total + numbers * item.dtype.itemsize
+                    stored += item.id.get_storage_size()
                 if len(seen) > _MAX_OBJECTS or total > min(_MAX_BYTES, _MAX_RATIO * size):
                     raise _refused(path, f"{total / 1e6:.0f} MB of arrays in {size / 1e6:.3f} MB")
+    if size - stored > _MAX_HEADERS:
+        raise _refused(path, f"{(size - stored) / 1e6:.0f} MB that are no weights")
     return count
 
 

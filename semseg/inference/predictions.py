@@ -2,7 +2,6 @@
 
 import csv
 import glob
-import hashlib
 import io
 import os
 from collections import Counter
@@ -14,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from semseg.errors import DataError, RunFolderError, pip_install
-from semseg.files import only_writer, read_json, remove_older, replacing, sha256_of, write_json
+from semseg.files import csv_cell, csv_text, only_writer, read_json, remove_older, replacing, sha256_of, write_json
 from semseg.images.band_files import group_band_files
 from semseg.images.bands import Bands
 from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.reading import list_images
 from semseg.inference.files import KINDS, MASKS, Job
-from semseg.inference.runtimes import files_of
+from semseg.runs import names
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
 PHOTO_COLUMNS, FRAME_COLUMNS = ("photo", "width", "height", "sha256"), ("frame", "seconds")
@@ -37,7 +36,7 @@ def photos_of(what: str, output: Path) -> dict[str, Path]:
 
     Args:
         what: A photo, a folder, or a pattern.
-        output: The folder of predictions, whose own files are no photos.
+        output: The folder of predictions, whose own files are no photos; nor are other results of semseg.
 
     Raises:
         DataError: There are none.
@@ -53,11 +52,21 @@ def photos_of(what: str, output: Path) -> dict[str, Path]:
     else:
         raise DataError(f"{what}: no such file; {_EXPECTED}")
     own = {(output / kind).resolve() for kind in KINDS}
+    own |= {folder for folder in _folders_between(root, photos) if _holds_results(folder)}
     # os.path.realpath, because Path.resolve raises on links in a loop
-    photos = [path for path in photos if own.isdisjoint(Path(os.path.realpath(path)).parents)]
+    photos = [path for path in photos if own.isdisjoint({*path.parents, *Path(os.path.realpath(path)).parents})]
     if not photos:
         raise DataError(f"{what}: holds no photos; {_EXPECTED}")
     return {path.relative_to(root).as_posix(): path for path in photos}
+
+
+def _holds_results(folder: Path) -> bool:
+    return names.holds_results([path.name for path in folder.iterdir()])
+
+
+def _folders_between(root: Path, photos: Iterable[Path]) -> set[Path]:
+    """The folders that photos lie in, below the root."""
+    return {folder for path in photos for folder in path.parents if root in folder.parents}
 
 
 def join_bands(photos: Mapping[str, Path], bands: Bands) -> dict[str, tuple[Path, ...]]:
@@ -85,14 +94,6 @@ def _fixed_part(pattern: Path) -> Path:
     """The folder that all matches lie in."""
     parts = pattern.parts
     return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
-
-
-def digest_of(model: Path) -> str:
-    """SHA-256 of all that a model's file consists of."""
-    digest = hashlib.sha256()
-    for file in files_of(model):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -156,14 +157,15 @@ class SharesTable:
         if not self._path.exists():
             return {}
         text = self._path.read_text(**_ANY_NAME)
-        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+        whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
+        rows = [[csv_text(cell) for cell in row] for row in csv.reader(whole)]
         return {row[0]: row for row in rows[1:] if len(row) == len(self._header)}
 
     def add(self, first_cells: Sequence[Any], counts: np.ndarray) -> None:
         """Adds a row of these first cells and the shares of the classes, whose pixels are counted, `(K,)`."""
         row = [*map(printable_name, first_cells), *(f"{share:.6f}" for share in counts / counts.sum())]
         self.rows[row[0]] = row
-        csv.writer(self._file).writerow(row)
+        csv.writer(self._file).writerow(map(csv_cell, row))
         self._file.flush()
 
     def finish(self, order: Iterable[str]) -> None:
@@ -184,7 +186,7 @@ class SharesTable:
 
     def _write(self) -> None:
         with replacing(self._path) as temporary, temporary.open("w", newline="", **_ANY_NAME) as file:
-            csv.writer(file).writerows([self._header, *self.rows.values()])
+            csv.writer(file).writerows(map(csv_cell, row) for row in [self._header, *self.rows.values()])
 
 
 def printable_name(name: Any) -> str:

@@ -4,6 +4,7 @@ Each runtime is imported when a file of its format is opened. A file is opened o
 compute: see `semseg.inference.exported_safety`.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -169,6 +170,14 @@ def files_of(path: Path) -> list[Path]:
         return sorted(file for file in path.rglob("*") if file.is_file())
     weights = path.with_suffix(".bin")
     return [path, weights] if runtime_of(path) == "openvino" and weights.is_file() else [path]
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of all that a model's file consists of, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in files_of(path):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _text_of(path: Path) -> str | None:

@@ -3,6 +3,9 @@
 Light, so that the command line can name files without loading anything.
 """
 
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+
 CONFIG = "config.json"  # what was asked for, what was decided, and what it ran on
 CLASSES = "classes.json"  # id, name, colour or value, and share of each class
 SPLITS = "splits.csv"  # which photo was in which split
@@ -33,11 +36,40 @@ RELIABILITY = "reliability.png"
 SCORE_FILES = (METRICS, PER_CLASS, PER_IMAGE, MATRIX, MATRIX_PICTURE, CITYSCAPES)
 EVALUATION_FILES = (*SCORE_FILES, WORST, BEST, RELIABILITY)
 
+# Files by which a folder shows that it holds results, and no data: those of a run, an evaluation, a page's pictures, a
+# prediction, a check and a comparison.
+_OF_RESULTS = (
+    {CONFIG, CLASSES, SPLITS}, {CONFIG, CLASSES, HISTORY}, {METRICS, PER_IMAGE}, {PICTURES_INDEX},
+    {"predictions.json", "shares.csv"}, {"data.json", "data.png"}, {"comparison.json", "comparison.csv"},
+)  # fmt: skip
+
+
+def holds_results(files: Collection[str]) -> bool:
+    """Whether a folder with files of these names is one that semseg wrote results into.
+
+    Args:
+        files: Their names.
+
+    Example:
+        >>> holds_results(["config.json", "classes.json", "splits.csv", "pred_1.png"]), holds_results(["config.json"])
+        (True, False)
+    """
+    return any(of_results <= set(files) for of_results in _OF_RESULTS)
+
+
 # What a run writes beside the model's own file, and what is made of a run later.
 RUN_FILES = (
     *SCORE_FILES, PREDICTION.format(number="[0-9]"), CURVES, FIRST_BATCH, ARCHITECTURE, ARCHITECTURE_LAYERS, HISTORY,
     CLASSES, CONFIG, SPLITS, REPORT, f"{PICTURES}/*", f"{EVENTS}/*", f"{EVALUATION}/*", EXPORTS,
 )  # fmt: skip
+_COMPARED = ("curves.png", "quality_cost.png", "side_by_side.png")
+
+
+def is_result(name: str) -> bool:
+    """Whether a file of this name, in a folder that `holds_results`, is one of them."""
+    return any(fnmatchcase(name, pattern) for pattern in (*RUN_FILES, *EVALUATION_FILES, "data.*", *_COMPARED))
+
+
 # What `export` writes of a model, after the network's name.
 EXPORTED_ENDINGS = tuple(
     f"_model{ending}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semseg.errors import RunFolderError
-from semseg.files import read_json, write_csv, write_json
+from semseg.files import read_csv, read_json, write_csv, write_json
 from semseg.runs import names
 
 NEEDED_METRICS = ("split", "macro_iou", "per_class", "training_seconds")
@@ -136,8 +136,7 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         RunFolderError: A column is missing, or there is no row.
     """
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file)
-        columns, rows = reader.fieldnames or (), list(reader)
+        columns, rows = read_csv(file)
     missing = [name for name in needed if name not in columns]
     if missing or not rows:
         lacks = f"column {', '.join(missing)}" if missing else "row"

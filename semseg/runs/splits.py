@@ -1,11 +1,10 @@
 """Which photo was in which split of a run, and with which bytes, so that nobody mistakes known photos for new ones."""
 
-import csv
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from semseg.files import write_csv
+from semseg.files import read_csv, write_csv
 
 PhotoKey = tuple[str, int]  # a photo's path in its data set, with slashes, and its bytes
 
@@ -45,6 +44,6 @@ def read_splits(path: Path) -> Splits:
     with suppress(OSError, ValueError, KeyError, TypeError), path.open(newline="", encoding="utf-8") as file:
         splits = {
             (row["photo"], int(row["bytes"])): SplitEntry(row["split"], row.get("digest") or "")
-            for row in csv.DictReader(file)
+            for row in read_csv(file)[1]
         }
     return splits

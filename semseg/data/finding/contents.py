@@ -8,6 +8,7 @@ from pathlib import Path
 
 from semseg.errors import DataError, SemsegError
 from semseg.images.reading import IMAGE_SUFFIXES, natural_key
+from semseg.runs.names import holds_results, is_result
 
 _LEFTOVERS = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}  # what systems leave in folders and archives
 
@@ -20,11 +21,13 @@ class Contents:
         root: The folder.
         pictures: What is named like a picture, in natural order (2.jpg before 10.jpg); need not be one.
         others: The other files, likewise.
+        results: Folders that semseg wrote results into, whose files are left out.
     """
 
     root: Path
     pictures: tuple[Path, ...]
     others: tuple[Path, ...]
+    results: tuple[Path, ...] = ()
 
     @cached_property
     def order(self) -> dict[Path, int]:
@@ -65,7 +68,8 @@ def _is_meant(path: Path, wanted: str) -> bool:
 def list_contents(root: Path) -> Contents:
     """Lists all files in a folder and below.
 
-    Hidden files and folders and what systems leave behind are left out; links to folders are not followed.
+    Hidden files and folders, what systems leave behind, and folders with results of semseg are left out, as are its
+    files where results lie in the root itself; links to folders are not followed.
 
     Args:
         root: An existing folder.
@@ -73,14 +77,19 @@ def list_contents(root: Path) -> Contents:
     Raises:
         DataError: A folder inside may not be read.
     """
-    pictures, others = [], []
+    pictures, others, results = [], [], []
     for folder, folders, files in os.walk(root, onerror=_refuse):
         folders[:] = [name for name in folders if _counts(name)]
+        if holds_results(files):
+            results.append(Path(folder))
+            files = [name for name in files if Path(folder) == root and not is_result(name)]
+            folders[:] = folders if Path(folder) == root else []
         for name in files:
             if _counts(name):
                 is_picture = Path(name).suffix.lower() in IMAGE_SUFFIXES
                 (pictures if is_picture else others).append(Path(folder, name))
-    return Contents(root, tuple(sorted(pictures, key=natural_key)), tuple(sorted(others, key=natural_key)))
+    ordered = (tuple(sorted(paths, key=natural_key)) for paths in (pictures, others, results))
+    return Contents(root, *ordered)
 
 
 def _counts(name: str) -> bool:
