@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import hashlib
 import io
 import os
 from collections import Counter
