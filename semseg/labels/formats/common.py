@@ -53,6 +53,7 @@ class Annotations:
         splits: The split of those photos for which the file says one.
         outlines: How many areas have an outline or run lengths.
         rectangles: How many are plain rectangles that somebody drew.
+        holds_photo: Whether the file holds its photo's picture, too.
         boxes: How many objects have a box around them, and nothing that says which pixels in it are theirs.
     """
 
@@ -64,6 +65,7 @@ class Annotations:
     outlines: int = 0
     rectangles: int = 0
     boxes: int = 0
+    holds_photo: bool = False
 
     def add(self, photo: str, shapes: Iterable[Shape], size: tuple[int, int] | None, **options: Any) -> None:
         """Adds what is drawn on a photo.
