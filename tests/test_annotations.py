@@ -12,6 +12,7 @@ from PIL import Image, TiffImagePlugin
 from semseg.data import open_dataset
 from semseg.data.cache import Cache
 from semseg.data.check import check_dataset
+from semseg.data.convert import convert, of_dataset
 from semseg.errors import DataError
 from semseg.labels.drawings import Drawing, Runs, Shape, rasterise
 from semseg.labels.formats.coco import decode_counts, encode_counts
@@ -437,6 +438,27 @@ class TestRules:
         assert mask[0, 6] == mask[1, 7] == "dot" and mask[0, 7] == "car"
         y, x = np.mgrid[:6, :8] + 0.5
         np.testing.assert_array_equal(mask == "sign", np.hypot(x - 4, y - 3) < 2)
+
+    def test_photos_inside_the_json_of_labelme(self, tmp_path):
+        save_photos(tmp_path)
+        photos = []
+        for name in NAMES:
+            data = (tmp_path / name).read_bytes()
+            photos.append(np.asarray(Image.open(io.BytesIO(data))))
+            save(tmp_path / f"{name[0]}.json", labelme(name, imageData=base64.b64encode(data).decode()))
+            (tmp_path / name).unlink()
+        dataset = open_dataset(tmp_path)
+        assert "photos that lie nowhere else and are read from the annotation files: 4" in dataset.notes
+        findings = check_dataset(dataset, image_size=SIZE)
+        assert findings.errors == []
+        sample = next(sample for sample in dataset.samples if sample.photo.name == "2.json")
+        photo, mask = dataset.load(sample)
+        np.testing.assert_array_equal(photo, photos[2])
+        np.testing.assert_array_equal(mask, TRUTH)
+        convert(of_dataset(dataset), dataset.palette, "yolo", tmp_path / "out")
+        assert sorted(path.name for path in (tmp_path / "out" / "images").rglob("*.*")) == [
+            f"{i}.png" for i in range(4)
+        ]
 
     def test_names_of_what_counts_nowhere(self, tmp_path):
         save_photos(tmp_path)

@@ -191,7 +191,7 @@ class Dataset:
         Raises:
             DataError: The file cannot be used; the message names it.
         """
-        if sample.photo == sample.mask:
+        if sample.photo == sample.mask and not sample.drawing:
             picture = read_photo(sample.photo, bands=self.bands)
             photo, mask = split_pair(picture.pixels, sample.photo)
             return Look(photo, *quantise(mask, self.palette), mask, picture, turned=False)
@@ -220,8 +220,11 @@ class Dataset:
     def _look_at_drawing(self, sample: Sample, picture: Picture) -> Look:
         """What `inspect` returns for a photo whose mask is drawn: names of classes tell the ids."""
         drawing = sample.drawing
+        size = drawing.size or picture.size
+        if size != picture.size and (picture.orientation == 1 or size != picture.size[::-1]):
+            raise DataError(_other_size(sample, picture.size, size))
         ids = {label.name: label.id for label in reversed(self.palette.labels)}
-        drawn = rasterise(drawing, drawing.size or picture.size, ids)
+        drawn = rasterise(drawing, size, ids)
         mask, turned = _upright(sample, picture, Picture(drawn, drawn.shape), drawn)
         return Look(picture.pixels, mask.copy(), np.zeros(mask.shape, bool), mask, picture, turned)
 
@@ -342,16 +345,20 @@ def _upright(sample: Sample, photo: Picture, stored: Picture, mask: np.ndarray) 
         candidates.append(np.ascontiguousarray(_turned(mask, photo.orientation)))
     fitting = [candidate for candidate in candidates if candidate.shape[:2] == photo.size]
     if not fitting:
-        raise DataError(
-            f"{sample.photo}: is {_size(photo.size)} pixels, its mask {sample.mask_place} {_size(mask.shape)}; both "
-            "must be of one size: mend or remove them"
-        )
+        raise DataError(_other_size(sample, photo.size, mask.shape))
     best = 0
     if len(fitting) == 2:
         best = better_turn(
             read_photo(sample.photo, page=sample.page).pixels, [_provisional_ids(candidate) for candidate in fitting]
         )
     return fitting[best], fitting[best] is not mask
+
+
+def _other_size(sample: Sample, photo: Sequence[int], mask: Sequence[int]) -> str:
+    return (
+        f"{sample.photo}: is {_size(photo)} pixels, its mask {sample.mask_place} {_size(mask)}; both must be of one "
+        "size: mend or remove them"
+    )
 
 
 def _provisional_ids(mask: np.ndarray) -> np.ndarray:

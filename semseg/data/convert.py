@@ -55,7 +55,13 @@ def of_dataset(dataset: Dataset) -> list[Labelled]:
     def loader(sample: Sample) -> Callable[[], tuple[np.ndarray, np.ndarray | None]]:
         def load() -> tuple[np.ndarray, np.ndarray | None]:
             look = dataset.inspect(sample)
-            return look.ids, look.photo if sample.page is not None or sample.photo == sample.mask else None
+            if sample.page is None and sample.photo != sample.mask and not sample.bands:
+                return look.ids, None  # its file is copied as it is
+            if look.photo.dtype != np.uint8 or look.photo.shape[2] != 3:
+                raise DataError(
+                    f"{sample.photo}: shares its file, or has several, and is no RGB of 8 bits; save it alone"
+                )
+            return look.ids, look.photo
 
         return load
 

@@ -1,7 +1,10 @@
 """Opens image files by Pillow, and refuses what would not be read as it is."""
 
+import json
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -43,7 +46,7 @@ def open_image(path: Path, numbers: bool = False, page: int | None = None) -> It
     try:
         if not path.is_file():
             raise DataError(f"{path}: {_kind_of_non_file(path)}; replace or remove it")
-        with Image.open(path) as image:
+        with Image.open(_source_of(path)) as image:
             _select_page(path, image, page)
             _refuse_unsuitable(path, image, numbers)
             yield image
@@ -55,6 +58,13 @@ def open_image(path: Path, numbers: bool = False, page: int | None = None) -> It
         raise DataError(f"{path}: {_describe_unknown(path, numbers)}") from None
     except Exception as error:  # damaged files make decoders raise SyntaxError, TypeError and more
         raise DataError(f"{path}: cannot be read ({error}); replace or remove it") from None
+
+
+def _source_of(path: Path) -> Path | BytesIO:
+    """The file, or the picture that labelme's JSON holds in base64."""
+    if path.suffix.lower() != ".json":
+        return path
+    return BytesIO(b64decode(json.loads(path.read_bytes())["imageData"]))
 
 
 _MENDS = {

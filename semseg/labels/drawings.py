@@ -132,16 +132,26 @@ def rasterise(drawing: Drawing, size: tuple[int, int], ids: Mapping[str, int]) -
     return mask
 
 
-def count_outside(drawing: Drawing, size: tuple[int, int]) -> int:
-    """How many areas with an outline have their middle outside of a photo of this (height, width)."""
-    scale = (1, 1) if drawing.in_shares else size[::-1]
-    middles = [(shape.rings[0].min(axis=0) + shape.rings[0].max(axis=0)) / 2 for shape in drawing.shapes if shape.rings]
-    return sum(bool((middle < 0).any() or (middle > scale).any()) for middle in middles)
+def extents_of(shapes: Sequence[Shape]) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest (x, y) of each shape that has an outline, `(M, 2)` both."""
+    outer = [shape.rings[0] for shape in shapes if shape.rings and len(shape.rings[0])]
+    if not outer:
+        return np.zeros((0, 2)), np.zeros((0, 2))
+    points = np.concatenate(outer)
+    starts = np.cumsum([0, *(len(ring) for ring in outer[:-1])])
+    return np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+
+
+def count_outside(low: np.ndarray, high: np.ndarray, width_height: tuple[float, float]) -> int:
+    """How many areas between these corners (x, y) have their middle outside of a photo of this size."""
+    middles = (low + high) / 2
+    return int(((middles < 0) | (middles > width_height)).any(axis=1).sum())
 
 
 def _refuse_outside(drawing: Drawing, size: tuple[int, int]) -> None:
     """Raises a `DataError` where so many areas lie outside that they must be of another photo, or of another size."""
-    outside, total = count_outside(drawing, size), len(drawing.shapes)
+    outside = count_outside(*extents_of(drawing.shapes), (1, 1) if drawing.in_shares else size[::-1])
+    total = len(drawing.shapes)
     if outside > _MAX_OUTSIDE * total:
         raise DataError(
             f"{drawing.place}: {outside} of {total} areas lie outside of the photo's {size[1]}x{size[0]} pixels; was "

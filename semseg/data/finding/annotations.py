@@ -88,7 +88,7 @@ def find_annotated(contents: Contents, kind: str, *, asked: bool = False) -> Fou
     bare = _without_file(contents, entries) if kind == "yolo" else []
     palette, ground = _palette(files, entries)
     notes = _notes(kind, files, entries, palette, ground) + _note_on_bare(bare)
-    entries = sorted([*entries, *bare], key=lambda entry: contents.order[entry.photo])
+    entries = sorted([*entries, *bare], key=lambda entry: contents.order.get(entry.photo, len(contents.order)))
     places = {entry.photo: place_of(entry.photo.parent.relative_to(contents.root).parts) for entry in entries}
     splits: dict[str, list[Sample]] = defaultdict(list)
     for entry in entries:
@@ -235,6 +235,8 @@ def _pair(contents: Contents, files: Sequence[Annotations]) -> tuple[list[_Entry
             photo = photos.find(name, file.path, split)
             if photo is None and len(file.drawings) == 1:
                 photo = photos.find(file.path.stem, file.path, split)
+            if photo is None and file.holds_photo:
+                photo = file.path
             if photo is None:
                 lost.append(f"{file.path}: names the photo {name!r}, which is not there; add it, or remove its entry")
             elif not _is_repeated(entries.get(photo), photo, drawing, file):
@@ -314,6 +316,9 @@ def _notes(
     empty = sum(not entry.drawing.shapes for entry in entries)
     if empty:
         notes.append(f"photos without any outline, all background: {empty}")
+    held = sum(entry.photo == entry.file for entry in entries)
+    if held:
+        notes.append(f"photos that lie nowhere else and are read from the annotation files: {held}")
     rectangles = sum(file.rectangles for file in files)
     if rectangles:
         notes.append(f"rectangles, read as areas: {rectangles}")

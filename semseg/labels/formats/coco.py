@@ -4,6 +4,7 @@ import json
 import operator
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def read(path: Path, root: Path) -> Annotations | None:
     Raises:
         DataError: It is cut, damaged or contradicts itself.
     """
-    data = load_json(path)
+    data = load_json(path, _with_arrays)
     if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
         return None
     annotations = Annotations(path)
@@ -66,6 +67,15 @@ def read(path: Path, root: Path) -> Annotations | None:
             f"{path}: annotates the image {next(iter(of_image))!r}, which it does not list; export it again"
         )
     return annotations
+
+
+def _with_arrays(entry: dict[str, Any]) -> dict[str, Any]:
+    """An annotation with its polygons as arrays, which take a quarter of the memory, where they make any."""
+    segmentation = entry.get("segmentation")
+    if isinstance(segmentation, list) and segmentation and all(isinstance(polygon, list) for polygon in segmentation):
+        with suppress(TypeError, ValueError, OverflowError):
+            entry["segmentation"] = [np.array(polygon, np.float64) for polygon in segmentation]
+    return entry
 
 
 def _categories(annotations: Annotations, categories: Any) -> dict[Any, str | None]:

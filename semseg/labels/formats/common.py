@@ -2,11 +2,12 @@
 
 import base64
 import binascii
+import gc
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from semseg.errors import DataError, first_line
-from semseg.labels.drawings import MAX_COORDINATE, Drawing, Shape, count_outside
+from semseg.labels.drawings import MAX_COORDINATE, Drawing, Shape, count_outside, extents_of
 from semseg.labels.outlines import rectangle_ring
 from semseg.labels.palettes import Color
 
@@ -52,6 +53,7 @@ class Annotations:
         splits: The split of those photos for which the file says one.
         outlines: How many areas have an outline or run lengths.
         rectangles: How many are plain rectangles that somebody drew.
+        holds_photo: Whether the file holds its photo's picture, too.
         boxes: How many objects have a box around them, and nothing that says which pixels in it are theirs.
     """
 
@@ -63,6 +65,7 @@ class Annotations:
     outlines: int = 0
     rectangles: int = 0
     boxes: int = 0
+    holds_photo: bool = False
 
     def add(self, photo: str, shapes: Iterable[Shape], size: tuple[int, int] | None, **options: Any) -> None:
         """Adds what is drawn on a photo.
@@ -80,11 +83,26 @@ class Annotations:
             raise DataError(f"{self.path}: names {photo!r} twice; expected each photo once: remove one entry")
         place = f"{self.path} ({photo})" if Path(photo).stem != self.path.stem else str(self.path)
         drawing = Drawing(tuple(shapes), size=size, place=place, **options)
-        _refuse_other_units(drawing)
-        outside = count_outside(drawing, size) if size else 0
+        self._look_at_extents(drawing)
+        self.drawings[photo] = drawing
+
+    def _look_at_extents(self, drawing: Drawing) -> None:
+        """Counts areas outside of their photo.
+
+        Raises:
+            DataError: Coordinates are shares where pixels are expected.
+        """
+        low, high = extents_of(drawing.shapes)
+        if drawing.in_shares or not len(low):
+            return
+        if low.min() >= 0 and high.max() <= 1 and drawing.size != (1, 1):
+            raise DataError(
+                f"{drawing.place}: all coordinates lie from 0 to 1, like shares of the photo's size; expected pixels: "
+                "multiply them by its width and height"
+            )
+        outside = count_outside(low, high, drawing.size[::-1]) if drawing.size else 0
         if outside:
             self.left_out["areas outside of their photo, left out"] += outside
-        self.drawings[photo] = drawing
 
     def label(self, name: Any, place: str) -> str | None:
         """The name of a class as it is meant: None where its pixels count nowhere.
@@ -99,18 +117,6 @@ class Annotations:
             self.left_out[f"areas called {name} count nowhere"] += 1
             return None
         return "background" if name.lower() in GROUND else name
-
-
-def _refuse_other_units(drawing: Drawing) -> None:
-    """Raises a `DataError` for coordinates that are shares where pixels are expected."""
-    rings = [ring for shape in drawing.shapes for ring in shape.rings]
-    if not rings or drawing.in_shares or any(shape.runs is not None for shape in drawing.shapes):
-        return
-    if all(ring.min() >= 0 and ring.max() <= 1 for ring in rings) and drawing.size != (1, 1):
-        raise DataError(
-            f"{drawing.place}: all coordinates lie from 0 to 1, like shares of the photo's size; expected pixels: "
-            "multiply them by its width and height"
-        )
 
 
 # --------------------------------------------------------------------------------------------------- files as values
@@ -139,16 +145,22 @@ def load_text(path: Path, most: int = _MAX_TEXT_BYTES) -> str:
         raise DataError(f"{path}: is no text in UTF-8 (byte {error.start}); save it as such") from None
 
 
-def load_json(path: Path) -> Any:
+def load_json(path: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """The values in a JSON file.
+
+    Args:
+        path: The file.
+        change: Called with each object, and gives what takes its place, to save memory.
 
     Raises:
         DataError: It is cut or damaged, too large, or holds lists without end.
     """
     data = read_bytes(path)
     _refuse_long_lists(path, data)
+    was_collecting = gc.isenabled()
+    gc.disable()  # it would look at all values again and again, of which none is garbage
     try:
-        return json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        return json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant, object_hook=change)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no text in UTF-8 (byte {error.start}); save it as such") from None
     except json.JSONDecodeError as error:
@@ -157,6 +169,9 @@ def load_json(path: Path) -> Any:
         raise DataError(f"{path}: nests lists or objects deeper than any annotation; export it again") from None
     except ValueError as error:
         raise DataError(f"{path}: {first_line(error)}; export it again") from None
+    finally:
+        if was_collecting:
+            gc.enable()
 
 
 def _refuse_constant(name: str) -> None:
@@ -242,7 +257,7 @@ def as_size(height: Any, width: Any, place: str) -> tuple[int, int] | None:
         return None
     try:
         size = int(height), int(width)
-        if size == (float(height), float(width)) and min(size) > 0:
+        if size == (float(height), float(width)) and min(size) > 0 and max(size) < MAX_COORDINATE:
             return size
     except (TypeError, ValueError, OverflowError):
         pass
@@ -259,12 +274,14 @@ def as_points(values: Any, place: str) -> np.ndarray:
         points = np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{place}: got {_shown(values)}; expected coordinates x and y in turn") from None
+    if points.ndim == 0:
+        raise DataError(f"{place}: got {_shown(values)}; expected coordinates x and y in turn")
     if points.ndim == 1 and len(points) % 2:
         raise DataError(f"{place}: has {len(points)} coordinates; expected x and y in turn, an even number")
     if points.size and points.ndim > 1 and points.shape[1:] != (2,):
         raise DataError(f"{place}: got {_shown(values)}; expected a pair of x and y for each point")
     points = points.reshape(-1, 2)
-    if not np.isfinite(points).all() or (np.abs(points) > MAX_COORDINATE).any():
+    if points.size and not np.abs(points).max() <= MAX_COORDINATE:
         raise DataError(f"{place}: has coordinates that are no finite number, or beyond any photo; redraw it")
     return points
 
@@ -310,7 +327,7 @@ def attribute_of_class(regions: Iterable[Mapping[str, Any]], path: Path) -> str 
 
 def outline(annotations: Annotations, label: str | None, points: np.ndarray) -> list[Shape]:
     """The shape with this outline; none, which is counted, where it has fewer than three points."""
-    if len(np.unique(points, axis=0)) < 3:
+    if len(points) < 3 or (len(points) < 5 and len(set(map(tuple, points.tolist()))) < 3):
         annotations.left_out["outlines of fewer than 3 points, left out"] += 1
         return []
     annotations.outlines += 1

@@ -55,6 +55,7 @@ def read(path: Path, root: Path) -> Annotations | None:
         shapes += _shapes(annotations, label, entry, place)
     name = data.get("imagePath")
     photo = PureWindowsPath(name).as_posix() if isinstance(name, str) and name else path.stem
+    annotations.holds_photo = bool(data.get("imageData"))
     annotations.add(photo, shapes, as_size(data.get("imageHeight"), data.get("imageWidth"), str(path)))
     return annotations
 
