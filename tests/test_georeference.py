@@ -188,7 +188,7 @@ class TestPrediction:
     def predict(self, tmp_path, photos):
         palette = Palette.numbered(3)
         segmenter = Segmenter(lambda batch: np.float32(batch), (16, 16), palette)
-        jobs = jobs_of({path.name: path for path in photos}, tmp_path / "out", ["masks", "values", "colors"])
+        jobs = jobs_of({path.name: (path,) for path in photos}, tmp_path / "out", ["masks", "values", "colors"])
         assert all(not isinstance(result, Exception) for _, result in predict_files(segmenter, jobs.values()))
         return jobs
 

@@ -34,7 +34,7 @@ LEVELS = [
         "evaluation": {"images", "labels", "metrics", "backend", "runs", "data", "inference"},
         "export": {"images", "labels", "metrics", "backend", "inference"},
         "training": {
-            "labels", "backend", "losses", "metrics", "segmentation_model", "runs", "architectures", "data",
+            "images", "labels", "backend", "losses", "metrics", "segmentation_model", "runs", "architectures", "data",
         },
     },
     {

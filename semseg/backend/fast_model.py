@@ -135,7 +135,7 @@ class _Plan:
 
     def __init__(self, graph: keras.Function, low_precision: str | None, remat: bool, inner: bool = False):
         self._low_precision, self._remat = low_precision, remat
-        self._full = set() if inner else _float32_operations(graph)
+        self._full = _input_scalings(graph) | (set() if inner else _float32_operations(graph))
         self._slots: dict[tuple[int, bool], int] = {}
         self._swapped: dict[int, bool] = {}  # the order of axes in which a tensor is made
         self._overwritable: set[int] = set()
@@ -326,6 +326,12 @@ def _float32_operations(graph: keras.Function) -> set[keras.Operation]:
         if not getattr(node.operation, "weights", None):
             waiting += node.input_tensors
     return found
+
+
+def _input_scalings(graph: keras.Function) -> set[keras.Operation]:
+    """Normalisation by constants: it takes numbers of 16 bits, which low precision would round to 3 digits."""
+    operations = (node.operation for node in nodes_in_order(graph))
+    return {operation for operation in operations if isinstance(operation, keras.layers.Normalization)}
 
 
 def _without_loss(operation: keras.Operation) -> bool:

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_output(folder.folder)
     segmenter = card.load(image_size=given.get("image_size"), batch_size=given.get("batch_size"))
     config = replace(data_settings(model_run, given), image_size=segmenter.image_size)
-    dataset = open_as_run(config, model_run, check_meaning=not given.get("classes"), tell=say_about)
+    dataset = open_as_run(config, model_run, segmenter.bands, check_meaning=not given.get("classes"), tell=say_about)
     check_classes(card.path, segmenter.palette, dataset)
     split, note = _split(config, dataset, model_run)
     findings, _ = look_at(config, dataset)
@@ -101,7 +101,7 @@ def _draw(
         for image, (photo, truth), prediction in zip(chosen, loaded, predictions, strict=True):
             scores = image.scores
             caption = f"{image.sample.photo.name}: mean IoU {scores['iou']:.3f}, accuracy {scores['accuracy']:.3f}"
-            rows.append((caption, photo, truth, prediction))
+            rows.append((caption, dataset.bands.view(photo), truth, prediction))
         title = f"The {kind} {len(rows)} of {len(ranked)} photos of {split}, by mean IoU"
         save_ranked(rows, dataset.palette, path, title=title)
     save_reliability(evaluation.bins, evaluation.scores["calibration_error"], folder.reliability_picture)

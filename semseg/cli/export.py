@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     model, card = _card_of_file(source, arguments)
     target = card.path
     photos = photos_to_compare(
-        Run.of_model(source.path), given_settings(arguments), card.palette, card.image_size,
+        Run.of_model(source.path), given_settings(arguments), card.palette, card.image_size, card.bands,
         calibrate=arguments.int8, tell=say_about,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.") as folder:
@@ -70,7 +70,8 @@ def _card_of_file(source: ModelCard, arguments: argparse.Namespace) -> tuple[ker
         ModelCard.undescribed(target).palette_of(palette.num_classes)
     target.parent.mkdir(parents=True, exist_ok=True)
     check_output(target.parent)
-    return model, replace(wanted, path=target, image_size=size, palette=palette)
+    bands = source.bands_of(model)
+    return model, replace(wanted, path=target, image_size=size, palette=palette, bands=bands)
 
 
 def _target(path: Path, arguments: argparse.Namespace, suffix: str) -> Path:
@@ -87,7 +88,7 @@ def _target(path: Path, arguments: argparse.Namespace, suffix: str) -> Path:
 def _write_and_compare(model: keras.Model, card: ModelCard, photos: PhotosToCompare) -> Agreement:
     """Writes the file, opens it as any user would, and shows both the same photos."""
     calibrating = [resize_photo(photo, card.image_size) for photo in photos.calibrating]
-    export_model(model, card, np.stack(calibrating) if calibrating else None)
+    export_model(model, card, _stacked(calibrating) if calibrating else None)
     card.write_beside()
     segmenter = ModelCard.read(card.path).load(batch_size=1)
     card.path.with_name(names.EXPORTS).unlink()
@@ -95,6 +96,11 @@ def _write_and_compare(model: keras.Model, card: ModelCard, photos: PhotosToComp
         predictor(model, 1), segmenter.predict_batch, photos.compared, photos.truths, image_size=card.image_size,
         num_classes=card.palette.num_classes, with_probabilities=card.gives != "ids",
     )  # fmt: skip
+
+
+def _stacked(photos: list[np.ndarray]) -> np.ndarray:
+    """Photos as the file takes them: bytes, or floats of more."""
+    return np.stack(photos) if photos[0].dtype == np.uint8 else np.stack(photos).astype(np.float32)
 
 
 def _say_table(agreement: Agreement, card: ModelCard, source: str) -> None:

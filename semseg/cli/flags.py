@@ -128,6 +128,7 @@ def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
 
 # -------------------------------------------------------------------------------------------- settings of a run
 
+_SHOW = "bands that pictures show as red, green and blue, from 1 on (default: what looks natural)"
 # In the order of their sections; in the help text %(default)s is the default of `RunConfig`.
 _SETTINGS: dict[str, tuple[str, str]] = {
     "data": ("DIR", "folder of photos and masks, an archive of it, or kaggle:owner/name (default: %(default)s)"),
@@ -136,7 +137,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "masks": ("WHERE", "the same for the masks"),
     "ignore_outside": ("WHERE", "the same for pictures that are black where pixels count nowhere: fields of view"),
     "instances": ("", "numbers or colours in the masks count objects, all of one class"),
-    "show": ("A,B,C", "bands that pictures show as red, green and blue (default: what looks natural)"),
+    "show": ("A,B,C", _SHOW),
     "classes": ("K", "number of classes, or an edited classes.json (default: found in the masks)"),
     "categories": ("", "Cityscapes: its 7 categories, not its 19 classes"),
     "test_split": ("NAME", "split that gives the final scores (default: test where the data have one, else val)"),
@@ -308,6 +309,7 @@ def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     add("--colors", action="store_true", help="also masks in the classes' colours")
     add("--probabilities", action="store_true", help="also the probability of every class (.npy)")
     add("--no-overlays", action="store_true", help="no pictures of the classes over the photo")
+    add("--show", metavar="A,B,C", help=_SHOW)
     add("--batch-size", metavar="N", type=int, help="photos or tiles per step (default: by what the network sees)")
     add("--workers", metavar="N", type=int, default=RunConfig.workers,
         help="threads that load photos, and as many that write (default: %(default)s)")  # fmt: skip
@@ -325,6 +327,7 @@ def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", metavar="N", type=int, default=8000,
                         help="of the page's address; 0 for any that is free (default: %(default)s)")  # fmt: skip
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument("--show", metavar="A,B,C", help=_SHOW)
     _add_seen_size_and_backend(parser)
 
 

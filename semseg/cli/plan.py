@@ -40,7 +40,7 @@ def open_data_and_network(config: RunConfig) -> tuple[Dataset, keras.Model]:
     dataset = open_data(config, demo=True, tell=say_about)
     plan = plan_run(config, dataset)
     keras.utils.set_random_seed(config.seed)
-    model = new_model(config, dataset.num_logits)
+    model = new_model(config, dataset.num_logits, dataset.bands)
     check_memory(model, plan.config)
     return dataset, model
 

@@ -24,6 +24,7 @@ from semseg.inference.predictions import (
     digest_of_photo,
     is_done,
     jobs_of,
+    join_bands,
     notes_on_places,
     photos_of,
     state_of,
@@ -48,6 +49,10 @@ def run(arguments: argparse.Namespace) -> None:
 
         leave_tensorflow_out()
     segmenter = card.load(image_size=arguments.image_size, batch_size=arguments.batch_size)
+    if arguments.show:
+        segmenter = replace(segmenter, bands=segmenter.bands.showing(arguments.show))
+    if video and not segmenter.bands.are_rgb:
+        raise SemsegError(f"{source}: videos are 8-bit RGB; {card.path} was trained on {segmenter.bands}")
     palette, seen = segmenter.palette, size_text(segmenter.image_size)
     kinds = _kinds(arguments, palette)
     settings = _settings(arguments, card.path, segmenter, kinds)
@@ -124,6 +129,7 @@ def _settings(arguments: argparse.Namespace, path: Path, segmenter: Segmenter, k
         "flips": arguments.flips,
         "scales": arguments.scales,
         "files": kinds,
+        **({"show": arguments.show} if arguments.show else {}),
     }
 
 
@@ -133,17 +139,17 @@ def _settings(arguments: argparse.Namespace, path: Path, segmenter: Segmenter, k
 def _predict_photos(
     segmenter: Segmenter, photos: dict[str, Path], output: Path, kinds: list[str], arguments: argparse.Namespace
 ) -> None:
-    jobs = jobs_of(photos, output, kinds)
+    jobs = jobs_of(join_bands(photos, segmenter.bands), output, kinds)
     table = SharesTable(output / SHARES_FILE, PHOTO_COLUMNS, segmenter.palette.names)
     waiting = {name: job for name, job in jobs.items() if not is_done(name, job, table)}
-    say_about("photos", f"{len(photos)} in {arguments.what}")
+    say_about("photos", f"{len(jobs)} in {arguments.what}")
     for note in notes_on_places(jobs.values()):
         say_about("place", note)
     if len(waiting) < len(jobs):
         say_about("", f"{len(jobs) - len(waiting)} of them are done")
     with closing(table):
         skipped, seconds = _predict_jobs(segmenter, waiting, table, arguments)
-        table.finish(photos)
+        table.finish(jobs)
     done = len(waiting) - skipped
     if table.rows:
         ranked = sorted(zip(table.total_shares(), segmenter.palette.names, strict=True), reverse=True)
@@ -153,7 +159,7 @@ def _predict_photos(
     say_about("wrote", f"in {output}{os.sep}: {', '.join([*written, SHARES_FILE])}{speed}")
     if skipped:
         raise DataError(
-            f"{arguments.what}: {skipped} of {len(photos)} photos cannot be used and were skipped; replace or remove "
+            f"{arguments.what}: {skipped} of {len(jobs)} photos cannot be used and were skipped; replace or remove "
             "them and run the same command again"
         )
 
@@ -163,7 +169,7 @@ def _predict_jobs(
 ) -> tuple[int, float]:
     """Predicts; returns how many photos were skipped, and the seconds."""
     start, skipped = time.monotonic(), 0
-    states = {name: state_of(job.photo) for name, job in jobs.items()}
+    states = {name: state_of(job) for name, job in jobs.items()}
     results = predict_files(segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers)
     try:
         with Progress("predicting") as progress, closing(results):
@@ -171,7 +177,7 @@ def _predict_jobs(
                 try:
                     if isinstance(result, DataError):
                         raise result
-                    cells = (name, *result.size[::-1], digest_of_photo(job.photo, states[name]))
+                    cells = (name, *result.size[::-1], digest_of_photo(job, states[name]))
                     _note(cells, result, table, progress, asked=arguments.tile)
                 except DataError as error:
                     skipped += 1

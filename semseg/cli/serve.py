@@ -6,6 +6,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from semseg import __version__
@@ -13,6 +14,7 @@ from semseg.cli.console import say, say_about, size_text
 from semseg.data.base import spread
 from semseg.errors import SemsegError
 from semseg.evaluation.opening import own_data
+from semseg.images.bands import Bands
 from semseg.inference.card import ModelCard
 from semseg.runs.run import Run
 from semseg.serve.app import make_app
@@ -25,7 +27,7 @@ EXAMPLES = 8
 def run(arguments: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C."""
     with listen(arguments.port) as listener:  # before anything takes time
-        app = _app(ModelCard.read(arguments.model), arguments.image_size)
+        app = _app(ModelCard.read(arguments.model), arguments.image_size, arguments.show)
         url = "http://{}:{}/".format(*listener.getsockname())
         say_about("page", f"{url} (only on this computer; Ctrl-C ends it)")
         if sys.stdout.isatty() and not arguments.no_browser:
@@ -33,24 +35,26 @@ def run(arguments: argparse.Namespace) -> None:
         run_server(app, listener)
 
 
-def _app(card: ModelCard, image_size: tuple[int, int] | None) -> Callable:
+def _app(card: ModelCard, image_size: tuple[int, int] | None, show: str | None) -> Callable:
     """The application around a network; says what it is."""
     segmenter = card.load(image_size=image_size, batch_size=1)
-    examples, note = _examples(Run.of_model(card.path))
+    if show:
+        segmenter = replace(segmenter, bands=segmenter.bands.showing(show))
+    examples, note = _examples(Run.of_model(card.path), segmenter.bands)
     say(f"semseg {__version__}: {card.path} on {card.device()}")
     say_about("classes", f"{segmenter.palette.num_classes}, sees {size_text(segmenter.image_size)} pixels")
     say_about("examples", note or f"{len(examples)} photos of the validation split")
     return make_app(segmenter, title=str(card.path), examples=examples, note=note)
 
 
-def _examples(model_run: Run) -> tuple[list[Callable], str]:
+def _examples(model_run: Run, bands: Bands) -> tuple[list[Callable], str]:
     """Photos of the validation split of the model's run, or a line that says why there are none."""
     try:
         if model_run.config_or_none is None:
             return [], "No examples: no configuration beside the model tells of its data."
         if not Path(model_run.config.data).exists():
             return [], f"No examples: the data of its run are not at {model_run.config.data} any more."
-        dataset = own_data(model_run)
+        dataset = own_data(model_run, bands)
     except SemsegError as error:
         return [], f"No examples: {error}"
     samples = dataset.splits.get("val", [])

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import keras
+import numpy as np
 from tensorboardX import SummaryWriter
 
 from semseg import __version__
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     _describe(folder, config, plan, dataset, findings, model)
     _draw_before(folder, dataset, batches[0], model)
     with SummaryWriter(str(folder.events_folder), flush_secs=10) as log:
-        log_batch(log, *batches[0][0], dataset.palette)
+        log_batch(log, *_visible(dataset, batches[0][0]), dataset.palette)
         start = time.perf_counter()
         with _ctrl_c_noted() as asked_to_stop:
             history = train_model(
@@ -135,12 +136,19 @@ def _describe(
             "python": sys.version.split()[0],
         },
     }
+    if not dataset.bands.are_rgb:
+        facts["bands"] = dataset.bands.to_dict()
     folder.write_config(config, plan.to_dict(), facts)
 
 
 def _draw_before(folder: Run, dataset: Dataset, batches: Batches, model: keras.Model) -> None:
-    save_batch(*batches[0], dataset.palette, folder.first_batch_picture)
+    save_batch(*_visible(dataset, batches[0]), dataset.palette, folder.first_batch_picture)
     get_model_arch(model, folder.architecture_picture)
+
+
+def _visible(dataset: Dataset, batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Photos as people see them, and their masks."""
+    return dataset.bands.view(batch[0]), batch[1]
 
 
 # ---------------------------------------------------------------------------------------------- during the training
@@ -260,7 +268,7 @@ def _judge(
 ) -> tuple[Evaluation, list[Picture]]:
     """Scores of the final split, and the pictures of it that are worth keeping: no photo is predicted twice."""
     split, batch_size = config.test_split, config.batch_size
-    segmenter = Segmenter(predictor(model, batch_size), config.image_size, dataset.palette, batch_size=batch_size)
+    segmenter = Segmenter(predictor(model, batch_size), config.image_size, dataset.palette, batch_size, dataset.bands)
     album = Album(len(samples_of(dataset, split)))
     with Progress(f"evaluating {split}") as progress:
         evaluation = evaluate_to_files(

@@ -18,6 +18,7 @@ _FEW = 32  # photos, evenly spread, whose headers are looked at first
 _MEASURED = 64  # training photos, evenly spread, whose ranges are measured
 _PIXELS_OF_EACH = 1 << 14  # at most, on a grid
 _BLACK, _WHITE = 1, 99  # percentiles: a few clouds or dead pixels move the extremes, and the spread, but not these
+_MIN_RANGE = 1e-4  # of numbers in a band; Keras' Normalization takes less than 1e-7 for a spread of 0
 _MAX_NAMED = 3
 _OTHER_SCALE = 50  # times the usual largest number, or so much less: 8 bits among 16 are 257 times less
 _VOLUMES = (".nii", ".nii.gz", ".dcm", ".mha", ".mhd", ".nrrd", ".czi", ".nd2", ".lif")
@@ -141,6 +142,11 @@ def _measured(samples: Sequence[Sample], bands: Bands) -> Bands:
     flat = high <= low  # of nearly all pixels one number: from the lowest to the highest then
     low, high = np.where(flat, values.min(axis=0), low), np.where(flat, values.max(axis=0), high)
     high = np.where(high <= low, low + 1, high)
+    if (high - low).min() < _MIN_RANGE:
+        raise DataError(
+            f"{samples[0].photo}: the photos' numbers span {(high - low).min():.1g} in a band, too little for float32; "
+            "multiply them by some power of ten"
+        )
     limits = (tuple(map(float, np.float32(row))) for row in (low, high, values.mean(axis=0)))
     return replace(bands, **dict(zip(("low", "high", "mean"), limits, strict=True)))
 

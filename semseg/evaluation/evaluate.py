@@ -105,14 +105,14 @@ def evaluate_split(
     """Predicts every sample of a split and compares it with the truth.
 
     Args:
-        predict_batch: From photos uint8 `(N, h, w, 3)` to logits: `predictor(model)`, or any other runtime.
+        predict_batch: From photos `(N, h, w, C)` to logits: `predictor(model)`, or any other runtime.
         dataset: From `open_dataset`.
         split: A split of it, or `"all"` for all of them.
         image_size: (h, w) that the network sees; the logits are resized to the mask's own size.
         batch_size: Photos per call.
         on_progress: Called with (photos done, photos in all).
-        on_image: Called with each photo's result, the photo uint8 `(H, W, 3)`, its truth and its prediction, uint8
-            ids `(H, W)`, so that nobody need predict it again for a picture.
+        on_image: Called with each photo's result, the photo as people see it, uint8 RGB `(H, W, 3)`, its truth and its
+            prediction, uint8 ids `(H, W)`, so that nobody need predict it again for a picture.
 
     Raises:
         SemsegError: There is no such split.
@@ -133,7 +133,7 @@ def evaluate_split(
             boundaries, bins = boundaries + of_image[1], bins + of_image[2]
             images.append(_result(sample, truth, *of_image))
             if on_image:
-                on_image(images[-1], photo, truth, prediction)
+                on_image(images[-1], dataset.bands.view(photo), truth, prediction)
         if on_progress:
             on_progress(len(images), len(samples))
     return Evaluation(matrix, boundaries, bins, images)

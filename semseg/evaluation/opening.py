@@ -13,6 +13,7 @@ from semseg.data.check import Findings
 from semseg.data.opening import Tell, open_data, say_nothing
 from semseg.data.splits import restore_splits
 from semseg.errors import DataError, ModelFileError, SemsegError
+from semseg.images.bands import Bands
 from semseg.inference.card import ModelCard
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
@@ -41,12 +42,13 @@ def open_run(folder: str | Path) -> tuple[Segmenter, Dataset]:
         SemsegError: Nothing says which data they were.
     """
     card = ModelCard.read(folder)
-    return card.load(), own_data(Run.of_model(card.path))
+    segmenter = card.load()
+    return segmenter, own_data(Run.of_model(card.path), segmenter.bands)
 
 
-def own_data(run: Run) -> Dataset:
-    """The data that a run was made with, with its classes and splits; errors as of `open_run`."""
-    return open_as_run(data_settings(run, {}), run, check_meaning=False)
+def own_data(run: Run, bands: Bands) -> Dataset:
+    """The data that a run was made with, with its classes and splits, read as `bands`; errors as of `open_run`."""
+    return open_as_run(data_settings(run, {}), run, bands, check_meaning=False)
 
 
 def data_settings(run: Run, given: dict[str, Any]) -> RunConfig:
@@ -84,7 +86,7 @@ def is_own_data(run: Run, data: str | None) -> bool:
     return Path(data).exists() and Path(own).exists() and Path(data).samefile(own)
 
 
-def open_as_run(config: RunConfig, run: Run, *, check_meaning: bool, tell: Tell = say_nothing) -> Dataset:
+def open_as_run(config: RunConfig, run: Run, bands: Bands, *, check_meaning: bool, tell: Tell = say_nothing) -> Dataset:
     """The data, with the splits that the run drew where they have none of their own.
 
     Other data without splits stay whole: none of their photos chose anything.
@@ -92,6 +94,7 @@ def open_as_run(config: RunConfig, run: Run, *, check_meaning: bool, tell: Tell 
     Args:
         config: From `data_settings`.
         run: The run.
+        bands: What its network takes; photos that hold others are refused when they are read.
         check_meaning: Refuse masks whose numbers seem to mean something else than they do to the run.
         tell: As in `open_data`.
 
@@ -99,14 +102,14 @@ def open_as_run(config: RunConfig, run: Run, *, check_meaning: bool, tell: Tell 
         DataError: There are no such data.
         ModelFileError: The masks mean something else to the model.
     """
-    dataset = open_data(config, whole=bool(run.splits) or not is_own_data(run, config.data), tell=tell)
+    dataset = open_data(config, whole=bool(run.splits) or not is_own_data(run, config.data), bands=bands, tell=tell)
     if run.splits and "val" not in dataset.splits:
-        everything = open_data(replace(config, limit=None), whole=True) if config.limit else dataset
+        everything = open_data(replace(config, limit=None), whole=True, bands=bands) if config.limit else dataset
         dataset = everything if restore_splits(everything, run.splits) else dataset
     if check_meaning and _classes_found_by(run) and config.classes == str(run.classes_path):
         own = replace(config, classes=run.config.classes, categories=run.config.categories)
         with suppress(DataError):  # of which the check will tell
-            _check_meaning(dataset, open_data(own, whole=True).palette, run)
+            _check_meaning(dataset, open_data(own, whole=True, bands=bands).palette, run)
     return dataset
 
 

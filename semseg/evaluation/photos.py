@@ -12,6 +12,7 @@ from semseg.data.demo import draw_scene
 from semseg.data.opening import Tell
 from semseg.errors import DataError, SemsegError
 from semseg.evaluation.opening import check_classes, data_settings, open_as_run
+from semseg.images.bands import Bands
 from semseg.labels.palettes import Palette
 from semseg.runs.run import Run
 
@@ -23,7 +24,7 @@ class PhotosToCompare:
     """What the file and the model are shown.
 
     Args:
-        compared: uint8 RGB `(H, W, 3)` each.
+        compared: `(H, W, C)` each, in the files' numbers.
         truths: Class ids `(H, W)` of each; None where nobody knows them.
         calibrating: Photos to calibrate int8 with.
         source: Where they come from, for people.
@@ -36,7 +37,14 @@ class PhotosToCompare:
 
 
 def photos_to_compare(
-    run: Run, given: dict[str, Any], palette: Palette, image_size: tuple[int, int], *, calibrate: bool, tell: Tell
+    run: Run,
+    given: dict[str, Any],
+    palette: Palette,
+    image_size: tuple[int, int],
+    bands: Bands,
+    *,
+    calibrate: bool,
+    tell: Tell,
 ) -> PhotosToCompare:
     """Photos of the run's validation split, or of other data; drawn scenes where there are none.
 
@@ -45,6 +53,7 @@ def photos_to_compare(
         given: Settings of the data that were asked for, by name.
         palette: What the model learnt.
         image_size: (height, width) that it sees.
+        bands: What photos it takes.
         calibrate: Load training photos, too.
         tell: Called with a topic and a sentence where scenes are drawn.
 
@@ -54,14 +63,14 @@ def photos_to_compare(
     """
     other_data = given.get("data")
     if other_data is None and run.config_or_none is None:
-        return _drawn("the model's run is not known", tell)
+        return _drawn("the model's run is not known", bands, tell)
     try:
         config = replace(data_settings(run, given), image_size=image_size)
-        dataset = open_as_run(config, run, check_meaning=other_data is not None, tell=tell)
+        dataset = open_as_run(config, run, bands, check_meaning=other_data is not None, tell=tell)
     except SemsegError as error:
         if other_data is not None:
             raise
-        return _drawn(str(error), tell)
+        return _drawn(str(error), bands, tell)
     check_classes(run.folder, palette, dataset)
     return _of_dataset(dataset, calibrate)
 
@@ -85,6 +94,16 @@ def _load(dataset: Dataset, samples: Sequence[Sample], count: int) -> list[tuple
     return pairs
 
 
-def _drawn(why: str, tell: Tell) -> PhotosToCompare:
+def _drawn(why: str, bands: Bands, tell: Tell) -> PhotosToCompare:
     tell("note", f"compared on drawn street scenes ({why}); `data` gives your own photos")
-    return PhotosToCompare([draw_scene(seed)[0] for seed in range(DRAWN)], None, [], "drawn scenes")
+    scenes = [_as_bands(draw_scene(seed)[0], bands) for seed in range(DRAWN)]
+    return PhotosToCompare(scenes, None, [], "drawn scenes")
+
+
+def _as_bands(photo: np.ndarray, bands: Bands) -> np.ndarray:
+    """A photo, uint8 RGB, in the range of other bands: red, green, blue, red ... `(H, W, C)`."""
+    if bands.are_rgb:
+        return photo
+    low, high = np.array(bands.low), np.array(bands.high)
+    pixels = low + photo[..., np.arange(bands.count) % 3] / 255 * (high - low)
+    return pixels.astype(bands.array_dtype)

@@ -50,7 +50,8 @@ class Format:
 def export_model(model: keras.Model, card: ModelCard, photos: np.ndarray | None = None) -> None:
     """Writes a model as a file of another format.
 
-    The file takes photos uint8 `(N, h, w, 3)`, 0 to 255, N free (float32 in Keras' own formats), and gives, of class
+    The file takes photos uint8 `(N, h, w, 3)`, 0 to 255, N free (float32 in Keras' own formats, and float32
+    `(N, h, w, C)` of the files' own numbers where they hold other bands), and gives, of class
     scores, logits float32 `(N, h, w, K)`, or `(N, h, w, 1)` for two classes, probabilities of the same shape, or ids
     `(N, h, w)`.
 
@@ -145,9 +146,10 @@ def _with_output(logits: Any, gives: str) -> Any:
 
 def _serving_model(model: keras.Model, card: ModelCard) -> keras.Model:
     """The model with photos of one size and type in, and what was asked for out."""
-    photos = keras.Input((*card.image_size, 3), dtype="uint8", name=INPUT)
+    shape, dtype = (*card.image_size, card.bands.count), "uint8" if card.bands.dtype == "uint8" else "float32"
+    photos = keras.Input(shape, dtype=dtype, name=INPUT)
     served = keras.Model(photos, _with_output(model(keras.ops.cast(photos, "float32")), card.gives))
-    served(np.zeros((1, *card.image_size, 3), np.uint8))  # exporters refuse a model that was never called
+    served(np.zeros((1, *shape), dtype))  # exporters refuse a model that was never called
     return served
 
 

@@ -29,7 +29,9 @@ from semseg.images.tiff_headers import (
 )  # fmt: skip
 
 ARRAY_SUFFIXES = {".npy", ".npz"}
-_TIFF_SUFFIXES = {".tif", ".tiff"}
+_STARTS = {  # of files, whatever they are called
+    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF", b"\x93NUM": "array", b"PK\3\4": "array",
+}  # fmt: skip
 _ARRAY_NAMES = ("image", "photo", "img", "x", "data", "arr_0")  # of the photo among the arrays of an .npz file
 _READ_BY_PILLOW = ("uint8", "uint16", "int16", "float32")  # of a single band
 _ALPHA_LEVELS, _MAX_AT_ENDS = 16, 0.5  # of alpha: few levels, or most pixels wholly opaque or transparent
@@ -75,13 +77,14 @@ def look_at_header(path: Path, page: int | None = None) -> Stored:
     Raises:
         DataError: It cannot be read, or holds no picture.
     """
-    suffix = path.suffix.lower()
-    if suffix in ARRAY_SUFFIXES:
+    with _refusing(path):
+        kind = _kind_of_file(path)
+    if kind == "array":
         with _refusing(path):
             array = _open_array(path)
             count, dtype = _layout(path, array.shape)[1], _type_name(path, array.dtype)
             return Stored(count, dtype, is_plain=dtype == "uint8" and count in (1, 3))
-    if suffix in _TIFF_SUFFIXES:
+    if kind == "TIFF":
         with _refusing(path):
             return _stored_in_tiff(read_directories(path), page)
     with _refusing(path), Image.open(path) as image:
@@ -193,11 +196,11 @@ def _refuse_others(files: Sequence[Path], headers: Sequence[Stored], bands: Band
 
 def _read_one(path: Path, header: Stored, count: int, page: int | None = None) -> np.ndarray:
     """One file as it is stored, `(H, W, count)`, without an alpha that is not wanted."""
-    suffix = path.suffix.lower()
     with _refusing(path):
-        if suffix in ARRAY_SUFFIXES:
+        kind = _kind_of_file(path)
+        if kind == "array":
             pixels = _array(path, count)
-        elif suffix in _TIFF_SUFFIXES and not (header.count == 1 and header.dtype in _READ_BY_PILLOW):
+        elif kind == "TIFF" and not (header.count == 1 and header.dtype in _READ_BY_PILLOW):
             pixels = _read_tiff(path, page)
         else:
             pixels = _read_picture(path, header, page)
@@ -290,9 +293,10 @@ def _array(path: Path, count: int | None = None) -> np.ndarray:
 
 def _open_array(path: Path) -> np.ndarray:
     """The array of an .npy file, mapped into memory, or the photo of an .npz file."""
-    if path.suffix.lower() == ".npy":
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    with np.load(path, allow_pickle=False) as arrays:
+    arrays = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(arrays, np.ndarray):
+        return arrays
+    with arrays:
         names = list(arrays)
         name = next((name for name in _ARRAY_NAMES if name in names), names[0] if len(names) == 1 else None)
         if name is None:
@@ -359,6 +363,12 @@ def varies_as_a_picture(path: Path, header: Stored) -> bool:
 def _varies(band: np.ndarray) -> bool:
     at_the_ends = np.mean((band == band.min()) | (band == band.max()))
     return bool(len(np.unique(band)) > _ALPHA_LEVELS and at_the_ends < _MAX_AT_ENDS)
+
+
+def _kind_of_file(path: Path) -> str:
+    """`"TIFF"`, `"array"` for NumPy's own forms, or empty for other pictures, by the file's first bytes."""
+    with path.open("rb") as file:
+        return _STARTS.get(file.read(4), "")
 
 
 def _size(pixels: np.ndarray) -> str:

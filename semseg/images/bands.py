@@ -74,9 +74,9 @@ class Bands:
             >>> bands.view(np.uint16([[[7, 500]]])).tolist()
             [[[128, 128, 128]]]
         """
-        if self.are_rgb:
-            return photo
         places = list(self.shown if len(self.shown) == 3 else self.shown[:1] * 3)
+        if self.are_rgb:
+            return photo if self.shown == (0, 1, 2) else np.ascontiguousarray(photo[..., places])
         low, high = (np.float32(limits)[places] for limits in (self.low, self.high))
         shares = (photo[..., places].astype(np.float32) - low) * (255 / (high - low))
         return np.rint(shares.clip(0, 255)).astype(np.uint8)

@@ -15,6 +15,7 @@ import numpy as np
 
 from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line, require
 from semseg.files import read_json, write_json
+from semseg.images.bands import RGB, Bands
 from semseg.inference.runtimes import RUNTIMES, Opened, runtime_of
 from semseg.inference.segmenter import Segmenter, as_logits
 from semseg.labels.palettes import Palette
@@ -40,6 +41,7 @@ class ModelCard:
         image_size: (height, width) in pixels that it sees; None where nothing says it, or where it takes any.
         palette: Names and colours of its classes; None where nothing says them.
         precision: What it computes in: `"float32"` or `"int8"`.
+        bands: What photos it takes.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class ModelCard:
     image_size: tuple[int, int] | None = None
     palette: Palette | None = None
     precision: str = "float32"
+    bands: Bands = RGB
 
     @classmethod
     def read(cls, path: str | Path) -> "ModelCard":
@@ -66,9 +69,10 @@ class ModelCard:
     @classmethod
     def undescribed(cls, path: Path) -> "ModelCard":
         """What a file's name and the classes beside it say, whatever else is said of it; it need not be there yet."""
-        classes = Run.of_model(path).classes_path
-        suffix = path.suffix.lower().removeprefix(".")
-        return cls(path, runtime_of(path) or suffix, palette=read_classes(classes) if classes else None)
+        run = Run.of_model(path)
+        suffix, classes = path.suffix.lower().removeprefix("."), run.classes_path
+        palette = read_classes(classes) if classes else None
+        return cls(path, runtime_of(path) or suffix, palette=palette, bands=_bands_of_run(run))
 
     @property
     def exported(self) -> bool:
@@ -93,21 +97,23 @@ class ModelCard:
             height, width = map(int, values["image_size"])
             gives, precision = values["gives"], str(values.get("precision", "float32"))
             palette = Palette.from_dict(values["classes"])
+            bands = Bands.from_dict(values["bands"]) if values.get("bands") else RGB
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description misses {error}") from None
         if gives not in OUTPUTS:
             raise ValueError(f"its description says that it gives {gives!r}")
-        return replace(self, gives=gives, image_size=(height, width), palette=palette, precision=precision)
+        return replace(self, gives=gives, image_size=(height, width), palette=palette, precision=precision, bands=bands)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, that are written into the file where its format has a place, and beside it."""
-        return {
+        values = {
             "format": self.format,
             "gives": self.gives,
             "image_size": self.image_size,
             "classes": self.palette.to_dict() if self.palette else None,
             "precision": self.precision,
         }
+        return values if self.bands.are_rgb else {**values, "bands": self.bands.to_dict()}
 
     def write_beside(self, **more: Any) -> None:
         """Adds the file to the list of exported files beside it, with more that is worth knowing of it."""
@@ -156,13 +162,29 @@ class ModelCard:
         size = self._agreed_size(None if None in built else built, wanted)
         if None in built:
             try:
-                model.predict_on_batch(np.zeros((1, *size, 3), np.uint8))
+                model.predict_on_batch(np.zeros((1, *size, model.input_shape[3]), np.uint8))
             except Exception as error:  # Keras raises whatever a layer does
                 raise SemsegError(
                     f"`image_size`: {self.path} does not take {size[1]}x{size[0]} pixels ({first_line(error)}); try a "
                     "multiple of 32"
                 ) from error
         return size
+
+    def bands_of(self, model: "keras.Model") -> Bands:
+        """What photos a Keras model takes: as its run noted it, else as its first layers tell.
+
+        Raises:
+            ModelFileError: The run noted another number of bands.
+        """
+        from semseg.inference.keras_model import bands_of_model  # exported files do without Keras
+
+        bands = bands_of_model(model) if self.bands.are_rgb else self.bands
+        if bands.count != model.input_shape[3]:
+            raise ModelFileError(
+                f"{self.path}: takes {model.input_shape[3]} bands, and the configuration of its run describes "
+                f"{bands.count}; put its own there"
+            )
+        return bands
 
     def palette_of(self, num_classes: int) -> Palette:
         """Names and colours of so many classes; numbered where nothing says them.
@@ -200,27 +222,29 @@ class ModelCard:
         size = self.seen_size(model, image_size)
         palette = self.palette if gives == "ids" and self.palette else self.palette_of(max(2, model.output_shape[-1]))
         compute = predictor(model, batch_size or fitting_batch_size(size))
-        return _segmenter(compute, gives, size, palette)
+        return _segmenter(compute, gives, size, palette, self.bands_of(model))
 
     def _load_exported(self, image_size: tuple[int, int] | None) -> Segmenter:
         card, opened = self._opened()
-        if len(opened.shape) != 4 or opened.shape[3] not in (3, None) or opened.dtype not in ("uint8", "float32"):
+        count = card.bands.count
+        if len(opened.shape) != 4 or opened.shape[3] not in (count, None) or opened.dtype not in ("uint8", "float32"):
             raise ModelFileError(
-                f"{self.path}: takes {opened.dtype} {opened.shape}; expected photos (N, H, W, 3), uint8 or float32"
+                f"{self.path}: takes {opened.dtype} {opened.shape}; expected photos (N, H, W, {count}), uint8 or "
+                "float32"
             )
         height, width = opened.shape[1:3]
         built = card.image_size if height is None or width is None else (height, width)
         size = self._agreed_size(built, image_size)
-        sample = self._tried(opened, size)
+        sample = self._tried(opened, (*size, count))
         gives = card.gives or _seems_to_give(sample)
         if sample.shape[:3] != (2, *size) or sample.ndim != (3 if gives == "ids" else 4):
             raise ModelFileError(
-                f"{self.path}: goes from (N, {size[0]}, {size[1]}, 3) to {sample.shape}; expected {gives} for every "
-                "pixel"
+                f"{self.path}: goes from (N, {size[0]}, {size[1]}, {count}) to {sample.shape}; expected {gives} for "
+                "every pixel"
             )
         classes = sample.shape[-1] if gives != "ids" else card.palette.num_classes if card.palette else 2
         palette = card.palette_of(max(2, classes))
-        return _segmenter(lambda photos: opened.compute(photos.astype(opened.dtype)), gives, size, palette)
+        return _segmenter(lambda photos: opened.compute(photos.astype(opened.dtype)), gives, size, palette, card.bands)
 
     def _opened(self) -> tuple["ModelCard", Opened]:
         """The file in its runtime, and the card with what stands inside the file."""
@@ -235,10 +259,10 @@ class ModelCard:
             raise ModelFileError(f"{self.path}: cannot be opened ({first_line(error)}); export it again") from error
         return inside or self._described_beside() or self, opened
 
-    def _tried(self, opened: Opened, size: tuple[int, int]) -> np.ndarray:
+    def _tried(self, opened: Opened, shape: tuple[int, int, int]) -> np.ndarray:
         """What the file gives for two black photos."""
         try:
-            return opened.compute(np.zeros((2, *size, 3), opened.dtype))
+            return opened.compute(np.zeros((2, *shape), opened.dtype))
         except Exception as error:  # each runtime has errors of its own
             raise ModelFileError(f"{self.path}: cannot be run ({first_line(error)}); export it again") from error
 
@@ -275,7 +299,8 @@ def open_model(path: str | Path) -> "keras.Model":
         path: The model's file, or the folder of its run.
 
     Returns:
-        A model from photos `(N, H, W, 3)`, 0 to 255, to logits `(N, H, W, K)`, or `(N, H, W, 1)` for two classes.
+        A model from photos `(N, H, W, C)`, in the files' numbers, to logits `(N, H, W, K)`, or `(N, H, W, 1)` for two
+        classes.
 
     Raises:
         RunFolderError: Nothing is there.
@@ -293,12 +318,25 @@ def fitting_batch_size(image_size: tuple[int, int]) -> int:
 
 
 def _segmenter(
-    compute: Callable[[np.ndarray], np.ndarray], gives: str, size: tuple[int, int], palette: Palette
+    compute: Callable[[np.ndarray], np.ndarray], gives: str, size: tuple[int, int], palette: Palette, bands: Bands
 ) -> Segmenter:
     def predict_batch(photos: np.ndarray) -> np.ndarray:
         return as_logits(compute(photos), gives, palette.num_classes)
 
-    return Segmenter(predict_batch, size, palette)
+    return Segmenter(predict_batch, size, palette, bands=bands)
+
+
+def _bands_of_run(run: Run) -> Bands:
+    """What the photos of a model's run held; RGB where nothing says it.
+
+    Raises:
+        ModelFileError: What says it cannot be understood.
+    """
+    values = run.facts.get("bands") if run.config_path.is_file() else None
+    try:
+        return Bands.from_dict(values) if values else RGB
+    except ValueError as error:
+        raise ModelFileError(f"{run.config_path}: cannot be understood ({error}); train it again") from None
 
 
 def _seems_to_give(sample: np.ndarray) -> str:

@@ -17,6 +17,7 @@ from semseg import IGNORE
 from semseg.backend import PredictBatch
 from semseg.errors import DataError, SemsegError, TooManyPixelsError
 from semseg.files import replacing
+from semseg.images.bands import Bands
 from semseg.images.georeference import Georeference, write_world_file
 from semseg.images.geotiff_writer import GeoTiffWriter
 from semseg.images.large import BigPicture
@@ -34,6 +35,7 @@ MASKS = ("masks", "values", "colors")  # those that show the classes pixel by pi
 SHOWN = 2048  # pixels of an overlay's longer side, at most
 _LEAST_TILE = 1024  # pixels of the shorter side, where nobody said how large tiles are
 _JPEG_QUALITY = 90
+_IGNORED_GREY = 205
 OPACITY = 0.5  # of the classes over the photo
 
 Output = TypeVar("Output")
@@ -47,11 +49,18 @@ class Job:
         photo: Its file.
         files: By their kind, one of `KINDS`; masks that end in `.tif` are written as GeoTIFF, at the photo's place.
         place: Where the photo lies, for world files beside masks of other kinds; None for no such files.
+        bands: All files of the photo, where each of its bands has its own; else empty.
     """
 
     photo: Path
     files: Mapping[str, Path]
     place: Georeference | None = None
+    bands: tuple[Path, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """All files of the photo."""
+        return self.bands or (self.photo,)
 
 
 @dataclass(frozen=True)
@@ -75,10 +84,11 @@ class _Loaded:
 
     Attributes:
         size: (H, W) of the photo, upright.
-        network_input: uint8 RGB `(h, w, 3)`, the whole photo as the network sees it; None where it is seen in tiles.
+        network_input: `(h, w, C)`, the whole photo as the network sees it; None where it is seen in tiles.
         bands: Gives the photo from top to bottom, where it is seen in tiles.
         tile: (height, width) of these.
         picture: What lies under the overlay, uint8 RGB; None without an overlay.
+        without_data: Where the photo has no data, bool `(H, W)`; None where it has data everywhere.
     """
 
     size: tuple[int, int]
@@ -86,6 +96,7 @@ class _Loaded:
     bands: Callable[[], Iterable[np.ndarray]] | None = None
     tile: tuple[int, int] | None = None
     picture: "np.ndarray | _ShrinkingPicture | None" = None
+    without_data: np.ndarray | None = None
 
 
 def predict_files(
@@ -129,7 +140,7 @@ def predict_files(
 
     def load(job: Job) -> _Loaded | DataError:
         try:
-            return _load(job, segmenter.image_size, tile)
+            return _load(job, segmenter.image_size, tile, segmenter.bands)
         except DataError as error:
             return error
 
@@ -231,20 +242,21 @@ def enough_to_show(image_size: tuple[int, int]) -> tuple[int, int]:
     return tuple(max(side, SHOWN) for side in enough_for(image_size))
 
 
-def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None) -> _Loaded:
+def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None, bands: Bands) -> _Loaded:
     with_overlay = "overlays" in job.files
     try:
-        photo = read_photo(job.photo, None if tile else enough_to_show(image_size))
+        photo = read_photo(job.photo, None if tile else enough_to_show(image_size), bands=bands, files=job.bands)
     except TooManyPixelsError:
         folder = next(iter(job.files.values())).parent
         folder.mkdir(parents=True, exist_ok=True)
         big = BigPicture(job.photo, folder)
         picture = _ShrinkingPicture(big.size) if with_overlay else None
         return _Loaded(big.size, bands=big.bands, tile=tile or automatic_tile(image_size), picture=picture)
-    picture = resize_photo(photo.pixels, size_within(photo.size, SHOWN)) if with_overlay else None
+    picture = bands.view(resize_photo(photo.pixels, size_within(photo.size, SHOWN))) if with_overlay else None
+    loaded = _Loaded(photo.size, tile=tile, picture=picture, without_data=photo.without_data)
     if tile:
-        return _Loaded(photo.size, bands=lambda: [photo.pixels], tile=tile, picture=picture)
-    return _Loaded(photo.size, network_input=resize_photo(photo.pixels, image_size), picture=picture)
+        return replace(loaded, bands=lambda: [photo.pixels])
+    return replace(loaded, network_input=resize_photo(photo.pixels, image_size))
 
 
 def _network_input(loaded: tuple[Job, _Loaded | DataError]) -> np.ndarray | None:
@@ -305,7 +317,9 @@ class _ShrinkingPicture:
 def _write(job: Job, loaded: _Loaded, bands: Iterable[np.ndarray], palette: Palette) -> Result:
     picture = loaded.picture
     size = None if picture is None else _size_of(picture)
-    counts, shown = write_masks(bands, loaded.size, job.files, palette, shown=size, photo=job.photo)
+    counts, shown = write_masks(
+        bands, loaded.size, job.files, palette, shown=size, photo=job.photo, without_data=loaded.without_data
+    )
     if job.place:
         for kind in (kind for kind in job.files if kind in MASKS):
             write_world_file(job.files[kind], job.place)
@@ -327,6 +341,7 @@ def write_masks(
     *,
     shown: tuple[int, int] | None = None,
     photo: Path | None = None,
+    without_data: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Writes all kinds of files but the overlay, as the logits come, each whole or not at all.
 
@@ -338,17 +353,26 @@ def write_masks(
         palette: What the ids mean.
         shown: (h, w) at which the ids are wanted as an array, too.
         photo: The photo's file, which tells the place of masks that end in `.tif`.
+        without_data: Where the photo has no data, bool `(H, W)`: masks are 255 there, as what is ignored in training,
+            black in colours, and in values the number that the user's masks ignore, else the largest up to 255 that
+            stands for no class. None where it has data everywhere.
 
     Returns:
-        int64 `(K,)`, the pixels of each class; and uint8 ids `(h, w)`, or None.
+        int64 `(K,)`, the pixels of each class, those without data in none; and uint8 ids `(h, w)`, or None.
     """
-    counts = np.zeros(palette.num_classes, np.int64)
+    counts, row = np.zeros(256, np.int64), 0
     preview = _Preview(size, shown) if shown else None
     with ExitStack() as stack:
-        masks = [_mask(stack, kind, path, size, palette, photo) for kind, path in files.items() if kind in MASKS]
+        is_whole = without_data is None
+        masks = [
+            _mask(stack, kind, path, size, palette, photo, is_whole) for kind, path in files.items() if kind in MASKS
+        ]
         probabilities = _npy(stack, files.get("probabilities"), (*size, palette.num_classes))
         for band in bands:
             ids = ids_of_logits(band)
+            if without_data is not None:
+                ids[without_data[row : row + len(ids)]] = IGNORE
+                row += len(ids)
             counts += np.bincount(ids.ravel(), minlength=len(counts))
             for table, mask in masks:
                 mask.write(ids if table is None else table[ids])
@@ -356,7 +380,7 @@ def write_masks(
                 probabilities.write(probabilities_of_logits(band).astype("<f2").tobytes())
             if preview:
                 preview.add(ids)
-    return counts, preview.ids if preview else None
+    return counts[: palette.num_classes], preview.ids if preview else None
 
 
 class _Preview:
@@ -381,21 +405,42 @@ class _Preview:
 
 
 def _mask(
-    stack: ExitStack, kind: str, path: Path, size: tuple[int, int], palette: Palette, photo: Path | None
+    stack: ExitStack,
+    kind: str,
+    path: Path,
+    size: tuple[int, int],
+    palette: Palette,
+    photo: Path | None,
+    is_whole: bool,
 ) -> tuple[np.ndarray | None, PngWriter | GeoTiffWriter]:
     """A file of a mask, and the table from ids to what it holds; None for the ids themselves."""
     colors = np.array(palette.colors, np.uint8)
-    table, options = None, {"colors": colors}
+    table, options = None, {"colors": colors if is_whole else _with_ignored(colors, _IGNORED_GREY)}
     if kind == "colors":
-        table, options = colors, {"channels": 3}
+        table, options = colors if is_whole else _with_ignored(colors, 0), {"channels": 3}
     elif kind == "values":
         table = mask_values(palette)
+        table = table if is_whole else _with_ignored(table, _ignored_value(palette))
         options = {"dtype": table.dtype}
     temporary = stack.enter_context(_new_file(path))
     if path.suffix != ".tif" or photo is None:
         return table, stack.enter_context(PngWriter(temporary, size, **options))
     nodata = IGNORE if kind == "masks" else None
     return table, stack.enter_context(GeoTiffWriter(temporary, size, photo, nodata=nodata, **options))
+
+
+def _with_ignored(table: np.ndarray, ignored: int) -> np.ndarray:
+    """What ids stand for, `(K, ...)`, as a table of 256 that holds a number for ignored pixels, too."""
+    full = np.zeros((256, *table.shape[1:]), table.dtype)
+    full[: len(table)], full[IGNORE] = table, ignored
+    return full
+
+
+def _ignored_value(palette: Palette) -> int:
+    """The number for ignored pixels: that of the user's masks, else the largest up to 255 that stands for no class."""
+    used = {label.value for label in palette.labels if label.id != IGNORE}
+    ignored = [label.value for label in palette.labels if label.id == IGNORE]
+    return ignored[0] if ignored else max(set(range(256)) - used)
 
 
 def _new_file(path: Path) -> Any:

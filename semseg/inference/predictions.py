@@ -15,6 +15,8 @@ import numpy as np
 
 from semseg.errors import DataError, RunFolderError, pip_install
 from semseg.files import only_writer, read_json, remove_older, replacing, sha256_of, write_json
+from semseg.images.band_files import group_band_files
+from semseg.images.bands import Bands
 from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.reading import list_images
@@ -56,6 +58,27 @@ def photos_of(what: str, output: Path) -> dict[str, Path]:
     if not photos:
         raise DataError(f"{what}: holds no photos; {_EXPECTED}")
     return {path.relative_to(root).as_posix(): path for path in photos}
+
+
+def join_bands(photos: Mapping[str, Path], bands: Bands) -> dict[str, tuple[Path, ...]]:
+    """The files of each photo by its name: one, or where the network's photos have a file for each band, all of them.
+
+    Args:
+        photos: From `photos_of`; of a single file those beside it count, too.
+        bands: What the network takes.
+
+    Raises:
+        DataError: There is no photo with such files.
+    """
+    if not bands.file_per_band:
+        return {name: (path,) for name, path in photos.items()}
+    paths, root = list(photos.values()), Path(os.path.commonpath([path.parent for path in photos.values()]))
+    groups, _ = group_band_files(list_images(root) if len(paths) == 1 else paths, root, bands.names)
+    wanted = {first: files for first, files in groups.items() if not set(files).isdisjoint(paths)}
+    if not wanted:
+        raise DataError(f"{paths[0]}: the network takes a file for each band ({', '.join(bands.names)}); give them all")
+    names = {path: name for name, path in photos.items()}
+    return {names.get(first, first.name): files for first, files in wanted.items()}
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -169,14 +192,14 @@ def printable_name(name: Any) -> str:
     return str(name).encode(**_ANY_NAME).decode("utf-8")
 
 
-def jobs_of(photos: Mapping[str, Path], output: Path, kinds: Sequence[str]) -> dict[str, Job]:
+def jobs_of(photos: Mapping[str, Sequence[Path]], output: Path, kinds: Sequence[str]) -> dict[str, Job]:
     """What to do for each photo; files go by its name without the suffix, unless another's would be the same.
 
     Masks of photos that know where on Earth they lie are GeoTIFF files where rasterio is installed, else PNG files with
     a world file.
 
     Args:
-        photos: From `photos_of`.
+        photos: From `join_bands`.
         output: The folder of predictions.
         kinds: Of files, some of `KINDS`.
     """
@@ -186,11 +209,11 @@ def jobs_of(photos: Mapping[str, Path], output: Path, kinds: Sequence[str]) -> d
         stems = {name: name for name in photos}
     as_geotiff = can_write_geotiff()
     jobs = {}
-    for name, path in photos.items():
+    for name, (path, *further) in photos.items():
         place = read_georeference(path)
         suffixes = {**KINDS, **(dict.fromkeys(MASKS, ".tif") if place and as_geotiff else {})}
         files = {kind: output / kind / (stems[name] + suffixes[kind]) for kind in kinds}
-        jobs[name] = Job(path, files, None if as_geotiff else place)
+        jobs[name] = Job(path, files, None if as_geotiff else place, (path, *further) if further else ())
     return jobs
 
 
@@ -222,30 +245,36 @@ def is_done(name: str, job: Job, table: SharesTable) -> bool:
     """Whether a photo has its row, made from the bytes that it has now, and all of its files."""
     row = table.rows.get(printable_name(name))
     with suppress(OSError):
-        return row is not None and all(map(Path.exists, job.files.values())) and row[_SHA256] == sha256_of(job.photo)
+        return row is not None and all(map(Path.exists, job.files.values())) and row[_SHA256] == _sha256_of(job)
     return False
 
 
-def state_of(photo: Path) -> tuple[int, ...]:
-    """What the system notes of a file's changes; nothing where there is none."""
+def state_of(job: Job) -> tuple[int, ...]:
+    """What the system notes of changes of a photo's files; nothing where one of them is missing."""
     with suppress(OSError):
-        status = photo.stat()
-        return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+        notes = [path.stat() for path in job.sources]
+        return tuple(number for one in notes for number in (one.st_size, one.st_ino, one.st_mtime_ns, one.st_ctime_ns))
     return ()
 
 
-def digest_of_photo(photo: Path, state: tuple[int, ...]) -> str:
+def digest_of_photo(job: Job, state: tuple[int, ...]) -> str:
     """SHA-256 of a photo that is still as it was when it was about to be read.
 
     Args:
-        photo: Its file.
+        job: The photo's.
         state: From `state_of`, before it was read.
 
     Raises:
         DataError: It changed since; nobody knows what its mask shows.
     """
     with suppress(OSError):
-        digest = sha256_of(photo)
-        if state_of(photo) == state:
+        digest = _sha256_of(job)
+        if state_of(job) == state:
             return digest
-    raise DataError(f"{photo}: changed while it was predicted; run the same command again")
+    raise DataError(f"{job.photo}: changed while it was predicted; run the same command again")
+
+
+def _sha256_of(job: Job) -> str:
+    """Of the photo's file; of several files that of their digests."""
+    digests = [sha256_of(path) for path in job.sources]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -9,6 +9,7 @@ import numpy as np
 
 from semseg.backend import PredictBatch
 from semseg.errors import SemsegError
+from semseg.images.bands import RGB, Bands
 from semseg.images.resizing import resize_photo
 from semseg.labels.palettes import Palette
 
@@ -24,17 +25,19 @@ class Segmenter:
     """A trained network, whichever runtime computes it.
 
     Attributes:
-        predict_batch: From photos uint8 `(N, h, w, 3)`, N at least 1, to logits float32 `(N, h, w, K)` or, for two
-            classes, `(N, h, w, 1)`.
+        predict_batch: From photos `(N, h, w, C)`, uint8 RGB or as `bands` say, N at least 1, to logits float32
+            `(N, h, w, K)` or, for two classes, `(N, h, w, 1)`.
         image_size: (h, w) that it sees; photos of other sizes are resized to it, see `predict_logits`.
         palette: Names and colours of the classes.
         batch_size: Photos per call, at most.
+        bands: What photos must hold.
     """
 
     predict_batch: PredictBatch
     image_size: tuple[int, int]
     palette: Palette
     batch_size: int = 8
+    bands: Bands = RGB
 
     def probabilities(self, photo: np.ndarray) -> np.ndarray:
         """Of every class at each pixel of one photo.

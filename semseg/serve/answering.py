@@ -33,7 +33,8 @@ class Answerer:
 
     def __init__(self, segmenter: Segmenter):
         self._segmenter = segmenter
-        self._decoder = Decoder(segmenter.image_size, enough_to_show(segmenter.image_size), SHOWN)
+        enough = enough_to_show(segmenter.image_size)
+        self._decoder = Decoder(segmenter.image_size, enough, SHOWN, segmenter.bands)
 
     def answer(self, path: Path) -> Answer:
         """The answer for a photo's file; its folder is used for temporary files.
@@ -45,7 +46,9 @@ class Answerer:
         logits = self._segmenter.predict_batch(decoded.seen[None])[0]
         bands = resize_bands([logits], decoded.size, logits.shape[:2])
         mask = path.with_name("mask.png")
-        counts, _ = write_masks(bands, decoded.size, {"masks": mask}, self._segmenter.palette)
+        counts, _ = write_masks(
+            bands, decoded.size, {"masks": mask}, self._segmenter.palette, without_data=decoded.without_data
+        )
         return Answer(decoded.size, counts, mask.read_bytes(), decoded.shown)
 
     def close(self) -> None:

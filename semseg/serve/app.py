@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import errno
+import io
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from semseg.errors import SemsegError
+from semseg.images.bands import Bands
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.serve.answering import Answer, Answerer
@@ -42,7 +44,8 @@ def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Exampl
     Args:
         segmenter: The network; it computes one photo at a time.
         title: What it is called on the page.
-        examples: Each gives a photo, uint8 RGB `(H, W, 3)`, and its true ids, uint8 `(H, W)`, 255 for what is no class.
+        examples: Each gives a photo `(H, W, C)`, as the network takes it, and its true ids, uint8 `(H, W)`, 255 for
+            what is no class.
         note: A line about the examples.
 
     Returns:
@@ -64,6 +67,7 @@ def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Exampl
         "classes": [_class_entry(segmenter.palette, i) for i in range(segmenter.palette.num_classes)],
         "examples": len(examples),
         "note": note,
+        "photo_form": "photo.png" if segmenter.bands.are_rgb else "photo.npy",
     }
 
     @asynccontextmanager
@@ -86,7 +90,7 @@ def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Exampl
         Route("/model", model),
         Route("/segment", segment, methods=["POST"]),
         Route("/mask", mask, methods=["POST"]),
-        Route("/examples/{number}/{form}", _example_route(examples)),
+        Route("/examples/{number}/{form}", _example_route(examples, segmenter.bands)),
     ]
     return Starlette(
         routes=routes,
@@ -161,10 +165,11 @@ def _file(name: str) -> Callable:
     return give
 
 
-_FORMS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], bytes]]] = {
-    "photo.png": ("image/png", lambda photo, _: _png(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))),
-    "truth.png": ("image/png", lambda _, truth: _png(truth)),
-    "small.jpg": ("image/jpeg", lambda photo, _: jpeg(photo, _THUMBNAIL)),
+_FORMS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray, Bands], bytes]]] = {
+    "photo.png": ("image/png", lambda photo, _, bands: _png(cv2.cvtColor(bands.view(photo), cv2.COLOR_RGB2BGR))),
+    "photo.npy": ("application/octet-stream", lambda photo, _, __: _npy(photo)),
+    "truth.png": ("image/png", lambda _, truth, __: _png(truth)),
+    "small.jpg": ("image/jpeg", lambda photo, _, bands: jpeg(bands.view(photo), _THUMBNAIL)),
 }
 
 
@@ -172,7 +177,13 @@ def _png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def _example_route(examples: Sequence[Example]) -> Callable:
+def _npy(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, pixels)
+    return file.getvalue()
+
+
+def _example_route(examples: Sequence[Example], bands: Bands) -> Callable:
     by_number = {str(i): example for i, example in enumerate(examples)}
 
     async def give(request: Request) -> Response:
@@ -180,7 +191,7 @@ def _example_route(examples: Sequence[Example]) -> Callable:
         if number not in by_number or form not in _FORMS:
             raise HTTPException(404, "there is no such example")
         kind, encode = _FORMS[form]
-        data = await run_in_threadpool(lambda: encode(*by_number[number]()))
+        data = await run_in_threadpool(lambda: encode(*by_number[number](), bands))
         return Response(data, media_type=kind)
 
     return give

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from semseg.errors import DataError, SemsegError
+from semseg.images.bands import RGB, Bands
 from semseg.images.reading import read_photo
 from semseg.images.resizing import resize_photo, size_within
 
@@ -24,13 +25,15 @@ class Decoded:
 
     Attributes:
         size: (H, W) of the photo, upright.
-        seen: uint8 RGB `(h, w, 3)`, as the network sees it.
+        seen: `(h, w, C)`, as the network sees it.
         shown: JPEG of the photo, upright, as people see it; of the photo's size where that is not too large.
+        without_data: Where the photo has no data, bool `(H, W)`; None where it has data everywhere.
     """
 
     size: tuple[int, int]
     seen: np.ndarray
     shown: bytes
+    without_data: np.ndarray | None = None
 
 
 class Decoder:
@@ -40,10 +43,11 @@ class Decoder:
         image_size: (h, w) that the network sees.
         enough: (height, width) in pixels that are decoded at least, see `semseg.images.reading.read_photo`.
         shown: Pixels of the longer side of what people see, at most.
+        bands: What photos must hold.
     """
 
-    def __init__(self, image_size: tuple[int, int], enough: tuple[int, int], shown: int):
-        self._arguments = image_size, enough, shown
+    def __init__(self, image_size: tuple[int, int], enough: tuple[int, int], shown: int, bands: Bands = RGB):
+        self._arguments = image_size, enough, shown, bands
         self._process, self._connection = None, None
         self._start()
 
@@ -91,7 +95,7 @@ class Decoder:
         theirs.close()
 
 
-def _work(connection: Connection, *arguments: tuple[int, int] | int) -> None:
+def _work(connection: Connection, *arguments: tuple[int, int] | int | Bands) -> None:
     """Says when it is ready before each file; ends with the server."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to answer
     while True:
@@ -103,15 +107,18 @@ def _work(connection: Connection, *arguments: tuple[int, int] | int) -> None:
         connection.send(_decode(path, *arguments))
 
 
-def _decode(path: Path, image_size: tuple[int, int], enough: tuple[int, int], shown: int) -> Decoded | str:
+def _decode(
+    path: Path, image_size: tuple[int, int], enough: tuple[int, int], shown: int, bands: Bands
+) -> Decoded | str:
     """The photo, or what is wrong with it."""
     try:
-        photo = read_photo(path, enough)
+        photo = read_photo(path, enough, bands=bands)
     except SemsegError as error:
         return str(error).removeprefix(f"{path}: ")
     except MemoryError:
         return "needs more memory than there is; scale it down"
-    return Decoded(photo.size, resize_photo(photo.pixels, image_size), jpeg(photo.pixels, shown, photo.size))
+    visible = jpeg(bands.view(photo.pixels), shown, photo.size)
+    return Decoded(photo.size, resize_photo(photo.pixels, image_size), visible, photo.without_data)
 
 
 def jpeg(photo: np.ndarray, most: int, size: tuple[int, int] | None = None) -> bytes:

@@ -109,7 +109,7 @@
   const work = async (photo) => {
     if (photo.example !== undefined) {
       [photo.blob, photo.truth] = await Promise.all(
-        ["photo", "truth"].map((form) => load(`/examples/${photo.example}/${form}.png`)),
+        [model.photo_form, "truth.png"].map((form) => load(`/examples/${photo.example}/${form}`)),
       );
     }
     const values = await ask(photo.blob);

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from semseg.architectures import build_model
+from semseg.architectures.band_scaling import scale_bands
 from semseg.backend.devices import free_bytes, keras_compiles, leave_tensorflow_out, out_of_memory
 from semseg.backend.fast_model import FastModel
 from semseg.data.augment import Augmentation
@@ -16,6 +17,7 @@ from semseg.data.base import Dataset
 from semseg.data.batches import Batches, data_generator
 from semseg.data.cache import Cache
 from semseg.errors import ResourceError, first_line
+from semseg.images.bands import RGB, Bands
 from semseg.losses import SegmentationLoss
 from semseg.metrics.keras_metric import ConfusionMatrix
 from semseg.runs.config import RunConfig
@@ -57,23 +59,25 @@ class TrainingModel(FastModel):
         return self.get_metrics_result()
 
 
-def new_model(config: RunConfig, num_logits: int) -> keras.Model:
+def new_model(config: RunConfig, num_logits: int, bands: Bands = RGB) -> keras.Model:
     """The network that a run asks for.
 
     Args:
         config: The settings of its section `network` are read.
         num_logits: Channels of the output: K, or 1 for two classes.
+        bands: What the photos hold.
 
     Returns:
-        A model from photos `(N, H, W, 3)`, 0 to 255, to logits `(N, H, W, K)`.
+        A model from photos `(N, H, W, C)`, in the files' own numbers, to logits `(N, H, W, K)`.
 
     Raises:
         SemsegError: See `build_model`.
     """
-    return build_model(
-        config.model, (*config.image_size, 3), num_logits, filters=config.filters, encoder=config.encoder,
+    model = build_model(
+        config.model, (*config.image_size, bands.count), num_logits, filters=config.filters, encoder=config.encoder,
         encoder_weights=config.encoder_weights,
     )  # fmt: skip
+    return model if bands.are_rgb else scale_bands(model, bands.low, bands.high, bands.dtype)
 
 
 def training_model(model: keras.Model, plan: Plan) -> TrainingModel:

@@ -118,12 +118,12 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     decided = replace(config, batch_size=batch_size, test_split=split, precision=precision, compile=compiled)
     steps_per_epoch = -(-photos // batch_size)
     _check_accumulation(decided, steps_per_epoch)
-    augmentation, augmentation_reason = _augmentation(config, findings, photos)
+    augmentation, augmentation_reason = _augmentation(config, dataset, findings)
     recipe = Recipe.suited(decided, steps_per_epoch)
     weights, sample_weights = _weights(config, dataset, findings)
     sections = {
         "data": {"final_split": Decision(split, split, split_reason)},
-        "view": {"image_size": _view(config, dataset.palette.names, findings)},
+        "view": {"image_size": _view(config, dataset.palette.names, findings), **_bands_decision(dataset)},
         "batches": {
             "batch_size": Decision(batch_size, str(batch_size), batch_reason),
             "steps": _steps(decided, recipe, photos),
@@ -173,6 +173,15 @@ def _view(config: RunConfig, names: Sequence[str], findings: Findings | None) ->
         reason += "; " + _scale_words(next(iter(findings.sizes)), config.image_size)
         reason += _thinness_words(names, findings)
     return Decision([height, width], f"{width}x{height} pixels", reason)
+
+
+def _bands_decision(dataset: Dataset) -> dict[str, Decision]:
+    """The bands and what the network makes of them; nothing for 8-bit RGB."""
+    bands = dataset.bands
+    if bands.are_rgb:
+        return {}
+    reason = "percentiles of the training photos, which clouds and dead pixels do not move; nothing is cut off"
+    return {"bands": Decision(bands.to_dict(), f"{bands}, their 1st to 99th percentile to -1 to 1", reason)}
 
 
 def _scale_words(photo: tuple[int, int], seen: tuple[int, int]) -> str:
@@ -244,14 +253,19 @@ def _sampling(config: RunConfig) -> Decision:
 # --------------------------------------------------------------------------------------------------- augmentation
 
 
-def _augmentation(config: RunConfig, findings: Findings | None, photos: int) -> tuple[Augmentation, str]:
+def _augmentation(config: RunConfig, dataset: Dataset, findings: Findings | None) -> tuple[Augmentation, str]:
     """What suits data and run, with the changes that were asked for."""
     suited, reasons = _suited_to_data(config, findings)
-    changes, strength = _strength(config.epochs, photos)
+    changes, strength = _strength(config.epochs, len(dataset.splits["train"]))
+    if not dataset.bands.are_rgb:
+        changes = {**changes, "saturation": 0.0, "hue": 0.0}
     suited = replace(suited, **changes)
     if config.augment:
         rest = "" if config.augment.strip() == "none" else "; what was not named suits the data"
-        return parse_augmentation(config.augment, suited), f"{_ASKED} ({config.augment}){rest}"
+        asked = parse_augmentation(config.augment, suited)
+        if not dataset.bands.are_rgb and (asked.saturation or asked.hue):
+            raise SemsegError("`augment`: saturation and hue are for 8-bit RGB photos; leave them out for other bands")
+        return asked, f"{_ASKED} ({config.augment}){rest}"
     return suited, "; ".join(part for part in (*reasons, strength) if part)
 
 
