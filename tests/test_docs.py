@@ -7,6 +7,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,8 +20,12 @@ from PIL import Image
 
 import semseg
 from semseg import cli
+from semseg.architectures import build_model
+from semseg.architectures.band_scaling import scale_bands
 from semseg.cli.flags import build_parser, training_parser
-from semseg.export.formats import FORMATS
+from semseg.export.formats import FORMATS, export_model
+from semseg.images.bands import Bands
+from semseg.inference.card import ModelCard
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
 
@@ -79,7 +84,21 @@ def project(tmp_path_factory):
         shutil.copytree("outputs", "outputs_a")
         if keras.backend.backend() in FORMATS["onnx"].packages:
             assert cli.commands(["export", "outputs", "--format", "onnx"]) == 0
+            export_network_of_bands(root)
     return root
+
+
+def export_network_of_bands(root: Path) -> None:
+    """`outputs_bands/unet_model.onnx` for 4 bands of 16 bits, and `scene.tif` with these."""
+    tifffile = pytest.importorskip("tifffile")
+    low, high = (100.0,) * 4, (900.0,) * 4
+    bands = Bands(4, "uint16", (), low, high, low)
+    model = scale_bands(build_model("unet", (32, 32, 4), 3, filters=2), low, high, "uint16")
+    (root / "outputs_bands").mkdir()
+    card = ModelCard(root / "outputs_bands" / "unet_model.onnx", "onnx", "logits", (32, 32), Palette.numbered(3))
+    export_model(model, replace(card, bands=bands))
+    photo = np.random.default_rng(0).integers(100, 900, (48, 64, 4)).astype(np.uint16)
+    tifffile.imwrite(root / "scene.tif", photo, photometric="minisblack", planarconfig="contig")
 
 
 # ------------------------------------------------------------------------------------------------ Python blocks
@@ -104,6 +123,8 @@ def test_a_block_of_python_runs(case, project, monkeypatch, capsys):
         assert names["probabilities"].shape == (32, 32, 19) and (project / "photo.png").exists()
     if "ids = logits" in case.text:
         assert names["ids"].shape == (32, 32)
+    if "tifffile" in case.text:
+        assert names["photo"].shape == (48, 64, 4) and names["photo"].min() >= 100
     if "load_model" in case.text:
         assert isinstance(names["model"], keras.Model)
     if "open_dataset" in case.text:
