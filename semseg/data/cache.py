@@ -72,7 +72,7 @@ class Cache:
             return
         ordered = sorted(set(samples), key=str)
         files = [_digest([_way_to_read(s), *(str(path.absolute()) for path in s.files)]) for s in ordered]
-        of_bands = [] if bands.are_rgb else [str(bands)]
+        of_bands = [] if bands.are_rgb else [f"{bands} {bands.mean}"]
         name = _digest([code_digest(), str(self.image_size), meaning, *of_bands, *files]).hex()
         try:
             self._open(folder / f"{name}{_SUFFIX}", ordered)
