@@ -439,6 +439,21 @@ class TestRules:
         y, x = np.mgrid[:6, :8] + 0.5
         np.testing.assert_array_equal(mask == "sign", np.hypot(x - 4, y - 3) < 2)
 
+    def test_attributes_of_via_that_say_the_same_and_regions_without_any(self, tmp_path):
+        write_via(tmp_path)
+        values = json.loads((tmp_path / "via.json").read_text())
+        for entry in values["_via_img_metadata"].values():
+            entry["regions"][0]["region_attributes"] = {"kind": "car", "kind_pt": "car"}
+            entry["regions"][1]["region_attributes"] = {}
+        save(tmp_path / "via.json", values)
+        dataset = open_dataset(tmp_path, whole=True)
+        np.testing.assert_array_equal(dataset.load(dataset.samples[0])[1], np.where(TRUTH == 2, 255, TRUTH))
+        assert any(note.startswith("areas without a class count nowhere: 4") for note in dataset.notes)
+        values["_via_img_metadata"]["0.jpg12"]["regions"][0]["region_attributes"]["kind_pt"] = "carro"
+        save(tmp_path / "via.json", values)
+        with pytest.raises(DataError, match="gives its regions the attributes kind, kind_pt; call the one that is the"):
+            open_dataset(tmp_path)
+
     def test_photos_inside_the_json_of_labelme(self, tmp_path):
         save_photos(tmp_path)
         photos = []

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -103,6 +103,13 @@ class Annotations:
         outside = count_outside(low, high, drawing.size[::-1]) if drawing.size else 0
         if outside:
             self.left_out["areas outside of their photo, left out"] += outside
+
+    def label_or_none(self, name: Any, place: str) -> str | None:
+        """As `label`; None, which is counted, where nobody has named the class yet."""
+        if name is None or name == "":
+            self.left_out["areas without a class count nowhere"] += 1
+            return None
+        return self.label(name, place)
 
     def label(self, name: Any, place: str) -> str | None:
         """The name of a class as it is meant: None where its pixels count nowhere.
@@ -297,7 +304,7 @@ def as_number(value: Any, place: str) -> float:
     return number
 
 
-def attribute_of_class(regions: Iterable[Mapping[str, Any]], path: Path) -> str | None:
+def attribute_of_class(regions: Sequence[Mapping[str, Any]], path: Path) -> str | None:
     """Which of the attributes that people gave to regions tells the class.
 
     Args:
@@ -314,7 +321,7 @@ def attribute_of_class(regions: Iterable[Mapping[str, Any]], path: Path) -> str 
     names = [name for name in dict.fromkeys(name for name, _ in given) if not _NO_CLASS.search(name.lower())]
     measures = {name for name, value in given if isinstance(value, float)}
     names = [name for name in names if name not in measures]
-    if len(names) <= 1:
+    if len(names) <= 1 or _agree(regions, names):
         return names[0] if names else None
     for word in _CLASS_WORDS:
         for name in names:
@@ -323,6 +330,11 @@ def attribute_of_class(regions: Iterable[Mapping[str, Any]], path: Path) -> str 
     raise DataError(
         f"{path}: gives its regions the attributes {', '.join(names[:8])}; call the one that is the class `class`"
     )
+
+
+def _agree(regions: Iterable[Mapping[str, Any]], names: Sequence[str]) -> bool:
+    """Whether attributes say the same of every region that has any of them."""
+    return all(len({str(region.get(name)) for name in names}) == 1 for region in regions if region.keys() & set(names))
 
 
 def outline(annotations: Annotations, label: str | None, points: np.ndarray) -> list[Shape]:

@@ -85,7 +85,7 @@ def _areas(
     if kind not in ("Polygon", "MultiPolygon"):
         annotations.left_out[f"features without an area ({kind}), left out"] += 1
         return
-    label = annotations.label(_name((entry.get("properties") or {}).get(attribute), attribute), place)
+    label = annotations.label_or_none(_name((entry.get("properties") or {}).get(attribute), attribute), place)
     polygons = as_list(get(geometry, "coordinates", place), place)
     for polygon in [polygons] if kind == "Polygon" else polygons:
         rings = [as_points([point[:2] for point in as_list(ring, place)], place) for ring in as_list(polygon, place)]

@@ -56,7 +56,7 @@ def read(path: Path, root: Path) -> Annotations | None:
         shapes: list[Shape] = []
         for number, (shape, attributes) in enumerate(regions, start=1):
             place = f"{path}: {name}: region {number}"
-            label = annotations.label(_value(attributes.get(attribute)) if attribute else "foreground", place)
+            label = annotations.label_or_none(_value(attributes.get(attribute)) if attribute else "foreground", place)
             shapes += _shapes(annotations, label, shape, place)
         annotations.add(name, shapes, None)
     return annotations
