@@ -454,6 +454,19 @@ class TestRules:
         with pytest.raises(DataError, match="gives its regions the attributes kind, kind_pt; call the one that is the"):
             open_dataset(tmp_path)
 
+    def test_run_lengths_along_the_rows_are_known_by_the_stripes_that_they_would_make(self, tmp_path):
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 255, (40, 64, 3), np.uint8)
+            save_mask(tmp_path / "images" / f"{i}.png", pixels)
+        truth = np.zeros((40, 64), bool)
+        truth[5:30, 10:33] = True
+        starts = np.flatnonzero(np.diff(truth.ravel().astype(int), prepend=0) == 1) + 1
+        runs = " ".join(f"{start} 23" for start in starts)
+        save(tmp_path / "train.csv", "id,rle\n" + "\n".join(f"{i},{runs}" for i in range(3)))
+        dataset = open_dataset(tmp_path, whole=True)
+        np.testing.assert_array_equal(dataset.load(dataset.samples[0])[1], truth)
+        assert "run lengths go along the rows: else they would make stripes" in dataset.notes
+
     def test_photos_inside_the_json_of_labelme(self, tmp_path):
         save_photos(tmp_path)
         photos = []

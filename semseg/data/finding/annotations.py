@@ -8,6 +8,8 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+import numpy as np
+
 from semseg.data.base import Found, Sample, spread
 from semseg.data.finding.contents import Contents
 from semseg.data.finding.folder import groups_by_name, root_of
@@ -21,6 +23,7 @@ from semseg.labels.palettes import Color, Palette, distinct_color, listed
 
 _LOOKED_AT = 20  # files of each suffix that are looked at to see which formats there are
 _DRAWN_FIRST = 8  # photos whose masks are drawn to see whether anything is left uncovered
+_MAX_BORDER_RATIO = 0.5  # between areas that are whole and the same torn into stripes
 _MAX_UNCOVERED = 0.01  # share of the pixels of each of them, where all of the photo is meant to be covered
 _FIRST = "instances"  # what begins the name of the file that counts, where others tell of the same photos
 _MISREAD = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)  # at values of a kind nobody expects
@@ -86,8 +89,9 @@ def find_annotated(contents: Contents, kind: str, *, asked: bool = False) -> Fou
     if not entries:
         raise DataError(problems[0] if problems else f"{files[0].path}: tells of no photo")
     bare = _without_file(contents, entries) if kind == "yolo" else []
+    entries, turned = _in_right_order(entries)
     palette, ground = _palette(files, entries)
-    notes = _notes(kind, files, entries, palette, ground) + _note_on_bare(bare)
+    notes = _notes(kind, files, entries, palette, ground) + _note_on_bare(bare) + turned
     entries = sorted([*entries, *bare], key=lambda entry: contents.order.get(entry.photo, len(contents.order)))
     places = {entry.photo: place_of(entry.photo.parent.relative_to(contents.root).parts) for entry in entries}
     splits: dict[str, list[Sample]] = defaultdict(list)
@@ -263,6 +267,45 @@ def _is_repeated(earlier: _Entry | None, photo: Path, drawing: Drawing, file: An
 
 
 # ------------------------------------------------------------------------------------------------- what is made of it
+
+
+def _in_right_order(entries: list[_Entry]) -> tuple[list[_Entry], list[str]]:
+    """Run lengths without a size, along the lines in which they make areas and not stripes; and a sentence on that.
+
+    In square photos both ways make areas; the check looks whether they fit the photos.
+    """
+    unsized = [entry for entry in entries if any(s.runs and s.runs.size is None for s in entry.drawing.shapes)]
+    ratios = [ratio for entry in spread(unsized, _DRAWN_FIRST) if (ratio := _border_ratio(entry)) is not None]
+    if not ratios or sorted(ratios)[len(ratios) // 2] > _MAX_BORDER_RATIO:
+        return entries, []
+    turned = [replace(entry, drawing=_with_other_lines(entry.drawing)) for entry in entries]
+    by_rows = any(shape.runs and shape.runs.by_rows for entry in turned for shape in entry.drawing.shapes)
+    return turned, [
+        f"run lengths go {'along the rows' if by_rows else 'down the columns'}: else they would make stripes"
+    ]
+
+
+def _with_other_lines(drawing: Drawing) -> Drawing:
+    """Run lengths along the rows as down the columns, and the other way round."""
+    shapes = [
+        replace(shape, runs=shape.runs and replace(shape.runs, by_rows=not shape.runs.by_rows))
+        for shape in drawing.shapes
+    ]
+    return replace(drawing, shapes=tuple(shapes))
+
+
+def _border_ratio(entry: _Entry) -> float | None:
+    """How much shorter the borders of areas are with the other lines; None where that cannot be told."""
+    lengths = []
+    try:
+        size = read_photo(entry.photo, (1, 1)).size
+        for drawing in (entry.drawing, _with_other_lines(entry.drawing)):
+            ids = {name: i for i, name in enumerate(sorted(drawing.labels))}
+            mask = rasterise(drawing, size, ids)
+            lengths.append(np.count_nonzero(mask[1:] != mask[:-1]) + np.count_nonzero(mask[:, 1:] != mask[:, :-1]))
+    except DataError:  # of which the check will tell
+        return None
+    return lengths[1] / max(lengths[0], 1)
 
 
 def _palette(files: Sequence[Annotations], entries: Sequence[_Entry]) -> tuple[Palette, str | None]:
