@@ -293,6 +293,15 @@ def as_points(values: Any, place: str) -> np.ndarray:
     return points
 
 
+def hex_color(text: Any) -> Color | None:
+    """A colour such as `#fa3253`; None for anything else."""
+    try:
+        red, green, blue = bytes.fromhex(str(text or "").removeprefix("#"))
+    except ValueError:
+        return None
+    return red, green, blue
+
+
 def as_number(value: Any, place: str) -> float:
     """A finite number within the range of coordinates; a `DataError` for anything else."""
     try:

@@ -14,11 +14,11 @@ from semseg.labels.formats.common import (
     as_number,
     as_points,
     as_size,
+    hex_color,
     load_xml,
     outline,
 )
 from semseg.labels.outlines import ellipse_ring, rectangle_ring
-from semseg.labels.palettes import Color
 
 
 def read(path: Path, root: Path) -> Annotations | None:
@@ -44,7 +44,7 @@ def read(path: Path, root: Path) -> Annotations | None:
     for entry in tree.iter("label"):
         name = entry.findtext("name")
         if name and annotations.classes.get(name) is None and (label := annotations.label(name, str(path))):
-            annotations.classes[label] = _color(entry.findtext("color"))
+            annotations.classes[label] = hex_color(entry.findtext("color"))
     annotations.left_out.clear()
     for image in tree.iter("image"):
         name, subset = image.get("name") or "", image.get("subset") or ""
@@ -127,12 +127,3 @@ def _runs(entry: Element, place: str) -> Runs:
     if (lengths < 0).any() or lengths.sum() != width * height:
         raise DataError(f"{place}: has run lengths for {lengths.sum()} pixels; expected {width}x{height} of them")
     return Runs(lengths, (height, width), (top, left), by_rows=True)
-
-
-def _color(text: str | None) -> Color | None:
-    """A colour such as `#fa3253`."""
-    try:
-        red, green, blue = bytes.fromhex((text or "").removeprefix("#"))
-    except ValueError:
-        return None
-    return red, green, blue

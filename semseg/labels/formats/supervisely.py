@@ -16,6 +16,7 @@ from semseg.labels.formats.common import (
     as_points,
     as_size,
     get,
+    hex_color,
     load_json,
     open_bitmap,
     outline,
@@ -97,16 +98,10 @@ def _classes(folder: Path, root: Path) -> tuple[tuple[str, Color | None], ...]:
         if path.is_file():
             entries = as_list(as_dict(load_json(path), str(path)).get("classes") or [], f"{path}: classes")
             return tuple(
-                (str(entry["title"]), _color(entry)) for entry in entries if "title" in as_dict(entry, str(path))
+                (str(entry["title"]), hex_color(entry.get("color")))
+                for entry in entries
+                if "title" in as_dict(entry, str(path))
             )
         if place == root:
             break
     return ()
-
-
-def _color(entry: dict[str, Any]) -> Color | None:
-    try:
-        red, green, blue = bytes.fromhex(str(entry.get("color") or "").removeprefix("#"))
-    except ValueError:
-        return None
-    return red, green, blue

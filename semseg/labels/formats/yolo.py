@@ -17,7 +17,7 @@ _CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAME_FILES = ("classes.txt", "obj.names")
 NOT_LABELS = {"classes.txt", "readme.txt", "requirements.txt", "notes.txt", "license.txt"}
 _SLACK = 0.01  # by which shares may lie outside of 0 to 1, as in YOLO itself
-_MAX_YAML_BYTES = 1 << 20
+_MAX_BYTES, _MAX_YAML_BYTES = 64 << 20, 1 << 20  # of the objects of a photo, and of `data.yaml`
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
 
@@ -43,7 +43,7 @@ def read(path: Path, root: Path) -> Annotations | None:
     annotations.classes = dict.fromkeys(
         "background" if name in ("__background__",) else name for name in names.values()
     )
-    for number, line in enumerate(load_text(path).splitlines(), start=1):
+    for number, line in enumerate(load_text(path, _MAX_BYTES).splitlines(), start=1):
         if line.strip():
             shapes += _shapes(annotations, line.split(), names, f"{path}: line {number}")
     annotations.add(path.stem, shapes, None, in_shares=True)
