@@ -13,6 +13,9 @@ from semseg.errors import DataError, SemsegError
 from semseg.images.bands import RGB, Bands, suited_view
 from semseg.images.reading import read_mask, read_photo
 from semseg.images.resizing import resize_photo
+from semseg.inference.files import write_masks
+from semseg.inference.predictions import join_bands, photos_of
+from semseg.labels.palettes import Label, Palette
 
 pytestmark = pytest.mark.plain
 tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed: no TIFF of several bands")
@@ -348,4 +351,54 @@ def test_a_grey_tiff_of_16_bits_needs_no_other_package(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read_photo(path, bands=one).pixels, numbers(1))
     write_tiff(path)
     with pytest.raises(DataError, match=r"run pip install .*\[bands\]"):
+        read_photo(path, bands=FOUR)
+
+
+# ------------------------------------------------------------------------------------------------------ predictions
+
+
+def test_files_of_one_photo_are_predicted_together(tmp_path):
+    for photo in ("a", "b"):
+        for name in ("B02", "B03"):
+            tifffile.imwrite(tmp_path / f"{photo}_{name}.tif", numbers(1)[..., 0])
+    (tmp_path / "notes_B9.tif").write_bytes(b"no band of these")
+    bands = Bands(2, "uint16", ("B02", "B03"), file_per_band=True)
+    found = join_bands(photos_of(str(tmp_path), tmp_path / "out"), bands)
+    assert {name: [path.name for path in files] for name, files in found.items()} == {
+        "a_B02.tif": ["a_B02.tif", "a_B03.tif"],
+        "b_B02.tif": ["b_B02.tif", "b_B03.tif"],
+    }
+    single = join_bands(photos_of(str(tmp_path / "b_B03.tif"), tmp_path / "out"), bands)
+    assert [[path.name for path in files] for files in single.values()] == [["b_B02.tif", "b_B03.tif"]]
+    with pytest.raises(DataError, match=r"takes a file for each band \(B02, B03\); give them all"):
+        join_bands({"x.tif": tmp_path / "elsewhere" / "x.tif"}, bands)
+
+
+def test_masks_are_255_where_there_is_no_data_and_values_what_stands_for_no_class(tmp_path):
+    labels = tuple(Label(f"class_{i}", i, (i, 0, 0), value) for i, value in enumerate((0, 255)))
+    absent = np.zeros((3, 4), bool)
+    absent[1, 2] = absent[2, 0] = True
+    logits = np.where(np.arange(4) < 2, -1.0, 1.0)[None, :, None].repeat(3, axis=0)
+    files = {kind: tmp_path / f"{kind}.png" for kind in ("masks", "values", "colors")}
+    bands = (logits[:2], logits[2:])
+    counts, ids = write_masks(bands, (3, 4), files, Palette(labels, "values"), shown=(3, 4), without_data=absent)
+    assert counts.tolist() == [5, 5]
+    expected = np.array([[0, 0, 1, 1], [0, 0, 255, 1], [255, 0, 1, 1]])
+    np.testing.assert_array_equal(ids, expected)
+    np.testing.assert_array_equal(np.asarray(Image.open(files["masks"])), expected)
+    values = np.asarray(Image.open(files["values"]))
+    assert values[0].tolist() == [0, 0, 255, 255] and values[absent].tolist() == [254, 254]
+    assert np.asarray(Image.open(files["colors"]))[1, 2].tolist() == [0, 0, 0]
+
+
+def test_a_compression_that_needs_another_package_names_it(tmp_path, monkeypatch):
+    path = tmp_path / "photo.tif"
+    write_tiff(path, compression="zlib")
+
+    def refuse(page):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
+    monkeypatch.setattr("semseg.images.band_reading.is_installed", lambda module: module == "tifffile")
+    with pytest.raises(DataError, match=r"photo.tif: is compressed by ADOBE_DEFLATE; run pip install .*\[bands\]"):
         read_photo(path, bands=FOUR)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -246,16 +247,23 @@ def _read_tiff(path: Path, page: int | None) -> np.ndarray:
         if set(axes) & set("ZTD"):
             raise DataError(f"{path}: holds a stack of slices (axes {axes}); {_NO_STACKS}")
         _refuse_cut(path, pages)
-        parts = [_bands_last(page.asarray(), page.axes) for page in pages]
-    return np.concatenate(parts, axis=2)
+        return np.concatenate([_decode(path, page) for page in pages], axis=2)
 
 
-def _refuse_cut(path: Path, pages: Sequence[object]) -> None:
+def _decode(path: Path, page: Any) -> np.ndarray:
+    """The numbers of a page, `(H, W, C)`."""
+    try:
+        return _bands_last(page.asarray(), page.axes)
+    except (ValueError, ImportError):
+        if is_installed("imagecodecs"):
+            raise
+        raise DataError(f"{path}: is compressed by {page.compression.name}; run {pip_install('bands')}") from None
+
+
+def _refuse_cut(path: Path, pages: Sequence[Any]) -> None:
     """Raises a `DataError` where the file ends before its pixels do."""
     ends = [
-        offset + count
-        for page in pages
-        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)  # type: ignore[attr-defined]
+        offset + count for page in pages for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
     ]
     if max(ends) > path.stat().st_size:
         raise DataError(f"{path}: cannot be read (the file is cut); replace or remove it")
