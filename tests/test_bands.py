@@ -48,6 +48,14 @@ def write_tiff(path, seed=0, count=4, dtype=np.uint16, **options):
     tifffile.imwrite(path, numbers(count, seed, dtype), photometric="minisblack", planarconfig="contig", **options)
 
 
+def write_huge(path):
+    """A TIFF whose header promises 100000 x 10000 pixels of 4 bands."""
+    write_tiff(path)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(100_000)
+        file.pages[0].tags["ImageLength"].overwrite(10_000)
+
+
 # ------------------------------------------------------------------------------------------------------- one photo
 
 
@@ -114,6 +122,7 @@ def test_pixels_without_data_get_the_mean_and_are_told(tmp_path):
         (lambda path: write_tiff(path, dtype=np.float32), r"has 4 bands of floats; expected 4 bands of 16 bits"),
         (lambda path: Image.new("RGB", (8, 8)).save(path), r"has 3 bands of 8 bits; expected 4 bands of 16 bits"),
         (lambda path: path.write_bytes(b"II*\0broken"), r"photo.tif: cannot be read"),
+        (lambda path: write_huge(path), r"photo.tif: has 4 bands of 1000000000 pixels; cut it into parts"),
         (
             lambda path: tifffile.imwrite(path, np.zeros((4, 8, 8), np.uint16), imagej=True, metadata={"axes": "ZYX"}),
             r"holds a stack of slices \(axes ZYX\); semseg segments pictures, not volumes",
@@ -371,7 +380,7 @@ def test_files_of_one_photo_are_predicted_together(tmp_path):
     single = join_bands(photos_of(str(tmp_path / "b_B03.tif"), tmp_path / "out"), bands)
     assert [[path.name for path in files] for files in single.values()] == [["b_B02.tif", "b_B03.tif"]]
     with pytest.raises(DataError, match=r"takes a file for each band \(B02, B03\); give them all"):
-        join_bands({"x.tif": tmp_path / "elsewhere" / "x.tif"}, bands)
+        join_bands(photos_of(str(tmp_path / "notes_B9.tif"), tmp_path / "out"), bands)
 
 
 def test_masks_are_255_where_there_is_no_data_and_values_what_stands_for_no_class(tmp_path):

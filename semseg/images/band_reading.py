@@ -17,6 +17,7 @@ from semseg.images.opening import bits_per_channel, open_image
 from semseg.images.tiff_headers import BANDS as BAND_COUNT
 from semseg.images.tiff_headers import (
     Tags,
+    area,
     band_names,
     count_channels,
     count_unknown_bands,
@@ -35,6 +36,7 @@ _STARTS = {  # of files, whatever they are called
 }  # fmt: skip
 _ARRAY_NAMES = ("image", "photo", "img", "x", "data", "arr_0")  # of the photo among the arrays of an .npz file
 _READ_BY_PILLOW = ("uint8", "uint16", "int16", "float32")  # of a single band
+_MAX_NUMBERS = 1 << 31  # of a photo: 4 GB of 16 bits
 _ALPHA_LEVELS, _MAX_AT_ENDS = 16, 0.5  # of alpha: few levels, or most pixels wholly opaque or transparent
 
 
@@ -87,7 +89,11 @@ def look_at_header(path: Path, page: int | None = None) -> Stored:
             return Stored(count, dtype, is_plain=dtype == "uint8" and count in (1, 3))
     if kind == "TIFF":
         with _refusing(path):
-            return _stored_in_tiff(read_directories(path), page)
+            directories = read_directories(path)
+            stored = _stored_in_tiff(directories, page)
+            if stored.count * area(directories[0]) > _MAX_NUMBERS:
+                raise DataError(f"{path}: has {stored.count} bands of {area(directories[0])} pixels; cut it into parts")
+            return stored
     with _refusing(path), Image.open(path) as image:
         return _stored_in_picture(image)
 
