@@ -253,6 +253,16 @@ def test_bands_in_files_of_their_own_are_one_photo(tmp_path):
     assert "3_B02.tif: lacks the bands B04; add a file for each, as the other photos have" in errors_of(tmp_path)
 
 
+def test_a_network_of_other_files_refuses_bands_in_files_of_their_own(tmp_path):
+    def write(path, seed):
+        for name in ("B02", "B03"):
+            Image.fromarray(numbers(1, seed)[..., 0].astype(np.uint8)).save(path.with_name(f"{path.stem}_{name}.png"))
+
+    make_set(tmp_path, write, suffix="")
+    with pytest.raises(DataError, match=r"has a file for each band, B02, B03; the network was trained on .* one file"):
+        open_dataset(tmp_path, bands=RGB)
+
+
 def test_numbered_channels_share_a_mask_and_frames_do_not(tmp_path):
     for folder in ("imagesTr", "labelsTr", "images", "masks"):
         (tmp_path / folder).mkdir()
