@@ -152,8 +152,12 @@ class TestARunOnFourBands:
         np.testing.assert_array_equal(by_keras, by_onnx)
         assert all((mask[:2, :5] == 255).all() and (mask[2:] < 3).all() for mask in by_keras)
 
-        app = make_app(ModelCard.read(folder).load(batch_size=1))
+        example = draw(0)
+        app = make_app(ModelCard.read(folder).load(batch_size=1), examples=[lambda: example])
         with running(app) as port:
+            assert json.loads(got(port, "model"))["photo_form"] == "photo.npy"
+            assert got(port, "examples/0/small.jpg")[:2] == b"\xff\xd8"
+            np.testing.assert_array_equal(asked(port, got(port, "examples/0/photo.npy"))[2:], by_keras[0][2:])
             paths = sorted((data / "images").iterdir())[:3]
             for path, mask in zip(paths, by_keras, strict=False):
                 answer = asked(port, path.read_bytes())
@@ -187,6 +191,11 @@ class TestARunOnFourBands:
         (tmp_path / "unet_model.keras").write_bytes((folder / "unet_model.keras").read_bytes())
         with pytest.raises(ModelFileError, match=r"takes 4 bands, and the configuration of its run describes 3"):
             ModelCard.read(tmp_path).load()
+
+
+def got(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as response:
+        return response.read()
 
 
 def asked(port, body):

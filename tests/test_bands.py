@@ -13,6 +13,9 @@ from semseg.errors import DataError, SemsegError
 from semseg.images.bands import RGB, Bands, suited_view
 from semseg.images.reading import read_mask, read_photo
 from semseg.images.resizing import resize_photo
+from semseg.inference.files import write_masks
+from semseg.inference.predictions import join_bands, photos_of
+from semseg.labels.palettes import Label, Palette
 
 pytestmark = pytest.mark.plain
 tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed: no TIFF of several bands")
@@ -43,6 +46,14 @@ def make_set(root, write, count=6, suffix=".tif"):
 
 def write_tiff(path, seed=0, count=4, dtype=np.uint16, **options):
     tifffile.imwrite(path, numbers(count, seed, dtype), photometric="minisblack", planarconfig="contig", **options)
+
+
+def write_huge(path):
+    """A TIFF whose header promises 100000 x 10000 pixels of 4 bands."""
+    write_tiff(path)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(100_000)
+        file.pages[0].tags["ImageLength"].overwrite(10_000)
 
 
 # ------------------------------------------------------------------------------------------------------- one photo
@@ -111,6 +122,7 @@ def test_pixels_without_data_get_the_mean_and_are_told(tmp_path):
         (lambda path: write_tiff(path, dtype=np.float32), r"has 4 bands of floats; expected 4 bands of 16 bits"),
         (lambda path: Image.new("RGB", (8, 8)).save(path), r"has 3 bands of 8 bits; expected 4 bands of 16 bits"),
         (lambda path: path.write_bytes(b"II*\0broken"), r"photo.tif: cannot be read"),
+        (lambda path: write_huge(path), r"photo.tif: has 4 bands of 1000000000 pixels; cut it into parts"),
         (
             lambda path: tifffile.imwrite(path, np.zeros((4, 8, 8), np.uint16), imagej=True, metadata={"axes": "ZYX"}),
             r"holds a stack of slices \(axes ZYX\); semseg segments pictures, not volumes",
@@ -241,6 +253,16 @@ def test_bands_in_files_of_their_own_are_one_photo(tmp_path):
     assert "3_B02.tif: lacks the bands B04; add a file for each, as the other photos have" in errors_of(tmp_path)
 
 
+def test_a_network_of_other_files_refuses_bands_in_files_of_their_own(tmp_path):
+    def write(path, seed):
+        for name in ("B02", "B03"):
+            Image.fromarray(numbers(1, seed)[..., 0].astype(np.uint8)).save(path.with_name(f"{path.stem}_{name}.png"))
+
+    make_set(tmp_path, write, suffix="")
+    with pytest.raises(DataError, match=r"has a file for each band, B02, B03; the network was trained on .* one file"):
+        open_dataset(tmp_path, bands=RGB)
+
+
 def test_numbered_channels_share_a_mask_and_frames_do_not(tmp_path):
     for folder in ("imagesTr", "labelsTr", "images", "masks"):
         (tmp_path / folder).mkdir()
@@ -348,4 +370,54 @@ def test_a_grey_tiff_of_16_bits_needs_no_other_package(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read_photo(path, bands=one).pixels, numbers(1))
     write_tiff(path)
     with pytest.raises(DataError, match=r"run pip install .*\[bands\]"):
+        read_photo(path, bands=FOUR)
+
+
+# ------------------------------------------------------------------------------------------------------ predictions
+
+
+def test_files_of_one_photo_are_predicted_together(tmp_path):
+    for photo in ("a", "b"):
+        for name in ("B02", "B03"):
+            tifffile.imwrite(tmp_path / f"{photo}_{name}.tif", numbers(1)[..., 0])
+    (tmp_path / "notes_B9.tif").write_bytes(b"no band of these")
+    bands = Bands(2, "uint16", ("B02", "B03"), file_per_band=True)
+    found = join_bands(photos_of(str(tmp_path), tmp_path / "out"), bands)
+    assert {name: [path.name for path in files] for name, files in found.items()} == {
+        "a_B02.tif": ["a_B02.tif", "a_B03.tif"],
+        "b_B02.tif": ["b_B02.tif", "b_B03.tif"],
+    }
+    single = join_bands(photos_of(str(tmp_path / "b_B03.tif"), tmp_path / "out"), bands)
+    assert [[path.name for path in files] for files in single.values()] == [["b_B02.tif", "b_B03.tif"]]
+    with pytest.raises(DataError, match=r"takes a file for each band \(B02, B03\); give them all"):
+        join_bands(photos_of(str(tmp_path / "notes_B9.tif"), tmp_path / "out"), bands)
+
+
+def test_masks_are_255_where_there_is_no_data_and_values_what_stands_for_no_class(tmp_path):
+    labels = tuple(Label(f"class_{i}", i, (i, 0, 0), value) for i, value in enumerate((0, 255)))
+    absent = np.zeros((3, 4), bool)
+    absent[1, 2] = absent[2, 0] = True
+    logits = np.where(np.arange(4) < 2, -1.0, 1.0)[None, :, None].repeat(3, axis=0)
+    files = {kind: tmp_path / f"{kind}.png" for kind in ("masks", "values", "colors")}
+    bands = (logits[:2], logits[2:])
+    counts, ids = write_masks(bands, (3, 4), files, Palette(labels, "values"), shown=(3, 4), without_data=absent)
+    assert counts.tolist() == [5, 5]
+    expected = np.array([[0, 0, 1, 1], [0, 0, 255, 1], [255, 0, 1, 1]])
+    np.testing.assert_array_equal(ids, expected)
+    np.testing.assert_array_equal(np.asarray(Image.open(files["masks"])), expected)
+    values = np.asarray(Image.open(files["values"]))
+    assert values[0].tolist() == [0, 0, 255, 255] and values[absent].tolist() == [254, 254]
+    assert np.asarray(Image.open(files["colors"]))[1, 2].tolist() == [0, 0, 0]
+
+
+def test_a_compression_that_needs_another_package_names_it(tmp_path, monkeypatch):
+    path = tmp_path / "photo.tif"
+    write_tiff(path, compression="zlib")
+
+    def refuse(page):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
+    monkeypatch.setattr("semseg.images.band_reading.is_installed", lambda module: module == "tifffile")
+    with pytest.raises(DataError, match=r"photo.tif: is compressed by ADOBE_DEFLATE; run pip install .*\[bands\]"):
         read_photo(path, bands=FOUR)

@@ -25,6 +25,7 @@ from PIL import Image
 from semseg.cli import commands
 from semseg.cli import serve as serving
 from semseg.errors import pip_install
+from semseg.images.bands import RGB
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
@@ -472,5 +473,5 @@ class TestBadInput:
 
     def test_data_that_are_gone_are_told_on_the_page(self, tmp_path):
         Run(tmp_path).write_config(RunConfig(data=str(tmp_path / "gone")), {}, {})
-        examples, note = serving._examples(Run(tmp_path))
+        examples, note = serving._examples(Run(tmp_path), RGB)
         assert examples == [] and note.startswith("No examples: the data of its run are not at ")

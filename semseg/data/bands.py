@@ -65,11 +65,13 @@ def find_bands(
         each. Reading refuses the photos that hold others.
 
     Raises:
-        DataError: There are more than 64 bands, or no training photo has any data.
+        DataError: There are more than 64 bands, or no training photo has any data, or the bands lie in files of their
+            own and those of the network did not, or had other names.
     """
-    if given is not None:
-        return given, []
     samples = [sample for of_split in splits.values() for sample in of_split]
+    if given is not None:
+        _refuse_other_files(samples[0], names, given)
+        return given, []
     few = _headers(spread(samples, _FEW))
     if not names and all(header.is_plain and not header.may_be_alpha for header in few.values()):
         return RGB, []
@@ -83,6 +85,14 @@ def find_bands(
     bands = Bands(count, dtype, said, shown=suited_view(count, said), file_per_band=bool(names))
     bands = _measured(splits["train"], bands)
     return bands, [_describe(bands)]
+
+
+def _refuse_other_files(sample: Sample, names: tuple[str, ...], given: Bands) -> None:
+    """Raises a `DataError` where files for each band are there and not wanted, or wanted and not there."""
+    wanted = given.names if given.file_per_band else ()
+    if names != wanted:
+        seen, expected = (f"a file for each band, {', '.join(of)}" if of else "one file" for of in (names, wanted))
+        raise DataError(f"{sample.photo}: has {seen}; the network was trained on photos of {expected}")
 
 
 def _headers(samples: Sequence[Sample]) -> dict[Sample, Stored]:

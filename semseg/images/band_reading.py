@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from semseg.images.opening import bits_per_channel, open_image
 from semseg.images.tiff_headers import BANDS as BAND_COUNT
 from semseg.images.tiff_headers import (
     Tags,
+    area,
     band_names,
     count_channels,
     count_unknown_bands,
@@ -34,6 +36,7 @@ _STARTS = {  # of files, whatever they are called
 }  # fmt: skip
 _ARRAY_NAMES = ("image", "photo", "img", "x", "data", "arr_0")  # of the photo among the arrays of an .npz file
 _READ_BY_PILLOW = ("uint8", "uint16", "int16", "float32")  # of a single band
+_MAX_NUMBERS = 1 << 31  # of a photo: 4 GB of 16 bits
 _ALPHA_LEVELS, _MAX_AT_ENDS = 16, 0.5  # of alpha: few levels, or most pixels wholly opaque or transparent
 
 
@@ -86,7 +89,11 @@ def look_at_header(path: Path, page: int | None = None) -> Stored:
             return Stored(count, dtype, is_plain=dtype == "uint8" and count in (1, 3))
     if kind == "TIFF":
         with _refusing(path):
-            return _stored_in_tiff(read_directories(path), page)
+            directories = read_directories(path)
+            stored = _stored_in_tiff(directories, page)
+            if stored.count * area(directories[0]) > _MAX_NUMBERS:
+                raise DataError(f"{path}: has {stored.count} bands of {area(directories[0])} pixels; cut it into parts")
+            return stored
     with _refusing(path), Image.open(path) as image:
         return _stored_in_picture(image)
 
@@ -246,16 +253,23 @@ def _read_tiff(path: Path, page: int | None) -> np.ndarray:
         if set(axes) & set("ZTD"):
             raise DataError(f"{path}: holds a stack of slices (axes {axes}); {_NO_STACKS}")
         _refuse_cut(path, pages)
-        parts = [_bands_last(page.asarray(), page.axes) for page in pages]
-    return np.concatenate(parts, axis=2)
+        return np.concatenate([_decode(path, page) for page in pages], axis=2)
 
 
-def _refuse_cut(path: Path, pages: Sequence[object]) -> None:
+def _decode(path: Path, page: Any) -> np.ndarray:
+    """The numbers of a page, `(H, W, C)`."""
+    try:
+        return _bands_last(page.asarray(), page.axes)
+    except (ValueError, ImportError):
+        if is_installed("imagecodecs"):
+            raise
+        raise DataError(f"{path}: is compressed by {page.compression.name}; run {pip_install('bands')}") from None
+
+
+def _refuse_cut(path: Path, pages: Sequence[Any]) -> None:
     """Raises a `DataError` where the file ends before its pixels do."""
     ends = [
-        offset + count
-        for page in pages
-        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)  # type: ignore[attr-defined]
+        offset + count for page in pages for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
     ]
     if max(ends) > path.stat().st_size:
         raise DataError(f"{path}: cannot be read (the file is cut); replace or remove it")

@@ -161,6 +161,15 @@ def has_extra_band(tags: Tags) -> bool:
     return tags.get(BANDS, 1) == 1 + _COLOR_BANDS.get(tags.get(_PHOTOMETRIC, 0), 1)
 
 
+def area(tags: Tags) -> int:
+    """How many pixels a page has.
+
+    Args:
+        tags: Of the page.
+    """
+    return int(tags.get(_WIDTH, 0)) * int(tags.get(_HEIGHT, 0))
+
+
 def number_type(tags: Tags) -> str:
     """NumPy's name of the type that holds the numbers of a page; fractions of any length are `"float32"`.
 
