@@ -115,5 +115,5 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     """
     box = {} if figure.get_layout_engine() else {"bbox_inches": "tight", "pad_inches": 0.12}
     with replacing(path) as temporary, any_letters():
-        figure.savefig(temporary, **box)
+        figure.savefig(temporary, pil_kwargs={"compress_level": 3}, **box)  # a third of the time, a tenth more bytes
     return Path(path)
