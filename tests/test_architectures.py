@@ -273,6 +273,14 @@ def test_an_encoder_that_cannot_serve_is_refused_in_a_line(tmp_path, monkeypatch
     def offline(*_, **__):
         raise Exception("URL fetch failure on https://x: None -- no such host")
 
+    def changed(*_, **__):
+        raise ValueError("Incomplete or corrupted file detected.\nThe md5 file hash does not match")
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", changed)
+    refused("ImageNet weights of MobileNetV3Small cannot be had .Incomplete or corr.*none", weights="imagenet")
+    for encoder in ("MobileNet", "MobileNetV2"):
+        refused(f"ImageNet weights of {encoder} cannot be had .Keras knows no ch", encoder=encoder, weights="imagenet")
+    refused("InceptionV3 cannot be built for photos of 64x64x3", encoder="InceptionV3", weights="imagenet")
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", offline)
     refused("ImageNet weights of MobileNetV3Small cannot be had .URL fetch.* use `enc.* none", weights="imagenet")
 
