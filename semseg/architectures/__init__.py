@@ -207,8 +207,8 @@ class TookTooLong(BaseException):
 def _ended_by_nothing() -> Iterator[None]:
     """Within it, code of the user's neither ends the process, perhaps as if all were well, nor goes on for ever."""
 
-    def refuse_exit(code: int) -> NoReturn:
-        raise SystemExit(f"os._exit({code})")
+    def refuse_exit(status: int) -> NoReturn:
+        raise SystemExit(f"os._exit({status})")
 
     def refuse_more(number: int, frame: object) -> NoReturn:
         raise TookTooLong(f"it did not come to an end in {MAX_SECONDS} seconds")
