@@ -60,7 +60,7 @@ class NonFiniteLossError(SemsegError):
     exit_code = 7
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What somebody else's error says, short enough for a line of ours: its first line, or its kind.
 
     Args:

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from keras import ops
 
+from semseg import architectures
 from semseg.architectures import ARCHITECTURES, build_model, model_name
+from semseg.architectures.cost import peak_memory_mb
 from semseg.architectures.encoder_unet import EncoderUnet, encoder_names
 from semseg.architectures.r2unet import R2Unet
-from semseg.errors import SemsegError
+from semseg.errors import ResourceError, SemsegError
 from semseg.losses import SegmentationLoss
 
 SMALL = {name: {"filters": 4, "depth": 2} for name in ARCHITECTURES}
@@ -271,11 +273,20 @@ def test_an_encoder_that_cannot_serve_is_refused_in_a_line(tmp_path, monkeypatch
     def offline(*_, **__):
         raise Exception("URL fetch failure on https://x: None -- no such host")
 
+    def changed(*_, **__):
+        raise ValueError("Incomplete or corrupted file detected.\nThe md5 file hash does not match")
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", changed)
+    refused("ImageNet weights of MobileNetV3Small cannot be had .Incomplete or corr.*none", weights="imagenet")
+    for encoder in ("MobileNet", "MobileNetV2"):
+        refused(f"ImageNet weights of {encoder} cannot be had .Keras knows no ch", encoder=encoder, weights="imagenet")
+    refused("InceptionV3 cannot be built for photos of 64x64x3", encoder="InceptionV3", weights="imagenet")
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", offline)
     refused("ImageNet weights of MobileNetV3Small cannot be had .URL fetch.* use `enc.* none", weights="imagenet")
 
 
 USERS = """
+import os, sys, time
 import keras
 
 def good(input_shape, num_classes, *, filters):
@@ -298,6 +309,18 @@ def odd(input_shape, num_classes, filters):
 def several(input_shape, num_classes, filters):
     photo = keras.Input(input_shape)
     return keras.Model(photo, [keras.layers.Conv2D(num_classes, 1)(photo) for _ in range(2)])
+def frozen(input_shape, num_classes, filters):
+    model = good(input_shape, num_classes, filters=filters)
+    model.trainable = False
+    return model
+def leaves(input_shape, num_classes, filters): sys.exit(0)
+def leaves_at_once(input_shape, num_classes, filters): os._exit(0)
+def endless(input_shape, num_classes, filters):
+    while True:
+        try: time.sleep(0.01)
+        except Exception: pass
+def talks(input_shape, num_classes, filters):
+    raise ValueError("first line\\nsecond line")
 def fixed(input_shape, num_classes, filters): return good((8, 8, 3), num_classes, filters=filters)
 """
 
@@ -305,6 +328,8 @@ def fixed(input_shape, num_classes, filters): return good((8, 8, 3), num_classes
 def test_a_network_of_the_users_own_is_called_and_checked(tmp_path, monkeypatch):
     (tmp_path / "users_net.py").write_text(USERS)
     (tmp_path / "users_slip.py").write_text("import nothing_such")
+    (tmp_path / "users_exits.py").write_text("import sys; sys.exit(3)")
+    monkeypatch.setattr(architectures, "MAX_SECONDS", 0.5)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     assert build_model("users_net:good", (16, 24, 3), 5, filters=4).output_shape == (None, 16, 24, 5)
@@ -319,6 +344,12 @@ def test_a_network_of_the_users_own_is_called_and_checked(tmp_path, monkeypatch)
         "users_net:sure": "ends in a softmax or sigmoid; expected logits",
         "users_net:odd": "could be saved, but not opened again .*use Keras' own layers, no Lambda",
         "users_net:smaller": r"gives \(1, 14, 22, 5\) for one photo; expected logits \(1, 16, 24, 5\)",
+        "users_net:frozen": "gave a model without a weight to train; let a layer be trainable",
+        "users_net:leaves": "users_net:leaves failed with SystemExit: 0; mend the function",
+        "users_net:leaves_at_once": r"failed with SystemExit: os\._exit\(0\); mend",
+        "users_net:endless": r"failed with TookTooLong: it did not come to an end in 0\.5 seconds",
+        "users_net:talks": "failed with ValueError: first line; mend",
+        "users_exits:net": r"module 'users_exits' of users_exits:net cannot be imported \(SystemExit: 3\)",
         "users_net:fixed": r"does not take photos \(1, 16, 24, 3\)",
     }.items():
         with pytest.raises(SemsegError, match=message):
@@ -326,6 +357,32 @@ def test_a_network_of_the_users_own_is_called_and_checked(tmp_path, monkeypatch)
     with pytest.raises(SemsegError, match="users_net:broken failed with ZeroDivisionError: division by zero") as caught:
         build_model("users_net:broken", (16, 24, 3), 5, filters=4)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.plain
+@pytest.mark.parametrize("name", ["unet", "encoder_unet"])
+def test_weights_beyond_the_memory_are_refused_before_they_take_any(name):
+    held = peak_memory_mb()
+    options = {"encoder": "MobileNetV3Small", "encoder_weights": "none"} if name == "encoder_unet" else {}
+    with pytest.raises(ResourceError, match=r"`filters`: got 8192; training their weights takes about \d+ GB, and"):
+        build_model(name, (32, 32, 3), 3, filters=8192, **options)
+    assert peak_memory_mb() < held + 200
+
+
+@pytest.mark.plain
+def test_a_network_of_the_users_own_is_refused_at_the_layer_that_does_not_fit(tmp_path, monkeypatch):
+    (tmp_path / "users_wide.py").write_text(
+        "import keras\n"
+        "def net(input_shape, num_classes, filters):\n"
+        "    photo = keras.Input(input_shape)\n"
+        "    x = keras.layers.Conv2D(1000, 1)(photo)\n"
+        "    return keras.Model(photo, keras.layers.Conv2D(num_classes, 1)(keras.layers.Dense(10**9, name='wide')(x)))"
+    )
+    monkeypatch.chdir(tmp_path)
+    before = keras.Layer.add_weight
+    with pytest.raises(ResourceError, match=r"`filters`: got 4; training the weights up to the layer wide"):
+        build_model("users_wide:net", (32, 32, 3), 3, filters=4)
+    assert keras.Layer.add_weight is before
 
 
 @pytest.mark.plain

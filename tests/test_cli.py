@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import re
@@ -584,3 +585,40 @@ def test_any_other_error_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(semseg.cli.predict, "run", predict)
     with pytest.raises(RuntimeError, match="shapes differ"):
         commands(["predict", "outputs", "photo.jpg"])
+
+
+def run_in_shell(line, *arguments):
+    """The exit code and what stands in stderr of a command in bash, `$@` in it being Python and the package."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = ["bash", "-c", line, "bash", sys.executable, "-m", "semseg", *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.plain
+@pytest.mark.skipif(os.name == "nt", reason="needs bash")
+class TestFewResources:
+    @pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
+    def test_closed_streams_hold_nothing_up(self, pairs, tmp_path, closed):
+        assert run_in_shell(f'"$@" {closed}', "check", pairs, "--output", tmp_path / "out") == (0, "")
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"classes.json", "data.json", "data.png"}
+
+    def test_few_open_files_are_enough(self, pairs, tmp_path):
+        assert run_in_shell('ulimit -n 40; "$@"', "check", pairs, "--output", tmp_path / "out") == (0, "")
+
+    @pytest.mark.parametrize(
+        ("error", "line"),
+        [
+            (RuntimeError("can't start new thread"), "error: system: no more threads; use fewer --workers"),
+            (OSError(errno.EAGAIN, "no more processes"), "error: system: no more processes; use fewer --workers"),
+            (OSError(errno.EMFILE, "too many", "x.png"), "error: x.png: too many; allow more open files"),
+            (OSError(errno.EIO, "bad", "x.png"), "error: x.png: bad; look after the disk"),
+        ],
+    )
+    def test_what_the_system_refuses_is_one_line(self, pairs, tmp_path, monkeypatch, capsys, error, line):
+        def refuse(*_):
+            raise error
+
+        monkeypatch.setattr("semseg.cli.check.look_at", refuse)
+        assert commands(["check", str(pairs), "--output", str(tmp_path / "out")]) == 6
+        assert capsys.readouterr().err.startswith(line)

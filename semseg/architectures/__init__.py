@@ -2,10 +2,16 @@
 
 import importlib
 import inspect
+import math
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import keras
 
@@ -17,8 +23,9 @@ from semseg.architectures.r2unet import R2Unet
 from semseg.architectures.resunet import ResUnet
 from semseg.architectures.unet3plus import Unet3Plus
 from semseg.architectures.unetpp import UnetPP
+from semseg.backend.devices import free_bytes
 from semseg.backend.keras_graph import gives_probabilities
-from semseg.errors import SemsegError, first_line
+from semseg.errors import ResourceError, SemsegError, first_line
 from semseg.segmentation_model import Unet
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
@@ -32,6 +39,11 @@ ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "unet3plus": Unet3Plus,
     "encoder_unet": EncoderUnet,
 }
+
+
+_BYTES_PER_WEIGHT = 12  # itself, its gradient and its momentum, in float32
+_USUAL_FILTERS = 256
+MAX_SECONDS = 600  # that a user's function may take to build a network
 
 
 def build_model(
@@ -59,7 +71,8 @@ def build_model(
 
     Raises:
         SemsegError: No such network, a size that does not fit it, an encoder for a network without one, or a function
-            of the user's that cannot be imported or called or that gives something else.
+            of the user's that cannot be imported or called, takes more than 10 minutes, or gives something else.
+        ResourceError: Its weights do not fit into memory.
 
     Example:
         >>> build_model("unet", (64, 96, 3), 5, filters=4).output_shape
@@ -75,11 +88,60 @@ def build_model(
                 f"`{parameter}`: got {value}, but {name} has no encoder to choose; use `model` encoder_unet"
             )
     if ":" in name:
-        return _own_model(name, tuple(input_shape), num_classes, filters)
+        with _weights_that_fit(filters):
+            return _own_model(name, tuple(input_shape), num_classes, filters)
     options: dict[str, str | None] = {} if encoder is None else {"encoder": encoder}
     if encoder_weights is not None:
         options["weights"] = None if encoder_weights == "none" else encoder_weights
-    return ARCHITECTURES[name](input_shape, num_classes, filters=filters, **options)
+    _check_memory_of(name, input_shape, num_classes, filters, options)
+    with _weights_that_fit(filters):
+        return ARCHITECTURES[name](input_shape, num_classes, filters=filters, **options)
+
+
+def _check_memory_of(name: str, input_shape: Any, num_classes: int, filters: int, options: dict[str, Any]) -> None:
+    """Refuses far too many filters before the first layer is made; weights grow with the square of their number."""
+    free = free_bytes()
+    if filters <= _USUAL_FILTERS or not free:
+        return
+    few, twice = (
+        ARCHITECTURES[name](input_shape, num_classes, filters=count, **{**options, "weights": None} if options else {})
+        for count in (16, 32)
+    )
+    growth = (twice.count_params() - few.count_params()) / (32**2 - 16**2)
+    need = _BYTES_PER_WEIGHT * growth * filters**2
+    if need / 2 > free:
+        raise ResourceError(
+            f"`filters`: got {filters}; training their weights takes about {need / 1e9:.0f} GB, and {free / 1e9:.1f} "
+            "GB are free; use fewer"
+        )
+
+
+@contextmanager
+def _weights_that_fit(filters: int) -> Iterator[None]:
+    """Within it, a network whose training cannot fit into memory is refused before its weights take any."""
+    free, add_weight, held = free_bytes(), keras.Layer.add_weight, 0
+    refused: ResourceError | None = None
+
+    def counted(layer: keras.Layer, shape: Any = None, *arguments: Any, **options: Any) -> Any:
+        nonlocal held, refused
+        held += _BYTES_PER_WEIGHT * math.prod(shape or ())
+        if free and held > free:
+            refused = ResourceError(
+                f"`filters`: got {filters}; training the weights up to the layer {layer.name} alone takes "
+                f"{held / 1e9:.0f} GB, and {free / 1e9:.1f} GB are free; use fewer `filters`"
+            )
+            raise refused
+        return add_weight(layer, shape, *arguments, **options)
+
+    keras.Layer.add_weight = counted
+    try:
+        yield
+    except Exception:
+        if refused is not None:  # what Keras or the user's function made of it
+            raise refused from None
+        raise
+    finally:
+        keras.Layer.add_weight = add_weight
 
 
 def model_name(name: str) -> str:
@@ -104,11 +166,14 @@ def _own_model(name: str, input_shape: tuple[int, ...], num_classes: int, filter
             f"`model`: {name} cannot be called ({error}); expected function(input_shape, num_classes, *, filters)"
         ) from error
     try:
-        model = function(input_shape, num_classes, filters=filters)
+        with _ended_by_nothing():
+            model = function(input_shape, num_classes, filters=filters)
     except SemsegError:
         raise
-    except Exception as error:
-        raise SemsegError(f"`model`: {name} failed with {type(error).__name__}: {error}; mend the function") from error
+    except (Exception, SystemExit, TookTooLong) as error:
+        raise SemsegError(
+            f"`model`: {name} failed with {type(error).__name__}: {first_line(error)}; mend the function"
+        ) from error
     _check_own_model(name, model, input_shape, num_classes)
     return model
 
@@ -118,11 +183,12 @@ def _own_function(name: str) -> Callable[..., keras.Model]:
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module does
+        with _ended_by_nothing():
+            module = importlib.import_module(module_name)
+    except (Exception, SystemExit, TookTooLong) as error:  # whatever the user's module does
         raise SemsegError(
-            f"`model`: module {module_name!r} of {name} cannot be imported ({type(error).__name__}: {error}); expected "
-            "module:function, the module in this folder or installed"
+            f"`model`: module {module_name!r} of {name} cannot be imported ({type(error).__name__}: "
+            f"{first_line(error)}); expected module:function, the module in this folder or installed"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -133,12 +199,42 @@ def _own_function(name: str) -> Callable[..., keras.Model]:
     return function
 
 
+class TookTooLong(BaseException):
+    """The user's code took too long; no `except Exception` of its own holds this up."""
+
+
+@contextmanager
+def _ended_by_nothing() -> Iterator[None]:
+    """Within it, code of the user's neither ends the process, perhaps as if all were well, nor goes on for ever."""
+
+    def refuse_exit(status: int) -> NoReturn:
+        raise SystemExit(f"os._exit({status})")
+
+    def refuse_more(number: int, frame: object) -> NoReturn:
+        raise TookTooLong(f"it did not come to an end in {MAX_SECONDS} seconds")
+
+    exit_now, os._exit = os._exit, refuse_exit
+    timed = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGALRM, refuse_more) if timed else None
+    try:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+        yield
+    finally:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        os._exit = exit_now
+
+
 def _check_own_model(name: str, model: object, input_shape: tuple[int, ...], num_classes: int) -> None:
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
         raise SemsegError(
             f"`model`: {name} gave a {type(model).__name__} without a known input; expected "
             "keras.Model(inputs, outputs)"
         )
+    if not model.trainable_weights:
+        raise SemsegError(f"`model`: {name} gave a model without a weight to train; let a layer be trainable")
     if gives_probabilities(model):
         raise SemsegError(f"`model`: {name} ends in a softmax or sigmoid; expected logits: the losses apply it")
     try:

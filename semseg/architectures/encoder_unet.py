@@ -4,8 +4,10 @@ import difflib
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -53,8 +55,8 @@ def EncoderUnet(
         filters: Channels of the last up block; they double with each step down.
         depth: Steps of the encoder that are used; most have 5.
         encoder: Name of a function of `keras.applications`; `encoder_names()` lists them.
-        weights: `"imagenet"`, which downloads them if Keras' cache has none, the path of a file of weights, or None for
-            random ones.
+        weights: `"imagenet"`, which downloads them if Keras' cache has none and Keras knows their checksum, the path of
+            a file of weights, or None for random ones.
         normalization: Of the up blocks: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or
             `"none"`.
         name: Name of the model.
@@ -181,19 +183,45 @@ def _build(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of numbers of channels and sizes that ImageNet does not have
-            return constructor(input_tensor=x, input_shape=x.shape[1:], **options)
-    except ValueError as error:
-        raise SemsegError(
-            f"`encoder`: {constructor.__name__} cannot be built for photos of {_size_text(x.shape[1:])} "
-            f"({first_line(error)}); use another size or another encoder"
-        ) from error
-    except Exception as error:  # what Keras raises where nothing can be downloaded
+            with _checked_downloads(constructor):
+                return constructor(input_tensor=x, input_shape=x.shape[1:], **options)
+    except Exception as error:
+        _refuse_size(constructor, x, options)
         raise SemsegError(
             f"`encoder_weights`: the ImageNet weights of {constructor.__name__} cannot be had ({first_line(error)}); "
             "use `encoder_weights` none, or FILE with weights that were downloaded elsewhere"
         ) from error
     finally:
         keras.config.set_image_data_format(layout)
+
+
+@contextmanager
+def _checked_downloads(constructor: Callable) -> Iterator[None]:
+    """Within it, Keras takes only weights whose checksum it knows, from its cache or, as it says then, the network."""
+    file_utils = sys.modules[constructor.__module__].file_utils
+    get_file = file_utils.get_file
+
+    def checked(*arguments: Any, **options: Any) -> str:
+        if not options.get("file_hash"):
+            raise LookupError("Keras knows no checksum of them, so that anybody could have changed them")
+        return get_file(*arguments, **options)
+
+    file_utils.get_file = checked
+    try:
+        yield
+    finally:
+        file_utils.get_file = get_file
+
+
+def _refuse_size(constructor: Callable, x: KerasTensor, options: dict) -> None:
+    """Raises a `SemsegError` where a network cannot be built for photos of this size, whatever its weights."""
+    try:
+        constructor(input_tensor=x, input_shape=x.shape[1:], **{**options, "weights": None})
+    except ValueError as error:
+        raise SemsegError(
+            f"`encoder`: {constructor.__name__} cannot be built for photos of {_size_text(x.shape[1:])} "
+            f"({first_line(error)}); use another size or another encoder"
+        ) from error
 
 
 def _load(network: keras.Model, path: str, name: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semseg.cli.backends import choose_backend
-from semseg.cli.console import name_flags, say_error
+from semseg.cli.console import name_flags, open_closed_streams, say_error
 from semseg.cli.flags import Parser, asked_run, build_parser, training_parser
 from semseg.errors import ResourceError, RunFolderError, SemsegError, require
 from semseg.files import DISK_FULL
@@ -36,6 +36,7 @@ def commands(argv: Sequence[str] | None = None) -> int:
 
 def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     """Runs a command; what the user can mend becomes one line and an exit code, and only bugs leave a traceback."""
+    open_closed_streams()
     arguments = parser.parse_args(argv)
     name_flags(arguments.parser.flags)
     try:
@@ -56,6 +57,8 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
             raise
         return _fail(message + _trained(arguments), code)
     except Exception as error:
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
+            return _fail(f"system: no more threads; {_OF_SYSTEM[errno.EAGAIN]}", ResourceError.exit_code)
         if not _out_of_memory(error):
             raise
         return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
@@ -85,6 +88,7 @@ _OF_PLACE = (
 _OF_SYSTEM = {  # what is exhausted or broken, and how to mend it
     errno.EMFILE: "allow more open files, as by ulimit -n 1024",
     errno.ENFILE: "close other programs",
+    errno.EAGAIN: "use fewer --workers, close other programs, or allow more processes, as by ulimit -u 1000",
     errno.EIO: "look after the disk",
     **({errno.ESTALE: "mount the share again"} if hasattr(errno, "ESTALE") else {}),
 }

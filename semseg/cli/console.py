@@ -10,6 +10,16 @@ import time
 _flag_of: dict[str, str] = {}  # the running command's flag of each parameter
 
 
+def open_closed_streams() -> None:
+    """Gives a process that was started without them an empty input and outputs that go nowhere.
+
+    The next files to be opened would get their numbers otherwise, and what a library prints would go into these.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
 def name_flags(flags: dict[str, str]) -> None:
     """From now on, parameters that the library names in backquotes are printed as these flags."""
     _flag_of.clear()

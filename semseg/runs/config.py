@@ -10,6 +10,7 @@ from semseg.files import read_json
 
 CLASS_WEIGHTINGS = ("none", "inverse", "effective")  # beside weights given as numbers
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+MAX_FILTERS = 8192  # channels of the first block; a network of 256 is large
 FORMAT = 2  # of the file; 1 had no sections
 MAX_CLASSES = 253  # ids are uint8, 255 is ignored, and two more numbers have a meaning while masks are read
 
@@ -158,6 +159,7 @@ _SMALLEST = {
 }  # fmt: skip
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "classes": (lambda value: not isinstance(value, int) or value <= MAX_CLASSES, f"at most {MAX_CLASSES}"),
+    "filters": (lambda value: value <= MAX_FILTERS, f"at most {MAX_FILTERS}"),
     "seed": (lambda value: value < 2**32, "a whole number below 2 to the power of 32"),
     "learning_rate": (lambda value: 0 < value < float("inf"), "a number above 0, such as 0.005"),
     "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
