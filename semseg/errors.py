@@ -60,6 +60,25 @@ class NonFiniteLossError(SemsegError):
     exit_code = 7
 
 
+class StopRequest(KeyboardInterrupt):
+    """Somebody asked the program to end.
+
+    Args:
+        by: What asked, in words.
+        exit_code: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 75 for the end of a time limit.
+        kept: What stands of the work, in words.
+    """
+
+    def __init__(self, by: str, exit_code: int, kept: str = ""):
+        super().__init__(by)
+        self.exit_code, self.kept = exit_code, kept
+
+    @property
+    def text(self) -> str:
+        """For the last line."""
+        return f"stopped by {self.args[0]}{self.kept and '; '}{self.kept}"
+
+
 def first_line(error: BaseException) -> str:
     """What somebody else's error says, short enough for a line of ours: its first line, or its kind.
 

@@ -21,6 +21,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SPACE_NEEDED = 100 * 2**20  # bytes: a model, its successor while it is written, and the pictures
 _MAX_JSON_BYTES = 100_000_000
 _LIKE_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also full-width
+_TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?", re.DOTALL)
 _LONG_NAME = 200  # bytes; most disks take 255
 
 
@@ -247,6 +248,40 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what `replacing` left in a folder where a process was killed; those of living processes stay.
+
+    Args:
+        folder: Need not exist. Folders inside it are not looked at.
+    """
+    for path in folder.glob(".*.tmp*"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and not is_running(int(match[1])):
+            with suppress(OSError):
+                path.unlink()
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Removes what killed processes left in a folder and in those inside it, but for hidden ones."""
+    remove_temporaries(folder)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+            remove_temporaries(path)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine has the number; True where that cannot be told."""
+    if os.name == "nt":  # os.kill would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

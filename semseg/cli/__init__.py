@@ -10,8 +10,9 @@ from pathlib import Path
 from semseg.cli.backends import choose_backend
 from semseg.cli.console import name_flags, open_closed_streams, say_error
 from semseg.cli.flags import Parser, asked_run, build_parser, training_parser
-from semseg.errors import ResourceError, RunFolderError, SemsegError, require
+from semseg.errors import ResourceError, RunFolderError, SemsegError, StopRequest, require
 from semseg.files import DISK_FULL
+from semseg.runs.stopping import Stopping, seconds_of
 
 _WITHOUT_BACKEND = ("check", "convert", "report")
 _IMPORTED = {"compare": ("scipy",), "serve": ("starlette", "uvicorn")}  # by a command, from the extra of its name
@@ -41,16 +42,17 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     name_flags(arguments.parser.flags)
     try:
         require(arguments.command, arguments.command, *_IMPORTED.get(arguments.command, ()))
-        if not _computes_without_keras(arguments):
-            arguments.backend = choose_backend(_asked_backend(arguments))
-            from semseg.backend.importing import import_keras  # it loads NumPy, which --help can do without
-
-            import_keras(arguments.backend)
-        importlib.import_module(f"semseg.cli.{arguments.command}").run(arguments)
+        if arguments.command == "train":
+            with Stopping(say_error, seconds_of(arguments.time_limit)) as arguments.stopping:
+                _import_and_run(arguments)
+        else:
+            _import_and_run(arguments)
     except SemsegError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail(f"stopped by Ctrl-C{_trained(arguments)}", 130)
+    except KeyboardInterrupt as error:
+        kept = "what was finished before is in the output folder" if arguments.command == "compare" else ""
+        request = error if isinstance(error, StopRequest) else StopRequest("Ctrl-C", 130, kept)
+        return _fail(request.text, request.exit_code)
     except OSError as error:
         message, code = _words_of(error, getattr(arguments, "output", "disk"))
         if not code:
@@ -63,6 +65,15 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
             raise
         return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
     return 0
+
+
+def _import_and_run(arguments: argparse.Namespace) -> None:
+    if not _computes_without_keras(arguments):
+        arguments.backend = choose_backend(_asked_backend(arguments))
+        from semseg.backend.importing import import_keras  # it loads NumPy, which --help can do without
+
+        import_keras(arguments.backend)
+    importlib.import_module(f"semseg.cli.{arguments.command}").run(arguments)
 
 
 def _trained(arguments: argparse.Namespace) -> str:
@@ -107,7 +118,8 @@ def _computes_without_keras(arguments: argparse.Namespace) -> bool:
 def _asked_backend(arguments: argparse.Namespace) -> str | None:
     """What a flag says, else the configuration that is to be repeated."""
     asked = getattr(arguments, "backend", None)
-    return asked_run(arguments).backend if getattr(arguments, "config", None) and not asked else asked
+    repeats = getattr(arguments, "config", None) or getattr(arguments, "resume", None)
+    return asked_run(arguments).backend if repeats and not asked else asked
 
 
 def _out_of_memory(error: Exception) -> bool:

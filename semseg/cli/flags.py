@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from semseg import __version__
-from semseg.errors import RunFolderError
+from semseg.errors import RunFolderError, SemsegError
 from semseg.runs import names
 from semseg.runs.config import SECTIONS, RunConfig, read_config, section_of
 
@@ -97,12 +97,28 @@ def asked_run(arguments: argparse.Namespace) -> RunConfig:
         RunFolderError: The file is not there, of a later form, or holds settings that are not known.
         SemsegError: A setting makes no sense.
     """
+    if getattr(arguments, "resume", None):
+        return _resumed_run(arguments)
     if arguments.config is None:
         return RunConfig(**given_settings(arguments))
     file = Path(arguments.config)
     if not file.is_file():
         raise RunFolderError(f"--config: got {arguments.config!r}; expected a file such as outputs/{names.CONFIG}")
     return replace(read_config(file)[0], **given_settings(arguments))
+
+
+def _resumed_run(arguments: argparse.Namespace) -> RunConfig:
+    """The run in the folder that `--resume` names, wherever it lies now, with what flags change."""
+    clashing = [name for name in ("config", "restart") if getattr(arguments, name)]
+    given = given_settings(arguments)
+    if Path(given.pop("output", arguments.resume)).resolve() != Path(arguments.resume).resolve():
+        clashing.append("output")
+    if clashing:
+        raise SemsegError(f"--resume: got {arguments.resume!r} and --{clashing[0]}; give only one of them")
+    folder = Path(arguments.resume)
+    if not folder.is_dir():
+        raise RunFolderError(f"--resume: got {arguments.resume!r}; expected the folder of a run that was cut short")
+    return replace(read_config(folder / names.CONFIG)[0], **given, output=arguments.resume)
 
 
 def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
@@ -178,6 +194,9 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "remat": ("", "less memory for more time, for big photos"),
     "workers": ("N", "threads that load photos ahead (default: %(default)s)"),
     "output": ("DIR", "where the results go (default: %(default)s)"),
+    "keep": ("WHICH", "weights that stay: best; last: also the last epoch's, and the state to train on; every: of each "
+             "epoch (default: %(default)s)"),
+    "checkpoint_minutes": ("M", "between two states to go on from (default: as often as costs 1 %% of the time)"),
 }  # fmt: skip
 _OF_DATA = (
     "dataset", "photos", "masks", "ignore_outside", "instances", "show", "classes", "categories", "split_seed", "limit",
@@ -232,6 +251,12 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help=f"settings of an earlier run, {RunConfig.output}/{names.CONFIG} for example; "
         "flags beside it change them",
     )  # fmt: skip
+    add = parser.add_argument
+    add("--resume", metavar="DIR", nargs="?", const=RunConfig.output,
+        help=f"go on with the run in a folder that was cut short (default: {RunConfig.output})")  # fmt: skip
+    add("--restart", action="store_true", help="begin again where a run was cut short")
+    add("--time-limit", metavar="TIME", help="end in time, such as 90m, 2h or 1:30:00, with the state "
+        "saved and exit code 75: go on")  # fmt: skip
     _add_settings(parser, list(_SETTINGS))
 
 

@@ -29,18 +29,21 @@ def run(arguments: argparse.Namespace) -> None:
     say_plan(plan_run(config, dataset, findings))
 
 
-def open_data_and_network(config: RunConfig) -> tuple[Dataset, keras.Model]:
-    """Both, before the files are read; what does not fit is told at once, and a wrong name before data are drawn."""
+def open_data_and_network(config: RunConfig, new: bool = True) -> tuple[Dataset, keras.Model]:
+    """Both, before the files are read; what does not fit is told at once, and a wrong name before data are drawn.
+
+    A run that is not new has its data, and gets its weights from its state.
+    """
     leave_tensorflow_out()
     SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
-    weights = "none" if config.model == "encoder_unet" else config.encoder_weights
-    new_model(replace(config, encoder_weights=weights), num_logits=1)
+    without_weights = replace(config, encoder_weights="none") if config.model == "encoder_unet" else config
+    new_model(without_weights, num_logits=1)
     if config.augment:
         parse_augmentation(config.augment, Augmentation())
-    dataset = open_data(config, demo=True, tell=say_about)
+    dataset = open_data(config, demo=new, tell=say_about)
     plan = plan_run(config, dataset)
     keras.utils.set_random_seed(config.seed)
-    model = new_model(config, dataset.num_logits, dataset.bands)
+    model = new_model(config if new else without_weights, dataset.num_logits, dataset.bands)
     check_memory(model, plan.config)
     return dataset, model
 

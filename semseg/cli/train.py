@@ -4,11 +4,12 @@ import argparse
 import math
 import os
 import platform
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -32,20 +33,26 @@ from semseg.data.batches import Batches
 from semseg.data.cache import Cache
 from semseg.data.check import Findings
 from semseg.data.splits import photo_name, samples_of, split_note, splits_of
-from semseg.errors import RunFolderError
+from semseg.errors import RunFolderError, StopRequest
 from semseg.evaluation.album import Album
 from semseg.evaluation.evaluate import Evaluation
 from semseg.evaluation.tables import evaluate_to_files
-from semseg.files import check_output
+from semseg.files import check_output, clear_temporaries
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.report import get_acc, save_batch, save_confusion_matrix, show_predictions
+from semseg.runs.checkpoints import Position
 from semseg.runs.config import RunConfig
+from semseg.runs.lock import one_writer
 from semseg.runs.pictures import SPREAD, Picture
 from semseg.runs.run import Run
+from semseg.runs.stopping import Stopping
+from semseg.training.callbacks import KeepEpochs
 from semseg.training.loop import make_batches, plain_model, train_model
 from semseg.training.plan import Plan, plan_run
 from semseg.training.recipe import prepare
+from semseg.training.resuming import can_grow, identity_of, refuse_other_data, state_to_go_on_from
+from semseg.training.saving import Saving
 from semseg.training.tensorboard import LogEpochs, log_batch, log_scores
 
 LOGGED = 3  # predictions among the pictures for TensorBoard
@@ -53,33 +60,61 @@ LOGGED = 3  # predictions among the pictures for TensorBoard
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains a network as the flags say, and writes everything about it to the output folder."""
-    config = asked_run(arguments)
+    config, stopping = asked_run(arguments), arguments.stopping
     output = Path(config.output)
+    if arguments.resume and Run(output).is_finished and not can_grow(Run(output), config):
+        say_about("finished", f"the run in {output} is over: nothing is left to do")
+        return
     check_output(output)
+    with one_writer(output):
+        clear_temporaries(output)
+        try:
+            _train(config, Run(output), arguments, stopping)
+        except StopRequest as request:
+            request.kept = Run(output).checkpoints.note()
+            raise
+
+
+def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stopping: Stopping) -> None:
+    """Trains from the beginning, or from the state that an earlier start left."""
+    note = partial(say_about, "note")
+    state = None if arguments.restart else state_to_go_on_from(folder, config, note, arguments.resume)
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
-    dataset, model = open_data_and_network(config)
+    if state:
+        say_about("goes on", f"from {state.position}, as left in {folder.checkpoints.folder}")
+    dataset, model = open_data_and_network(config, new=state is None)
     findings, cache = _look(config, dataset)
-    plan = plan_run(config, dataset, findings)
+    planned_epochs = state.facts["identity"]["planned_epochs"] if state else config.epochs
+    plan = plan_run(replace(config, epochs=planned_epochs), dataset, findings)
+    identity = identity_of(config, plan, planned_epochs, dataset)
+    plan = plan.grown_to(config.epochs)
     batches = make_batches(dataset, plan, cache)
     prepare(model, plan.recipe, plan.class_shares)
     parameters, size = f"{model.count_params():,}", size_text(config.image_size)
     say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
     say_plan(plan)
 
-    folder = _take_folder(output, config)
+    if state:
+        refuse_other_data(folder, state, identity, splits_of(dataset), note)
+    else:
+        folder = _take_folder(folder, config)
     _describe(folder, config, plan, dataset, findings, model)
     _draw_before(folder, dataset, batches[0], model)
-    with SummaryWriter(str(folder.events_folder), flush_secs=10) as log:
-        log_batch(log, *_visible(dataset, batches[0][0]), dataset.palette)
-        start = time.perf_counter()
-        with _ctrl_c_noted() as asked_to_stop:
+    saving = Saving(folder.checkpoints, identity, state, config.checkpoint_minutes, lambda: stopping.request)
+    first = saving.position.epoch + 1
+    with SummaryWriter(str(folder.events_folder), flush_secs=10, purge_step=first if state else None) as log:
+        if state is None:
+            log_batch(log, *_visible(dataset, batches[0][0]), dataset.palette)
+        start = time.perf_counter() - (state.facts["elapsed"] if state else 0)
+        progress = _ShowProgress(config, saving.position)
+        model_file = partial(folder.file_of_weights, model_name(config.model))
+        keep = [KeepEpochs(plain_model(model), model_file, config.keep)] if config.keep != "best" else []
+        with stopping.between_batches(), progress:
             history = train_model(
                 model, batches, plan, model_path=folder.model_path(model_name(config.model)),
                 results_path=folder.history_path, tell=lambda line: say_about("compile", line),
-                callbacks=[LogEpochs(log), _ShowProgress(config, asked_to_stop)],
+                callbacks=[LogEpochs(log), progress, *keep], saving=saving,
             )  # fmt: skip
-            if asked_to_stop():  # after the last batch, when no callback saw it any more
-                raise KeyboardInterrupt
         _finish(folder, plan, dataset, plain_model(model), history, time.perf_counter() - start, log)
 
 
@@ -96,14 +131,12 @@ def _look(config: RunConfig, dataset: Dataset) -> tuple[Findings, Cache]:
     return findings, cache
 
 
-def _take_folder(output: Path, config: RunConfig) -> Run:
+def _take_folder(folder: Run, config: RunConfig) -> Run:
     """The run's folder; what an earlier run left there moves to its archive."""
-    folder = Run(output)
-    output.mkdir(parents=True, exist_ok=True)
     archived = folder.archive(_model_names(folder, config))
     if archived:
         say_about("earlier", f"moved the files of the run before to {archived}")
-    return Run(output)  # knows nothing of the earlier one
+    return Run(folder.folder)  # knows nothing of the earlier one
 
 
 def _model_names(folder: Run, config: RunConfig) -> set[str]:
@@ -154,51 +187,32 @@ def _visible(dataset: Dataset, batch: tuple[np.ndarray, np.ndarray]) -> tuple[np
 # ---------------------------------------------------------------------------------------------- during the training
 
 
-@contextmanager
-def _ctrl_c_noted() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether Ctrl-C was pressed; pressed twice, it interrupts at once.
-
-    A plain KeyboardInterrupt gets lost in Keras, where a bare `except` surrounds the wait for a step's results.
-    """
-    pressed: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(number)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 class _ShowProgress(keras.callbacks.Callback):
-    """A bar with loss and mean IoU within an epoch, a line after each, and an end between steps when asked to stop."""
+    """A bar with loss and mean IoU within an epoch, and a line after each."""
 
-    def __init__(self, config: RunConfig, asked_to_stop: Callable[[], bool]):
+    def __init__(self, config: RunConfig, start: Position):
         super().__init__()
-        self.epochs, self.size, self.asked_to_stop = config.epochs, size_text(config.image_size), asked_to_stop
-        self.best = -math.inf
+        self.epochs, self.size, self.first = config.epochs, size_text(config.image_size), start
+        self.best, self.bar = -math.inf, Progress("")
 
-    def on_train_begin(self, logs=None):
+    def __enter__(self) -> None:
         """Prints the head of the table."""
         say(f"\n{'':>7}  {'training':<17}   validation at {self.size}")
         say(f"{'epoch':>7}  {'loss':>7} {'mean IoU':>9}   {'loss':>8} {'accuracy':>9} {'mean IoU':>9}  seconds")
 
+    def __exit__(self, *exception: object) -> None:
+        """Removes what is left of the bar."""
+        self.bar.clear()
+
     def on_epoch_begin(self, epoch, logs=None):
         """Starts clock and bar."""
         self.start, self.bar = time.perf_counter(), Progress(f"epoch {epoch + 1}/{self.epochs}")
-
-    def on_test_batch_end(self, batch, logs=None):
-        """Ends the run if that is wanted."""
-        self._stop_if_asked()
+        self.done = self.first.batch if epoch == self.first.epoch else 0
 
     def on_train_batch_end(self, batch, logs=None):
-        """Ends the run if that is wanted, or moves the bar."""
-        self._stop_if_asked()
-        self.bar.show(batch + 1, self.params["steps"], f"loss {logs['loss']:.3f}  mean IoU {logs['mean_iou']:.3f}")
+        """Moves the bar."""
+        steps = self.done + self.params["steps"]
+        self.bar.show(self.done + batch + 1, steps, f"loss {logs['loss']:.3f}  mean IoU {logs['mean_iou']:.3f}")
 
     def on_epoch_end(self, epoch, logs=None):
         """Prints the epoch's row."""
@@ -211,11 +225,6 @@ class _ShowProgress(keras.callbacks.Callback):
             f"{logs['val_accuracy']:9.4f} {logs['val_mean_iou']:9.4f}  {seconds:7.1f}"
             + ("  best so far" if better else "")
         )
-
-    def _stop_if_asked(self) -> None:
-        if self.asked_to_stop():
-            self.bar.clear()
-            raise KeyboardInterrupt
 
 
 # ----------------------------------------------------------------------------------------------- after the training
@@ -248,6 +257,8 @@ def _finish(
     ious = dict(zip(dataset.palette.names, evaluation.scores["iou"], strict=True))
     log_scores(log, ious, spread[:LOGGED], dataset.palette, plan.config.epochs)
     write_report(folder)
+    if plan.config.keep == "best":
+        folder.checkpoints.remove()
     headline = f"Scores on {split} ({note}), weights of epoch {best['epoch']:.0f}, at the masks' own size:"
     say_scores(evaluation, dataset.palette.names, headline)
     say_about("trained", f"{plan.config.epochs} epochs in {seconds:.0f} s{_waiting(history)}")

@@ -29,7 +29,7 @@ SETTINGS_FILE = "settings.json"  # how long an epoch of each network takes, and 
 RESERVE = 0.1  # of the time: loading, saving and logging, which steps alone do not show
 KILLED = 128 + 9  # the exit code of a process that was killed, most often for its memory
 OF_ONE_RUN = (NonFiniteLossError.exit_code, ResourceError.exit_code, KILLED)  # these keep no other run from its turn
-_MAY_DIFFER = ("output", "workers", "cache")  # between equal runs
+_MAY_DIFFER = ("output", "workers", "cache", "keep", "checkpoint_minutes")  # between equal runs
 
 Train = Callable[[RunConfig, str], None]  # trains one run; takes its configuration and what to call it
 

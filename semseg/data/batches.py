@@ -107,6 +107,7 @@ class Batches(keras.utils.PyDataset):
     the interpreter while they decode and resize.
 
     Attributes:
+        first: Batches of the current epoch that are over: what comes is the rest of it.
         waited: Seconds that the loop has waited for batches, by epoch.
         error: The last error that loading raised.
     """
@@ -128,7 +129,7 @@ class Batches(keras.utils.PyDataset):
         self.batch_size, self.image_size = batch_size, image_size
         self.augmentation, self.shuffled = augmentation, split == "train"
         self.cache, self.probabilities = cache, probabilities
-        self.seed, self.epoch, self._finished = seed, 0, False
+        self.seed, self.epoch, self.first, self._finished = seed, 0, 0, False
         self.waited: dict[int, float] = {}
         self.error: SemsegError | None = None
         self._cause: BaseException | None = None
@@ -138,6 +139,11 @@ class Batches(keras.utils.PyDataset):
         self._last_order = (-1, np.empty(0, int))
 
     def __len__(self) -> int:
+        return self.per_epoch - self.first
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches of a whole epoch."""
         return -(-len(self.samples) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -146,11 +152,11 @@ class Batches(keras.utils.PyDataset):
         self.on_epoch_end()
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the photos `(N, H, W, C)` and masks uint8 `(N, H, W)` of the current epoch's batch `index`."""
+        """Returns the photos `(N, H, W, C)` and masks uint8 `(N, H, W)` of batch `index` of what is left."""
         self._finished = index == len(self) - 1
         began = time.perf_counter()
         try:
-            return self._get(index)
+            return self._get(self.first + index)
         except SemsegError as error:
             self.error, self._cause = error, error.__cause__
             raise
@@ -161,18 +167,18 @@ class Batches(keras.utils.PyDataset):
         if self._loaders is None:
             return self._compute(self.epoch, index)
         for position in range(index, index + self._ahead + 1):
-            key = (self.epoch + position // len(self), position % len(self))
+            key = (self.epoch + position // self.per_epoch, position % self.per_epoch)
             if key not in self._futures:
                 self._futures[key] = self._loaders.submit(self._compute, *key)
         return self._futures.pop((self.epoch, index)).result()
 
     def photos(self, index: int) -> list[Path]:
-        """The files of the photos in batch `index` of the current epoch.
+        """The files of the photos in batch `index` of what is left of the current epoch.
 
         Args:
             index: From 0 to below the number of batches.
         """
-        return [self.samples[i].photo for i in self._indices(self.epoch, index)]
+        return [self.samples[i].photo for i in self._indices(self.epoch, self.first + index)]
 
     def raise_error(self) -> None:
         """Raises the last error of loading, if any: Keras drops its cause, TensorFlow puts another in its place."""
@@ -184,13 +190,14 @@ class Batches(keras.utils.PyDataset):
         if self._finished:
             self.start_epoch(self.epoch + 1)
 
-    def start_epoch(self, epoch: int) -> None:
+    def start_epoch(self, epoch: int, first: int = 0) -> None:
         """Makes an epoch the current one.
 
         Args:
             epoch: Counted from 0; batches that were loaded ahead for earlier ones are dropped.
+            first: Batches of it that are over, fewer than it has.
         """
-        self.epoch, self._finished = epoch, False
+        self.epoch, self.first, self._finished = epoch, first, False
         for key in [key for key in self._futures if key[0] < epoch]:
             self._futures.pop(key).cancel()
 

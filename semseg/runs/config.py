@@ -9,6 +9,7 @@ from semseg.errors import RunFolderError, SemsegError
 from semseg.files import read_json
 
 CLASS_WEIGHTINGS = ("none", "inverse", "effective")  # beside weights given as numbers
+KEEPS = ("best", "last", "every")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MAX_FILTERS = 8192  # channels of the first block; a network of 256 is large
 FORMAT = 2  # of the file; 1 had no sections
@@ -64,6 +65,10 @@ class RunConfig:
         remat: Less memory for more time: what lies within a block is computed again for the gradients.
         workers: Threads that load data.
         output: Folder for the results.
+        keep: Which weights stay beside the best epoch's: `"best"` for no others, `"last"` for the last epoch's and the
+            state of the training, `"every"` for each epoch's, too.
+        checkpoint_minutes: Between two states of the training, beside those after each epoch; None for as often as
+            costs 1 % of the time.
 
     Raises:
         SemsegError: A value makes no sense.
@@ -105,6 +110,8 @@ class RunConfig:
     remat: bool = _setting("speed", False)
     workers: int = _setting("speed", 2)
     output: str = _setting("output", "outputs")
+    keep: str = _setting("output", "best")
+    checkpoint_minutes: float | None = _setting("output", None)
 
     def __post_init__(self) -> None:
         """Raises a `SemsegError` for values that make no sense."""
@@ -163,6 +170,11 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: value < 2**32, "a whole number below 2 to the power of 32"),
     "learning_rate": (lambda value: 0 < value < float("inf"), "a number above 0, such as 0.005"),
     "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+    "keep": (lambda value: value in KEEPS, f"one of {', '.join(KEEPS)}"),
+    "checkpoint_minutes": (
+        lambda value: value is None or 0 <= value < float("inf"),
+        "a number of minutes, 0 for after every batch",
+    ),
     "label_smoothing": (lambda value: 0 <= value < 1, "0 to below 1, such as 0.1"),
     "image_size": (lambda value: min(value) >= 1, "sides of at least 1 pixel"),
 }

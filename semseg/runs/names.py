@@ -22,6 +22,13 @@ EVENTS = "tensorboard"  # the folder of event files
 EVALUATION = "evaluation"  # the folder of `evaluate`
 EXPORTS = "export.json"  # what the exported files beside it are
 MODEL = "{name}_model.keras"
+LAST_MODEL = "{name}_last.keras"  # the weights of the last epoch, when asked for
+EPOCH_MODEL = "{name}_epoch_{epoch:03}.keras"  # and of every epoch
+CHECKPOINTS = "checkpoints"  # the folder of states that a run that was cut short goes on from
+STATE = "state-{epoch:05}-{batch:08}"  # with .npz, and .json for its manifest
+STATE_BEST = "best-{epoch:05}.keras"  # the best weights that states know
+STATE_PATTERN = r"state-\d{5,}-\d{8,}\.(npz|json)|best-\d{5,}\.keras"
+LOCK = ".semseg.lock"  # who writes there now
 LOG, FAILED_LOG = "log.txt", "log-failed.txt"  # of a run in a process of its own
 
 METRICS = "metrics.json"  # every score, with intervals of the headline ones
@@ -61,7 +68,9 @@ def holds_results(files: Collection[str]) -> bool:
 RUN_FILES = (
     *SCORE_FILES, PREDICTION.format(number="[0-9]"), CURVES, FIRST_BATCH, ARCHITECTURE, ARCHITECTURE_LAYERS, HISTORY,
     CLASSES, CONFIG, SPLITS, REPORT, f"{PICTURES}/*", f"{EVENTS}/*", f"{EVALUATION}/*", EXPORTS,
+    f"{CHECKPOINTS}/*",
 )  # fmt: skip
+OTHER_MODEL_ENDINGS = ("_last.keras", "_epoch_*.keras")
 _COMPARED = ("curves.png", "quality_cost.png", "side_by_side.png")
 
 

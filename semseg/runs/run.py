@@ -11,6 +11,7 @@ from semseg.errors import RunFolderError, SemsegError
 from semseg.files import archive, write_json
 from semseg.labels.palettes import Palette
 from semseg.runs import names
+from semseg.runs.checkpoints import Checkpoints
 from semseg.runs.classes import read_classes, write_classes
 from semseg.runs.config import RunConfig, read_config
 from semseg.runs.pictures import Picture, read_pictures, write_pictures
@@ -138,7 +139,7 @@ class Run:
         return read_splits(self.folder / names.SPLITS)
 
     def write_splits(self, splits: Splits) -> None:
-        """Writes the split of each photo."""
+        """Writes the split of each photo, and what tells its bytes and its mask's from others."""
         write_splits(self.folder / names.SPLITS, splits)
 
     @cached_property
@@ -176,6 +177,19 @@ class Run:
             )
         return models[0]
 
+    def file_of_weights(self, name: str, epoch: int | None = None) -> Path:
+        """The file of the weights of an epoch, from 1, or of the last one: kept when asked for.
+
+        Args:
+            name: What the network is called in names of files.
+            epoch: None for the last.
+        """
+        return self.folder / (names.LAST_MODEL if epoch is None else names.EPOCH_MODEL).format(name=name, epoch=epoch)
+
+    def model_names(self) -> list[str]:
+        """What the networks are called whose weights of the best epoch are there."""
+        return [path.name.removesuffix(names.MODEL.format(name="")) for path in sorted(self.folder.glob(_MODELS))]
+
     @property
     def history_path(self) -> Path:
         """A row for each epoch."""
@@ -186,6 +200,11 @@ class Run:
         """A row for each epoch: `epoch` (from 1), `loss`, `val_mean_iou`, `seconds` and more."""
         rows = read_rows(self.history_path, _HISTORY_NEEDED)
         return [{name: float(value) for name, value in row.items()} for row in rows]
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The states that it goes on from when it was cut short."""
+        return Checkpoints(self.folder / names.CHECKPOINTS)
 
     @property
     def first_batch_picture(self) -> Path:
@@ -265,6 +284,11 @@ class Run:
         missing = [name for name in (names.CONFIG, *_FINISHED) if not (self.folder / name).is_file()]
         return missing + ([_MODELS] if with_model and not any(self.folder.glob(_MODELS)) else [])
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run ended well here: its page is the last that it writes."""
+        return not self.missing_files() and self.report_path.is_file()
+
     def archive(self, model_names: Iterable[str]) -> Path | None:
         """Moves the files of the run before, its evaluations and exports to `archive/<date-time>/` inside.
 
@@ -283,7 +307,7 @@ class Run:
 
     def _patterns(self, model_names: Iterable[str]) -> list[str]:
         models = sorted(set(model_names))
-        endings = (names.MODEL.format(name=""), *names.EXPORTED_ENDINGS)
+        endings = (names.MODEL.format(name=""), *names.OTHER_MODEL_ENDINGS, *names.EXPORTED_ENDINGS)
         return [*names.RUN_FILES, *(f"{name}{ending}" for name in models for ending in endings)]
 
 

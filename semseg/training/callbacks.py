@@ -1,15 +1,18 @@
 """What happens between the steps and epochs of a training."""
 
 import math
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 
+from semseg.backend.state import seed_epoch
 from semseg.data.batches import Batches
 from semseg.errors import NonFiniteLossError
 from semseg.files import replacing, write_csv
+from semseg.runs.checkpoints import Position
 
 BEST_BY = "val_mean_iou"
 MAX_LISTED = 8  # photos that a message lists
@@ -18,17 +21,28 @@ MAX_LISTED = 8  # photos that a message lists
 class CountEpochs(keras.callbacks.Callback):
     """Tells the batches which epoch it is: adapters of some backends look at batches before the first one.
 
+    Layers without a seed of their own draw as (seed, epoch) says, as all else does.
+
     Args:
         batches: Of the training split.
+        seed: Of the run.
+        start: Where the training begins.
     """
 
-    def __init__(self, batches: Batches):
+    def __init__(self, batches: Batches, seed: int, start: Position):
         super().__init__()
-        self.batches = batches
+        self.batches, self.seed, self.start = batches, seed, start
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Passes the number on."""
-        self.batches.start_epoch(epoch)
+        """Passes the number on, and of the first one the batches that are over."""
+        self.epoch, first = epoch, self.start.batch if epoch == self.start.epoch else 0
+        self.batches.start_epoch(epoch, first)
+        self.is_whole = first == 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Seeds the epoch."""
+        if batch == 0 and self.is_whole:
+            seed_epoch(self.seed, self.epoch)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -43,17 +57,31 @@ class Recorder(keras.callbacks.Callback):
         super().__init__()
         self.path, self.batches = path, batches
         self.history: list[dict[str, float]] = []
+        self._before = 0.0, 0.0  # seconds, and waiting of these, of an epoch that was begun by another process
+        self._start, self._waited = time.perf_counter(), 0.0
+
+    def restore(self, history: list[dict[str, float]], seconds: float, waiting: float) -> None:
+        """Goes on after these rows, and after so many seconds, with those of waiting, of the epoch after them."""
+        self.history = [{**row, "epoch": int(row["epoch"])} for row in history]
+        self._before = seconds, waiting
+        if history:
+            write_csv(self.path, self.history)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
         self._start, self._waited = time.perf_counter(), self._waiting()
 
+    def so_far(self) -> tuple[float, float]:
+        """Seconds of the epoch until now, and those of them that went by waiting for data."""
+        seconds, waiting = self._before
+        return seconds + time.perf_counter() - self._start, waiting + self._waiting() - self._waited
+
     def on_epoch_end(self, epoch, logs=None):
         """Adds the epoch's row."""
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
         row["learning_rate"] = _learning_rate(self.model)
-        row["seconds"] = time.perf_counter() - self._start
-        row["waiting"] = self._waiting() - self._waited
+        row["seconds"], row["waiting"] = self.so_far()
+        self._before = 0.0, 0.0
         self.history.append(row)
         write_csv(self.path, self.history)
 
@@ -74,12 +102,41 @@ class KeepBest(keras.callbacks.Callback):
         self.plain_model, self.path = plain_model, path
         self.best, self.epoch = -math.inf, 0  # the epoch counts from 1; 0 before the first
 
+    def restore(self, history: Sequence[dict[str, float]], model: Path | None) -> None:
+        """Goes on after these rows, with the best weights until then."""
+        for row in history:
+            if row[BEST_BY] > self.best:
+                self.best, self.epoch = row[BEST_BY], int(row["epoch"])
+        if model is not None and model != self.path:
+            with replacing(self.path) as temporary:
+                shutil.copyfile(model, temporary)
+
     def on_epoch_end(self, epoch, logs=None):
         """Saves if this epoch is the best."""
         if logs[BEST_BY] > self.best:
             self.best, self.epoch = logs[BEST_BY], epoch + 1
             with replacing(self.path) as temporary:
                 self.plain_model.save(temporary)
+
+
+class KeepEpochs(keras.callbacks.Callback):
+    """Saves the plain model after each epoch.
+
+    Args:
+        plain_model: What is saved; shares its layers with the model that is trained.
+        path: Gives the `.keras` file of an epoch, from 1, or without one that of the last.
+        keep: `"every"`, or `"last"` to write one file over and over.
+    """
+
+    def __init__(self, plain_model: keras.Model, path: Callable[..., Path], keep: str):
+        super().__init__()
+        self.plain_model, self.path, self.keep = plain_model, path, keep
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves."""
+        path = self.path(epoch + 1) if self.keep == "every" else self.path()
+        with replacing(path) as temporary:
+            self.plain_model.save(temporary)
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
@@ -104,8 +161,8 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
             listed += f" and {len(photos) - MAX_LISTED} more"
         kept = f"the best weights until then, of epoch {self.keeper.epoch}, are in {self.keeper.path}"
         raise NonFiniteLossError(
-            f"epoch {self.batches.epoch + 1}, step {batch + 1}: the loss is {float(logs['loss'])}, at a learning rate "
-            f"of {_learning_rate(self.model):.2g}, for the photos {listed}; "
+            f"epoch {self.batches.epoch + 1}, step {self.batches.first + batch + 1}: the loss is "
+            f"{float(logs['loss'])}, at a learning rate of {_learning_rate(self.model):.2g}, for the photos {listed}; "
             f"{kept if self.keeper.epoch else 'no epoch was over yet'}. "
             "Use a smaller `learning_rate`; if these photos come up again, look at them"
         )

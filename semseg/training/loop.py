@@ -17,13 +17,16 @@ from semseg.data.base import Dataset
 from semseg.data.batches import Batches, data_generator
 from semseg.data.cache import Cache
 from semseg.errors import ResourceError, first_line
+from semseg.files import DISK_FULL
 from semseg.images.bands import RGB, Bands
 from semseg.losses import SegmentationLoss
 from semseg.metrics.keras_metric import ConfusionMatrix
+from semseg.runs.checkpoints import Position
 from semseg.runs.config import RunConfig
 from semseg.training.callbacks import CountEpochs, KeepBest, Recorder, StopOnNonFiniteLoss
 from semseg.training.memory import memory_advice
 from semseg.training.plan import Plan
+from semseg.training.saving import SaveState, Saving
 
 
 class TrainingModel(FastModel):
@@ -135,6 +138,7 @@ def train_model(
     results_path: Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     tell: Callable[[str], None] = lambda line: None,
+    saving: Saving | None = None,
 ) -> list[dict[str, float]]:
     """Trains `model` and leaves it with the weights of its best epoch.
 
@@ -147,6 +151,7 @@ def train_model(
         results_path: CSV file for one row per epoch.
         callbacks: More Keras callbacks, to show progress for example.
         tell: Called with a line about the compiler, if one was asked for.
+        saving: Where to save the state of the training, and the one to go on from; None to save none.
 
     Returns:
         One row per epoch: `epoch` (from 1), `loss`, `accuracy`, `mean_iou`, the same with `val_`, `learning_rate` at
@@ -155,40 +160,81 @@ def train_model(
     Raises:
         NonFiniteLossError: The loss became NaN or infinite; the best weights before that are on disk.
         DataError: A file cannot be read any more.
-        ResourceError: Out of memory.
+        ResourceError: Out of memory, or no space left on the disk.
+        RunFolderError: The state to go on from is that of another network.
     """
     leave_tensorflow_out()
     train_batches, val_batches = batches
     config, plain, trained = plan.config, plain_model(model), training_model(model, plan)
     recorder, keeper, free = Recorder(results_path, batches), KeepBest(plain, model_path), free_bytes()
+    saver = SaveState(saving or Saving(), recorder, keeper)
+    start = saver.position
     try:
         works = config.compile and not keras_compiles(False) and _compiles(trained, train_batches, tell)
         trained.compile(plan.recipe.optimizer(), jit_compile=keras_compiles(works))
-        trained.fit(
-            train_batches,
-            validation_data=val_batches,
-            epochs=config.epochs,
-            shuffle=False,  # the batches come shuffled
-            verbose=0,
-            callbacks=[
-                CountEpochs(train_batches),
-                StopOnNonFiniteLoss(train_batches, keeper),
-                recorder,
-                keeper,
-                *callbacks,
-            ],
-        )
+        count, stop = CountEpochs(train_batches, config.seed, start), StopOnNonFiniteLoss(train_batches, keeper)
+        saver.restore(trained)
+        _fit(trained, batches, start, config.epochs, [count, stop, recorder, keeper, *callbacks, saver])
+        saver.wait()
     except Exception as error:
         train_batches.raise_error()
         val_batches.raise_error()
         if out_of_memory(error):
             raise ResourceError(memory_advice(model, config, free)) from error
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise ResourceError(saver.cannot_be_written(error)) from error
         raise
     finally:
+        saver.close()
         train_batches.close()
         val_batches.close()
     plain.load_weights(model_path)
     return recorder.history
+
+
+def _fit(
+    trained: TrainingModel,
+    batches: tuple[Batches, Batches],
+    start: Position,
+    epochs: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    """Fits from a position on: the rest of an epoch that was begun before is a fit of its own."""
+    train_batches, val_batches = batches
+
+    def fit(first: int, last: int) -> None:
+        trained.fit(
+            train_batches,
+            validation_data=val_batches,
+            initial_epoch=first,
+            epochs=last,
+            shuffle=False,  # the batches come shuffled
+            verbose=0,
+            callbacks=callbacks,
+        )
+
+    epoch = start.epoch
+    if start.batch == train_batches.per_epoch:
+        _validate(trained, val_batches, epoch, callbacks)
+        epoch += 1
+    elif start.batch:
+        train_batches.start_epoch(epoch, start.batch)
+        fit(epoch, epoch + 1)
+        epoch += 1
+    if epoch < epochs:
+        train_batches.start_epoch(epoch)
+        fit(epoch, epochs)
+
+
+def _validate(
+    trained: TrainingModel, val_batches: Batches, epoch: int, callbacks: list[keras.callbacks.Callback]
+) -> None:
+    """Ends an epoch whose batches are all over."""
+    every = keras.callbacks.CallbackList(callbacks, model=trained)
+    every.on_epoch_begin(epoch)
+    logs = dict(trained.get_metrics_result())
+    validation = trained.evaluate(val_batches, callbacks=every, return_dict=True, verbose=0)
+    every.on_epoch_end(epoch, {**logs, **{f"val_{name}": value for name, value in validation.items()}})
 
 
 def _compiles(trained: TrainingModel, batches: Batches, tell: Callable[[str], None]) -> bool:

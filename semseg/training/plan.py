@@ -75,6 +75,15 @@ class Plan:
             if asked and self.class_shares is None:
                 raise SemsegError(f"`{name}`: needs the findings of check_dataset, to know which classes are rare")
 
+    def grown_to(self, epochs: int) -> "Plan":
+        """The same decisions for another number of epochs: only the learning rate falls over other steps."""
+        per_epoch = self.recipe.steps // self.config.epochs
+        return replace(
+            self,
+            config=replace(self.config, epochs=epochs),
+            recipe=replace(self.recipe, steps=epochs * per_epoch),
+        )
+
     def loss(self) -> SegmentationLoss:
         """The loss that the run minimises."""
         return SegmentationLoss(self.config.loss, self.class_weights, self.config.label_smoothing)

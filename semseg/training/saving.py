@@ -1,0 +1,227 @@
+"""The state of a training: saved while it goes on, and restored, so that the rest is what it would have been."""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from semseg.backend.state import arrays_of, assign, random_state, set_random_state, synchronise
+from semseg.errors import ResourceError, RunFolderError
+from semseg.files import DISK_FULL
+from semseg.runs.checkpoints import Checkpoint, Checkpoints, Position
+from semseg.training.callbacks import KeepBest, Recorder
+
+MAX_SHARE = 0.01  # of the time that saving between the ends of epochs may cost, where no minutes are given
+_WEIGHTS, _OPTIMIZER, _METRICS, _RANDOM = "weights", "optimizer", "metrics", "random."
+
+
+def never() -> None:
+    """The default of `Saving.stop`: nobody asks the training to end."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where and when a training saves its state, and what it goes on from.
+
+    Args:
+        checkpoints: The states of the run; None to save none.
+        identity: What a state belongs to: plain values, see `resuming.identity_of`.
+        start: The state to go on from; None to begin.
+        minutes: Between two states; None for as often as costs 1 % of the time. One is saved after each epoch, too.
+        stop: Gives the exception that the training is to end with after this batch, or None.
+    """
+
+    checkpoints: Checkpoints | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    start: Checkpoint | None = None
+    minutes: float | None = None
+    stop: Callable[[], BaseException | None] = never
+
+    @property
+    def position(self) -> Position:
+        """Where the training begins."""
+        return self.start.position if self.start else Position(0)
+
+
+class SaveState(keras.callbacks.Callback):
+    """Saves everything that the rest of a training depends on, and ends it between two batches when asked to.
+
+    Arrays are copied between two batches, and written by a thread while the training goes on.
+
+    Args:
+        saving: Where, when, and what from.
+        recorder: Keeps the history.
+        keeper: Knows the best epoch.
+    """
+
+    def __init__(self, saving: Saving, recorder: Recorder, keeper: KeepBest):
+        super().__init__()
+        self.saving, self.recorder, self.keeper = saving, recorder, keeper
+        self.position = saving.position
+        self._writer, self._pending = ThreadPoolExecutor(1, "semseg-save"), _nothing()
+        self._write = saving.checkpoints and saving.checkpoints.write
+        self._last = saving.start and saving.start.position  # of the last state that was handed to the writer
+        self._random: dict[str, np.ndarray] = {}  # of all generators, to go on from
+        self._metrics: dict[str, np.ndarray] | None = None  # of the training batches, while the validation goes on
+        self._began = time.perf_counter() - (saving.start.facts["elapsed"] if saving.start else 0)
+        self._next, self._first = time.perf_counter(), 0
+        self._cost = saving.start.facts["saving"] if saving.start else 0.0
+
+    def restore(self, model: keras.Model) -> None:
+        """Gives a compiled model and the history the state to go on from.
+
+        Raises:
+            RunFolderError: It is a state of another network.
+        """
+        start = self.saving.start
+        if start is None:
+            return
+        model.optimizer.build(model.trainable_variables)
+        try:
+            assign(model.variables, _WEIGHTS, start.arrays)
+            assign(model.optimizer.variables, _OPTIMIZER, start.arrays)
+        except ValueError as error:
+            raise RunFolderError(f"the state is of another network: {error}; `restart` to train anew") from None
+        prefix = len(_RANDOM)
+        self._random = {name[prefix:]: array for name, array in start.arrays.items() if name.startswith(_RANDOM)}
+        set_random_state(self._random)
+        columns = start.facts["history"]
+        rows = start.arrays["history"].tolist()
+        self.recorder.restore(
+            [dict(zip(columns, row, strict=True)) for row in rows], start.facts["seconds"], start.facts["waiting"]
+        )
+        self.keeper.restore(self.recorder.history, start.best_model)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Goes on with the metrics of the batches before, in the rest of an epoch."""
+        start, self._metrics = self.saving.start, None
+        self._first = 0
+        if start and epoch == start.position.epoch and start.position.batch:
+            assign(self.model.metrics_variables, _METRICS, start.arrays)
+            self._first = start.position.batch
+        self.position = Position(epoch, self._first)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Puts the generators where they were once more: Keras draws from that of PyTorch to get ready for this."""
+        if self._first and batch == 0:
+            set_random_state(self._random)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves if it is time to, and ends the training if that is wanted."""
+        self.position = Position(self.position.epoch, self._first + batch + 1)
+        self._stop_if_asked()
+        if time.perf_counter() >= self._next:
+            self.save()
+
+    def on_test_begin(self, logs=None):
+        """Keeps the metrics of the training, which the validation resets."""
+        self._metrics = arrays_of(self.model.metrics_variables, _METRICS)
+        self.wait()  # a copy of the best weights is written before better ones take their place
+
+    def on_test_batch_end(self, batch, logs=None):
+        """Ends the training if that is wanted."""
+        self._stop_if_asked()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves."""
+        self._metrics, self.position = None, Position(epoch + 1)
+        self.save()
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        request = self.saving.stop()
+        if request is None:
+            return
+        if self.position != self._last:
+            self.save()
+        self.wait()
+        raise request
+
+    def save(self) -> None:
+        """Copies the state and has it written, after the one before is.
+
+        Raises:
+            ResourceError: The disk is full.
+            RunFolderError: It cannot be written for another reason.
+        """
+        if self._write is None:
+            return
+        began = time.perf_counter()
+        self.wait()
+        synchronise(self.model)
+        best = self.keeper.path if self.keeper.epoch else None
+        state = self.position, self._arrays(), self._facts(), best
+        self._last = self.position
+        self._pending = self._writer.submit(_timed, self._write, *state)
+        cost = time.perf_counter() - began
+        self._cost += cost
+        self._next = time.perf_counter() + self._pause_after(cost)
+
+    def _pause_after(self, cost: float) -> float:
+        """Seconds until the next state, after one that took so many."""
+        return cost / MAX_SHARE if self.saving.minutes is None else 60 * self.saving.minutes
+
+    def wait(self) -> None:
+        """Waits until the last state is written; raises as `save` does."""
+        try:
+            written = self._pending.result()
+        except OSError as error:
+            kind = ResourceError if error.errno in DISK_FULL else RunFolderError
+            raise kind(self.cannot_be_written(error)) from error
+        self._pending = _nothing()
+        self._cost += written
+        if self.saving.minutes is None:
+            self._next += self._pause_after(written)
+
+    def cannot_be_written(self, error: OSError) -> str:
+        """What to say of an error in writing, with the state that stands."""
+        checkpoints = self.saving.checkpoints
+        where = error.filename or self.keeper.path.parent
+        stands = checkpoints.note() if checkpoints else "no state was saved"
+        return f"{where}: {error.strerror or error}; make room there; {stands}"
+
+    def close(self) -> None:
+        """Ends the writing thread, after what it is writing."""
+        self._writer.shutdown()
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        metrics = self._metrics or arrays_of(self.model.metrics_variables, _METRICS)
+        history = [list(row.values()) for row in self.recorder.history]
+        return {
+            **arrays_of(self.model.variables, _WEIGHTS),
+            **arrays_of(self.model.optimizer.variables, _OPTIMIZER),
+            **metrics,
+            **{_RANDOM + name: array for name, array in random_state().items()},
+            "history": np.array(history, np.float64),
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        history = self.recorder.history
+        seconds, waiting = self.recorder.so_far() if self.position.batch else (0.0, 0.0)
+        return {
+            "best_epoch": self.keeper.epoch,
+            "history": list(history[0]) if history else [],
+            "seconds": seconds,
+            "waiting": waiting,
+            "elapsed": time.perf_counter() - self._began,
+            "saving": self._cost,
+            "identity": dict(self.saving.identity),
+        }
+
+
+def _timed(write: Callable[..., None], *state: Any) -> float:
+    """Writes a state; returns the seconds of computing that it took."""
+    began = time.thread_time()
+    write(*state)
+    return time.thread_time() - began
+
+
+def _nothing() -> "Future[float]":
+    """Of a state that cost nothing, as there is none."""
+    future: Future[float] = Future()
+    future.set_result(0.0)
+    return future
