@@ -83,6 +83,7 @@ def test_what_is_missing_or_damaged_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"filters": 10**6}, "`filters`: got 1000000; expected at most 8192"),
         ({"epochs": 0}, "`epochs`: got 0; expected a whole number of at least 1"),
         ({"classes": 1}, "`classes`: got 1; expected a whole number of at least 2"),
         ({"batch_size": -3}, "`batch_size`: got -3"),
