@@ -3,7 +3,6 @@
 import csv
 import errno
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -11,9 +10,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from semseg.errors import ResourceError, RunFolderError
 
@@ -371,42 +370,3 @@ def archive(folder: Path, patterns: Iterable[str]) -> Path | None:
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
     return target
-
-
-@contextmanager
-def only_writer(lock: Path) -> Iterator[None]:
-    """Holds a lock for as long as the block lasts; the system gives it back when the process dies.
-
-    Args:
-        lock: A file in the folder that is written to, which exists; it is removed at the end. A disk that knows no
-            locks, as some network shares, keeps nobody out.
-
-    Raises:
-        RunFolderError: Another process holds it.
-    """
-    with ExitStack() as stack:
-        while True:
-            file = stack.enter_context(lock.open("ab"))
-            _lock(file, lock)
-            with suppress(OSError):
-                if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                    break  # else the one before removed it when it was done
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # Windows removes no open file
-                lock.unlink()
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    try:
-        if os.name == "nt":
-            importlib.import_module("msvcrt").locking(file.fileno(), 2, 1)  # LK_NBLCK
-        else:
-            fcntl = importlib.import_module("fcntl")
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            raise RunFolderError(
-                f"{path.parent}: another process writes there now; wait for it, or choose another `output`"
-            ) from None

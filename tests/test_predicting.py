@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from semseg.cli import commands
-from semseg.files import only_writer
 from semseg.images import opening
 from semseg.images.png_writer import PngWriter
 from semseg.inference import files as predict_files
 from semseg.labels.palettes import Label, Palette
+from semseg.runs.lock import one_writer
 
 COLORS = np.uint8([(200, 40, 30), (20, 210, 40), (30, 60, 220)])
 VALUES = (7, 300, 12)
@@ -231,11 +231,11 @@ class TestGoingOn:
     def test_two_predictions_do_not_write_into_one_folder(self, model, photos, tmp_path, capsys):
         output = tmp_path / "out"
         output.mkdir()
-        with only_writer(output / ".predicting"):
+        with one_writer(output):
             assert predict(model, photos, output) == 4
-        assert (
-            "out: another process writes there now; wait for it, or choose another --output" in capsys.readouterr().err
-        )
+        error = capsys.readouterr().err
+        assert f"out: process {os.getpid()} on " in error
+        assert "is writing there; wait for its end, or choose another --output" in error
         assert not list(output.iterdir())
         assert predict(model, photos, output, "--no-overlays") == 0
         assert {path.name for path in output.iterdir()} == {"masks", "shares.csv", "predictions.json"}

@@ -22,6 +22,7 @@ from semseg.errors import SemsegError
 from semseg.files import archive, check_output, last_lines, replacing, write_csv, write_json
 from semseg.report import save_learning_curves, save_quality_cost, save_side_by_side
 from semseg.runs.config import RunConfig
+from semseg.runs.lock import one_writer
 from semseg.runs.run import Run
 
 TABLES = ("comparison.json", "comparison.csv", "comparison.md")
@@ -36,6 +37,11 @@ def run(arguments: argparse.Namespace) -> None:
     _check_flags(arguments, given)
     output = Path(given.get("output", COMPARE_OUTPUT))
     check_output(output)
+    with one_writer(output):
+        _compare(arguments, given, output)
+
+
+def _compare(arguments: argparse.Namespace, given: dict, output: Path) -> None:
     if arguments.runs:
         trainings = Trainings([Run.finished(folder) for folder in arguments.runs], [])
     else:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from semseg.errors import DataError, RunFolderError, pip_install
-from semseg.files import csv_cell, csv_text, only_writer, read_json, remove_older, replacing, sha256_of, write_json
+from semseg.files import csv_cell, csv_text, read_json, remove_older, replacing, sha256_of, write_json
 from semseg.images.band_files import group_band_files
 from semseg.images.bands import Bands
 from semseg.images.georeference import read_georeference
@@ -22,10 +22,10 @@ from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.reading import list_images
 from semseg.inference.files import KINDS, MASKS, Job
 from semseg.runs import names
+from semseg.runs.lock import one_writer
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
 PHOTO_COLUMNS, FRAME_COLUMNS = ("photo", "width", "height", "sha256"), ("frame", "seconds")
-_LOCK = ".predicting"  # in the folder, while somebody writes there
 _SHA256 = PHOTO_COLUMNS.index("sha256")
 _UNFINISHED = 60  # seconds without a change, after which a file is nobody's work any more
 _EXPECTED = "give a photo, a folder, a pattern, a video or a camera's number"
@@ -113,7 +113,7 @@ def take_folder(output: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     if held and not file.exists():
         raise RunFolderError(f"{output}: holds {', '.join(held)} that no prediction wrote; choose another `output`")
     output.mkdir(parents=True, exist_ok=True)
-    with only_writer(output / _LOCK):
+    with one_writer(output):
         if file.exists():
             _go_on(output, settings)
         else:

@@ -38,8 +38,7 @@ def one_writer(folder: Path) -> Iterator[None]:
     Raises:
         RunFolderError: Another process writes there.
     """
-    existing = folder.is_dir()
-    folder.mkdir(parents=True, exist_ok=True)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / names.LOCK
     descriptor = _taken(path)
     ended = threading.Event()
@@ -56,14 +55,18 @@ def one_writer(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             if os.name == "nt":
                 path.unlink()
-            if not existing:
-                folder.rmdir()
+            for path_made in made:
+                path_made.rmdir()
 
 
 def _taken(path: Path) -> int:
-    """Opens the lock file and locks it; one that its owner removed meanwhile is opened anew."""
+    """Opens the lock file and locks it; one that its owner removed meanwhile, or its folder, is made anew."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            continue
         try:
             _refuse_if_owned(path, descriptor)
             if _is_at(path, descriptor):
