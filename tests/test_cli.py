@@ -363,7 +363,12 @@ class TestBadInput:
 
     def test_no_pairs_in_it(self, fails, tmp_path):
         (tmp_path / "empty").mkdir()
-        fails(3, "empty: holds no photos with masks; expected", "photo | colour mask", arguments=["--data", "empty"])
+        fails(
+            3,
+            "empty: holds no photos with masks or outlines; expected",
+            "photo | colour mask",
+            arguments=["--data", "empty"],
+        )
 
     def test_files_that_are_no_pictures(self, fails, tmp_path):
         make_pairs(tmp_path / "d", train=3, val=2)
@@ -405,7 +410,7 @@ class TestBadInput:
         fails(
             2, "--class-weights: got 'rare'; expected none, inverse, effective", arguments=["--class-weights", "rare"]
         )
-        fails(2, "there is no data set 'coco'; choose one of", arguments=[*data, "--dataset", "coco"])
+        fails(2, "there is no data set 'camvid'; choose one of", arguments=[*data, "--dataset", "camvid"])
         fails(2, "'mine.json'; expected a number, or a classes.json", arguments=[*data, "--classes", "mine.json"])
 
     def test_a_text_file_is_no_archive(self, fails, tmp_path):

@@ -470,6 +470,7 @@ class TestWhatFails:
 
         trained = []
         monkeypatch.setattr(comparing, "_train_one", train)
+        monkeypatch.setattr(trainings, "_refuse_changed_data", lambda config: None)  # there are no data
         asked = ["--models", "unet,resunet", "--seeds", "2", "--data", "x", "--output", str(tmp_path), *arguments]
         return commands(["compare", *asked]), trained
 
