@@ -10,6 +10,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from helpers import REPOSITORY
 
 from semseg.errors import RunFolderError
 from semseg.files import clear_temporaries, replacing
@@ -138,13 +139,15 @@ try:
     with one_writer(Path(sys.argv[1])):
         print("mine", flush=True)
         time.sleep(float(sys.argv[2]))
+        sys.stdin.read()
 except RunFolderError as error:
     print(error, flush=True)
 """
 
 
 def holding(folder, seconds):
-    return subprocess.Popen([sys.executable, "-c", HOLD, str(folder), str(seconds)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", HOLD, str(folder), str(seconds)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 class TestLock:
@@ -159,8 +162,10 @@ class TestLock:
         assert list(tmp_path.iterdir()) == []
 
     def test_of_many_that_start_at_once_one_wins(self, tmp_path):
-        started = [holding(tmp_path / "new", 3) for _ in range(8)]
-        said = [process.communicate()[0] for process in started]
+        started = [holding(tmp_path / "new", 0) for _ in range(8)]
+        said = [process.stdout.readline() for process in started]  # the one that wins waits for the end of its input
+        for process in started:
+            process.communicate()
         assert sum(text == "mine\n" for text in said) == 1
         assert not (tmp_path / "new").exists()  # nothing was written
 

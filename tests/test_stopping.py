@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from helpers import REPOSITORY
 
 from semseg.errors import SemsegError, StopRequest
 from semseg.runs.stopping import Stopping, seconds_of
@@ -47,7 +48,10 @@ PATIENT = "with stop.between_batches(): "
 
 def started(work, *arguments):
     return subprocess.Popen(
-        [sys.executable, "-c", START.replace("{work}", work), *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", START.replace("{work}", work), *arguments],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 

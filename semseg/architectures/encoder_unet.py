@@ -183,7 +183,7 @@ def _build(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of numbers of channels and sizes that ImageNet does not have
-            with _checked_downloads(constructor):
+            with _checked_downloads():
                 return constructor(input_tensor=x, input_shape=x.shape[1:], **options)
     except Exception as error:
         _refuse_size(constructor, x, options)
@@ -196,9 +196,9 @@ def _build(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
 
 
 @contextmanager
-def _checked_downloads(constructor: Callable) -> Iterator[None]:
+def _checked_downloads() -> Iterator[None]:
     """Within it, Keras takes only weights whose checksum it knows, from its cache or, as it says then, the network."""
-    file_utils = sys.modules[constructor.__module__].file_utils
+    file_utils: Any = sys.modules[keras.utils.get_file.__module__]  # which all constructors ask for their weights
     get_file = file_utils.get_file
 
     def checked(*arguments: Any, **options: Any) -> str:
