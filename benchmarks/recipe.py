@@ -36,6 +36,7 @@ from semseg.data.base import Dataset
 from semseg.data.cache import Cache
 from semseg.data.check import Findings, check_dataset
 from semseg.data.demo import make_demo
+from semseg.runs.checkpoints import Position
 from semseg.runs.config import RunConfig
 from semseg.segmentation_model import Unet
 from semseg.training.callbacks import CountEpochs
@@ -206,7 +207,7 @@ def learn(task: Task, contender: Contender, seed: int, minutes: float = 0.0) -> 
     trained.compile((contender.optimizer or recipe.optimizer)(), jit_compile=keras.backend.backend() == "jax")
     judge = Judge(val, config.epochs, minutes)
     most = config.epochs if contender.optimizer is None else 100 * config.epochs
-    callbacks = [CountEpochs(train), judge, *([Average(model, train)] if contender.averaged else [])]
+    callbacks = [CountEpochs(train, seed, Position(0)), judge, *([Average(model, train)] if contender.averaged else [])]
     try:
         trained.fit(train, epochs=most, shuffle=False, verbose=0, callbacks=callbacks)
         if contender.averaged:
