@@ -50,7 +50,7 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     except SemsegError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt as error:
-        kept = "what was finished before is in the output folder" if arguments.command == "compare" else ""
+        kept = _KEPT if arguments.command == "compare" else ""
         request = error if isinstance(error, StopRequest) else StopRequest("Ctrl-C", 130, kept)
         return _fail(request.text, request.exit_code)
     except OSError as error:
@@ -78,7 +78,7 @@ def _import_and_run(arguments: argparse.Namespace) -> None:
 
 def _trained(arguments: argparse.Namespace) -> str:
     """Where the work of hours is when a command ends early."""
-    return "; what was finished before is in the output folder" if arguments.command in _TRAINING else ""
+    return f"; {_KEPT}" if arguments.command in _TRAINING else ""
 
 
 def _words_of(error: OSError, output: str) -> tuple[str, int]:
@@ -104,6 +104,7 @@ _OF_SYSTEM = {  # what is exhausted or broken, and how to mend it
     **({errno.ESTALE: "mount the share again"} if hasattr(errno, "ESTALE") else {}),
 }
 _TRAINING = ("train", "compare")
+_KEPT = "what was finished before is in the output folder"
 
 
 def _computes_without_keras(arguments: argparse.Namespace) -> bool:

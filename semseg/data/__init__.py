@@ -36,12 +36,12 @@ _OF_MASKS: dict[str, Callable[[Contents], Found | None]] = {  # from the most pa
     "folder": find_folder,
     "pairs": find_pairs,
 }
-_MAX_PLACES = 50  # samples whose georeference is looked at, to be told
 DATASETS: dict[str, Callable[[Contents], Found | None]] = {
     **_OF_MASKS, **{kind: partial(find_annotated, kind=kind, asked=True) for kind in FORMATS},
 }  # fmt: skip
 _WITH_OUTLINES = ("cityscapes", "carvana")  # whose outlines say what their masks say
 _MUCH_MORE = 1.5  # times the photos that have masks: outlines of so many are read in place of these
+_MAX_PLACES = 50  # samples whose georeference is looked at, to be told
 _MAX_FOLDERS_NAMED = 4  # in the note on what was left out; of more, those above them
 EXPECTED = {
     "cityscapes": "leftImg8bit/ and gtFine/",
