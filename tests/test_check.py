@@ -752,6 +752,13 @@ class TestThinClasses:
         assert "0.68 there; 3 pieces become 1;" in warning and "`image_size` 192 keeps it)" in warning
         assert not check(root, image_size=(192, 192))[1].warnings
 
+    def test_the_command_names_the_flag(self, tmp_path, capsys):
+        root = str(self.lines(tmp_path / "data", 2, size=200))
+        assert (
+            commands(["check", root, "--cache", "none", "--output", str(tmp_path / "out"), "--image-size", "64"]) == 0
+        )
+        assert "--image-size 192 keeps it)" in " ".join(capsys.readouterr().out.split())
+
     def test_where_no_smaller_size_keeps_it_the_photos_own_is_named(self, tmp_path):
         _, findings = check(self.lines(tmp_path / "data", 1), image_size=(32, 32))
         assert has(findings.warnings, "foreground (1.1 pixels wide", "only the photos' own 64x64 keep it")
@@ -821,6 +828,22 @@ class TestTheCommand:
     def test_categories_of_masks_that_are_not_cityscapes(self, run, folder):
         code, _, errors = run(folder, "--categories")
         assert code == 2 and "categories" in errors and "is for Cityscapes' labels" in errors
+
+    def test_draws_nothing_again_until_something_changes(self, folder, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        out = tmp_path / "outputs" / "check"
+
+        def check():
+            assert commands(["check", str(folder), "--cache", "cache"]) == 0
+            return capsys.readouterr().out, (out / "data.png").stat().st_mtime_ns
+
+        (first, drawn), (second, unchanged) = check(), check()
+        assert "wrote  " in first and "unchanged in" in second and unchanged == drawn
+        assert "8 train, 4 val" in second and not (out / "archive").exists()
+        photo = folder / "train" / "images" / "0.jpg"
+        Image.open(photo).rotate(90).save(photo, quality=95)
+        third, anew = check()
+        assert "wrote  " in third and anew != drawn and len(list((out / "archive").iterdir())) == 1
 
     def test_an_archive_is_read_as_it_is(self, folder, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)

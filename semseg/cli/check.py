@@ -1,7 +1,10 @@
 """`python -m semseg check`: what is in a folder, as text, as a page of pictures and as JSON."""
 
 import argparse
+import json
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from semseg.cli.console import say, say_about
 from semseg.cli.flags import CHECK_OUTPUT, given_settings
@@ -10,8 +13,7 @@ from semseg.data.base import Dataset, spread
 from semseg.data.check import Findings, to_json
 from semseg.data.opening import open_data
 from semseg.errors import DataError
-from semseg.files import archive, check_output, write_json
-from semseg.report import save_data_page
+from semseg.files import archive, check_output, read_json, write_json
 from semseg.runs import names
 from semseg.runs.classes import write_classes
 from semseg.runs.config import RunConfig
@@ -29,25 +31,37 @@ def run(arguments: argparse.Namespace) -> None:
     dataset = open_data(config, demo=True, tell=say_about)
     findings, cache = look_at(config, dataset)
     output.mkdir(parents=True, exist_ok=True)
-    archived = archive(output, CHECK_FILES)
-    if archived:
+    found = to_json(dataset, findings)
+    unchanged = _holds(output, found)
+    if not unchanged and (archived := archive(output, CHECK_FILES)):
         say_about("earlier", f"moved the files of the check before to {archived}")
-    written = _write(output, dataset, findings)
+    written = sorted(CHECK_FILES) if unchanged else _write(output, dataset, findings, found)
     if all(findings.records.values()):
         say_what_was_found(dataset, findings)
     if cache.note:
         say_about("", cache.note)
     for number, error in enumerate(findings.errors, start=1):
         say_about(f"problem {number}", error)
-    say_about("wrote", f"in {output}/: {', '.join(written)}")
+    say_about("unchanged" if unchanged else "wrote", f"in {output}/: {', '.join(written)}")
     if findings.errors:
         count = len(findings.errors)
         raise DataError(f"{config.data}: {count} problem{'s' if count > 1 else ''}, listed above; mend before training")
     say("These data can be trained on.")
 
 
-def _write(output: Path, dataset: Dataset, findings: Findings) -> list[str]:
-    write_json(output / FINDINGS, to_json(dataset, findings))
+def _holds(output: Path, found: dict[str, Any]) -> bool:
+    """Whether a check of the same files, of which nothing has changed, left its files there."""
+    if not all((output / name).is_file() for name in CHECK_FILES) or not all(file["digest"] for file in found["files"]):
+        return False
+    with suppress(ValueError, OSError):
+        return read_json(output / FINDINGS) == json.loads(json.dumps(found))
+    return False
+
+
+def _write(output: Path, dataset: Dataset, findings: Findings, found: dict[str, Any]) -> list[str]:
+    from semseg.report import save_data_page  # loads matplotlib, for which a check that finds nothing new need not wait
+
+    write_json(output / FINDINGS, found)
     if not all(findings.records.values()):
         return [FINDINGS]
     write_classes(output / names.CLASSES, dataset.palette, findings.shares("train"))

@@ -269,7 +269,7 @@ def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_check_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DIR", help="folder, archive, or kaggle:owner/name")
-    _add_settings(parser, _OF_DATA, output=f"where the results go (default: {CHECK_OUTPUT})")
+    _add_settings(parser, (*_OF_DATA, "image_size"), output=f"where the results go (default: {CHECK_OUTPUT})")
 
 
 def _add_convert_flags(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semseg import IGNORE
+from semseg import IGNORE, __version__
 from semseg.data.bands import remarks_on_bands
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
@@ -451,12 +451,15 @@ def to_json(dataset: Dataset, findings: Findings) -> dict[str, Any]:
         `root`, `task`, `bands` and `notes` of the data set; `errors`, `warnings` and `named` as in `Findings`; `sizes`
         with the number of photos of each; for each split with samples their number, each class' share of the counted
         pixels and the number of masks that hold it, and the shares of ignored and of unknown pixels, 0 to 1; `widths`,
-        by class what `ClassWidth` says of those that are there, and whether it is torn; and every file.
+        by class what `ClassWidth` says of those that are there, and whether it is torn; every file, with the digest
+        of photo and mask where a cache keeps it, else None; and by which program and with which `palette`.
     """
     return {
+        "program": __version__,
         "root": str(dataset.root),
         "task": dataset.task,
         "bands": dataset.bands.to_dict(),
+        "palette": dataset.palette.to_dict(),
         "notes": dataset.notes,
         "errors": findings.errors,
         "warnings": findings.warnings,
@@ -471,7 +474,13 @@ def to_json(dataset: Dataset, findings: Findings) -> dict[str, Any]:
             if width.width
         },
         "files": [
-            {"photo": str(sample.photo), "mask": str(sample.mask), "size": list(record.size), "unknown": record.unknown}
+            {
+                "photo": str(sample.photo),
+                "mask": str(sample.mask),
+                "size": list(record.size),
+                "unknown": record.unknown,
+                "digest": dataset.digests.get(sample),
+            }
             for sample, record in findings.all
         ],
     }
