@@ -829,18 +829,20 @@ class TestTheCommand:
         code, _, errors = run(folder, "--categories")
         assert code == 2 and "categories" in errors and "is for Cityscapes' labels" in errors
 
-    def test_draws_nothing_again_until_something_changes(self, folder, tmp_path, monkeypatch, capsys):
+    def test_draws_nothing_again_until_something_changes(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         out = tmp_path / "outputs" / "check"
+        make_folder(tmp_path / "data" / "train", 8)
+        make_folder(tmp_path / "data" / "val", 4, first=100)
 
         def check():
-            assert commands(["check", str(folder), "--cache", "cache"]) == 0
+            assert commands(["check", "data", "--cache", "cache"]) == 0
             return capsys.readouterr().out, (out / "data.png").stat().st_mtime_ns
 
         (first, drawn), (second, unchanged) = check(), check()
         assert "wrote  " in first and "unchanged in" in second and unchanged == drawn
         assert "8 train, 4 val" in second and not (out / "archive").exists()
-        photo = folder / "train" / "images" / "0.jpg"
+        photo = tmp_path / "data" / "train" / "images" / "0.jpg"
         Image.open(photo).rotate(90).save(photo, quality=95)
         third, anew = check()
         assert "wrote  " in third and anew != drawn and len(list((out / "archive").iterdir())) == 1
