@@ -473,6 +473,22 @@ class TestLeaks:
         _, findings = check(tmp_path, allow_leaks=True)
         assert not findings.errors and has(findings.warnings, "1 photo of the val split")
 
+    def test_a_mirrored_copy_in_another_split_is_told(self, tmp_path):
+        for split, seeds in (("train", range(6)), ("val", range(10, 13))):
+            make_folder(tmp_path / split, 0)
+            for i in seeds:
+                photo, mask = draw_scene(i, size=128)
+                Image.fromarray(photo).save(tmp_path / split / "images" / f"{i}.png")
+                Image.fromarray(mask).save(tmp_path / split / "masks" / f"{i}.png")
+        for kind in ("images", "masks"):
+            turned = Image.open(tmp_path / "train" / kind / "2.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            turned.save(tmp_path / "val" / kind / "9.png")
+        _, findings = check(tmp_path)
+        assert not findings.errors
+        assert has(
+            findings.warnings, "1 photo of the val split", "train/images/2.png = ", "val/images/9.png", "mirrored"
+        )
+
     def test_copies_stay_on_one_side_of_a_drawn_split(self, tmp_path):
         make_folder(tmp_path, 10)
         for i in range(10):

@@ -13,7 +13,7 @@ from PIL import Image
 from semseg import IGNORE
 from semseg.data.base import spread
 from semseg.data.demo import draw_scene
-from semseg.data.fit import TURNS, better_turn, duplicates, fingerprint, judge_misfits, misfit
+from semseg.data.fit import TURNS, better_turn, duplicates, fingerprint, judge_misfits, misfit, turned_duplicates
 from semseg.images.reading import load_images
 from semseg.labels.palettes import cityscapes_palette
 from semseg.labels.quantising import bin_image
@@ -145,9 +145,27 @@ class TestDuplicates:
         found = prints(photos)
         for one in range(1, len(found)):
             assert duplicates(found[:one], found[one : one + 1]) == []
+            assert turned_duplicates(found[:one], found[one : one + 1]) == []
         for quality, scale in ((40, 0.5), (60, 0.75), (95, 1.0)):
             copies = prints([reencode(photo, quality, scale) for photo in photos])
             assert duplicates(found, copies) == [(i, i) for i in range(len(copies))]
+
+    @pytest.mark.parametrize("quarters", range(4))
+    @pytest.mark.parametrize("mirrored", [False, True])
+    def test_turned_and_mirrored_copies_are_told_from_plain_ones(self, scenes, quarters, mirrored):
+        photos = [photo for photo, _ in scenes]
+        copies = [np.rot90(reencode(photo, 60)[:, :: -1 if mirrored else 1], quarters) for photo in photos[::2]]
+        expected = [(2 * i, i) for i in range(len(copies))]
+        assert turned_duplicates(prints(photos), prints(copies)) == (expected if quarters or mirrored else [])
+        assert turned_duplicates(prints(photos[1::2]), prints(copies)) == []
+
+    def test_symmetric_pictures_prove_nothing(self):
+        y, x = np.mgrid[-1:1:64j, -1:1:64j]
+        disc = np.repeat((np.uint8(x**2 + y**2 < 0.5) * 200)[..., None], 3, axis=2)
+        noisy = (disc + np.random.default_rng(0).integers(0, 9, disc.shape)).astype(np.uint8)
+        assert turned_duplicates(prints([disc]), prints([noisy[:, ::-1]])) == []
+        none = np.zeros((0, 401), np.float32)
+        assert turned_duplicates(none, prints([disc])) == turned_duplicates(prints([disc]), none) == []
 
     @pytest.mark.parametrize(("name", "inside"), [("cityscapes_pairs", ""), ("camvid", "images")])
     def test_no_real_photo_is_in_train_and_val(self, real_data, name, inside):
@@ -155,7 +173,7 @@ class TestDuplicates:
         for split in ("train", "val"):
             photos = (read(path) for path in spread(sorted((real_data / name / split / inside).iterdir()), 100))
             halves.append(prints([p[:, : p.shape[1] // 2] if name == "cityscapes_pairs" else p for p in photos]))
-        assert duplicates(*halves) == []
+        assert duplicates(*halves) == turned_duplicates(*halves) == []
 
 
 class TestMisfits:

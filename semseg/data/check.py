@@ -11,7 +11,7 @@ from semseg import IGNORE, __version__
 from semseg.data.bands import remarks_on_bands
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
-from semseg.data.fit import duplicates, judge_misfits
+from semseg.data.fit import duplicates, judge_misfits, turned_duplicates
 from semseg.data.polarity import find_swapped
 from semseg.data.records import Record, look_at_all
 from semseg.data.thinness import ClassWidth, class_widths
@@ -203,21 +203,26 @@ def _keep_apart(dataset: Dataset, findings: Findings, allow_leaks: bool) -> None
     names = list(findings.records)
     for i, second in enumerate(names[1:], start=1):
         for first in names[:i]:
-            pairs = _copies(findings, first, second)
-            if pairs and dataset.drawn and (first, second) == ("train", "val"):
-                _move_to_training(dataset, findings, {j for _, j in pairs})
-            elif pairs:
+            prints = [
+                np.stack([record.fingerprint for _, record in findings.records[name]]) for name in (first, second)
+            ]
+            pairs, turned = duplicates(*prints), turned_duplicates(*prints)
+            if dataset.drawn and (first, second) == ("train", "val"):
+                _move_to_training(dataset, findings, {j for _, j in pairs + turned})
+                continue
+            if pairs:
                 _tell_of_leaks(findings, first, second, pairs, allow_leaks)
-
-
-def _copies(findings: Findings, first: str, second: str) -> list[tuple[int, int]]:
-    """Of each photo of the second split that is in the first, too, one pair of positions."""
-    prints = [np.stack([record.fingerprint for _, record in findings.records[split]]) for split in (first, second)]
-    return duplicates(*prints)
+            if turned:
+                findings.warnings.append(
+                    f"{_leak(findings, first, second, turned)}; these are mirrored or turned: keep all that come from "
+                    "one photo in one split"
+                )
 
 
 def _move_to_training(dataset: Dataset, findings: Findings, copies: set[int]) -> None:
     """Moves the samples at these places of the drawn validation split, and their groups, to the training split."""
+    if not copies:
+        return
     entries = findings.records["val"]
     moved = copies if dataset.group is None else _members_of_groups(entries, copies, dataset.group)
     if len(moved) == len(entries):
@@ -243,15 +248,19 @@ def _members_of_groups(
 def _tell_of_leaks(
     findings: Findings, first: str, second: str, pairs: list[tuple[int, int]], allow_leaks: bool
 ) -> None:
-    lines = [f"{findings.records[first][i][0].photo} = {findings.records[second][j][0].photo}" for i, j in pairs]
-    text = (
-        f"{_some(len(pairs), 'photo')} of the {second} split, also in the {first} split, would make its scores too "
-        f"good: {_named(findings, lines)}"
-    )
+    text = _leak(findings, first, second, pairs)
     if allow_leaks:
         findings.warnings.append(text)
     else:
         findings.errors.append(f"{text}; remove one of each, or go on by `allow_leaks`")
+
+
+def _leak(findings: Findings, first: str, second: str, pairs: list[tuple[int, int]]) -> str:
+    lines = [f"{findings.records[first][i][0].photo} = {findings.records[second][j][0].photo}" for i, j in pairs]
+    return (
+        f"{_some(len(pairs), 'photo')} of the {second} split, also in the {first} split, would make its scores too "
+        f"good: {_named(findings, lines)}"
+    )
 
 
 def _check_labels(dataset: Dataset, findings: Findings, skip_bad: bool) -> None:

@@ -1,6 +1,6 @@
 """Two questions that no file answers alone: is a photo here twice, and does a mask lie on its own photo?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -11,6 +11,7 @@ from semseg import IGNORE
 TURNS = {"left-right": (1,), "upside down": (0,), "half turn": (0, 1)}  # the axes that are reversed
 
 _GRID = 20  # cells a side of a fingerprint: with fewer, frames of a video that follow each other look the same
+_MIN_ASYMMETRY = 4  # tolerances between a picture and its own mirror image; below it these are taken as equal
 _AREA = 128**2  # pixels that photo and mask are shrunk to before a misfit is looked for
 _MIN_SHIFT = 4  # of these pixels; right masks seem shifted by fewer, too
 _MIN_TURN_GAIN, _MIN_SHIFT_GAIN = 0.15, 0.25  # the most among 3131 right masks: .07 and .21
@@ -64,6 +65,41 @@ def duplicates(first: np.ndarray, second: np.ndarray) -> list[tuple[int, int]]:
         excess = mean_square - tolerance[closest] ** 2 - block[:, -1] ** 2
         pairs += [(int(closest[i]), start + int(i)) for i in np.flatnonzero(excess <= 0)]
     return pairs
+
+
+def turned_duplicates(first: np.ndarray, second: np.ndarray) -> list[tuple[int, int]]:
+    """Finds pictures of one set in another that were mirrored, turned by quarters, or both, by their fingerprints.
+
+    Args:
+        first: float32 `(N, 401)`, a `fingerprint` a row.
+        second: float32 `(M, 401)`.
+
+    Returns:
+        As `duplicates`. Pictures that are themselves nearly symmetric are left out, as they prove nothing.
+
+    Example:
+        >>> photo = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+        >>> turned_duplicates(fingerprint(photo[:, ::-1])[None], fingerprint(photo)[None])
+        [(0, 0)]
+    """
+    tolerance = second[:, -1:]
+    grids = second[:, :-1].reshape(-1, _GRID, _GRID)
+    found: dict[int, int] = {}
+    for turned in _turns_of(grids):
+        unlike = np.sqrt(((turned - grids) ** 2).mean(axis=(1, 2))) > _MIN_ASYMMETRY * tolerance[:, 0]
+        prints = np.concatenate([turned.reshape(-1, _GRID**2), tolerance], axis=1)
+        for i, j in duplicates(first, prints[unlike]):
+            found.setdefault(int(np.flatnonzero(unlike)[j]), i)
+    return [(i, j) for j, i in sorted(found.items())]
+
+
+def _turns_of(grids: np.ndarray) -> Iterator[np.ndarray]:
+    """The seven other ways in which pictures, `(N, h, h)`, can lie."""
+    for quarters in range(4):
+        turned = np.rot90(grids, quarters, (1, 2))
+        yield turned[:, :, ::-1]
+        if quarters:
+            yield turned
 
 
 def misfit(photo: np.ndarray, mask: np.ndarray) -> dict[str, float]:
