@@ -169,6 +169,55 @@ class TestSeveralFoldersOfOneForm:
         assert not [note for note in dataset.notes if note.startswith("pictures that were left out")]
 
 
+class TestFoldersWithTheSameNames:
+    @pytest.mark.parametrize(
+        ("photo", "mask"),
+        [("s{}/photo.png", "s{}/mask.png"), ("IMG_{}_json/img.png", "IMG_{}_json/label.png"),
+         ("{}/1.png", "{}/2.png"), ("train/{}/x.png", "train/{}/y.png"), ("a/{}/im.png", "a/{}/gt.png"),
+         ("{}/images/im.png", "{}/labels/lab.png")],
+    )  # fmt: skip
+    def test_the_folder_tells_the_picture(self, tmp_path, photo, mask):
+        write_pairs(tmp_path, photo, mask)
+        dataset = open_dataset(tmp_path)
+        assert len(dataset.samples) == 10 and not dataset.problems
+        check_ids(dataset, lambda path: int("".join(re.findall(r"\d", str(path.relative_to(tmp_path).parent)))))
+
+    def test_rivals_are_settled_by_the_name_of_the_file(self, tmp_path):
+        write_pairs(tmp_path, "s{}/photo.png", "s{}/mask.png")
+        write_pairs(tmp_path, "s{}/photo.png", "s{}/mask2.png", form=lambda ids: np.roll(ids, 1, 0))
+        with pytest.raises(
+            DataError, match=r"both fit as the masks of photo\.png of each folder; say which by `masks`"
+        ):
+            open_dataset(tmp_path)
+        dataset = open_dataset(tmp_path, masks="mask.png")
+        check_ids(dataset, lambda path: int(path.parent.name[1:]))
+        assert any("10 in 10 folders" in note for note in dataset.notes)
+
+    def test_what_is_drawn_for_looking_is_left_out(self, tmp_path):
+        write_pairs(tmp_path, "{}_json/img.png", "{}_json/label.png")
+        write_pairs(tmp_path, "{}_json/img.png", "{}_json/label_viz.png", form=lambda ids: COLORS[ids])
+        assert {sample.mask.name for sample in open_dataset(tmp_path).samples} == {"label.png"}
+
+    def test_files_of_bands(self, tmp_path):
+        for number in range(1, 11):
+            photo, ids = draw(number)
+            for band, name in enumerate(("red", "green", "nir")):
+                write(tmp_path / f"tile_{number}" / f"{name}.tif", photo[..., band])
+            write(tmp_path / f"tile_{number}" / "mask.tif", ids)
+        dataset = open_dataset(tmp_path)
+        assert dataset.bands.names == ("red", "green", "nir")
+        check_ids(dataset, lambda path: int(path.parent.name[5:]))
+
+
+def test_visits_of_a_patient_stay_together(tmp_path):
+    for patient in range(12):
+        for visit in range(2):
+            write_pairs(tmp_path, f"p{patient}/v{visit}/{{}}.png", f"p{patient}/v{visit}/{{}}_mask.png", range(1, 3))
+    dataset = open_dataset(tmp_path)
+    sides = [{sample.photo.parent.parent.name for sample in samples} for samples in dataset.splits.values()]
+    assert len(sides) == 2 and not sides[0] & sides[1]
+
+
 class TestSeveralMasksOfAPhoto:
     @pytest.mark.parametrize(
         "layout",
@@ -203,6 +252,15 @@ class TestSeveralMasksOfAPhoto:
         dataset = open_dataset(tmp_path)
         assert dataset.palette.names == ("background", "crack", "rust")
         check_ids(dataset, number_in)
+
+    def test_a_class_that_is_never_drawn_shifts_no_name(self, tmp_path):
+        for number in range(1, 11):
+            photo, ids = draw(number)
+            write(tmp_path / f"c{number}" / "image.png", photo)
+            for class_id, name in ((1, "a"), (9, "x"), (2, "b")):
+                shown = ids == class_id
+                write(tmp_path / f"c{number}" / f"mask_{name}.png", 255 * shown.astype(np.uint8))
+        assert open_dataset(tmp_path).palette.names == ("background", "a", "b")
 
     def test_two_drawings_of_one_photo_are_not_united(self, tmp_path):
         write_pairs(tmp_path, "images/{}.png", "masks/{}_1.png", form=lambda ids: BINARY[ids])

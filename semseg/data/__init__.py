@@ -156,6 +156,8 @@ def _left_out(found: Found, contents: Contents) -> list[str]:
     if len(folders) > _MAX_FOLDERS_NAMED:
         folders = Counter(Path(*path.relative_to(contents.root).parts[:-1][:1]) for path in rest)
     counted = [f"{count} in {folder.as_posix()}/" for folder, count in folders.most_common(_MAX_FOLDERS_NAMED)]
+    if len(folders) > _MAX_FOLDERS_NAMED:
+        counted = [f"{len(rest)} in {len(folders)} folders such as {rest[0].parent.relative_to(contents.root)}/"]
     return [f"pictures {what}: {', '.join(counted)}"] if counted else []
 
 

@@ -238,12 +238,17 @@ def check_meaning(samples: list[Sample], palette: Palette) -> None:
 
 
 def rename_classes(palette: Palette, names: tuple[str, ...]) -> Palette:
-    """The palette with other names for its classes, if there are as many.
+    """The palette with other names for its classes, if there are as many, or where the masks' numbers tell which.
 
     Args:
         palette: Any palette.
-        names: One per class, in the order of the ids; if there are more or fewer, the palette stays as it is.
+        names: One per class, in the order of the ids; if there are more, one per number, some of which no mask holds.
+            If there are fewer, the palette stays as it is.
     """
+    if len(names) > palette.num_classes and palette.holds_values:
+        held = {label.id: label.value for label in palette.labels if label.id < palette.num_classes}
+        if all(value < len(names) for value in held.values()):
+            names = tuple(names[held[number]] for number in range(palette.num_classes))
     if len(names) != palette.num_classes:
         return palette
     labels = [

@@ -21,6 +21,7 @@ from semseg.data.finding.names import (
     place_of,
     role_of,
     split_by_affix,
+    split_of,
     strip,
 )  # fmt: skip
 from semseg.errors import DataError
@@ -128,7 +129,8 @@ def families_of(root: Path, files: Sequence[Path]) -> Iterator[list[Family]]:
         files: Pictures inside, at any depth.
 
     Yields:
-        By the names of folders; by these and by what file names begin or end with; by every folder.
+        By the names of folders; by these and by what file names begin or end with; by every folder; by whole names
+        of files that are the same in every folder, which come first where each is another word.
     """
     items = [Item(path, place_of(path.parent.relative_to(root).parts), path.stem.lower()) for path in files]
     by_role: dict[tuple[str, ...], list[Item]] = defaultdict(list)
@@ -137,15 +139,46 @@ def families_of(root: Path, files: Sequence[Path]) -> Iterator[list[Family]]:
         by_role[item.place.role].append(item)
         place = Place((*item.place.others, *item.place.role), item.place.split, ())
         by_folder[place.role].append(Item(item.path, place, item.key))
+    alike = _named_alike(root, items)
+    if not any(role for role in by_role) and _are_words(alike, items):
+        yield alike
     yield [_family(role, ("", "", ""), group) for role, group in by_role.items()]
     yield _parted(by_role)
     yield _parted(by_folder)
+    yield alike
 
 
 def _parted(groups: dict[tuple[str, ...], list[Item]]) -> list[Family]:
     return [
         _family(role, affix, items) for role, group in groups.items() for affix, items in split_by_affix(group).items()
     ]
+
+
+def _named_alike(root: Path, items: Sequence[Item]) -> list[Family]:
+    """A family for each name that most folders hold, as in `7/photo.png` with `7/mask.png`."""
+    by_name: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_name[item.path.stem.lower()].append(called_as_its_folder(root, item.path))
+    folders = {item.path.parent for item in items}
+    alike = {name: group for name, group in by_name.items() if 2 * len(group) > len(folders) > 1}
+    return [
+        Family(f"{group[0].path.name} of each folder", group, role_of(name), is_second_choice(name))
+        for name, group in alike.items()
+    ]
+
+
+def _are_words(alike: Sequence[Family], items: Sequence[Item]) -> bool:
+    """Whether these names are all that there are, and differ by more than numbers, as those of many pictures do."""
+    words = {"".join(filter(str.isalpha, family.items[0].path.stem.lower())) for family in alike}
+    complete = sum(len(family.items) for family in alike) >= _MIN_SHARE * len(items)
+    return complete and len(alike) > 1 and len(words) == len(alike)
+
+
+def called_as_its_folder(root: Path, path: Path) -> Item:
+    """A file whose folder tells which picture it is of, and whose name which part it plays."""
+    folder = path.parent.relative_to(root)
+    others = tuple(name for name in folder.parts if split_of(name) is None)
+    return Item(path, Place((), place_of(folder.parts).split, others), folder.as_posix())
 
 
 def _family(role: tuple[str, ...], affix: tuple[str, str, str], items: list[Item]) -> Family:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from semseg.data.base import Found, Sample
 from semseg.data.finding.contents import Contents
-from semseg.data.finding.families import Family, Match, evidence, families_of, match
+from semseg.data.finding.families import Family, Match, called_as_its_folder, evidence, families_of, match
 from semseg.data.finding.names import MASK, PHOTO, Item, Place, place_of
 from semseg.data.united import foreground
 from semseg.errors import DataError
@@ -25,6 +25,7 @@ _MUCH_MORE = 2  # times the photos: the reading that covers them wins
 _LOOKED_AT = 5  # photos whose several masks are compared
 _MAX_OVERLAP = 0.3  # of masks of different objects or classes, as a share of the smaller one
 _MIN_GROUPS = 5  # folders, or names before a number, that make groups
+_MANY_GROUPS = 10  # folders with folders in them: patients with visits, but not a few sites
 _MAX_SHOWN = 4
 _STEM_OF_GROUP = re.compile(r"(.*\d.*?)[ _.\-]+(?:[a-z]*[ _\-]?)\d+", re.IGNORECASE)  # scene3_frame12: scene3
 _ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9a-f]{16,}")  # one photo changed in several ways
@@ -119,8 +120,11 @@ def _families(contents: Contents, photos: str | None, masks: str | None) -> Iter
     )
 
 
-def _named(root: Path, paths: Iterable[Path], pattern: str | None, role: str) -> list[Family]:
-    items = [Item(path, _place_as_given(root, path), path.stem.lower()) for path in sorted(paths)]
+def _named(root: Path, paths: Collection[Path], pattern: str | None, role: str) -> list[Family]:
+    if len(paths) > 1 and len({path.stem.lower() for path in paths}) == 1:
+        items = [called_as_its_folder(root, path) for path in sorted(paths)]
+    else:
+        items = [Item(path, _place_as_given(root, path), path.stem.lower()) for path in sorted(paths)]
     return [Family(str(pattern), items, role, second_choice=False)] if items else []
 
 
@@ -199,7 +203,8 @@ def _class_names(readings: Sequence[Match]) -> list[str]:
 
 def _distinct_parts(names: Sequence[str]) -> list[str]:
     """`"*_crack.png in masks/"` and `"*_rust.png in masks/"` as `"crack"` and `"rust"`."""
-    words = [re.findall(r"[A-Za-z]+", name) for name in names]
+    files = [name.partition(" in ")[0] for name in names]
+    words = [re.findall(r"[A-Za-z]+", name) for name in (files if len(set(files)) == len(names) else names)]
     common = set(words[0]).intersection(*words[1:])
     return [" ".join(word for word in row if word not in common) for row in words]
 
@@ -382,11 +387,15 @@ def groups_by_name(places: dict[Path, Place]) -> Callable[[Sample], str] | None:
     Returns:
         The name of a sample's group; None where each photo stands for itself.
     """
-    for name_of in (_original_of_roboflow, _folder_of_group, _start_of_name):
+    depth = max((len(place.others) for place in places.values()), default=0)
+    ways: list[tuple[Callable[[Path, Place], str], int]] = [(_original_of_roboflow, _MIN_GROUPS)]
+    ways += [(partial(_folder_of_group, level), _MANY_GROUPS) for level in range(1, depth)]
+    ways += [(partial(_folder_of_group, depth), _MIN_GROUPS), (_start_of_name, _MIN_GROUPS)]
+    for name_of, fewest in ways:
         names = {path: name_of(path, place) for path, place in places.items()}
         counts = Counter(names.values())
         in_groups = sum(count for count in counts.values() if count > 1)
-        if "" not in counts and len(counts) >= _MIN_GROUPS and 2 * in_groups >= len(names):
+        if "" not in counts and len(counts) >= fewest and 2 * in_groups >= len(names):
             return partial(_group_of, names)
     return None
 
@@ -418,8 +427,8 @@ def _original_of_roboflow(path: Path, place: Place) -> str:
     return found[1] if found else ""
 
 
-def _folder_of_group(path: Path, place: Place) -> str:
-    return "/".join(place.others)
+def _folder_of_group(depth: int, path: Path, place: Place) -> str:
+    return "/".join(place.others[:depth])
 
 
 def _start_of_name(path: Path, place: Place) -> str:
