@@ -54,7 +54,7 @@ _ROOM_OF_NAME = {
     "Augmentation": "data.augment",
     "Cache": "data.cache",
     "check_dataset": "data.check",
-    "DATASETS": "data",
+    "DATASETS": "data.finding.choosing",
     "data_generator": "data.batches",
     "ensure_demo": "data",
     "make_demo": "data.demo",

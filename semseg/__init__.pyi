@@ -10,7 +10,6 @@ from semseg.backend.predictor import predictor as predictor
 from semseg.cli import main as main
 from semseg.comparison.networks import group_runs as group_runs
 from semseg.comparison.statistics import compare_networks as compare_networks
-from semseg.data import DATASETS as DATASETS
 from semseg.data import ensure_demo as ensure_demo
 from semseg.data import open_dataset as open_dataset
 from semseg.data.augment import Augmentation as Augmentation
@@ -18,6 +17,7 @@ from semseg.data.batches import data_generator as data_generator
 from semseg.data.cache import Cache as Cache
 from semseg.data.check import check_dataset as check_dataset
 from semseg.data.demo import make_demo as make_demo
+from semseg.data.finding.choosing import DATASETS as DATASETS
 from semseg.data.opening import open_data as open_data
 from semseg.evaluation.evaluate import evaluate_split as evaluate_split
 from semseg.evaluation.opening import open_run as open_run

@@ -8,9 +8,10 @@ import pytest
 from helpers import draw_ids, draw_numbers, draw_pair, make_folder, make_pairs, save_pair
 from PIL import Image
 
-from semseg.data import DATASETS, EXPECTED, ensure_demo, open_dataset
+from semseg.data import ensure_demo, open_dataset
 from semseg.data.base import Sample, seeded_split, spread
 from semseg.data.check import check_dataset
+from semseg.data.finding.choosing import DATASETS, EXPECTED
 from semseg.data.finding.contents import list_contents
 from semseg.data.finding.folder import find_folder
 from semseg.errors import DataError, SemsegError
