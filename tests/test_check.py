@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 from helpers import REPOSITORY, draw_ids, draw_numbers, draw_pair, make_folder, make_pairs
@@ -782,6 +783,22 @@ class TestThinClasses:
     def test_what_stays_wide_or_is_enlarged_is_not_named(self, tmp_path):
         assert not check(self.lines(tmp_path / "wide", 6), image_size=(32, 32))[1].warnings
         assert not check(self.lines(tmp_path / "own", 1), image_size=(64, 64))[1].warnings
+
+    def test_outlines_in_place_of_areas_are_told(self, tmp_path):
+        for i in range(6):
+            mask = np.zeros((64, 64), np.uint8)
+            for j, center in enumerate([(16, 16), (46, 18), (30, 46)]):
+                cv2.circle(mask, center, 7 + (i + j) % 4, 1, 2)
+            filled = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((23, 23), np.uint8))
+            grid = np.zeros((64, 64), np.uint8)
+            grid[8 + i :: 20], grid[:, 8::20] = 1, 1  # a net encloses, too, but is one piece
+            for name, drawn in (("lines", mask), ("areas", filled), ("net", grid)):
+                for kind, picture in (("images", draw_pair(i, 64)[0]), ("masks", 255 * drawn)):
+                    (tmp_path / name / kind).mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(picture).save(tmp_path / name / kind / f"{i}.png")
+        (warning,) = [text for text in check(tmp_path / "lines")[1].warnings if "drawn round things" in text]
+        assert "foreground (18 of 18 pieces are closed lines, 3.1 pixels wide)" in warning
+        assert not any(has(check(tmp_path / name)[1].warnings, "drawn round") for name in ("areas", "net"))
 
     def test_the_figures_are_json(self, tmp_path):
         dataset, findings = check(self.lines(tmp_path / "data", 1), image_size=(32, 32))

@@ -386,6 +386,15 @@ def _check_widths(dataset: Dataset, findings: Findings, image_size: tuple[int, i
     if lines:
         height, width = image_size
         findings.warnings.append(f"too thin for {width}x{height} pixels, torn or lost there: {_named(findings, lines)}")
+    outlines = [
+        f"{name} ({thin.loops} of {_some(thin.pieces, 'piece')} are closed lines, {thin.width:.2g} pixels wide)"
+        for name, thin in zip(dataset.palette.names, findings.class_widths, strict=False)
+        if thin.is_outline
+    ]
+    if outlines:
+        findings.warnings.append(
+            f"drawn round things, not on them: {_named(findings, outlines)}; if what is inside is meant, fill the lines"
+        )
 
 
 def _keeping(thin: ClassWidth, size: tuple[int, int]) -> str:

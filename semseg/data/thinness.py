@@ -9,12 +9,13 @@ import numpy as np
 
 from semseg.images.resizing import resize_mask
 
-_MAX_THIN = 3.0  # pixels: what stays wider than this is not torn, and its pieces are not counted
+_MAX_THIN = 3.0  # pixels: what stays wider than this is not torn
+_MAX_COUNTED = 6.0  # pixels: of what is nowhere narrower than this the pieces are not counted
 _KEPT = 2.0  # pixels: a class as wide stays in its pieces, also where it is thinner than on average
-_TORN, _MIN_GROWTH = (
-    1.0,
-    1.5,
-)  # pixels; times as many pieces: those of wider classes grow by at most 3 % in real sets
+_TORN = 1.0  # pixels
+_MIN_GROWTH = 1.5  # times as many pieces: those of wider classes grow by at most 3 % in real sets
+_HOLLOW, _MIN_HOLE = 0.5, 20  # share of what a closed line encloses that is not drawn; pixels
+_MIN_LOOPS, _LOOPS = 8, 0.7  # pieces, and the share of them that are closed lines, of a class that is drawn as outlines
 _MULTIPLE = 32  # networks take sides that are multiples of it
 
 
@@ -30,23 +31,25 @@ def measure_thinness(ids: np.ndarray, num_classes: int, image_size: tuple[int, i
         Lists of length K. `"widths"`: mean width in pixels of the mask, area over half the outline; that of a long
         strip is its width, that of a disc half its diameter; 0 where the class is absent. `"seen_widths"`: the same in
         pixels of the resized mask, along its more strongly shrunk side. `"pieces"` and `"seen_pieces"`: connected
-        components (8 neighbours) in the mask and in the resized one, 0 for classes that are absent or not thin.
+        components (8 neighbours) in the mask and in the resized one, 0 for classes that are absent or far from thin.
+        `"loops"`: those in the mask that are closed lines round one area.
 
     Example:
         >>> ids = np.zeros((8, 8), np.uint8)
         >>> ids[:, 2] = 1  # a line of one pixel, which falls between the four columns that are left
         >>> thinness = measure_thinness(ids, 2, (4, 4))
         >>> thinness["pieces"], thinness["seen_pieces"]
-        ([0, 1], [0, 0])
+        ([2, 1], [1, 0])
     """
     widths = _mean_widths(ids)[:num_classes]
     seen_widths = widths * min(new / old for new, old in zip(image_size, ids.shape, strict=True))
     small = resize_mask(ids, image_size)
-    pieces, seen_pieces = [0] * num_classes, [0] * num_classes
-    for k in np.flatnonzero((widths > 0) & (seen_widths < _MAX_THIN)):
-        pieces[k], seen_pieces[k] = _count_pieces(ids == k), _count_pieces(small == k)
+    pieces, loops, seen_pieces = ([0] * num_classes for _ in range(3))
+    for k in np.flatnonzero((widths > 0) & (np.minimum(widths, seen_widths) < _MAX_COUNTED)):
+        pieces[k], loops[k] = _count_pieces_and_loops(ids == k)
+        seen_pieces[k] = _count_pieces(small == k)
     return {"widths": widths.round(3).tolist(), "seen_widths": seen_widths.round(3).tolist(),
-            "pieces": pieces, "seen_pieces": seen_pieces}  # fmt: skip
+            "pieces": pieces, "loops": loops, "seen_pieces": seen_pieces}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,21 @@ class ClassWidth:
     Attributes:
         width: In pixels of the masks; 0 where no mask holds the class.
         seen_width: In pixels of what the network sees.
-        pieces: Connected components in those masks in which it is thin.
+        pieces: Connected components in those masks in which it is not far from thin.
         seen_pieces: The same in the resized masks.
+        loops: Pieces that are closed lines round one area, as outlines of objects are.
     """
 
     width: float
     seen_width: float
     pieces: int
     seen_pieces: int
+    loops: int = 0
+
+    @property
+    def is_outline(self) -> bool:
+        """Whether the class is drawn round things, not on them. A net of roads or membranes has no such pieces."""
+        return self.pieces >= _MIN_LOOPS and self.loops > _LOOPS * self.pieces
 
     @property
     def is_torn(self) -> bool:
@@ -104,11 +114,22 @@ def class_widths(counts: np.ndarray, measured: Sequence[dict[str, list]]) -> lis
         for name in ("widths", "seen_widths")
     )
     widths, seen_widths = (area.sum(axis=0) / np.maximum(length, 1e-9) for length in (lengths, seen_lengths))
-    pieces, seen_pieces = columns["pieces"].sum(axis=0), columns["seen_pieces"].sum(axis=0)
+    counted = zip(*(columns[name].sum(axis=0).tolist() for name in ("pieces", "seen_pieces", "loops")), strict=True)
     return [
-        ClassWidth(float(width), float(seen), int(before), int(after))
-        for width, seen, before, after in zip(widths, seen_widths, pieces, seen_pieces, strict=True)
+        ClassWidth(float(width), float(seen), *numbers)
+        for width, seen, numbers in zip(widths, seen_widths, counted, strict=True)
     ]
+
+
+def _count_pieces_and_loops(members: np.ndarray) -> tuple[int, int]:
+    contours, tree = cv2.findContours(members.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    areas = [cv2.contourArea(contour) for contour in contours]
+    holes: dict[int, list[float]] = {i: [] for i, (_, _, _, parent) in enumerate(tree[0]) if parent < 0}
+    for i, (_, _, _, parent) in enumerate(tree[0]):
+        if parent >= 0:
+            holes[parent].append(areas[i])
+    loops = [len(found) == 1 and found[0] > max(_HOLLOW * areas[i], _MIN_HOLE) for i, found in holes.items()]
+    return len(holes), sum(loops)
 
 
 def _count_pieces(members: np.ndarray) -> int:
