@@ -129,8 +129,8 @@ def families_of(root: Path, files: Sequence[Path]) -> Iterator[list[Family]]:
         files: Pictures inside, at any depth.
 
     Yields:
-        By the names of folders; by these and by what file names begin or end with; by every folder; where no folder
-        tells a role, by whole names of files that most folders hold, which come first where each is another word.
+        By the names of folders; by these and by what file names begin or end with; by every folder; unless the
+        folders tell photos from masks, by whole names of files that most folders hold, which come first where each is another word.
     """
     items = [Item(path, place_of(path.parent.relative_to(root).parts), path.stem.lower()) for path in files]
     by_role: dict[tuple[str, ...], list[Item]] = defaultdict(list)
@@ -139,7 +139,8 @@ def families_of(root: Path, files: Sequence[Path]) -> Iterator[list[Family]]:
         by_role[item.place.role].append(item)
         place = Place((*item.place.others, *item.place.role), item.place.split, ())
         by_folder[place.role].append(Item(item.path, place, item.key))
-    alike = [] if any(by_role) else _named_alike(root, items)
+    told = {role_of(name) for role in by_role for name in role}
+    alike = [] if {PHOTO, MASK} <= told else _named_alike(root, items)
     if _are_words(alike, items):
         yield alike
     yield [_family(role, ("", "", ""), group) for role, group in by_role.items()]
