@@ -129,8 +129,8 @@ def families_of(root: Path, files: Sequence[Path]) -> Iterator[list[Family]]:
         files: Pictures inside, at any depth.
 
     Yields:
-        By the names of folders; by these and by what file names begin or end with; by every folder; unless the
-        folders tell photos from masks, by whole names of files that most folders hold, which come first where each is another word.
+        By the names of folders; by these and by what file names begin or end with; by every folder; unless folders
+        tell photos from masks, by whole names of files that most folders hold: these first where each is another word.
     """
     items = [Item(path, place_of(path.parent.relative_to(root).parts), path.stem.lower()) for path in files]
     by_role: dict[tuple[str, ...], list[Item]] = defaultdict(list)
