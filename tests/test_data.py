@@ -95,12 +95,17 @@ class TestFindingPairs:
             open_dataset(tmp_path)
 
     def test_the_registry_lists_the_pairs(self):
-        assert set(DATASETS) == set(EXPECTED) == {"cityscapes", "carvana", "folder", "lists", "pairs", *FORMATS}
+        assert (
+            set(DATASETS)
+            == set(EXPECTED)
+            == {*("cityscapes", "carvana", "folder", "rasters", "lists", "pairs"), *FORMATS}
+        )
 
     def test_a_data_set_can_be_named_and_a_wrong_name_is_refused(self, pairs):
         assert len(open_dataset(pairs, name="pairs").samples) == 16
         with pytest.raises(
-            SemsegError, match="no data set 'camvid'; choose one of cityscapes, carvana, lists, folder, pairs, coco"
+            SemsegError,
+            match="no data set 'camvid'; choose one of cityscapes, carvana, lists, folder, rasters, pairs, coco",
         ):
             open_dataset(pairs, name="camvid")
         with pytest.raises(DataError, match=r"expected leftImg8bit/ and gtFine/$"):

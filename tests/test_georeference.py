@@ -174,6 +174,36 @@ class TestDataset:
             expected[: len(cut), : cut.shape[1]] = cut
             np.testing.assert_array_equal(dataset.load(sample)[1], expected)
 
+    def lay_tiles(self, root, tiles, masks):
+        """Photos of 30x40 pixels, each `(row, column)` of a grid, and rasters of labels, with what they hold."""
+        for name, numbers in masks.items():
+            geotiff(root / name, numbers)
+        for row, column in tiles:
+            place = UTM @ Affine.translation(40 * column, 30 * row)
+            geotiff(root / "tiles" / f"{row}_{column}.tif", picture(), place)
+
+    @pytest.mark.parametrize("name", ["labels.tif", "map.tif", "truth/area.tif"])
+    def test_one_raster_of_labels_covers_many_photos(self, tmp_path, name):
+        numbers = np.kron(np.random.default_rng(2).integers(0, 3, (30, 40)), np.ones((3, 4))).astype(np.uint8)
+        tiles = [(row, column) for row in range(3) for column in range(4)]
+        self.lay_tiles(tmp_path, [*tiles, (9, 9)], {name: numbers})
+        dataset = open_dataset(tmp_path)
+        assert len(dataset.samples) == 12 and any("within the labels of" in note for note in dataset.notes)
+        assert any("9_9.tif: has no mask" in problem for problem in dataset.problems)
+        for sample in dataset.samples:
+            row, column = map(int, sample.photo.stem.split("_"))
+            expected = numbers[30 * row : 30 * row + 30, 40 * column : 40 * column + 40]
+            np.testing.assert_array_equal(dataset.load(sample)[1], expected)
+
+    def test_two_rasters_over_one_photo_are_settled_by_masks(self, tmp_path):
+        numbers = np.kron(np.random.default_rng(2).integers(0, 3, (30, 40)), np.ones((2, 2))).astype(np.uint8)
+        tiles = [(row, column) for row in range(2) for column in range(2)]
+        self.lay_tiles(tmp_path, tiles, {"labels_a.tif": numbers, "labels_b.tif": 2 - numbers})
+        with pytest.raises(DataError, match=r"labels_a\.tif and labels_b\.tif both cover it; say by `masks`"):
+            open_dataset(tmp_path)
+        dataset = open_dataset(tmp_path, masks="labels_b.tif")
+        assert {sample.mask.name for sample in dataset.samples} == {"labels_b.tif"} and len(dataset.samples) == 4
+
     def test_no_data_of_a_mask_has_no_class(self, tmp_path):
         numbers = np.array([[0, 1, 9], [1, 0, 9]], np.uint8)
         path = geotiff(tmp_path / "mask.tif", numbers, nodata=9)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -276,9 +277,17 @@ def read_mask_of(sample: Sample) -> Picture:
     """
     if sample.parts:
         return unite_masks(sample.parts, sample.part_numbers)
-    stored = read_mask(sample.mask, page=sample.page)
     places = places_that_differ(sample)
-    return stored if places is None else _laid_on_photo(stored, *places, sample.mask)
+    if places is None:
+        return read_mask(sample.mask, page=sample.page)
+    state = sample.mask.stat()
+    return _laid_on_photo(_read_raster(sample.mask, state.st_mtime_ns, state.st_size), *places, sample.mask)
+
+
+@lru_cache(maxsize=1)
+def _read_raster(path: Path, changed: int, size: int) -> Picture:
+    """The last mask that was laid on a photo: it may be of many photos."""
+    return read_mask(path)
 
 
 def places_that_differ(sample: Sample) -> tuple[Georeference, Georeference] | None:

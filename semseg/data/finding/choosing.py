@@ -14,6 +14,7 @@ from semseg.data.finding.csv_lists import find_in_lists
 from semseg.data.finding.folder import find_folder
 from semseg.data.finding.names import is_second_choice
 from semseg.data.finding.pairs import find_pairs
+from semseg.data.finding.rasters import find_rasters
 from semseg.errors import DataError
 from semseg.labels.formats import FORMATS
 
@@ -22,6 +23,7 @@ _OF_MASKS: dict[str, Callable[[Contents], Found | None]] = {  # from the most pa
     "carvana": find_carvana,
     "lists": find_in_lists,
     "folder": find_folder,
+    "rasters": find_rasters,
     "pairs": find_pairs,
 }
 DATASETS: dict[str, Callable[[Contents], Found | None]] = {
@@ -33,6 +35,7 @@ EXPECTED = {
     "cityscapes": "leftImg8bit/ and gtFine/",
     "carvana": "train/*.jpg and train_masks/*_mask.gif",
     "folder": "photos and masks of matching names, in images/ and masks/ or side by side",
+    "rasters": "GeoTIFF photos within a GeoTIFF mask of a larger area",
     "lists": "train.csv with a photo and a mask in each row",
     "pairs": "train/ (and val/) with pictures of photo | colour mask",
     **{kind: f"photos with {FORMATS[kind].described}" for kind in FORMATS},
@@ -60,7 +63,10 @@ def choose_reading(contents: Contents, name: str | None, photos: str | None, mas
     if files:
         contents = replace(contents, others=tuple(files))
     elif photos or masks:
+        rasters = find_rasters(contents, masks) if masks and not photos else None
         found = find_folder(contents, photos, masks)
+        if rasters and (found is None or _count(rasters) > _count(found)):
+            return "rasters", rasters
         if found is None:
             given = " and ".join(f"`{key}` {value}" for key, value in (("photos", photos), ("masks", masks)) if value)
             raise DataError(f"{root}: with {given} no names of photos and masks match; list the pairs in a CSV file")
