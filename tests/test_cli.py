@@ -455,6 +455,13 @@ def test_wrong_usage_ends_with_code_2(arguments, capsys):
     assert error.startswith("error: ") and error.endswith("; see --help\n") and error.count("\n") == 1
 
 
+def test_a_command_that_is_given_to_main_py_is_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["check", "photos", "--skip-bad"])
+    error = capsys.readouterr().err
+    assert error == "error: main.py has no commands; run python -m semseg check photos; see --help\n"
+
+
 @pytest.mark.plain
 @pytest.mark.skipif(os.name == "nt", reason="no such pipe there")
 def test_work_goes_on_when_the_reader_of_its_output_has_gone(pairs, tmp_path):
