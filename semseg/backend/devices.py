@@ -53,15 +53,16 @@ def usable_precision(precision: str) -> tuple[str, str]:
     Args:
         precision: One of `semseg.runs.config.PRECISIONS`.
     """
-    if precision == "mixed_float16" and not _on_gpu():
+    if precision == "mixed_float16" and not on_gpu():
         return "float32", "mixed_float16 needs a GPU; training in float32"
     if precision == "mixed_bfloat16" and not _BFLOAT16_OF_BACKEND[keras.backend.backend()]():
-        way_out = "mixed_float16 would work" if _on_gpu() else "it would be slow"
+        way_out = "mixed_float16 would work" if on_gpu() else "it would be slow"
         return "float32", f"{device_name()} has no arithmetic for bfloat16; training in float32, {way_out}"
     return precision, ""
 
 
-def _on_gpu() -> bool:
+def on_gpu() -> bool:
+    """Whether the backend computes on a GPU."""
     return _DEVICE_OF_BACKEND[keras.backend.backend()]() is not None
 
 
@@ -87,7 +88,7 @@ def free_bytes() -> int | None:
     if keras.backend.backend() == "torch" and torch.cuda.is_available():
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # from before, and used again
         return torch.cuda.mem_get_info()[0] + kept
-    return None if _on_gpu() else _free_main_memory()
+    return None if on_gpu() else _free_main_memory()
 
 
 def _free_main_memory() -> int | None:

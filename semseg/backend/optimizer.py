@@ -33,6 +33,9 @@ class PartialAdamW(ADAMW):
         """The variable's first slot, of its shape, 0 before the first step: saved and loaded with the optimiser."""
         return self._momentums[self._get_variable_index(variable)]
 
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        """Leaves the weights as they are, where Keras puts their averages (`use_ema`) at the end of each `fit`."""
+
     def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
         """Changes one variable."""
         if self.takes(variable):
@@ -56,3 +59,13 @@ class PartialAdamW(ADAMW):
         if any(map(self._use_weight_decay, taken)):  # Keras on PyTorch stumbles over none
             keras.optimizers.Optimizer._apply_weight_decay(self, taken)
         super()._apply_weight_decay([variable for variable in variables if not self.takes(variable)])
+
+
+def averages_of(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The moving averages of the weights that an optimiser keeps with `use_ema`, in the order of the weights.
+
+    Args:
+        optimizer: One that was built, or the loss scaling around it.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return list(inner._model_variables_moving_average)

@@ -61,7 +61,7 @@ def _check_flags(arguments: argparse.Namespace, given: dict) -> None:
     """Raises a `SemsegError` for flags that would be of no effect."""
     if bool(arguments.runs) == bool(arguments.models):
         raise SemsegError("compare: give either --models unet,r2unet,... to train, or the folders of finished runs")
-    values = {**given, "seeds": arguments.seeds, "minutes": arguments.minutes}
+    values = {**given, "seeds": arguments.seeds}
     training = [name for name, value in values.items() if value is not None and name not in ("backend", "output")]
     if arguments.runs and training:
         raise SemsegError(
@@ -78,8 +78,6 @@ def _check_training_flags(arguments: argparse.Namespace, given: dict) -> None:
             f"`{encoder[0]}`: got {given[encoder[0]]}, but --models {arguments.models}; add encoder_unet, which alone "
             "takes it, or leave it out"
         )
-    if arguments.minutes is not None and "epochs" in given:
-        raise SemsegError(f"`minutes`: got {arguments.minutes:g} and --epochs {given['epochs']}; give only one of them")
 
 
 def _names(models: str) -> list[str]:
@@ -96,10 +94,9 @@ def _train_all(arguments: argparse.Namespace, given: dict, output: Path) -> Trai
     seeds = SEEDS if arguments.seeds is None else arguments.seeds
     if seeds < 1:
         raise SemsegError(f"`seeds`: got {seeds}; expected a whole number of at least 1, better {SEEDS}")
-    common = RunConfig(**{**given, "output": str(output)})
-    epochs = {}
-    if arguments.minutes is not None:
-        epochs = epochs_in(arguments.minutes, common, models, output, say_about)
+    minutes = given.get("minutes")
+    common = RunConfig(**{**given, "minutes": None, "output": str(output)})
+    epochs = {} if minutes is None else epochs_in(minutes, common, models, output, say_about)
     trainings = train_all(planned_runs(common, models, seeds, output, epochs), _train_one, say_about)
     if trainings.errors and len({run.config.model for run in trainings.runs}) < 2:
         raise _all_failed(trainings.errors, "less than two networks are left to compare")

@@ -89,8 +89,17 @@ def build_parser() -> Parser:
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a run that flags gave a value."""
-    return {name: value for name, value in vars(arguments).items() if name in RunConfig.__dataclass_fields__}
+    """The settings of a run that flags gave a value.
+
+    Raises:
+        SemsegError: Both epochs and minutes were given.
+    """
+    given = {name: value for name, value in vars(arguments).items() if name in RunConfig.__dataclass_fields__}
+    if "epochs" not in given:
+        return given
+    if "minutes" in given:
+        raise SemsegError(f"--minutes: got {given['minutes']:g} and --epochs {given['epochs']}; give only one of them")
+    return {**given, "minutes": None}  # in place of those in a file
 
 
 def asked_run(arguments: argparse.Namespace) -> RunConfig:
@@ -114,6 +123,8 @@ def _resumed_run(arguments: argparse.Namespace) -> RunConfig:
     """The run in the folder that `--resume` names, wherever it lies now, with what flags change."""
     clashing = [name for name in ("config", "restart") if getattr(arguments, name)]
     given = given_settings(arguments)
+    if "init" in given:
+        clashing.append("init")
     if Path(given.pop("output", arguments.resume)).resolve() != Path(arguments.resume).resolve():
         clashing.append("output")
     if clashing:
@@ -138,6 +149,8 @@ def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
     flags = []
     for name, value in asdict(config).items():
         if value is None or value is False or (without_defaults and value == getattr(RunConfig, name)):
+            continue
+        if name == "epochs" and config.minutes is not None:
             continue
         flags.append("--" + name.replace("_", "-"))
         if value is not True:
@@ -170,7 +183,11 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "encoder_weights": ("WHICH", "of encoder_unet: imagenet, none, or a file (default: imagenet)"),
     "image_size": ("SIZE", "pixels that the network sees: 192, or height x width such as 192x256 (default: 128)"),
     "filters": ("N", "channels of the first block, the width of the network (default: %(default)s)"),
+    "init": ("RUN", "start from the weights of a run, or of a model's file: other classes, bands and sizes will do"),
+    "freeze": ("WHAT", "weights that stay as they are: none, encoder, or N of its levels, from the photo on (default: "
+               "%(default)s)"),
     "epochs": ("N", "times that every training photo is seen (default: %(default)s)"),
+    "minutes": ("M", "time for the training in place of --epochs: as many whole epochs as fit"),
     "batch_size": ("N", "photos per step (default: 4, fewer in short runs)"),
     "accumulate": ("N", "batches that make one step, for more photos than fit into memory (default: %(default)s)"),
     "learning_rate": ("X", "learning rate at the start (default: %(default)s)"),
@@ -187,6 +204,8 @@ _SETTINGS: dict[str, tuple[str, str]] = {
         "CHANGES", "none, or what differs from the default: rotation=10,vertical_flip=0.5 (default: suits the data)",
     ),
     "sample_rare": ("", "show photos with rare classes more often"),
+    "early_stop": ("N", "end after N epochs without a better validation (default: train them all)"),
+    "average": ("", "try the average of the last weights at the end, and keep it if no epoch was as good"),
     "seed": ("N", "the same seed gives the same run (default: %(default)s)"),
     "backend": ("NAME", _BACKEND),
     "precision": (
@@ -286,9 +305,8 @@ def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="*", help="folders of finished runs, the first as the baseline")
     parser.add_argument("--models", metavar="A,B", help="networks to train, the first as the baseline")
     parser.add_argument("--seeds", metavar="N", type=int, help=f"runs of each network (default: {SEEDS})")
-    parser.add_argument("--minutes", metavar="M", type=float,
-                        help="time for each run in place of --epochs: as many whole epochs as fit")  # fmt: skip
     _add_settings(parser, [name for name in _SETTINGS if name != "model"],
+                  minutes="time for each run in place of --epochs: as many whole epochs as fit",
                   output=f"where the results go (default: {COMPARE_OUTPUT})")  # fmt: skip
 
 

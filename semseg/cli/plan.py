@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 
@@ -12,27 +13,36 @@ from semseg.cli.looking import look_at, say_what_was_found
 from semseg.data.augment import Augmentation, parse_augmentation
 from semseg.data.base import Dataset
 from semseg.data.opening import open_data
+from semseg.files import sha256_of
+from semseg.inference.card import ModelCard, model_file, open_model
 from semseg.losses import SegmentationLoss
 from semseg.runs.config import RunConfig
 from semseg.training.loop import new_model
 from semseg.training.memory import check_memory
 from semseg.training.plan import Plan, plan_run
+from semseg.training.starting import freeze, refuse_unlearnt, take_weights
+from semseg.training.timing import epochs_of_run
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Checks the data and says what a run on them would decide."""
     config = asked_run(arguments)
-    dataset, _ = open_data_and_network(config)
-    findings, _ = look_at(config, dataset)
+    dataset, _, _ = open_data_and_network(config)
+    findings, cache = look_at(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
     say_what_was_found(dataset, findings)
+    if config.minutes is not None:
+        config = replace(config, epochs=epochs_of_run(config.minutes, config, dataset, cache, say_about))
     say_plan(plan_run(config, dataset, findings))
 
 
-def open_data_and_network(config: RunConfig, new: bool = True) -> tuple[Dataset, keras.Model]:
+def open_data_and_network(config: RunConfig, new: bool = True) -> tuple[Dataset, keras.Model, dict[str, str] | None]:
     """Both, before the files are read; what does not fit is told at once, and a wrong name before data are drawn.
 
     A run that is not new has its data, and gets its weights from its state.
+
+    Returns:
+        Data, network, and whose weights it starts from, for the run's record: None for new ones.
     """
     leave_tensorflow_out()
     SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
@@ -43,9 +53,27 @@ def open_data_and_network(config: RunConfig, new: bool = True) -> tuple[Dataset,
     dataset = open_data(config, demo=new, tell=say_about)
     plan = plan_run(config, dataset)
     keras.utils.set_random_seed(config.seed)
-    model = new_model(config if new else without_weights, dataset.num_logits, dataset.bands)
+    bare = not new or (config.init is not None and config.encoder_weights is None)
+    model = new_model(without_weights if bare else config, dataset.num_logits, dataset.bands)
+    learnt, source = _start_from(config.init, model, dataset) if new and config.init is not None else (set(), None)
+    frozen = freeze(model, config.freeze)
+    if new and (bare or config.encoder_weights == "none" or config.model != "encoder_unet"):
+        refuse_unlearnt(frozen, learnt)
     check_memory(model, plan.config)
-    return dataset, model
+    return dataset, model, source
+
+
+def _start_from(init: str, model: keras.Model, dataset: Dataset) -> tuple[frozenset[str], dict[str, str]]:
+    """Gives the network the weights of another one as far as they fit, and says so.
+
+    Returns:
+        The names of the layers that took some, and what the run's record says of it.
+    """
+    path = model_file(Path(init))
+    source, palette = open_model(path), ModelCard.undescribed(path).palette
+    taken = take_weights(model, source, dataset.palette.names, palette.names if palette else None)
+    say_about("init", f"{path}: {taken.text}")
+    return taken.layers, {"path": str(path), "sha256": sha256_of(path), "taken": taken.text}
 
 
 def say_plan(plan: Plan) -> None:

@@ -47,13 +47,16 @@ from semseg.runs.lock import one_writer
 from semseg.runs.pictures import SPREAD, Picture
 from semseg.runs.run import Run
 from semseg.runs.stopping import Stopping
+from semseg.training.averaging import Averaged
 from semseg.training.callbacks import KeepEpochs
+from semseg.training.ending import Ending
 from semseg.training.loop import make_batches, plain_model, train_model
 from semseg.training.plan import Plan, plan_run
 from semseg.training.recipe import prepare
-from semseg.training.resuming import can_grow, identity_of, refuse_other_data, state_to_go_on_from
+from semseg.training.resuming import as_planned, can_grow, identity_of, refuse_other_data, state_to_go_on_from
 from semseg.training.saving import Saving
 from semseg.training.tensorboard import LogEpochs, log_batch, log_scores
+from semseg.training.timing import epochs_of_run
 
 LOGGED = 3  # predictions among the pictures for TensorBoard
 
@@ -82,8 +85,11 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     if state:
         say_about("goes on", f"from {state.position}, as left in {folder.checkpoints.folder}")
-    dataset, model = open_data_and_network(config, new=state is None)
+        config = as_planned(config, state, note)
+    dataset, model, source = open_data_and_network(config, new=state is None)
     findings, cache = _look(config, dataset)
+    if config.minutes is not None and state is None:
+        config = replace(config, epochs=epochs_of_run(config.minutes, config, dataset, cache, say_about))
     planned_epochs = state.facts["identity"]["planned_epochs"] if state else config.epochs
     plan = plan_run(replace(config, epochs=planned_epochs), dataset, findings)
     identity = identity_of(config, plan, planned_epochs, dataset)
@@ -96,9 +102,10 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
 
     if state:
         refuse_other_data(folder, state, identity, splits_of(dataset), note)
+        source = folder.facts.get("init")
     else:
         folder = _take_folder(folder, config)
-    _describe(folder, config, plan, dataset, findings, model)
+    _describe(folder, config, plan, dataset, findings, model, source)
     _draw_before(folder, dataset, batches[0], model)
     saving = Saving(folder.checkpoints, identity, state, config.checkpoint_minutes, lambda: stopping.request)
     first = saving.position.epoch + 1
@@ -108,14 +115,18 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
         start = time.perf_counter() - (state.facts["elapsed"] if state else 0)
         progress = _ShowProgress(config, saving.position)
         model_file = partial(folder.file_of_weights, model_name(config.model))
+        averaged: list[Averaged] = []
         keep = [KeepEpochs(plain_model(model), model_file, config.keep)] if config.keep != "best" else []
         with stopping.between_batches(), progress:
             history = train_model(
                 model, batches, plan, model_path=folder.model_path(model_name(config.model)),
                 results_path=folder.history_path, tell=lambda line: say_about("compile", line),
-                callbacks=[LogEpochs(log), progress, *keep], saving=saving,
+                on_average=averaged.append, callbacks=[LogEpochs(log), progress, *keep], saving=saving,
             )  # fmt: skip
-        _finish(folder, plan, dataset, plain_model(model), history, time.perf_counter() - start, log)
+        ending = Ending(history, config, time.perf_counter() - start, *averaged)
+        for topic, line in ending.lines():
+            say_about(topic, line)
+        _finish(folder, plan, dataset, plain_model(model), ending, log)
 
 
 # --------------------------------------------------------------------------------------------- before the training
@@ -148,8 +159,9 @@ def _model_names(folder: Run, config: RunConfig) -> set[str]:
 
 
 def _describe(
-    folder: Run, config: RunConfig, plan: Plan, dataset: Dataset, findings: Findings, model: keras.Model
-) -> None:
+    folder: Run, config: RunConfig, plan: Plan, dataset: Dataset, findings: Findings, model: keras.Model,
+    source: dict[str, str] | None,
+) -> None:  # fmt: skip
     folder.write_classes(dataset.palette, findings.shares("train"))
     folder.write_splits(splits_of(dataset))
     facts = {
@@ -171,6 +183,8 @@ def _describe(
     }
     if not dataset.bands.are_rgb:
         facts["bands"] = dataset.bands.to_dict()
+    if source:
+        facts["init"] = source
     folder.write_config(config, plan.to_dict(), facts)
 
 
@@ -235,33 +249,30 @@ def _finish(
     plan: Plan,
     dataset: Dataset,
     model: keras.Model,
-    history: list[dict[str, float]],
-    seconds: float,
+    ending: Ending,
     log: SummaryWriter,
 ) -> None:
     """Judges the best weights at the masks' own size, on a split of its own if there is one."""
-    best = max(history, key=lambda row: row["val_mean_iou"])
     split = plan.config.test_split
     note = split_note(samples_of(dataset, split), dataset.root, splits_of(dataset))
     facts = {
         "note": f"{note}; figures at the masks' own size",
-        "best_epoch": int(best["epoch"]),
-        "training_seconds": round(seconds, 1),
+        **ending.facts(),
         "peak_memory_mb": peak_memory_mb(),
     }
     evaluation, pictures = _judge(folder, plan.config, dataset, model, facts)
-    get_acc(history, folder.curves_picture)
+    get_acc(ending.history, folder.curves_picture)
     folder.write_pictures(pictures, dataset.palette)
     spread = [picture for picture in pictures if SPREAD in picture.ranks]  # neither the best nor the worst
     _draw_predictions(folder, spread, dataset.palette)
     ious = dict(zip(dataset.palette.names, evaluation.scores["iou"], strict=True))
-    log_scores(log, ious, spread[:LOGGED], dataset.palette, plan.config.epochs)
+    log_scores(log, ious, spread[:LOGGED], dataset.palette, len(ending.history))
     write_report(folder)
     if plan.config.keep == "best":
         folder.checkpoints.remove()
-    headline = f"Scores on {split} ({note}), weights of epoch {best['epoch']:.0f}, at the masks' own size:"
+    headline = f"Scores on {split} ({note}), {ending.weights}, at the masks' own size:"
     say_scores(evaluation, dataset.palette.names, headline)
-    say_about("trained", f"{plan.config.epochs} epochs in {seconds:.0f} s{_waiting(history)}")
+    say_about("trained", f"{ending.length}{_waiting(ending.history)}")
     written = folder.written(_model_names(folder, plan.config))
     say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(written)}")
     say_about("next", f"open {folder.report_path} in a browser; it ends with the commands to go on with")

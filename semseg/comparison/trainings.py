@@ -2,31 +2,22 @@
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from semseg.architectures import ARCHITECTURES
-from semseg.architectures.cost import interleaved_medians
-from semseg.backend.devices import keras_compiles
 from semseg.data.opening import Tell, open_data, read_digests
 from semseg.data.splits import changes_since
 from semseg.errors import NonFiniteLossError, ResourceError, RunFolderError, SemsegError
 from semseg.files import read_json, write_json
 from semseg.runs.config import RunConfig, differing_settings
 from semseg.runs.run import Run, check_same_data
-from semseg.training.loop import new_model, training_model
-from semseg.training.muon import Muon
-from semseg.training.plan import plan_run
+from semseg.training import timing
+from semseg.training.timing import measured_apart, with_network
 
 RUNS_FOLDER = "runs"
 SETTINGS_FILE = "settings.json"  # how long an epoch of each network takes, and under which conditions that was measured
-RESERVE = 0.1  # of the time: loading, saving and logging, which steps alone do not show
 KILLED = 128 + 9  # the exit code of a process that was killed, most often for its memory
 OF_ONE_RUN = (NonFiniteLossError.exit_code, ResourceError.exit_code, KILLED)  # these keep no other run from its turn
 _MAY_DIFFER = ("output", "workers", "cache", "keep", "checkpoint_minutes")  # between equal runs
@@ -172,11 +163,10 @@ def epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: 
         raise RunFolderError(f"{path}: epochs were measured for another `{differing[0]}`; choose another `output`")
     if missing := [model for model in models if model not in seconds]:
         tell("measuring", f"how many epochs of {', '.join(missing)} fit into {minutes:g} minutes")
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # leaves no memory taken on a GPU
-            seconds.update(pool.submit(seconds_per_epoch, config, missing).result())
+        seconds.update(measured_apart(config, missing))
         output.mkdir(parents=True, exist_ok=True)
         write_json(path, {"conditions": conditions, "seconds_per_epoch": seconds})
-    epochs = {model: max(1, int(60 * minutes * (1 - RESERVE) / seconds[model])) for model in models}
+    epochs = {model: timing.epochs_in(minutes, seconds[model]) for model in models}
     tell("epochs", ", ".join(f"{epochs[model]} of {model} ({seconds[model]:.1f} s each)" for model in models))
     return epochs
 
@@ -195,41 +185,10 @@ def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
         ) from None
 
 
-def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, float]:
-    """The time that the steps of one epoch and its validation take, measured in turns on random photos.
-
-    Args:
-        config: What all runs share.
-        models: Names of the networks.
-
-    Returns:
-        Seconds by network.
-    """
-    dataset = open_data(config, demo=True)
-    plan = plan_run(replace(config, class_weights="none", sample_rare=False, accumulate=1), dataset)
-    config = plan.config
-    size = (config.batch_size, *config.image_size)
-    rng = np.random.default_rng(0)
-    photos = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
-    batch = photos, rng.integers(0, dataset.palette.num_classes, size).astype(np.uint8)
-    functions: list[Callable[[], object]] = []
-    for name in models:
-        trained = training_model(new_model(_of_model(config, name, Path()), dataset.num_logits), plan)
-        trained.compile(Muon(1e-4), jit_compile=keras_compiles(config.compile))
-        if config.compile:
-            with suppress(Exception):  # the run itself tells
-                trained.compile_graph(photos)
-        functions += [lambda m=trained: m.train_on_batch(*batch), lambda m=trained: m.test_on_batch(*batch)]
-    measured = interleaved_medians(functions, rounds=7)
-    steps, val_steps = (-(-len(dataset.splits[split]) // config.batch_size) for split in ("train", "val"))
-    return {name: steps * measured[2 * i] + val_steps * measured[2 * i + 1] for i, name in enumerate(models)}
-
-
 def _of_model(config: RunConfig, model: str, output: Path) -> RunConfig:
-    """The same run with another network; only `encoder_unet` has an encoder to choose."""
+    """The same run with another network, in a folder of its own."""
     folder = output / RUNS_FOLDER / f"{_folder_name(model)}-seed{config.seed}"
-    encoder = {} if model == "encoder_unet" else {"encoder": None, "encoder_weights": None}
-    return replace(config, model=model, output=str(folder), **encoder)
+    return replace(with_network(config, model), output=str(folder))
 
 
 def _folder_name(model: str) -> str:

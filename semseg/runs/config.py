@@ -47,7 +47,10 @@ class RunConfig:
         encoder_weights: Of `encoder_unet`: `"imagenet"`, `"none"`, or a file; None for `"imagenet"`.
         image_size: (height, width) in pixels that the network sees.
         filters: Channels of the first block.
+        init: The folder of a run, or a model's file, whose weights the network starts from; None for new ones.
+        freeze: What keeps its weights: `"none"`, `"encoder"`, or the number of the encoder's levels from the input on.
         epochs: Times that every training sample is seen.
+        minutes: Time for the training, which then has as many whole epochs as fit; None for `epochs` as they are.
         batch_size: Samples per step; None for as many as suit the length of the run.
         accumulate: Steps whose gradients are averaged for one change of the weights.
         learning_rate: At the start; it falls to 0.
@@ -57,6 +60,9 @@ class RunConfig:
         label_smoothing: Share of the truth that cross-entropy spreads over all classes, from 0 to below 1.
         augment: `"none"`, or the changes that differ from what suits the data; None for what suits them.
         sample_rare: Photos with rare classes are shown more often.
+        early_stop: Epochs without a better validation after which the training ends; None for all epochs.
+        average: The weights are averaged over the last tenth of the steps or so, and kept if they are better than those
+            of the best epoch.
         seed: Seed of the initial weights, the order and the augmentation.
         backend: Keras backend: `"torch"`, `"tensorflow"` or `"jax"`.
         precision: What the network computes in while it is trained: `"float32"`, `"mixed_bfloat16"` or
@@ -94,7 +100,10 @@ class RunConfig:
     encoder_weights: str | None = _setting("network", None)
     image_size: tuple[int, int] = _setting("network", (128, 128))
     filters: int = _setting("network", 16)
+    init: str | None = _setting("network", None)
+    freeze: str = _setting("network", "none")
     epochs: int = _setting("training", 10)
+    minutes: float | None = _setting("training", None)
     batch_size: int | None = _setting("training", None)
     accumulate: int = _setting("training", 1)
     learning_rate: float = _setting("training", 5e-3)
@@ -103,6 +112,8 @@ class RunConfig:
     label_smoothing: float = _setting("training", 0.0)
     augment: str | None = _setting("training", None)
     sample_rare: bool = _setting("training", False)
+    early_stop: int | None = _setting("training", None)
+    average: bool = _setting("training", False)
     seed: int = _setting("training", 0)
     backend: str = _setting("speed", "torch")
     precision: str = _setting("speed", "float32")
@@ -160,13 +171,19 @@ class RunConfig:
         return sections
 
 
+def _can_be_frozen(value: str) -> bool:
+    return value in ("none", "encoder") or (value.isdecimal() and int(value) > 0)
+
+
 _SMALLEST = {
     "epochs": 1, "batch_size": 1, "filters": 1, "limit": 2, "classes": 2, "accumulate": 1, "workers": 0, "seed": 0,
-    "split_seed": 0,
+    "split_seed": 0, "early_stop": 1,
 }  # fmt: skip
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "classes": (lambda value: not isinstance(value, int) or value <= MAX_CLASSES, f"at most {MAX_CLASSES}"),
     "filters": (lambda value: value <= MAX_FILTERS, f"at most {MAX_FILTERS}"),
+    "freeze": (_can_be_frozen, "none, encoder, or a number of its levels from 1 on"),
+    "minutes": (lambda value: value is None or 0 < value < float("inf"), "a number above 0"),
     "seed": (lambda value: value < 2**32, "a whole number below 2 to the power of 32"),
     "learning_rate": (lambda value: 0 < value < float("inf"), "a number above 0, such as 0.005"),
     "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),

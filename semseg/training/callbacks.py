@@ -115,8 +115,34 @@ class KeepBest(keras.callbacks.Callback):
         """Saves if this epoch is the best."""
         if logs[BEST_BY] > self.best:
             self.best, self.epoch = logs[BEST_BY], epoch + 1
-            with replacing(self.path) as temporary:
-                self.plain_model.save(temporary)
+            self.save()
+
+    def save(self) -> None:
+        """Writes the weights as they are now."""
+        with replacing(self.path) as temporary:
+            self.plain_model.save(temporary)
+
+
+class StopEarly(keras.callbacks.Callback):
+    """Ends a training when the validation has not become better for some epochs.
+
+    Args:
+        keeper: Knows the best epoch.
+        patience: So many epochs; None for no end.
+    """
+
+    def __init__(self, keeper: KeepBest, patience: int | None):
+        super().__init__()
+        self.keeper, self.patience = keeper, patience
+
+    def ends_after(self, epochs: int) -> bool:
+        """Whether the training is over after so many epochs."""
+        return self.patience is not None and epochs - self.keeper.epoch >= self.patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Ends the training if it is over."""
+        if self.ends_after(epoch + 1):
+            self.model.stop_training = True
 
 
 class KeepEpochs(keras.callbacks.Callback):

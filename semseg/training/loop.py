@@ -23,7 +23,8 @@ from semseg.losses import SegmentationLoss
 from semseg.metrics.keras_metric import ConfusionMatrix
 from semseg.runs.checkpoints import Position
 from semseg.runs.config import RunConfig
-from semseg.training.callbacks import CountEpochs, KeepBest, Recorder, StopOnNonFiniteLoss
+from semseg.training.averaging import Averaged, try_average
+from semseg.training.callbacks import CountEpochs, KeepBest, Recorder, StopEarly, StopOnNonFiniteLoss
 from semseg.training.memory import memory_advice
 from semseg.training.plan import Plan
 from semseg.training.saving import SaveState, Saving
@@ -138,6 +139,7 @@ def train_model(
     results_path: Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     tell: Callable[[str], None] = lambda line: None,
+    on_average: Callable[[Averaged], None] = lambda averaged: None,
     saving: Saving | None = None,
 ) -> list[dict[str, float]]:
     """Trains `model` and leaves it with the weights of its best epoch.
@@ -151,6 +153,7 @@ def train_model(
         results_path: CSV file for one row per epoch.
         callbacks: More Keras callbacks, to show progress for example.
         tell: Called with a line about the compiler, if one was asked for.
+        on_average: Called with what became of the averaged weights, if they were asked for.
         saving: Where to save the state of the training, and the one to go on from; None to save none.
 
     Returns:
@@ -174,8 +177,11 @@ def train_model(
         trained.compile(plan.recipe.optimizer(), jit_compile=keras_compiles(works))
         count, stop = CountEpochs(train_batches, config.seed, start), StopOnNonFiniteLoss(train_batches, keeper)
         saver.restore(trained)
-        _fit(trained, batches, start, config.epochs, [count, stop, recorder, keeper, *callbacks, saver])
+        early = StopEarly(keeper, config.early_stop)
+        _fit(trained, batches, start, config.epochs, early, [count, stop, recorder, keeper, *callbacks, early, saver])
         saver.wait()
+        if config.average:
+            on_average(try_average(trained, keeper, batches, len(recorder.history), saver.stop_if_asked))
     except Exception as error:
         train_batches.raise_error()
         val_batches.raise_error()
@@ -197,6 +203,7 @@ def _fit(
     batches: tuple[Batches, Batches],
     start: Position,
     epochs: int,
+    early: StopEarly,
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
     """Fits from a position on: the rest of an epoch that was begun before is a fit of its own."""
@@ -221,7 +228,7 @@ def _fit(
         train_batches.start_epoch(epoch, start.batch)
         fit(epoch, epoch + 1)
         epoch += 1
-    if epoch < epochs:
+    if epoch < epochs and not early.ends_after(epoch):
         train_batches.start_epoch(epoch)
         fit(epoch, epochs)
 

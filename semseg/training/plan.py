@@ -16,7 +16,7 @@ from semseg.errors import SemsegError
 from semseg.losses import LOSSES, SegmentationLoss
 from semseg.runs.config import RunConfig
 from semseg.segmentation_model import BATCH_NORM_MOMENTUM
-from semseg.training.recipe import Recipe
+from semseg.training.recipe import AVERAGED_SHARE, Recipe
 from semseg.training.weighting import idle_class_weights, make_class_weights
 
 MIN_STEPS = {4: 300, 2: 200, 1: 0}  # by batch size: a shorter run learns more from smaller batches
@@ -361,6 +361,12 @@ def _recipe_decisions(config: RunConfig, recipe: Recipe, findings: Findings | No
         "weight_decay": Decision(decay, f"{decay:g} of the kernels", _DEFAULT),
         "batch_norm_momentum": Decision(momentum, f"{momentum:.2f}", forgets),
     }
+    if config.early_stop:
+        text = f"after {config.early_stop} epochs without a better validation"
+        decisions["early_stop"] = Decision(config.early_stop, text, _ASKED)
+    if config.average:
+        reason = f"{_ASKED}; they are kept if they are better on validation than those of any epoch"
+        decisions["averaged_weights"] = Decision(True, f"over about the last {AVERAGED_SHARE:.0%} of the steps", reason)
     if findings is not None:
         decisions["first_bias"] = Decision(
             "class shares", "the classes' shares", "so that the first steps need not learn which classes are frequent"

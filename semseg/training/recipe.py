@@ -18,6 +18,7 @@ from semseg.training.muon import Muon
 
 WEIGHT_DECAY = 0.1
 LEFT_AFTER_AN_EPOCH = 0.01  # share of their first values that moving averages may still hold then
+AVERAGED_SHARE = 0.1  # of the steps: what averaged weights look back on
 MIN_SHARE = 1e-4  # of the pixels: a class with fewer starts no less likely
 
 
@@ -32,6 +33,7 @@ class Recipe:
         accumulate: Batches whose gradients are averaged for one change of the weights.
         batch_norm_momentum: The most that moving averages keep of themselves at a step.
         precision: In which Muon looks for its steps: `"bfloat16"` where the network computes in it, else `"float32"`.
+        average: Whether a moving average of the weights is kept beside them.
     """
 
     steps: int
@@ -40,13 +42,14 @@ class Recipe:
     accumulate: int
     batch_norm_momentum: float
     precision: str
+    average: bool = False
 
     @classmethod
     def suited(cls, config: RunConfig, steps_per_epoch: int) -> "Recipe":
         """The recipe for a run.
 
         Args:
-            config: Epochs, learning rate, accumulate and precision are read.
+            config: Epochs, learning rate, accumulate, precision and average are read.
             steps_per_epoch: Batches of an epoch.
         """
         return cls(
@@ -56,6 +59,7 @@ class Recipe:
             accumulate=config.accumulate,
             batch_norm_momentum=min(BATCH_NORM_MOMENTUM, LEFT_AFTER_AN_EPOCH ** (1 / steps_per_epoch)),
             precision="bfloat16" if config.precision == "mixed_bfloat16" else "float32",
+            average=config.average,
         )
 
     def schedule(self) -> CosineDecay:
@@ -72,6 +76,8 @@ class Recipe:
             weight_decay=self.weight_decay,
             precision=self.precision,
             gradient_accumulation_steps=self.accumulate if self.accumulate > 1 else None,
+            use_ema=self.average,
+            ema_momentum=1 - 1 / max(1.0, AVERAGED_SHARE * self.steps),
         )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import keras
@@ -78,6 +78,23 @@ def state_to_go_on_from(
     return state
 
 
+def as_planned(config: RunConfig, state: Checkpoint, tell: Callable[[str], None]) -> RunConfig:
+    """The run with the epochs that were found to fit into its minutes; one without minutes is as it was asked for.
+
+    Args:
+        config: What is asked for now.
+        state: From `state_to_go_on_from`.
+        tell: Called with a sentence about the time that is left.
+    """
+    if config.minutes is None:
+        return config
+    epochs, done = state.facts["identity"]["config"]["epochs"], state.position.epoch
+    left = max(0.0, config.minutes - state.facts["elapsed"] / 60)
+    tell(f"{left:.3g} of {config.minutes:g} minutes are left, for the {epochs - done} of {epochs} epochs that are not "
+         "over: as many as fitted when the run began")  # fmt: skip
+    return replace(config, epochs=epochs)
+
+
 def can_grow(run: Run, config: RunConfig) -> bool:
     """Whether a finished run was asked for more epochs, and kept the state to train them from."""
     return run.checkpoints.last() is not None and config.epochs > run.config.epochs
@@ -86,15 +103,17 @@ def can_grow(run: Run, config: RunConfig) -> bool:
 def _refuse_other_settings(run: Run, config: RunConfig, state: Checkpoint, tell: Callable[[str], None]) -> None:
     saved = _saved_config(run, state)
     differing = differing_settings(saved, config, MAY_CHANGE)
-    if config.epochs < max(saved.epochs, state.position.epoch):
+    if config.minutes is None and config.epochs < max(saved.epochs, state.position.epoch):
         differing.append("epochs")
+    elif config.minutes is None and config.epochs > saved.epochs and "minutes" in differing:
+        differing.remove("minutes")  # epochs that grow take their place
     if differing:
         both = ((name, getattr(saved, name), getattr(config, name)) for name in differing)
         settings = ", ".join(f"`{name}` {before} (now {now})" for name, before, now in both)
         raise RunFolderError(
             f"{run.folder}: holds a training that was cut short at {state.position}, with {settings}; {_WAY_OUT}"
         )
-    if config.epochs > saved.epochs:
+    if config.minutes is None and config.epochs > saved.epochs:
         tell(
             f"`epochs` grows from {saved.epochs} to {config.epochs}: the learning rate now falls to 0 there, so "
             "that the rest is not what one run of so many epochs would have been"

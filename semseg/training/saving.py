@@ -113,7 +113,7 @@ class SaveState(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Saves if it is time to, and ends the training if that is wanted."""
         self.position = Position(self.position.epoch, self._first + batch + 1)
-        self._stop_if_asked()
+        self.stop_if_asked()
         if time.perf_counter() >= self._next:
             self.save()
 
@@ -124,15 +124,16 @@ class SaveState(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch, logs=None):
         """Ends the training if that is wanted."""
-        self._stop_if_asked()
+        self.stop_if_asked()
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves."""
         self._metrics, self.position = None, Position(epoch + 1)
         self.save()
-        self._stop_if_asked()
+        self.stop_if_asked()
 
-    def _stop_if_asked(self) -> None:
+    def stop_if_asked(self) -> None:
+        """Ends the training if that is wanted, with its state saved."""
         request = self.saving.stop()
         if request is None:
             return

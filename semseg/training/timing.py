@@ -1,0 +1,116 @@
+"""How many epochs fit into a time: what an epoch of a network takes, measured before it is trained."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import get_context
+
+import numpy as np
+
+from semseg.architectures.cost import interleaved_medians
+from semseg.backend.devices import keras_compiles, on_gpu
+from semseg.data.base import Dataset
+from semseg.data.batches import Batches
+from semseg.data.cache import Cache
+from semseg.data.opening import Tell, open_data
+from semseg.runs.config import RunConfig
+from semseg.training.loop import make_batches, new_model, training_model
+from semseg.training.plan import plan_run
+from semseg.training.starting import freeze
+
+RESERVE = 0.1  # of the time: loading, saving and logging, which steps alone do not show
+_LOADED = 16  # batches of which the loading is measured
+
+
+def epochs_in(minutes: float, seconds: float) -> int:
+    """How many epochs of so many seconds fit into the minutes, at least one; a tenth of the time is kept back."""
+    return max(1, int(60 * minutes * (1 - RESERVE) / seconds))
+
+
+def epochs_of_run(minutes: float, config: RunConfig, dataset: Dataset, cache: Cache, tell: Tell) -> int:
+    """How many epochs of a run fit into the time, at least one; its batch size may follow from their number.
+
+    Args:
+        minutes: For the training.
+        config: What was asked for.
+        dataset: From `open_data`, checked.
+        cache: Of its samples.
+        tell: Called with a topic and a sentence.
+    """
+    tell("measuring", f"how many epochs fit into {minutes:g} minutes")
+    seconds: dict[int, float] = {}  # by batch size
+    epochs = config.epochs
+    neutral = _without_weighting(config)
+    while (plan := plan_run(replace(neutral, epochs=epochs), dataset)).batch_size not in seconds:
+        steps = measured_apart(replace(neutral, batch_size=plan.batch_size), [config.model])[config.model]
+        batches = make_batches(dataset, plan, cache)
+        loading = sum(map(_loading_seconds, batches))
+        seconds[plan.batch_size] = max(steps, loading) if on_gpu() else steps + loading  # which share the CPU
+        epochs = min(epochs_in(minutes, each) for each in seconds.values())
+    each = seconds[plan.batch_size]
+    longer = ", though it takes longer" if each > 60 * minutes else ""
+    tell("epochs", f"{epochs} in {minutes:g} minutes ({each:.1f} s each){longer}")
+    return epochs
+
+
+def _loading_seconds(batches: Batches) -> float:
+    """What it takes to load all batches of an epoch, estimated from the first."""
+    count = min(len(batches), _LOADED)
+    began = time.perf_counter()
+    try:
+        for index in range(count):
+            _ = batches[index]
+    finally:
+        batches.close()
+    return (time.perf_counter() - began) / count * len(batches)
+
+
+def measured_apart(config: RunConfig, models: Sequence[str]) -> dict[str, float]:
+    """`seconds_per_epoch` in a process of its own, which leaves no memory taken on a GPU and no generator moved."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(seconds_per_epoch, config, models).result()
+
+
+def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, float]:
+    """The time that the steps of one epoch and its validation take, measured in turns on random photos.
+
+    Args:
+        config: What all runs share.
+        models: Names of the networks.
+
+    Returns:
+        Seconds by network.
+    """
+    dataset = open_data(config, demo=True)
+    plan = plan_run(_without_weighting(config), dataset)
+    config = plan.config
+    size = (config.batch_size, *config.image_size)
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 256, (*size, dataset.bands.count)).astype(np.uint8)
+    batch = photos, rng.integers(0, dataset.palette.num_classes, size).astype(np.uint8)
+    functions: list[Callable[[], object]] = []
+    for name in models:
+        model = new_model(with_network(config, name), dataset.num_logits, dataset.bands)
+        freeze(model, config.freeze)
+        trained = training_model(model, plan)
+        trained.compile(plan.recipe.optimizer(), jit_compile=keras_compiles(config.compile))
+        if config.compile:
+            with suppress(Exception):  # the run itself tells
+                trained.compile_graph(photos)
+        functions += [lambda m=trained: m.train_on_batch(*batch), lambda m=trained: m.test_on_batch(*batch)]
+    measured = interleaved_medians(functions, rounds=7)
+    steps, val_steps = (-(-len(dataset.splits[split]) // config.batch_size) for split in ("train", "val"))
+    return {name: steps * measured[2 * i] + val_steps * measured[2 * i + 1] for i, name in enumerate(models)}
+
+
+def with_network(config: RunConfig, model: str) -> RunConfig:
+    """The same run with another network; only `encoder_unet` has an encoder to choose."""
+    encoder = {} if model == "encoder_unet" else {"encoder": None, "encoder_weights": None}
+    return replace(config, model=model, **encoder)
+
+
+def _without_weighting(config: RunConfig) -> RunConfig:
+    """What takes as long, and can be planned before the files are looked at."""
+    return replace(config, class_weights="none", sample_rare=False, accumulate=1)
