@@ -2,7 +2,6 @@ import csv
 import json
 import math
 import shutil
-from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from semseg.errors import RunFolderError, SemsegError
 from semseg.runs.config import RunConfig
 from semseg.runs.run import Run, check_same_data
 from semseg.runs.splits import SplitEntry
+from semseg.training import timing
 
 COSTS = {"parameters": 1_234_567, "gflops": 12.5, "milliseconds": 34.56}
 SMALL = ["--image-size", "32", "--filters", "4", "--epochs", "1", "--learning-rate", "0.01"]
@@ -423,19 +423,11 @@ class TestTheCommand:
     def test_minutes_become_epochs_that_are_remembered(self, tmp_path, monkeypatch):
         asked = []
 
-        class Pool:
-            def __init__(self, *_):
-                pass
+        def measured(config, models):
+            asked.append(models)
+            return {"unet": 10.0, "resunet": 400.0}
 
-            __enter__, __exit__ = lambda self: self, lambda *_: None
-
-            def submit(self, function, config, models):
-                asked.append(models)
-                future = Future()
-                future.set_result({"unet": 10.0, "resunet": 400.0})
-                return future
-
-        monkeypatch.setattr(trainings, "ProcessPoolExecutor", Pool)
+        monkeypatch.setattr(trainings, "measured_apart", measured)
         config = RunConfig(output=str(tmp_path))
         rest = (["unet", "resunet"], tmp_path, lambda *_: None)
         assert trainings.epochs_in(2, config, *rest) == {"unet": 10, "resunet": 1}
@@ -531,7 +523,7 @@ def test_seeds_share_one_drawn_split(tmp_path):
 @pytest.mark.plain
 def test_the_seconds_of_an_epoch_are_measured(pairs):
     config = RunConfig(data=str(pairs), image_size=(32, 32), filters=2)
-    measured = trainings.seconds_per_epoch(config, ["unet", "resunet"])
+    measured = timing.seconds_per_epoch(config, ["unet", "resunet"])
     assert set(measured) == {"unet", "resunet"} and all(0 < value < 600 for value in measured.values())
 
 

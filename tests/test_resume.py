@@ -14,7 +14,8 @@ from semseg.training.plan import plan_run
 from semseg.training.saving import Saving
 
 BACKEND = keras.backend.backend()
-CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1, accumulate=2)
+CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learning_rate=1e-2, seed=1, accumulate=2,
+                   average=True)  # fmt: skip
 STEPS = 3  # of an epoch: 12 photos in batches of 4
 TIMES = ("seconds", "waiting")
 

@@ -17,7 +17,7 @@ from semseg.data.cache import Cache
 from semseg.data.opening import Tell, open_data
 from semseg.runs.config import RunConfig
 from semseg.training.loop import make_batches, new_model, training_model
-from semseg.training.plan import plan_run
+from semseg.training.plan import Plan, plan_run
 from semseg.training.starting import freeze
 
 RESERVE = 0.1  # of the time: loading, saving and logging, which steps alone do not show
@@ -41,18 +41,28 @@ def epochs_of_run(minutes: float, config: RunConfig, dataset: Dataset, cache: Ca
     """
     tell("measuring", f"how many epochs fit into {minutes:g} minutes")
     seconds: dict[int, float] = {}  # by batch size
-    epochs = config.epochs
-    neutral = _without_weighting(config)
-    while (plan := plan_run(replace(neutral, epochs=epochs), dataset)).batch_size not in seconds:
-        steps = measured_apart(replace(neutral, batch_size=plan.batch_size), [config.model])[config.model]
-        batches = make_batches(dataset, plan, cache)
-        loading = sum(map(_loading_seconds, batches))
-        seconds[plan.batch_size] = max(steps, loading) if on_gpu() else steps + loading  # which share the CPU
-        epochs = min(epochs_in(minutes, each) for each in seconds.values())
-    each = seconds[plan.batch_size]
+    epochs, plan = config.epochs, _plan(config, config.epochs, dataset)
+    while plan.batch_size not in seconds:
+        seconds[plan.batch_size] = _seconds_of_epoch(plan, dataset, cache)
+        epochs = epochs_in(minutes, seconds[plan.batch_size])
+        plan = _plan(config, epochs, dataset)
+    epochs = min(epochs, epochs_in(minutes, seconds[plan.batch_size]))  # two sizes may each ask for the other
+    each = seconds[_plan(config, epochs, dataset).batch_size]
     longer = ", though it takes longer" if each > 60 * minutes else ""
     tell("epochs", f"{epochs} in {minutes:g} minutes ({each:.1f} s each){longer}")
     return epochs
+
+
+def _plan(config: RunConfig, epochs: int, dataset: Dataset) -> Plan:
+    return plan_run(replace(_without_weighting(config), epochs=epochs), dataset)
+
+
+def _seconds_of_epoch(plan: Plan, dataset: Dataset, cache: Cache) -> float:
+    """With the loading, which on a CPU takes time from the steps."""
+    model = plan.config.model
+    steps = measured_apart(plan.config, [model])[model]
+    loading = sum(map(_loading_seconds, make_batches(dataset, plan, cache)))
+    return max(steps, loading) if on_gpu() else steps + loading
 
 
 def _loading_seconds(batches: Batches) -> float:

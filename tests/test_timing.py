@@ -1,0 +1,77 @@
+"""How many epochs fit into a time."""
+
+import sys
+
+import pytest
+
+from semseg.cli import main, train
+from semseg.data.cache import Cache
+from semseg.runs.config import RunConfig
+from semseg.training import timing
+
+pytestmark = pytest.mark.plain
+
+
+def epochs(monkeypatch, dataset, minutes, seconds, **settings):
+    """The epochs of a run on 12 training photos, and the batch sizes that were measured."""
+    measured = []
+
+    def steps(config, models):
+        measured.append(config.batch_size)
+        return {models[0]: seconds[config.batch_size]}
+
+    monkeypatch.setattr(timing, "measured_apart", steps)
+    monkeypatch.setattr(timing, "_loading_seconds", lambda batches: batches.close() or 0.0)
+    config, said = RunConfig(image_size=(32, 32), **settings), []
+    cache = Cache(dataset.samples, (32, 32), "", None)
+    found = timing.epochs_of_run(minutes, config, dataset, cache, lambda *line: said.append(line))
+    return found, measured, said[-1][1]
+
+
+def test_a_tenth_of_the_time_is_kept_back():
+    assert timing.epochs_in(2, 10.0) == 10  # 108 of 120 seconds
+    assert timing.epochs_in(2, 400.0) == 1
+
+
+@pytest.mark.parametrize(("minutes", "seconds", "expected", "sizes"), [
+    (5, {1: 2.0, 4: 1.0}, 270, [1, 4]),  # ten epochs take batches of 1, and 135 are enough for those of 4
+    (1, {1: 2.0}, 27, [1]),  # 27 epochs of 6 batches of 2 are fewer than 200 steps
+    (1, {1: 1.0, 2: 2.0}, 27, [1, 2]),  # 54 of them would take batches of 2, of which 27 fit
+])  # fmt: skip
+def test_batch_size_and_epochs_suit_each_other(monkeypatch, dataset, minutes, seconds, expected, sizes):
+    found, measured, said = epochs(monkeypatch, dataset, minutes, seconds)
+    assert (found, measured) == (expected, sizes)
+    assert said.startswith(f"{expected} in {minutes} minutes (")
+
+
+def test_one_epoch_is_trained_in_any_case(monkeypatch, dataset):
+    assert epochs(monkeypatch, dataset, 0.01, {4: 9.0}, batch_size=4)[::2] == (
+        1, "1 in 0.01 minutes (9.0 s each), though it takes longer",
+    )  # fmt: skip
+
+
+def test_loading_takes_its_time(monkeypatch, dataset):
+    monkeypatch.setattr(timing, "measured_apart", lambda config, models: {"unet": 2.0})
+    monkeypatch.setattr(timing, "_loading_seconds", lambda batches: batches.close() or 1.5)  # training, validation
+    config, cache = RunConfig(image_size=(32, 32), batch_size=4), Cache(dataset.samples, (32, 32), "", None)
+    for on_gpu, expected in ((False, 10), (True, 18)):  # in 54 seconds: beside the steps, or while a GPU computes
+        monkeypatch.setattr(timing, "on_gpu", lambda found=on_gpu: found)
+        assert timing.epochs_of_run(1, config, dataset, cache, lambda *_: None) == expected
+
+
+def test_a_run_of_minutes_notes_its_epochs_and_goes_on_with_them(pairs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "_finish", lambda *_: None)
+    monkeypatch.setattr(train, "_draw_before", lambda *_: None)
+    monkeypatch.setattr(timing, "measured_apart", lambda config, models: {"unet": 30.0})
+    flags = ["--data", str(pairs), "--image-size", "32", "--filters", "2", "--cache", "none", "--batch-size", "4",
+             "--minutes", "1.5", "--keep", "last", "--output", str(tmp_path)]  # fmt: skip
+    assert main(flags) == 0
+    assert "2 in 1.5 minutes (30." in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "semseg.training.timing", None)  # nothing is measured again
+    assert main(flags) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "goes on from the end of epoch 2" in said and "minutes are left, for the 0 of 2 epochs that are" in said
+    assert main(["--resume", str(tmp_path), "--minutes", "9"]) == 4
+    assert "with --minutes 1.5 (now 9.0)" in capsys.readouterr().err
+    assert main(["--resume", str(tmp_path), "--epochs", "3"]) == 0
+    assert "--epochs grows from 2 to 3" in capsys.readouterr().out
