@@ -1,7 +1,8 @@
 """Means and variances of batch normalisation, counted anew for weights that were not trained with them."""
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,21 +28,32 @@ def count_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
     """
     layers = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     layers = [layer for layer in layers if layer.trainable]
+    with _remembering_nothing(layers), _without_gradients():
+        counted = [_statistics_in(model, layers, photos) for photos in batches]
+    for layer, values in zip(layers, zip(*counted, strict=True), strict=True):
+        mean, variance = np.mean(values, axis=0)
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(variance)
+
+
+def _statistics_in(model: keras.Model, layers: Sequence[Any], photos: np.ndarray) -> list[np.ndarray]:
+    """Mean and variance of what each layer sees, `(2, C)`."""
+    model(photos, training=True)
+    both = ((layer.moving_mean, layer.moving_variance) for layer in layers)
+    return [np.array([keras.ops.convert_to_numpy(variable) for variable in pair], np.float64) for pair in both]
+
+
+@contextmanager
+def _remembering_nothing(layers: Sequence[Any]) -> Iterator[None]:
+    """Within it, the moving averages are those of the last batch alone."""
     momenta = [layer.momentum for layer in layers]
-    variables = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
-    counted = []
+    for layer in layers:
+        layer.momentum = 0.0
     try:
-        for layer in layers:
-            layer.momentum = 0.0  # what is left of a moving average is the batch
-        for photos in batches:
-            with _without_gradients():
-                model(photos, training=True)
-            counted.append([keras.ops.convert_to_numpy(variable).astype(np.float64) for variable in variables])
+        yield
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-    for variable, values in zip(variables, zip(*counted, strict=True), strict=True):
-        variable.assign(np.mean(values, axis=0).astype(np.float32))
 
 
 def _without_gradients() -> AbstractContextManager:

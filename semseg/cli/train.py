@@ -41,7 +41,7 @@ from semseg.files import check_output, clear_temporaries
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.report import get_acc, save_batch, save_confusion_matrix, show_predictions
-from semseg.runs.checkpoints import Position
+from semseg.runs.checkpoints import Checkpoint, Position
 from semseg.runs.config import RunConfig
 from semseg.runs.lock import one_writer
 from semseg.runs.pictures import SPREAD, Picture
@@ -85,11 +85,9 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     if state:
         say_about("goes on", f"from {state.position}, as left in {folder.checkpoints.folder}")
-        config = as_planned(config, state, note)
     dataset, model, source = open_data_and_network(config, new=state is None)
     findings, cache = _look(config, dataset)
-    if config.minutes is not None and state is None:
-        config = replace(config, epochs=epochs_of_run(config.minutes, config, dataset, cache, say_about))
+    config = _with_epochs(config, state, dataset, cache)
     planned_epochs = state.facts["identity"]["planned_epochs"] if state else config.epochs
     plan = plan_run(replace(config, epochs=planned_epochs), dataset, findings)
     identity = identity_of(config, plan, planned_epochs, dataset)
@@ -140,6 +138,15 @@ def _look(config: RunConfig, dataset: Dataset) -> tuple[Findings, Cache]:
     if cache.note:
         say_about("note", cache.note)
     return findings, cache
+
+
+def _with_epochs(config: RunConfig, state: Checkpoint | None, dataset: Dataset, cache: Cache) -> RunConfig:
+    """The run with as many epochs as fit into its minutes, if it has some; those that once did stay."""
+    if config.minutes is None:
+        return config
+    if state:
+        return as_planned(config, state, partial(say_about, "note"))
+    return replace(config, epochs=epochs_of_run(config.minutes, config, dataset, cache, say_about))
 
 
 def _take_folder(folder: Run, config: RunConfig) -> Run:

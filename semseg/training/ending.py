@@ -65,5 +65,7 @@ class Ending:
         if self.is_early:
             facts["early_stop"] = self._early
         if self.averaged.score is not None:
-            facts |= {"averaged": str(self.averaged), "weights": self.weights}
+            facts["averaged"] = str(self.averaged)
+        if self.averaged.is_kept:
+            facts["weights"] = self.weights
         return facts

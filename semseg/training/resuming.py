@@ -79,18 +79,17 @@ def state_to_go_on_from(
 
 
 def as_planned(config: RunConfig, state: Checkpoint, tell: Callable[[str], None]) -> RunConfig:
-    """The run with the epochs that were found to fit into its minutes; one without minutes is as it was asked for.
+    """The run with the epochs that were found to fit into its minutes when it began.
 
     Args:
-        config: What is asked for now.
+        config: What is asked for now, with minutes.
         state: From `state_to_go_on_from`.
         tell: Called with a sentence about the time that is left.
     """
-    if config.minutes is None:
-        return config
     epochs, done = state.facts["identity"]["config"]["epochs"], state.position.epoch
-    left = max(0.0, config.minutes - state.facts["elapsed"] / 60)
-    tell(f"{left:.3g} of {config.minutes:g} minutes are left, for the {epochs - done} of {epochs} epochs that are not "
+    minutes = config.minutes or 0.0
+    left = max(0.0, minutes - state.facts["elapsed"] / 60)
+    tell(f"{left:.3g} of {minutes:g} minutes are left, for the {epochs - done} of {epochs} epochs that are not "
          "over: as many as fitted when the run began")  # fmt: skip
     return replace(config, epochs=epochs)
 

@@ -33,7 +33,7 @@ class Taken:
 
 
 def take_weights(
-    model: keras.Model, source: keras.Model, classes: Sequence[str], source_classes: Sequence[str] | None
+    model: keras.Model, source: keras.Model, classes: list[str], source_classes: list[str] | None
 ) -> Taken:
     """Gives a network the weights of another one, layer by layer, where name and shape agree.
 
@@ -129,7 +129,7 @@ def _bands(model: keras.Model) -> int:
 
 def _fitted(before: Arrays, after: Arrays, bands_before: int, bands: int) -> tuple[Arrays | None, str]:
     """Arrays of the shapes of `after`, with a word about them; None and the reason where they do not fit."""
-    shapes, wanted = ([array.shape for array in arrays.values()] for arrays in (before, after))
+    shapes, wanted = _shapes(before), _shapes(after)
     if shapes == wanted:
         return before, ""
     kernel = next(iter(before.values()))
@@ -142,22 +142,28 @@ def _fitted(before: Arrays, after: Arrays, bands_before: int, bands: int) -> tup
 
 
 def _head_rows(
-    before: Arrays, after: Arrays, classes: Sequence[str], source_classes: Sequence[str] | None
+    before: Arrays, after: Arrays, classes: list[str], source_classes: list[str] | None
 ) -> tuple[Arrays | None, str]:
     """As `_fitted`, for the layer that gives logits: the rows of the classes that both know."""
-    alike = [array.shape for array in before.values()] == [array.shape for array in after.values()]
-    if alike and (source_classes is None or list(source_classes) == list(classes)):
+    if _shapes(before) == _shapes(after) and source_classes in (None, classes):
         return before, ""
-    first, other = next(iter(before.values())), next(iter(after.values()))
-    fits = first.shape[:-1] == other.shape[:-1] and first.shape[-1] > 1 and other.shape[-1] > 1
-    shared = [name for name in classes if name in (source_classes or ())]
-    if not (fits and shared):
-        there = first.shape[-1] if source_classes is None else len(source_classes)
-        return None, f"{max(2, there)} classes there, {len(classes)} here"
-    here, there = ([names.index(name) for name in shared] for names in (list(classes), list(source_classes or ())))
+    theirs = source_classes or []
+    shared = [name for name in classes if name in theirs]
+    (*inputs, rows), (*inputs_after, rows_after) = _shapes(before)[0], _shapes(after)[0]
+    if not shared or inputs != inputs_after or min(rows, rows_after) == 1:
+        return None, f"{len(theirs) or max(2, rows)} classes there, {len(classes)} here"
+    places, places_there = _places(shared, classes), _places(shared, theirs)
     for name, array in after.items():
-        array[..., here] = before[name][..., there]
+        array[..., places] = before[name][..., places_there]
     return after, f"the rows of {_listed(shared)}"
+
+
+def _places(names: Sequence[str], among: Sequence[str]) -> list[int]:
+    return [among.index(name) for name in names]
+
+
+def _shapes(arrays: Arrays) -> list[tuple[int, ...]]:
+    return [array.shape for array in arrays.values()]
 
 
 def freeze(model: keras.Model, what: str) -> list[keras.Layer]:
