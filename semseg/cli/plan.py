@@ -71,7 +71,7 @@ def _start_from(init: str, model: keras.Model, dataset: Dataset) -> tuple[frozen
     """
     path = model_file(Path(init))
     source, palette = open_model(path), ModelCard.undescribed(path).palette
-    taken = take_weights(model, source, dataset.palette.names, palette.names if palette else None)
+    taken = take_weights(model, source, list(dataset.palette.names), list(palette.names) if palette else None)
     say_about("init", f"{path}: {taken.text}")
     return taken.layers, {"path": str(path), "sha256": sha256_of(path), "taken": taken.text}
 

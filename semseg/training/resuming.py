@@ -101,18 +101,18 @@ def can_grow(run: Run, config: RunConfig) -> bool:
 
 def _refuse_other_settings(run: Run, config: RunConfig, state: Checkpoint, tell: Callable[[str], None]) -> None:
     saved = _saved_config(run, state)
-    differing = differing_settings(saved, config, MAY_CHANGE)
+    grows = config.minutes is None and config.epochs > saved.epochs
+    # Epochs that grow take the place of minutes.
+    differing = differing_settings(saved, config, (*MAY_CHANGE, "minutes") if grows else MAY_CHANGE)
     if config.minutes is None and config.epochs < max(saved.epochs, state.position.epoch):
         differing.append("epochs")
-    elif config.minutes is None and config.epochs > saved.epochs and "minutes" in differing:
-        differing.remove("minutes")  # epochs that grow take their place
     if differing:
         both = ((name, getattr(saved, name), getattr(config, name)) for name in differing)
         settings = ", ".join(f"`{name}` {before} (now {now})" for name, before, now in both)
         raise RunFolderError(
             f"{run.folder}: holds a training that was cut short at {state.position}, with {settings}; {_WAY_OUT}"
         )
-    if config.minutes is None and config.epochs > saved.epochs:
+    if grows:
         tell(
             f"`epochs` grows from {saved.epochs} to {config.epochs}: the learning rate now falls to 0 there, so "
             "that the rest is not what one run of so many epochs would have been"

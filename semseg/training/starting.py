@@ -147,19 +147,24 @@ def _head_rows(
     """As `_fitted`, for the layer that gives logits: the rows of the classes that both know."""
     if _shapes(before) == _shapes(after) and source_classes in (None, classes):
         return before, ""
-    theirs = source_classes or []
-    shared = [name for name in classes if name in theirs]
+    shared = _places_of_shared(classes, source_classes or [])
     (*inputs, rows), (*inputs_after, rows_after) = _shapes(before)[0], _shapes(after)[0]
     if not shared or inputs != inputs_after or min(rows, rows_after) == 1:
-        return None, f"{len(theirs) or max(2, rows)} classes there, {len(classes)} here"
-    places, places_there = _places(shared, classes), _places(shared, theirs)
+        return None, f"{len(source_classes or []) or max(2, rows)} classes there, {len(classes)} here"
+    return _with_rows(after, before, shared), f"the rows of {_listed([classes[here] for here, _ in shared])}"
+
+
+def _places_of_shared(classes: list[str], source_classes: list[str]) -> list[tuple[int, int]]:
+    """The ids of each class that both know, here and there."""
+    return [(here, source_classes.index(name)) for here, name in enumerate(classes) if name in source_classes]
+
+
+def _with_rows(after: Arrays, before: Arrays, places: list[tuple[int, int]]) -> Arrays:
+    """`after` with some of its classes from the other network."""
     for name, array in after.items():
-        array[..., places] = before[name][..., places_there]
-    return after, f"the rows of {_listed(shared)}"
-
-
-def _places(names: Sequence[str], among: Sequence[str]) -> list[int]:
-    return [among.index(name) for name in names]
+        for here, there in places:
+            array[..., here] = before[name][..., there]
+    return after
 
 
 def _shapes(arrays: Arrays) -> list[tuple[int, ...]]:
