@@ -5,7 +5,9 @@ import sys
 import pytest
 
 from semseg.cli import main, train
+from semseg.cli.flags import asked_run, to_flags, training_parser
 from semseg.data.cache import Cache
+from semseg.files import write_json
 from semseg.runs.config import RunConfig
 from semseg.training import timing
 
@@ -75,3 +77,16 @@ def test_a_run_of_minutes_notes_its_epochs_and_goes_on_with_them(pairs, tmp_path
     assert "with --minutes 1.5 (now 9.0)" in capsys.readouterr().err
     assert main(["--resume", str(tmp_path), "--epochs", "3"]) == 0
     assert "--epochs grows from 2 to 3" in capsys.readouterr().out
+
+
+def test_minutes_and_epochs_take_each_other_s_place(tmp_path):
+    file = tmp_path / "config.json"
+    for noted, flags, expected in (
+        (RunConfig(minutes=5.0, epochs=7), ["--epochs", "9"], (None, 9)),
+        (RunConfig(epochs=7), ["--minutes", "2"], (2.0, 7)),  # to be measured
+        (RunConfig(minutes=5.0, epochs=7), ["--seed", "1"], (5.0, 7)),
+    ):
+        write_json(file, noted.to_dict())
+        asked = asked_run(training_parser().parse_args(["--config", str(file), *flags]))
+        assert (asked.minutes, asked.epochs) == expected
+    assert to_flags(RunConfig(minutes=5.0, epochs=7), without_defaults=True) == ["--minutes", "5.0"]

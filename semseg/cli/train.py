@@ -102,7 +102,7 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
         refuse_other_data(folder, state, identity, splits_of(dataset), note)
         source = folder.facts.get("init")
     else:
-        folder = _take_folder(folder, config)
+        folder = _take_folder(folder, config, source)
     _describe(folder, config, plan, dataset, findings, model, source)
     _draw_before(folder, dataset, batches[0], model)
     saving = Saving(folder.checkpoints, identity, state, config.checkpoint_minutes, lambda: stopping.request)
@@ -149,10 +149,12 @@ def _with_epochs(config: RunConfig, state: Checkpoint | None, dataset: Dataset, 
     return replace(config, epochs=epochs_of_run(config.minutes, config, dataset, cache, say_about))
 
 
-def _take_folder(folder: Run, config: RunConfig) -> Run:
-    """The run's folder; what an earlier run left there moves to its archive."""
+def _take_folder(folder: Run, config: RunConfig, source: dict[str, str] | None) -> Run:
+    """The run's folder; what an earlier run left there moves to its archive, perhaps the source of the weights, too."""
     archived = folder.archive(_model_names(folder, config))
     if archived:
+        if source and Path(source["path"]).resolve().parent == folder.folder.resolve():
+            source["path"] = str(archived / Path(source["path"]).name)
         say_about("earlier", f"moved the files of the run before to {archived}")
     return Run(folder.folder)  # knows nothing of the earlier one
 
