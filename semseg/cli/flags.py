@@ -89,11 +89,7 @@ def build_parser() -> Parser:
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a run that flags gave a value.
-
-    Raises:
-        SemsegError: Both epochs and minutes were given.
-    """
+    """The settings of a run that flags gave a value; both epochs and minutes are a `SemsegError`."""
     given = {name: value for name, value in vars(arguments).items() if name in RunConfig.__dataclass_fields__}
     if "epochs" not in given:
         return given

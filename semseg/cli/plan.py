@@ -39,10 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
 def open_data_and_network(config: RunConfig, new: bool = True) -> tuple[Dataset, keras.Model, dict[str, str] | None]:
     """Both, before the files are read; what does not fit is told at once, and a wrong name before data are drawn.
 
-    A run that is not new has its data, and gets its weights from its state.
-
-    Returns:
-        Data, network, and whose weights it starts from, for the run's record: None for new ones.
+    A run that is not new has its data, and gets its weights from its state. The third result is for the run's record:
+    whose weights the network starts from, None for new ones.
     """
     leave_tensorflow_out()
     SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
@@ -64,11 +62,7 @@ def open_data_and_network(config: RunConfig, new: bool = True) -> tuple[Dataset,
 
 
 def _start_from(init: str, model: keras.Model, dataset: Dataset) -> tuple[frozenset[str], dict[str, str]]:
-    """Gives the network the weights of another one as far as they fit, and says so.
-
-    Returns:
-        The names of the layers that took some, and what the run's record says of it.
-    """
+    """Gives the network what fits of another one's weights; the layers that took some, and a note for the record."""
     path = model_file(Path(init))
     source, palette = open_model(path), ModelCard.undescribed(path).palette
     taken = take_weights(model, source, list(dataset.palette.names), list(palette.names) if palette else None)
