@@ -198,6 +198,15 @@ class TestFoldersWithTheSameNames:
         write_pairs(tmp_path, "{}_json/img.png", "{}_json/label_viz.png", form=lambda ids: COLORS[ids])
         assert {sample.mask.name for sample in open_dataset(tmp_path).samples} == {"label.png"}
 
+    @pytest.mark.parametrize("names", [(1, 2), (1, 2, 3)])
+    def test_pairs_that_are_numbered_anew_in_each_folder_stay_pairs(self, tmp_path, names):
+        for number in range(1, 19):
+            photo, ids = draw(number)
+            folder, name = divmod(number - 1, len(names))
+            write(tmp_path / f"city{folder}" / f"{names[name]}.png", np.concatenate([photo, COLORS[ids]], axis=1))
+        dataset = open_dataset(tmp_path)
+        assert len(dataset.samples) == 18 and "side by side in each picture" in dataset.notes[0]
+
     def test_files_of_bands(self, tmp_path):
         for number in range(1, 11):
             photo, ids = draw(number)

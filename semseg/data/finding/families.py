@@ -156,16 +156,17 @@ def _parted(groups: dict[tuple[str, ...], list[Item]]) -> list[Family]:
 
 
 def _named_alike(root: Path, items: Sequence[Item]) -> list[Family]:
-    """A family for each name that most folders hold, as in `7/photo.png` with `7/mask.png`."""
+    """A family for each name that most folders hold, as in `7/photo.png` with `7/mask.png`; none where it is chance."""
     by_name: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_name[item.path.stem.lower()].append(called_as_its_folder(root, item.path))
     folders = {item.path.parent for item in items}
-    alike = {name: group for name, group in by_name.items() if 2 * len(group) > len(folders) > 1}
-    return [
+    alike = [
         Family(f"{group[0].path.name} of each folder", group, role_of(name), is_second_choice(name))
-        for name, group in alike.items()
+        for name, group in by_name.items()
+        if 2 * len(group) > len(folders) > 1 and all(item.place.others for item in group)
     ]
+    return alike if len(alike) < len(folders) and (_are_words(alike, items) or _are_photo_and_mask(alike)) else []
 
 
 def _are_words(alike: Sequence[Family], items: Sequence[Item]) -> bool:
@@ -173,6 +174,14 @@ def _are_words(alike: Sequence[Family], items: Sequence[Item]) -> bool:
     words = {"".join(filter(str.isalpha, family.items[0].path.stem.lower())) for family in alike}
     complete = sum(len(family.items) for family in alike) >= _MIN_SHARE * len(items)
     return complete and len(alike) > 1 and len(words) == len(alike)
+
+
+def _are_photo_and_mask(alike: Sequence[Family]) -> bool:
+    """Whether the names say so, or there are two: of pictures with few colours and of pictures with many."""
+    if {PHOTO, MASK} <= {family.role for family in alike}:
+        return True
+    looks = [family.appearance for family in alike]
+    return len(looks) == 2 and {look.few_colors for look in looks if look} == {True, False}
 
 
 def called_as_its_folder(root: Path, path: Path) -> Item:
