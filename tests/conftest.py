@@ -7,11 +7,16 @@ import shutil
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are small: more threads only wait for each other
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling takes twice as long with them
 
 from pathlib import Path
 
 import pytest
 from helpers import make_pairs
+
+from semseg.backend.importing import import_keras
+
+import_keras(os.environ["KERAS_BACKEND"])  # in half the time of `import keras`
 
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not plain are chosen
