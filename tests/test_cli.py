@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import REPOSITORY, draw_pair, make_pairs, save_pair
+from helpers import IMPORT_KERAS, REPOSITORY, draw_pair, make_pairs, save_pair
 from PIL import Image
 
 import semseg.cli.predict
@@ -553,8 +553,10 @@ def test_without_a_compiler_training_goes_on_uncompiled(pairs, tmp_path):
 
 LITTLE_MEMORY = """
 import resource, sys
+from pathlib import Path
 from semseg import cli
-resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[1]),) * 2)
 sys.exit(cli.main(sys.argv[2:]))
 """
 
@@ -562,9 +564,9 @@ sys.exit(cli.main(sys.argv[2:]))
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="TensorFlow and XLA abort where the address space ends")
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
 def test_too_little_memory_ends_in_one_line_with_what_to_change(pairs, tmp_path):
-    flags = ["--data", str(pairs), "--epochs", "1", "--image-size", "1024", "--filters", "16", "--batch-size", "12"]
+    flags = ["--data", str(pairs), "--epochs", "1", "--image-size", "512", "--filters", "64", "--batch-size", "12"]
     done = subprocess.run(
-        [sys.executable, "-c", LITTLE_MEMORY, str(8 * 10**9), *flags],
+        [sys.executable, "-c", IMPORT_KERAS + LITTLE_MEMORY, str(2 * 10**9), *flags],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
@@ -573,7 +575,7 @@ def test_too_little_memory_ends_in_one_line_with_what_to_change(pairs, tmp_path)
     )
     assert done.returncode == 6, done.stderr
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: out of memory: --batch-size 12 with photos of 1024x1024")
+    assert line.startswith("error: out of memory: --batch-size 12 with photos of 512x512")
     assert "use " in line
 
 
