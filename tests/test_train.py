@@ -108,7 +108,7 @@ def test_the_saved_model_is_plain_keras_with_the_best_weights(trained):
 
 
 def test_only_a_better_epoch_replaces_the_saved_weights(tmp_path):
-    model = build_model("unet", (16, 16, 3), 2, filters=2)
+    model = Unet((16, 16, 3), 2, filters=2, depth=1)
     keep = KeepBest(model, tmp_path / "model.keras")
     kernel = model.get_layer("logits").kernel
     saved = []

@@ -172,6 +172,7 @@ def train_model(
     try:
         works = config.compile and not keras_compiles(False) and _compiles(trained, train_batches, tell)
         trained.compile(plan.recipe.optimizer(), jit_compile=keras_compiles(works))
+        trained.optimizer.build(trained.trainable_variables)  # else TensorFlow traces the step twice
         count, stop = CountEpochs(train_batches, config.seed, start), StopOnNonFiniteLoss(train_batches, keeper)
         saver.restore(trained)
         _fit(trained, batches, start, config.epochs, [count, stop, recorder, keeper, *callbacks, saver])
