@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -16,7 +17,14 @@ from helpers import make_pairs
 
 from semseg.backend.importing import import_keras
 
-import_keras(os.environ["KERAS_BACKEND"])  # in half the time of `import keras`
+
+def pytest_collectstart():
+    """Keras as the commands import it, in half the time, where tests run: xdist's first process only hands them out."""
+    if "keras" not in sys.modules:
+        import_keras(os.environ["KERAS_BACKEND"])
+        from semseg.backend.devices import leave_tensorflow_out
+
+        leave_tensorflow_out()  # which Keras would import to set a seed
 
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not plain are chosen
