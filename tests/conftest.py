@@ -3,15 +3,28 @@
 import os
 import re
 import shutil
+import sys
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are small: more threads only wait for each other
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling takes twice as long with them
 
 from pathlib import Path
 
 import pytest
 from helpers import make_pairs
+
+from semseg.backend.importing import import_keras
+
+
+def pytest_collectstart():
+    """Keras as the commands import it, in half the time, where tests run: xdist's first process only hands them out."""
+    if "keras" not in sys.modules:
+        import_keras(os.environ["KERAS_BACKEND"])
+        from semseg.backend.devices import leave_tensorflow_out
+
+        leave_tensorflow_out()  # which Keras would import to set a seed
 
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not plain are chosen

@@ -1,5 +1,8 @@
 """Small, exact pairs, drawn in a few lines."""
 
+import struct
+import zlib
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -10,6 +13,10 @@ from semseg.labels.palettes import cityscapes_palette
 
 REPOSITORY = Path(__file__).parents[1]
 SIZE = 32
+IMPORT_KERAS = """import os
+from semseg.backend.importing import import_keras
+import_keras(os.environ["KERAS_BACKEND"])
+"""  # in front of the code of a process: half the time of `import keras`
 
 
 def draw_ids(seed: int, size: int = SIZE) -> np.ndarray:
@@ -65,3 +72,14 @@ def make_folder(root: Path, count: int = 10, first: int = 0, size: int = SIZE) -
         Image.fromarray(draw_pair(first + i, size)[0]).save(root / "images" / f"{i}.jpg", quality=95)
         Image.fromarray(draw_numbers(first + i, size)).save(root / "masks" / f"{i}.png")
     return root
+
+
+@cache
+def black_png(side: int) -> bytes:
+    """A whole PNG file of `side` x `side` black pixels of 1 bit; they are never in memory together."""
+    row, deflate = bytes(1 + (side + 7) // 8), zlib.compressobj(1)
+    pixels = b"".join(deflate.compress(row) for _ in range(side)) + deflate.flush()
+    size = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    chunks = [b"IHDR" + size, b"IDAT" + pixels, b"IEND"]
+    parts = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

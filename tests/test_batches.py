@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, draw_ids, make_folder, make_pairs
+from helpers import IMPORT_KERAS, REPOSITORY, draw_ids, make_folder, make_pairs
 from PIL import Image
 
 from semseg.data import open_dataset
@@ -217,7 +217,7 @@ UNCLOSED = HANGING.replace("threading.Event().wait()", "load(sample, size)").rep
 @pytest.mark.parametrize("code", [HANGING, UNCLOSED], ids=["hanging", "unclosed"])
 def test_threads_hold_up_no_end_of_the_program(pairs, code):
     done = subprocess.run(
-        [sys.executable, "-c", code, str(pairs)],
+        [sys.executable, "-c", IMPORT_KERAS + code, str(pairs)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

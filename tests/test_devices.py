@@ -4,7 +4,7 @@ import sys
 
 import keras
 import pytest
-from helpers import REPOSITORY, make_pairs
+from helpers import IMPORT_KERAS, REPOSITORY, make_pairs
 
 from semseg.backend import devices
 from semseg.backend.devices import device_name, free_bytes, keras_compiles, out_of_memory, usable_precision
@@ -39,7 +39,7 @@ def test_the_device_has_a_name():
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_saving_a_model_does_not_load_tensorflow_beside_another_backend(backend, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", SAVE, str(tmp_path / "model.keras")],
+        [sys.executable, "-c", IMPORT_KERAS + SAVE, str(tmp_path / "model.keras")],
         cwd=REPOSITORY,
         env={**os.environ, "KERAS_BACKEND": backend},
         capture_output=True,

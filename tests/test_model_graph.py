@@ -5,7 +5,7 @@ import sys
 
 import keras
 import pytest
-from helpers import REPOSITORY
+from helpers import IMPORT_KERAS, REPOSITORY
 from keras import layers
 
 from semseg.architectures.graph import read_architecture
@@ -255,5 +255,5 @@ def test_channels_first_are_refused():
 
 
 def test_drawing_needs_no_matplotlib():
-    code = "import sys; sys.modules['matplotlib'] = None; import semseg.architectures.drawing"
+    code = "import sys; sys.modules['matplotlib'] = None\n" + IMPORT_KERAS + "import semseg.architectures.drawing"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

@@ -175,6 +175,7 @@ def train_model(
     try:
         works = config.compile and not keras_compiles(False) and _compiles(trained, train_batches, tell)
         trained.compile(plan.recipe.optimizer(), jit_compile=keras_compiles(works))
+        trained.optimizer.build(trained.trainable_variables)  # else TensorFlow traces the step twice
         count, stop = CountEpochs(train_batches, config.seed, start), StopOnNonFiniteLoss(train_batches, keeper)
         saver.restore(trained)
         early = StopEarly(keeper, config.early_stop)
