@@ -1,8 +1,6 @@
 """Trains a U-Net on a folder of photos and masks: `python main.py --epochs 10`, or `--help` for the rest."""
 
-import sys
-
-from semseg.cli import main
+from semseg.cli import end, main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

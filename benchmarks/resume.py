@@ -29,6 +29,7 @@ FLAGS = ("--data", "data", "--cache", "cache", "--image-size", str(SIZE), "--bat
          "--epochs", str(EPOCHS), "--model", "small:build", "--keep", "last",
          "--checkpoint-minutes", "0.01")  # fmt: skip
 TIMES = ("seconds", "waiting")
+CHAIN = 6  # kills of one run
 # A network that compilers are soon done with; with dropout, moving averages and kernels for both optimisers. Beside it,
 # what the bench needs to know of the training: a byte for every batch, and a mark within a save, which then lasts.
 NETWORK = """
@@ -81,6 +82,12 @@ class Bench:
     folder: Path
     backend: str
     rng: random.Random
+
+    def prepare(self, more: str = "") -> None:
+        """Draws the data, and trains once in peace; `more` is code that every training runs at its start."""
+        (self.folder / "small.py").write_text(NETWORK + more)
+        draw_pairs(self.folder / "data")
+        self.finish("whole")
 
     def start(self, output: str, **environment: str) -> subprocess.Popen:
         """Begins a training, or goes on with it: the same command."""
@@ -176,41 +183,70 @@ def overhead(folder: Path, backend: str) -> float:
     return facts["saving"] / facts["elapsed"]
 
 
+@dataclass
+class Tally:
+    """What became of the kills, on one backend or on several."""
+
+    lost: list[int]  # batches, by kill
+    equal: int = 0
+    runs: int = 0
+    difference: float = 0.0
+    in_saves: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """Adds another backend's."""
+        self.lost += other.lost
+        self.equal, self.runs = self.equal + other.equal, self.runs + other.runs
+        self.difference, self.in_saves = max(self.difference, other.difference), self.in_saves + other.in_saves
+
+    def __str__(self) -> str:
+        p95 = np.percentile(self.lost, 95) if self.lost else 0
+        return (
+            f"kills={len(self.lost)} in_saves={self.in_saves} equal={self.equal}/{self.runs} lost_batches_p95={p95:g} "
+            f"difference={self.difference:g}"
+        )
+
+
+def kill_often(bench: Bench, kills: int) -> Tally:
+    """Kills trainings so many times, several times each, and compares what they end with."""
+    whole, tally = bench.result("whole"), Tally([])
+    while len(tally.lost) < kills:
+        output = f"cut{tally.runs}"
+        tally.runs += 1
+        for number in range(min(CHAIN, kills - len(tally.lost))):
+            in_save = number % 3 == 2
+            batches = bench.kill_in_save(output) if in_save else bench.kill_between(output)
+            if batches is None:  # it was over before
+                break
+            tally.lost.append(batches)
+            tally.in_saves += in_save
+        bench.finish(output)
+        found = difference(bench.result(output), whole)
+        tally.equal, tally.difference = tally.equal + (found == 0), max(tally.difference, found)
+        print(f"{bench.backend} {output}: difference {found:g}, lost so far {tally.lost}", flush=True)
+    return tally
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three kills on one backend")
-    parser.add_argument("--backends", default=os.environ.get("KERAS_BACKEND", "torch"), help="joined by commas")
+    parser.add_argument(
+        "--backends", help="joined by commas, such as torch,tensorflow,jax; default: KERAS_BACKEND, else torch"
+    )
     parser.add_argument("--kills", type=int, default=36, help="on each backend, one in three within a save")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    kills = 3 if options.quick else options.kills
-    chain = 6  # kills of one run
-    total, equal, runs, lost, largest, shares = 0, 0, 0, [], 0.0, []
-    for backend in options.backends.split(","):
+    total, shares = Tally([]), []
+    for backend in (options.backends or os.environ.get("KERAS_BACKEND", "torch")).split(","):
         with tempfile.TemporaryDirectory() as name:
             bench = Bench(Path(name), backend, random.Random(options.seed))
-            (bench.folder / "small.py").write_text(NETWORK)
-            draw_pairs(bench.folder / "data")
-            bench.finish("whole")
-            whole, left = bench.result("whole"), kills
-            while left:
-                output, runs = f"cut{left}", runs + 1
-                for number in range(min(chain, left)):
-                    kill = bench.kill_in_save if number % 3 == 2 else bench.kill_between
-                    batches = kill(output)
-                    if batches is None:  # it was over before
-                        break
-                    lost.append(batches)
-                    total, left = total + 1, left - 1
-                bench.finish(output)
-                found = difference(bench.result(output), whole)
-                equal, largest = equal + (found == 0), max(largest, found)
-                print(f"{backend} {output}: difference {found:g}, lost so far {lost}", flush=True)
+            bench.prepare()
+            tally = kill_often(bench, 3 if options.quick else options.kills)
             if not options.quick:
                 shares.append(overhead(bench.folder, backend))
-    share = f"{max(shares):.4f}" if shares else "-"
-    p95 = np.percentile(lost, 95) if lost else 0
-    print(f"RESULT kills={total} equal={equal}/{runs} lost_batches_p95={p95:g} difference={largest:g} overhead={share}")
+            print(f"{backend}: {tally}", flush=True)
+            total.add(tally)
+    print(f"RESULT {total} overhead={f'{max(shares):.4f}' if shares else '-'}")
 
 
 if __name__ == "__main__":

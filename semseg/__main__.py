@@ -1,7 +1,12 @@
-"""`python -m semseg <command>`."""
+"""`python -m semseg <command>`, and the program `semseg`."""
 
-import sys
+from semseg.cli import commands, end
 
-from semseg.cli import commands
 
-sys.exit(commands())
+def program() -> None:
+    """Runs the command that the process was started with, and ends the process."""
+    end(commands())
+
+
+if __name__ == "__main__":
+    program()

@@ -3,11 +3,13 @@
 import csv
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,6 +24,26 @@ _MAX_JSON_BYTES = 100_000_000
 _LIKE_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also full-width
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?", re.DOTALL)
 _LONG_NAME = 200  # bytes; most disks take 255
+FILES_IN_HAND: dict[int, tuple[int, Path]] = {}  # by thread what it waits for now, with a number of its own
+_COUNT = itertools.count()
+
+
+@contextmanager
+def in_hand(path: Path) -> Iterator[None]:
+    """Notes for as long as the block lasts that this thread waits for a file, which a disk that stalls may not give.
+
+    Args:
+        path: The file.
+    """
+    thread = threading.get_ident()
+    around = FILES_IN_HAND.get(thread)
+    FILES_IN_HAND[thread] = next(_COUNT), path
+    try:
+        yield
+    finally:
+        del FILES_IN_HAND[thread]
+        if around:
+            FILES_IN_HAND[thread] = around
 
 
 @contextmanager
@@ -47,10 +69,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     stem = path.stem if len(name) < _LONG_NAME else hashlib.sha256(name).hexdigest()
     temporary = path.with_name(f".{stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        with in_hand(path):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -245,7 +268,7 @@ def remove_older(paths: Iterable[Path], seconds: float) -> None:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
+    with in_hand(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

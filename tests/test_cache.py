@@ -12,9 +12,10 @@ import pytest
 from helpers import make_folder
 from PIL import Image
 
+from semseg.data import cache as caches
 from semseg.data import meanings, open_dataset
 from semseg.data.base import Sample
-from semseg.data.cache import Cache, code_digest, default_folder
+from semseg.data.cache import Cache, default_folder
 
 pytestmark = pytest.mark.plain
 
@@ -146,9 +147,8 @@ def test_changed_bytes_are_noticed_even_with_the_same_size_and_time(samples, fol
 def reads(monkeypatch):
     """The files that are read whole, while the system's word for their state is taken at once."""
     monkeypatch.setattr("semseg.data.cache._MIN_AGE", -1)
-    names, read_bytes = [], Path.read_bytes
-    code_digest()  # reads, once, files of ours
-    monkeypatch.setattr(Path, "read_bytes", lambda path: names.append(path.name) or read_bytes(path))
+    names, read = [], caches._digest_of_file
+    monkeypatch.setattr(caches, "_digest_of_file", lambda path: names.append(path.name) or read(path))
     return names
 
 
@@ -385,6 +385,17 @@ def test_a_user_without_a_home_has_a_folder_too(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", fail)
     assert default_folder().is_relative_to(tempfile.gettempdir())
+
+
+def test_large_files_are_read_whole_only_when_asked_for_and_changes_of_them_are_told(samples, folder, monkeypatch):
+    whole = open_cache(samples, None).digest(samples[0])
+    monkeypatch.setattr(caches, "_MAX_FILE_BYTES", 7)
+    cache = open_cache(samples, folder)
+    assert cache.digest(samples[0]) is None and cache.find(samples[0]) is None
+    assert cache.digest(samples[0], of_any_size=True) == whole
+    assert not cache.has_changed(samples[0])
+    samples[0].photo.write_bytes(b"photo X")  # of the same size
+    assert cache.has_changed(samples[0])
 
 
 @pytest.mark.parametrize("folder_name", ["caches", None], ids=["kept", "no cache"])

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from helpers import IMPORT_KERAS, REPOSITORY, draw_pair, make_pairs, save_pair
 from PIL import Image
 
 import semseg.cli.predict
+from semseg import cli
 from semseg.cli import commands, main
 from semseg.cli.backends import choose_backend
 from semseg.cli.console import in_flags, name_flags
@@ -282,6 +284,20 @@ def test_ctrl_c_ends_training_with_one_line_and_keeps_the_best_weights(pairs, tm
         "error: stopped by Ctrl-C; the state at .* is in outputs/checkpoints: the same command goes on from there", line
     )
     keras.saving.load_model(tmp_path / "outputs" / "unet_model.keras")
+
+
+@pytest.mark.plain
+@pytest.mark.skipif(os.name == "nt", reason="no such signals there")
+@pytest.mark.parametrize("command", ["check x", "plan x", "predict m x", "evaluate m", "report r", "compare a b"])
+def test_a_signal_ends_every_command_with_its_code(command, monkeypatch, capsys):
+    def work(arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(cli, "_import_and_run", work)
+    assert commands(command.split()) == 143
+    kept = "; what was finished before is in the output folder" if command.startswith("compare") else ""
+    assert capsys.readouterr().err == f"error: stopped by SIGTERM{kept}\n"
 
 
 @pytest.mark.plain

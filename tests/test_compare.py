@@ -450,7 +450,7 @@ class TestWhatFails:
     """Trainings are replaced by folders as they would leave them: their models, empty files, cannot be opened."""
 
     def compare(self, monkeypatch, tmp_path, failing, *arguments, code=7, splits=lambda _: {"train": "ab"}):
-        def train(config, label):
+        def train(config, label, stopping):
             trained.append(Path(config.output).name)
             if trained[-1] in failing:
                 error = SemsegError(f"{config.output}: ended with code {code}: the loss became NaN")

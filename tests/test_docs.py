@@ -423,3 +423,11 @@ def test_every_exit_code_stands_in_the_table():
     codes = {kind.exit_code for kind in kinds}
     named = {int(row[0]) for row in rows(read("reliability.md"), "| ") if row[0].isdigit()}
     assert codes | {0, 75, 129, 130, 143} == named
+
+
+def test_the_tests_that_the_page_on_faults_names_are_there():
+    named = re.findall(r"`(test_\w+)::(\w+)`", (DOCS / "reliability.md").read_text("utf-8"))
+    assert len(named) > 80
+    for file, name in named:
+        text = (DOCS.parent / "tests" / f"{file}.py").read_text("utf-8")
+        assert re.search(rf"^ *(def|class) {name}\b", text, re.MULTILINE), f"{file}::{name}"

@@ -294,6 +294,24 @@ class TestKaggle:
         assert local_folder("kaggle:some-one/city_pairs2", tmp_path, said.append) == tmp_path
         assert asked == ["some-one/city_pairs2"] and len(said) == 1
 
+    @pytest.mark.parametrize("harm", ["gone", "cut", "new"])
+    def test_a_download_that_is_not_what_it_was_is_refused(self, tmp_path, cache, monkeypatch, harm):
+        folder = tmp_path / "versions" / "1"
+        (folder / "masks").mkdir(parents=True)
+        for name in ("1.png", "masks/1.png"):
+            (folder / name).write_bytes(b"whole")
+        fake = types.SimpleNamespace(dataset_download=lambda handle: str(folder))
+        monkeypatch.setitem(sys.modules, "kagglehub", fake)
+        for _ in range(2):
+            assert local_folder("kaggle:a/b", cache) == folder
+        mask = folder / "masks" / "1.png"
+        mask.unlink()
+        if harm != "gone":
+            (mask if harm == "cut" else folder / "masks" / "1.jpg").write_bytes(b"who")
+        expected = r"1: \d files are not as they were when downloaded, such as 'masks/1\....'; remove the folder to d"
+        with pytest.raises(DataError, match=expected):
+            local_folder("kaggle:a/b", cache)
+
     @pytest.mark.parametrize("error", [ConnectionError("no\n\nnetwork"), ValueError(), RuntimeError("403 " * 999)])
     def test_its_errors_say_what_to_do_instead(self, tmp_path, monkeypatch, error):
         def fail(handle):

@@ -1,17 +1,21 @@
 """`--resume`, the same command again, and `--restart`: what goes on, and what is refused."""
 
 import csv
+import errno
+import itertools
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import make_pairs
+from helpers import REPOSITORY, make_pairs
 
-from semseg.cli import main, train
+from semseg.cli import commands, main, train
 from semseg.runs.checkpoints import Checkpoints
 from semseg.training.saving import SaveState
 
@@ -176,6 +180,65 @@ def test_epochs_may_grow_and_it_is_said(runs, cut, tmp_path, capsys):
     finished = Path(shutil.copytree(runs / "whole", tmp_path / "whole"))
     assert main(["--resume", str(finished), "--epochs", "3"]) == 0  # its last state was kept
     assert figures(finished)[:2] == figures(runs / "whole") and len(figures(finished)) == 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_finished_run_that_grows_and_is_cut_is_not_taken_for_finished(runs, tmp_path, monkeypatch, capsys):
+    folder = Path(shutil.copytree(runs / "whole", tmp_path / "whole"))
+    with monkeypatch.context() as patch, pytest.raises(Power):
+        cut_at(patch, 1)
+        main(["--resume", str(folder), "--epochs", "3", "--checkpoint-minutes", "0"])
+    (archived,) = (folder / "archive").iterdir()
+    assert {"metrics.json", "report.html", "pred_1.png"} <= {path.name for path in archived.iterdir()}
+    assert not (folder / "metrics.json").exists() and (folder / "unet_model.keras").exists()
+    capsys.readouterr()
+    assert main(["--resume", str(folder)]) == 0
+    assert "goes on from batch 1 of epoch 3" in said(capsys)
+    assert figures(folder)[:2] == figures(runs / "whole") and len(figures(folder)) == 3
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("number", "code", "way_out"), [
+    (errno.EDQUOT, 6, "make room there"), (errno.EROFS, 4, "see that it can be written again"),
+])  # fmt: skip
+def test_a_disk_that_fails_in_the_middle_leaves_a_state_and_the_run_says_which(
+    data, runs, tmp_path, monkeypatch, capsys, number, code, way_out
+):
+    command = ["--data", str(data), *SMALL, "--checkpoint-minutes", "0", "--output", str(tmp_path / "out")]
+    savez, calls = np.savez, itertools.count(1)
+
+    def fail(file, **arrays):
+        if next(calls) == 3:
+            raise OSError(number, "something with the disk", str(file))
+        savez(file, **arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", fail)
+        assert main(command) == code
+    assert f"something with the disk; {way_out}; the state at batch 2 of epoch 1 is in" in capsys.readouterr().err
+    assert main(command) == 0
+    assert_ends_as(tmp_path / "out", runs / "whole")
+
+
+def test_a_run_that_is_being_written_is_neither_reported_on_nor_judged_in_its_place(runs, capsys):
+    """The lock is of a process of its own, as a second one of this process would be."""
+    folder = runs / "whole"
+    code = "import sys; from pathlib import Path; from semseg.runs.lock import one_writer\n"
+    code += "with one_writer(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout.readline() == b"locked\n"
+        before = content(folder)
+        for command in ("report", "evaluate"):
+            assert commands([command, str(folder)]) == 4
+            error = capsys.readouterr().err
+            assert f"whole: process {writer.pid} on " in error and ", is writing there; wait for its end" in error
+        assert content(folder) == before
+        assert commands(["evaluate", str(folder), "--output", str(folder.parent / "elsewhere")]) == 0
+        assert f"process {writer.pid} on " in (text := said(capsys)) and "the best weights until now" in text
+        writer.stdin.close()
+    assert commands(["report", str(folder), "--output", str(folder.parent / "page.html")]) == 0
 
 
 def test_no_run_is_refused(tmp_path, capsys):

@@ -3,9 +3,12 @@
 import csv
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
+import signal
+import time
 
 import cv2
 import keras
@@ -18,6 +21,7 @@ from semseg.images import opening
 from semseg.images.png_writer import PngWriter
 from semseg.inference import files as predict_files
 from semseg.labels.palettes import Label, Palette
+from semseg.runs import stopping
 from semseg.runs.lock import one_writer
 
 COLORS = np.uint8([(200, 40, 30), (20, 210, 40), (30, 60, 220)])
@@ -283,6 +287,31 @@ class TestGoingOn:
         monkeypatch.setattr(PngWriter, "write", write)
         assert predict(model, photos, tmp_path / "out", "--batch-size", "1", "--workers", "1") == 0
         assert len(table(tmp_path / "out")) == 6
+
+    @pytest.mark.skipif(os.name == "nt", reason="no such signals there")
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+    def test_a_signal_leaves_whole_files_and_the_rest_for_later(
+        self, model, photos, tmp_path, monkeypatch, capsys, number, code
+    ):
+        write, calls = PngWriter.write, itertools.count(1)
+
+        def ask(self, rows):
+            if next(calls) == 3:
+                os.kill(os.getpid(), number)
+                time.sleep(0.5)
+            write(self, rows)
+
+        monkeypatch.setattr(stopping, "PATIENCE", 60)
+        with monkeypatch.context() as patch:
+            patch.setattr(PngWriter, "write", ask)
+            assert predict(model, photos, tmp_path / "out", "--batch-size", "1", "--workers", "1") == code
+        said = capsys.readouterr()
+        assert said.err == f"error: stopped by {'Ctrl-C' if code == 130 else 'SIGTERM'}\n"
+        assert "the same command goes on from here" in said.out
+        before = self.written(tmp_path / "out")
+        assert 2 <= len(before) < 6 and len(table(tmp_path / "out")) >= 1
+        assert predict(model, photos, tmp_path / "out") == 0
+        assert len(table(tmp_path / "out")) == 6 and len(self.written(tmp_path / "out")) == 6
 
 
 def test_a_photo_beyond_the_limit_is_seen_in_tiles_and_that_is_said(model, tmp_path, monkeypatch, capsys):

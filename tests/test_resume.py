@@ -1,5 +1,8 @@
 """A training that is cut short and goes on ends as if nothing had happened."""
 
+import itertools
+import threading
+import time
 from dataclasses import replace
 
 import keras
@@ -7,8 +10,11 @@ import numpy as np
 import pytest
 
 from semseg.backend.state import arrays_of
+from semseg.runs import stalling
 from semseg.runs.checkpoints import Checkpoints, Position
 from semseg.runs.config import RunConfig
+from semseg.runs.stalling import StalledError
+from semseg.training import plan as planning
 from semseg.training.loop import make_batches, train_model
 from semseg.training.plan import plan_run
 from semseg.training.saving import Saving
@@ -97,3 +103,44 @@ def test_a_run_that_was_cut_ends_as_the_whole_one(dataset, whole, tmp_path, aske
     assert Checkpoints(tmp_path / "checkpoints").newest(pytest.fail).position == position
     workers = replace(CONFIG, workers=0 if asked % 2 else 3)
     assert_same(train(dataset, tmp_path, workers), whole)
+
+
+@pytest.mark.parametrize("settings", [
+    {"precision": "mixed_bfloat16", "remat": True, "workers": 0},
+    {"precision": "mixed_float16", "accumulate": 1},
+    *([{"compile": True}] if BACKEND != "jax" else []),  # it always compiles
+], ids="+".join)  # fmt: skip
+def test_so_does_one_in_another_precision_or_compiled(dataset, tmp_path, monkeypatch, settings):
+    monkeypatch.setattr(planning, "usable_precision", lambda precision: (precision, ""))  # slow here, and right
+    config = replace(CONFIG, epochs=2, **settings)
+    whole = train(dataset, tmp_path / "whole", config)
+    with pytest.raises(Cut):
+        train(dataset, tmp_path, config, asked=2)
+    assert_same(train(dataset, tmp_path, replace(config, workers=1)), whole)
+
+
+def test_a_clock_that_jumps_changes_nothing(dataset, whole, tmp_path, monkeypatch):
+    jumps = itertools.cycle((1.7e9, 1e9, 2e9))
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    assert_same(train(dataset, tmp_path), whole)
+
+
+def test_a_loader_that_stalls_ends_a_run_with_its_state_and_the_file_named(dataset, whole, tmp_path, monkeypatch):
+    load, count, ended = type(dataset).load, itertools.count(1), threading.Event()
+
+    def stall(self, *arguments):
+        if next(count) == 20:  # in epoch 2, as one takes 12 photos to train on and 4 for validation
+            ended.wait()
+        return load(self, *arguments)
+
+    monkeypatch.setattr(type(dataset), "load", stall)
+    monkeypatch.setattr(stalling, "_TICK", 0.1)
+    monkeypatch.setattr(stalling, "GRACE", 600)
+    with (
+        stalling.Watch(pytest.fail, 1.0),
+        pytest.raises(StalledError, match=r"\.png: not read or .*: the same command"),
+    ):
+        train(dataset, tmp_path)
+    ended.set()
+    assert Checkpoints(tmp_path / "checkpoints").last() > Position(0)
+    assert_same(train(dataset, tmp_path), whole)

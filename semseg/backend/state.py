@@ -17,6 +17,14 @@ def synchronise(model: keras.Model) -> None:
         model.jax_state_sync()
 
 
+def is_whole_after_error() -> bool:
+    """Whether a step whose batch did not come leaves all variables as they were.
+
+    TensorFlow asks for the batch within its graph, which may have moved counters and seeds on before.
+    """
+    return keras.backend.backend() != "tensorflow"
+
+
 def arrays_of(variables: Sequence[keras.Variable], group: str) -> dict[str, np.ndarray]:
     """Copies of variables, named by a group and their place in it."""
     return {

@@ -3,15 +3,19 @@
 import argparse
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from semseg.cli.backends import choose_backend
 from semseg.cli.console import name_flags, open_closed_streams, say_error
 from semseg.cli.flags import Parser, asked_run, build_parser, training_parser
 from semseg.errors import ResourceError, RunFolderError, SemsegError, StopRequest, require
 from semseg.files import DISK_FULL
+from semseg.runs.stalling import Watch
 from semseg.runs.stopping import Stopping, seconds_of
 
 _WITHOUT_BACKEND = ("check", "convert", "report")
@@ -35,6 +39,16 @@ def commands(argv: Sequence[str] | None = None) -> int:
     return _run(build_parser(), argv)
 
 
+def end(code: int) -> NoReturn:
+    """Ends the process; after an error at once: libraries take seconds to tidy up, or wait for threads that hang."""
+    if not code:
+        sys.exit()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     """Runs a command; what the user can mend becomes one line and an exit code, and only bugs leave a traceback."""
     open_closed_streams()
@@ -42,16 +56,14 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
     name_flags(arguments.parser.flags)
     try:
         require(arguments.command, arguments.command, *_IMPORTED.get(arguments.command, ()))
-        if arguments.command == "train":
-            with Stopping(say_error, seconds_of(arguments.time_limit)) as arguments.stopping:
-                _import_and_run(arguments)
-        else:
+        with ExitStack() as stack:
+            _watch(arguments, stack)
             _import_and_run(arguments)
     except SemsegError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt as error:
-        kept = _KEPT if arguments.command == "compare" else ""
-        request = error if isinstance(error, StopRequest) else StopRequest("Ctrl-C", 130, kept)
+        request = error if isinstance(error, StopRequest) else StopRequest("Ctrl-C", 130)
+        request.kept = request.kept or _KEPT * (arguments.command == "compare")
         return _fail(request.text, request.exit_code)
     except OSError as error:
         message, code = _words_of(error, getattr(arguments, "output", "disk"))
@@ -65,6 +77,15 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
             raise
         return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
     return 0
+
+
+def _watch(arguments: argparse.Namespace, stack: ExitStack) -> None:
+    """Has signals, a time limit and disks that stall end a command well."""
+    if arguments.command == "serve":  # its server listens to signals itself, and may wait for ever
+        return
+    seconds = seconds_of(getattr(arguments, "time_limit", None))
+    stack.enter_context(Watch(lambda text: say_error(text + _trained(arguments))))
+    arguments.stopping = stack.enter_context(Stopping(say_error, seconds))
 
 
 def _import_and_run(arguments: argparse.Namespace) -> None:

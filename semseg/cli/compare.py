@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -18,12 +19,13 @@ from semseg.comparison.costs import costs_of, how_measured, open_models, same_ph
 from semseg.comparison.networks import Network, group_runs
 from semseg.comparison.tables import summarise, table, to_csv_rows, to_markdown
 from semseg.comparison.trainings import Trainings, check_models, epochs_in, planned_runs, train_all
-from semseg.errors import SemsegError
+from semseg.errors import SemsegError, StopRequest
 from semseg.files import archive, check_output, last_lines, replacing, write_csv, write_json
 from semseg.report import save_learning_curves, save_quality_cost, save_side_by_side
 from semseg.runs.config import RunConfig
 from semseg.runs.lock import one_writer
 from semseg.runs.run import Run
+from semseg.runs.stopping import SAVING_PATIENCE, STOPPED, Stopping
 
 TABLES = ("comparison.json", "comparison.csv", "comparison.md")
 CURVES, QUALITY_COST, SIDE_BY_SIDE = "curves.png", "quality_cost.png", "side_by_side.png"
@@ -97,7 +99,8 @@ def _train_all(arguments: argparse.Namespace, given: dict, output: Path) -> Trai
     minutes = given.get("minutes")
     common = RunConfig(**{**given, "minutes": None, "output": str(output)})
     epochs = {} if minutes is None else epochs_in(minutes, common, models, output, say_about)
-    trainings = train_all(planned_runs(common, models, seeds, output, epochs), _train_one, say_about)
+    train = partial(_train_one, stopping=arguments.stopping)
+    trainings = train_all(planned_runs(common, models, seeds, output, epochs), train, say_about)
     if trainings.errors and len({run.config.model for run in trainings.runs}) < 2:
         raise _all_failed(trainings.errors, "less than two networks are left to compare")
     return Trainings([run for model in models for run in trainings.runs if run.config.model == model], trainings.errors)
@@ -110,33 +113,30 @@ def _all_failed(errors: Sequence[SemsegError], others: str) -> SemsegError:
     return error
 
 
-def _train_one(config: RunConfig, label: str) -> None:
-    """Trains in a process of its own: each starts alike, and its peak of memory is its own.
+def _train_one(config: RunConfig, label: str, stopping: Stopping | None = None) -> None:
+    """Trains, or goes on with what was stopped, in a process of its own: each starts alike, its peak of memory its own.
 
     Raises:
         SemsegError: The run failed; with its message and exit code.
-        KeyboardInterrupt: It was stopped.
+        StopRequest: It was stopped.
     """
     folder = Run(Path(config.output))
     folder.folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with (
-            folder.log_path.open("wb") as log,
-            Progress(f"{label} {config.model}, seed {config.seed}") as progress,
-        ):
-            with _ctrl_c_for_children():
-                child = subprocess.Popen(
-                    [sys.executable, "-m", "semseg", "train", *to_flags(config)], stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
-                )  # fmt: skip
-            _wait(child, folder.log_path, progress, config.epochs)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if child.returncode in (130, -signal.SIGINT):
-        raise KeyboardInterrupt
-    if child.returncode:
+    with (
+        folder.log_path.open("wb") as log,
+        Progress(f"{label} {config.model}, seed {config.seed}") as progress,
+    ):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "semseg", "train", *to_flags(config)], stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+            start_new_session=True,  # a terminal's Ctrl-C would reach it twice, and twice means at once
+        )  # fmt: skip
+        _wait(child, folder.log_path, progress, config.epochs, stopping)
+    code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+    if code in STOPPED:
+        raise StopRequest(STOPPED[code], code)
+    if code:
         raise _failure(folder, child.returncode)
 
 
@@ -152,17 +152,9 @@ def _failure(folder: Run, code: int) -> SemsegError:
     return error
 
 
-@contextmanager
-def _ctrl_c_for_children() -> Iterator[None]:
-    """A process started within hears SIGINT, which stops it, even where a shell has this one ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _wait(child: subprocess.Popen, log: Path, progress: Progress, epochs: int) -> None:
+def _wait(
+    child: subprocess.Popen, log: Path, progress: Progress, epochs: int, stopping: Stopping | None = None
+) -> None:
     """Shows how far the child is until it ends; whatever interrupts that ends the child, too."""
     try:
         while child.poll() is None:
@@ -172,11 +164,15 @@ def _wait(child: subprocess.Popen, log: Path, progress: Progress, epochs: int) -
                 last = (last_lines(log) or ["starting"])[-1]
                 done = last.split("/")[0].strip()
                 progress.show(int(done) if done.isdecimal() else 0, epochs, " ".join(last.split())[:50])
+    except BaseException as error:
+        _ = stopping and stopping.request  # who reads it has the time that the child needs to save its state
+        number = error.exit_code - 128 if isinstance(error, StopRequest) else signal.SIGINT
+        child.terminate() if os.name == "nt" else child.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(SAVING_PATIENCE)
+        raise
     finally:
         if child.poll() is None:
-            child.terminate() if os.name == "nt" else child.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(20)
             child.kill()
 
 

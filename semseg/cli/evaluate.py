@@ -4,6 +4,7 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from semseg import __version__
 from semseg.backend import PredictBatch
@@ -23,6 +24,7 @@ from semseg.inference.segmenter import Segmenter, predict_ids, with_flips
 from semseg.report import save_confusion_matrix, save_ranked, save_reliability
 from semseg.runs import names
 from semseg.runs.config import RunConfig
+from semseg.runs.lock import one_writer, writer_of
 from semseg.runs.run import Run
 from semseg.runs.scores import ScoreFolder
 
@@ -38,6 +40,15 @@ def run(arguments: argparse.Namespace) -> None:
     if Run(folder.folder).config_path.exists():
         raise RunFolderError(f"{folder.folder}: holds a run, whose files would be replaced; choose another `output`")
     check_output(folder.folder)
+    own_place = folder.folder.resolve() == model_run.evaluation.folder.resolve()
+    if not own_place and (writer := writer_of(model_run.folder)):
+        say_about("note", f"{writer} is training there: judged are the best weights until now")
+    with one_writer(model_run.folder if own_place else folder.folder):
+        _evaluate(arguments, given, card, folder)
+
+
+def _evaluate(arguments: argparse.Namespace, given: dict[str, Any], card: ModelCard, folder: ScoreFolder) -> None:
+    model_run = Run.of_model(card.path)
     segmenter = card.load(image_size=given.get("image_size"), batch_size=given.get("batch_size"))
     config = replace(data_settings(model_run, given), image_size=segmenter.image_size)
     dataset = open_as_run(config, model_run, segmenter.bands, check_meaning=not given.get("classes"), tell=say_about)

@@ -101,6 +101,8 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     if state:
         refuse_other_data(folder, state, identity, splits_of(dataset), note)
         source = folder.facts.get("init")
+        if folder.is_finished:  # and grows
+            _say_moved(folder.archive_results(_model_names(folder, config)))
     else:
         folder = _take_folder(folder, config, source)
     _describe(folder, config, plan, dataset, findings, model, source)
@@ -152,11 +154,15 @@ def _with_epochs(config: RunConfig, state: Checkpoint | None, dataset: Dataset, 
 def _take_folder(folder: Run, config: RunConfig, source: dict[str, str] | None) -> Run:
     """The run's folder; what an earlier run left there moves to its archive, perhaps the source of the weights, too."""
     archived = folder.archive(_model_names(folder, config))
-    if archived:
-        if source and Path(source["path"]).resolve().parent == folder.folder.resolve():
-            source["path"] = str(archived / Path(source["path"]).name)
-        say_about("earlier", f"moved the files of the run before to {archived}")
+    if archived and source and Path(source["path"]).resolve().parent == folder.folder.resolve():
+        source["path"] = str(archived / Path(source["path"]).name)
+    _say_moved(archived)
     return Run(folder.folder)  # knows nothing of the earlier one
+
+
+def _say_moved(archived: Path | None) -> None:
+    if archived:
+        say_about("earlier", f"moved the files of the run before to {archived}")
 
 
 def _model_names(folder: Run, config: RunConfig) -> set[str]:

@@ -1,13 +1,9 @@
 """Batches for training: shuffled, augmented and loaded in the background, the same for the same seed."""
 
-import atexit
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
 import keras
 import numpy as np
@@ -16,8 +12,8 @@ from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
 from semseg.errors import DataError, SemsegError
-
-_MAX_JOIN_SECONDS = 2.0  # that a thread gets to end in
+from semseg.files import in_hand
+from semseg.runs.stalling import DaemonPool, result_of
 
 
 def data_generator(
@@ -133,7 +129,7 @@ class Batches(keras.utils.PyDataset):
         self.waited: dict[int, float] = {}
         self.error: SemsegError | None = None
         self._cause: BaseException | None = None
-        self._loaders = _Loaders(workers) if workers else None
+        self._loaders = DaemonPool(workers, "semseg-load") if workers else None
         self._ahead = 2 * workers
         self._futures: dict[tuple[int, int], Future] = {}
         self._last_order = (-1, np.empty(0, int))
@@ -170,7 +166,7 @@ class Batches(keras.utils.PyDataset):
             key = (self.epoch + position // self.per_epoch, position % self.per_epoch)
             if key not in self._futures:
                 self._futures[key] = self._loaders.submit(self._compute, *key)
-        return self._futures.pop((self.epoch, index)).result()
+        return result_of(self._futures.pop((self.epoch, index)))
 
     def photos(self, index: int) -> list[Path]:
         """The files of the photos in batch `index` of what is left of the current epoch.
@@ -238,8 +234,9 @@ class Batches(keras.utils.PyDataset):
 
     def _load(self, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         try:
-            cached = None if self.cache is None else self.cache.find(sample)
-            photo, mask = cached or self._read(sample)
+            with in_hand(sample.photo):
+                cached = None if self.cache is None else self.cache.find(sample)
+                photo, mask = cached or self._read(sample)
             if self.augmentation is None:
                 return photo, mask
             bands = self.dataset.bands
@@ -255,46 +252,3 @@ class Batches(keras.utils.PyDataset):
         if self.cache is not None:
             self.cache.store(sample, photo, mask)
         return photo, mask
-
-
-class _Loaders:
-    """Threads that compute what is submitted; one that hangs at a file holds up no end of the program.
-
-    `ThreadPoolExecutor` waits for its threads without limit when the interpreter ends. Daemon threads that are left
-    inside OpenCV at that moment abort the process, so those that can end in time are waited for.
-    """
-
-    def __init__(self, count: int):
-        self._jobs: SimpleQueue = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=_work, args=(self._jobs,), name="semseg-load", daemon=True) for _ in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
-        atexit.register(self.close)
-
-    def submit(self, function: Callable, *arguments: object) -> Future:
-        future: Future = Future()
-        self._jobs.put((future, function, arguments))
-        return future
-
-    def close(self) -> None:
-        atexit.unregister(self.close)
-        with suppress(Empty):
-            while True:
-                self._jobs.get_nowait()[0].cancel()
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join(_MAX_JOIN_SECONDS)
-
-
-def _work(jobs: SimpleQueue) -> None:
-    while (job := jobs.get()) is not None:
-        future, function, arguments = job
-        if not future.set_running_or_notify_cancel():
-            continue
-        try:
-            future.set_result(function(*arguments))
-        except BaseException as error:
-            future.set_exception(error)

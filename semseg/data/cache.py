@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from stat import S_ISREG
 from threading import Lock
@@ -26,7 +26,7 @@ from semseg.files import remove_older, reserve
 from semseg.images.bands import RGB, Bands
 
 _SUFFIX, RECORDS_SUFFIX = ".semsegcache", ".semsegrecords"
-_MAX_FILE_BYTES = 2**28  # what is larger is judged by its header, and not kept
+_MAX_FILE_BYTES = 2**28  # what is larger is judged by its header before anybody reads it all
 _RECORD = 36  # bytes: digest of the source files (16), their state (16), CRC-32 of both and of the slot (4)
 _NO_STATE = bytes(16)  # of files whose state says nothing
 _MIN_AGE = 2  # seconds since a file changed: a second change in the same tick of its clock would leave no trace
@@ -134,11 +134,12 @@ class Cache:
                 return self._file.read(size)
         return b""
 
-    def digest(self, sample: Sample) -> bytes | None:
+    def digest(self, sample: Sample, *, of_any_size: bool = False) -> bytes | None:
         """16 bytes that tell a sample's files from any others, as they were at the first look.
 
         Args:
             sample: Any sample.
+            of_any_size: Also of files of 256 MB and more.
 
         Returns:
             BLAKE2b of the files' bytes; None if they cannot be read or are too large.
@@ -146,6 +147,8 @@ class Cache:
         if sample not in self._digests:
             try:
                 self._states[sample] = _state(sample)
+                if not of_any_size and any(path.stat().st_size >= _MAX_FILE_BYTES for path in sample.files):
+                    return None
                 if not self._is_unchanged(sample):
                     self._digests[sample] = _digest_of(sample)
             except OSError:
@@ -225,8 +228,15 @@ class Cache:
 
 
 def _digest_of(sample: Sample) -> bytes:
-    drawn = [sample.drawing.digest] if sample.drawing else []
-    return _digest([_way_to_read(sample), *drawn, *(path.read_bytes() for path in sample.files)])
+    parts: list[str | bytes] = [_way_to_read(sample)]
+    if sample.drawing:
+        parts.append(sample.drawing.digest)
+    return _digest_of_digests([*map(_digest_of_part, parts), *map(_digest_of_file, sample.files)])
+
+
+def _digest_of_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file_digest(file, blake2b).digest()
 
 
 def _way_to_read(sample: Sample) -> str:
@@ -242,14 +252,14 @@ def _state(sample: Sample) -> bytes:
     Windows notes no change of a file but its date, which programs set, and clocks tick at up to two seconds.
 
     Raises:
-        OSError: A file is none that can be digested: missing, a pipe that would never end, or too large.
+        OSError: A file is none that can be digested: missing, or a pipe that would never end.
     """
     noted: list[str | bytes] = [sample.drawing.digest] if sample.drawing else []
     newest = 0
     for path in sample.files:
         status = path.stat()
-        if not S_ISREG(status.st_mode) or status.st_size >= _MAX_FILE_BYTES:
-            raise OSError(f"{path}: no file, or too large")
+        if not S_ISREG(status.st_mode):
+            raise OSError(f"{path}: no file")
         noted.append(f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}")
         newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
     is_settled = time.time_ns() - newest > _MIN_AGE * 10**9
@@ -302,7 +312,15 @@ def code_digest() -> bytes:
 
 def _digest(parts: Sequence[str | bytes]) -> bytes:
     """16 bytes that tell any two lists of parts apart."""
-    return blake2b(b"".join(blake2b(os.fsencode(part)).digest() for part in parts), digest_size=16).digest()
+    return _digest_of_digests([_digest_of_part(part) for part in parts])
+
+
+def _digest_of_part(part: str | bytes) -> bytes:
+    return blake2b(os.fsencode(part)).digest()
+
+
+def _digest_of_digests(digests: Sequence[bytes]) -> bytes:
+    return blake2b(b"".join(digests), digest_size=16).digest()
 
 
 def _crc(record: bytes, pixels: bytes) -> bytes:

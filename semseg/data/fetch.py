@@ -4,6 +4,7 @@ Archives come from strangers: each member is judged before it is written, and no
 """
 
 import hashlib
+import os
 import re
 import shutil
 import stat
@@ -11,10 +12,12 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from semseg.errors import DataError, MissingPackageError, is_installed, pip_install
+from semseg.files import read_json, write_json
 
 MAX_MEMBERS, SPARE_BYTES = 2_000_000, 500_000_000  # these bytes stay free on the disk
 MAX_RATIO, SMALL_BYTES = 200, 1_000_000_000  # n bytes may unpack to 200 n and a GB
@@ -37,7 +40,7 @@ def local_folder(data: str, cache: Path, say: Callable[[str], None] = lambda _: 
         MissingPackageError: kagglehub is not installed, and `data` begins with `kaggle:`.
     """
     if data.startswith("kaggle:"):
-        return _from_kaggle(data.removeprefix("kaggle:"), say)
+        return _from_kaggle(data.removeprefix("kaggle:"), cache, say)
     if (path := Path(data)).is_dir():
         return path
     if not path.is_file():
@@ -54,7 +57,7 @@ def local_folder(data: str, cache: Path, say: Callable[[str], None] = lambda _: 
         raise DataError(f"{path}: {_in_one_line(error)}; download it again, or unpack it by hand with care") from None
 
 
-def _from_kaggle(handle: str, say: Callable[[str], None]) -> Path:
+def _from_kaggle(handle: str, cache: Path, say: Callable[[str], None]) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9_-]*", handle):
         raise DataError(f"kaggle: got {handle!r}; expected kaggle:owner/name, the end of the data set's address")
     by_hand = f"download https://www.kaggle.com/datasets/{handle} in the browser and give the zip or folder as `data`"
@@ -64,9 +67,35 @@ def _from_kaggle(handle: str, say: Callable[[str], None]) -> Path:
         import kagglehub
 
         say(f"downloading {handle} from Kaggle")
-        return Path(kagglehub.dataset_download(handle))
+        folder = Path(kagglehub.dataset_download(handle))
     except Exception as error:  # whatever it is, the browser helps
         raise DataError(f"kaggle:{handle}: {_in_one_line(error)}; {by_hand}") from None
+    _refuse_changed_download(folder, cache)
+    return folder
+
+
+def _refuse_changed_download(folder: Path, cache: Path) -> None:
+    """Compares a download's files with those that were there when it came: kagglehub looks at none of them again.
+
+    It compares what comes with Kaggle's checksum, and unpacks it whole; but files may go from its folder later.
+
+    Raises:
+        DataError: Files are gone, new, or of another size.
+    """
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    digest = hashlib.blake2b(os.fsencode(folder), digest_size=6).hexdigest()
+    noted, before = cache / "downloads" / f"{digest}.json", None
+    with suppress(OSError, ValueError):
+        before = read_json(noted)
+    if not isinstance(before, dict):
+        with suppress(OSError, UnicodeError):
+            noted.parent.mkdir(parents=True, exist_ok=True)
+            write_json(noted, sizes)
+    elif changed := sorted(name for name in {*before, *sizes} if before.get(name) != sizes.get(name)):
+        raise DataError(
+            f"{folder}: {len(changed)} files are not as they were when downloaded, such as {changed[0]!r}; remove the "
+            "folder to download it again, or give it as `data` to use it as it is"
+        )
 
 
 def _in_one_line(error: Exception) -> str:

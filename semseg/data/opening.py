@@ -84,7 +84,7 @@ def check_data(
         dataset, cache=cache, image_size=config.image_size, workers=config.workers, skip_bad=config.skip_bad,
         allow_leaks=config.allow_leaks, on_progress=on_progress,
     )  # fmt: skip
-    _note_digests(dataset, cache)
+    _note_digests(dataset, cache, of_any_size=not findings.errors)
     return findings, cache
 
 
@@ -95,7 +95,7 @@ def read_digests(config: RunConfig, dataset: Dataset) -> None:
         config: `image_size` and `cache` are read.
         dataset: From `open_data`.
     """
-    _note_digests(dataset, _cache(config, dataset))
+    _note_digests(dataset, _cache(config, dataset), of_any_size=True)
 
 
 def _cache(config: RunConfig, dataset: Dataset) -> Cache:
@@ -103,9 +103,10 @@ def _cache(config: RunConfig, dataset: Dataset) -> Cache:
     return Cache(dataset.samples, config.image_size, json.dumps(dataset.palette.to_dict()), folder, dataset.bands)
 
 
-def _note_digests(dataset: Dataset, cache: Cache) -> None:
+def _note_digests(dataset: Dataset, cache: Cache, *, of_any_size: bool) -> None:
     dataset.has_changed = cache.has_changed
-    dataset.digests = {sample: digest.hex() for sample in dataset.samples if (digest := cache.digest(sample))}
+    digests = ((sample, cache.digest(sample, of_any_size=of_any_size)) for sample in dataset.samples)
+    dataset.digests = {sample: digest.hex() for sample, digest in digests if digest}
 
 
 def _cache_folder(config: RunConfig) -> Path:

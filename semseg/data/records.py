@@ -25,7 +25,7 @@ from semseg.data.thinness import measure_thinness
 from semseg.data.united import count_contested
 from semseg.data.workers import Workers
 from semseg.errors import DataError
-from semseg.files import replacing
+from semseg.files import in_hand, replacing
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
 from semseg.labels.palettes import color_codes, colors_of_codes
 
@@ -165,7 +165,8 @@ def _look_once(
     record = digest and kept.get(digest.hex())
     if record and cache.find(sample):
         return record
-    result = _look_safely(processes, sample, sample in measured)
+    with in_hand(sample.photo):
+        result = _look_safely(processes, sample, sample in measured)
     if isinstance(result, DataError):
         return result
     record, *pixels = result

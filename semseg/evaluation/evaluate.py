@@ -10,6 +10,7 @@ import numpy as np
 from semseg.backend import PredictBatch
 from semseg.data.base import Dataset, Sample
 from semseg.data.splits import samples_of
+from semseg.files import in_hand
 from semseg.inference.segmenter import confidence_of_logits, ids_of_logits, predict_logits
 from semseg.metrics.bootstrap import bootstrap_intervals
 from semseg.metrics.boundaries import NUM_BOUNDARY_COUNTS, boundary_counts, boundary_distance, boundary_scores
@@ -124,7 +125,7 @@ def evaluate_split(
     images: list[ImageResult] = []
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
-        photos, truths = zip(*(dataset.load(sample) for sample in chunk), strict=True)
+        photos, truths = zip(*(_load(dataset, sample) for sample in chunk), strict=True)
         predictions = predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size)
         for sample, photo, truth, logits in zip(chunk, photos, truths, predictions, strict=True):
             prediction = ids_of_logits(logits)
@@ -137,6 +138,11 @@ def evaluate_split(
         if on_progress:
             on_progress(len(images), len(samples))
     return Evaluation(matrix, boundaries, bins, images)
+
+
+def _load(dataset: Dataset, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    with in_hand(sample.photo):
+        return dataset.load(sample)
 
 
 def _judge(

@@ -16,7 +16,7 @@ import numpy as np
 from semseg import IGNORE
 from semseg.backend import PredictBatch
 from semseg.errors import DataError, SemsegError, TooManyPixelsError
-from semseg.files import replacing
+from semseg.files import in_hand, replacing
 from semseg.images.bands import Bands
 from semseg.images.georeference import Georeference, write_world_file
 from semseg.images.geotiff_writer import GeoTiffWriter
@@ -140,7 +140,8 @@ def predict_files(
 
     def load(job: Job) -> _Loaded | DataError:
         try:
-            return _load(job, segmenter.image_size, tile, segmenter.bands)
+            with in_hand(job.photo):
+                return _load(job, segmenter.image_size, tile, segmenter.bands)
         except DataError as error:
             return error
 

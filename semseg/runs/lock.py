@@ -6,7 +6,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -77,20 +77,45 @@ def _taken(path: Path) -> int:
         os.close(descriptor)
 
 
+def writer_of(folder: Path) -> str | None:
+    """Which other process writes into a folder now, in words; None for none. Nothing is taken, nor written.
+
+    Args:
+        folder: Need not exist.
+    """
+    path = folder / names.LOCK
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        owner = _read_owner(descriptor)
+        is_own = (owner.get("pid"), owner.get("host")) == (os.getpid(), socket.gethostname())
+        return None if is_own else _living_owner(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _refuse_if_owned(path: Path, descriptor: int) -> None:
+    if who := _living_owner(path, descriptor):
+        raise RunFolderError(f"{path.parent}: {who} is writing there; wait for its end, or choose another `output`")
+
+
+def _living_owner(path: Path, descriptor: int) -> str | None:
     locked, owner = _lock(descriptor), _read_owner(descriptor)
+    if _is_free(path, locked, owner):
+        return None
+    if not owner:
+        return "another process"
+    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, since {owner.get('started', '?')},"
+
+
+def _is_free(path: Path, locked: bool | None, owner: Mapping[str, Any]) -> bool:
+    """Whether nobody holds the lock any more, by the system if it is of this host, and else by signs of life."""
     here = owner.get("host") == socket.gethostname()
-    if locked and (not owner or here):
-        return
-    if locked is None and (not owner or (here and not is_running(owner.get("pid", 0)))):
-        return
-    if locked is not False and not here and _seconds_since_beat(path) > MAX_SILENCE:
-        return
-    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, since {owner.get('started', '?')},"
-    raise RunFolderError(
-        f"{path.parent}: {who if owner else 'another process'} is writing there; wait for its end, or choose another "
-        "`output`"
-    )
+    if owner and not here:
+        return locked is not False and _seconds_since_beat(path) > MAX_SILENCE
+    return locked or (locked is None and not (owner and is_running(owner.get("pid", 0))))
 
 
 def _lock(descriptor: int) -> bool | None:

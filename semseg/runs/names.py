@@ -64,10 +64,12 @@ def holds_results(files: Collection[str]) -> bool:
     return any(of_results <= set(files) for of_results in _OF_RESULTS)
 
 
-# What a run writes beside the model's own file, and what is made of a run later.
+# What is made of a training when it is over, and what a run writes beside that and the model's own file.
+OF_FINISHED = (
+    *SCORE_FILES, PREDICTION.format(number="[0-9]"), CURVES, REPORT, f"{PICTURES}/*", f"{EVALUATION}/*", EXPORTS,
+)  # fmt: skip
 RUN_FILES = (
-    *SCORE_FILES, PREDICTION.format(number="[0-9]"), CURVES, FIRST_BATCH, ARCHITECTURE, ARCHITECTURE_LAYERS, HISTORY,
-    CLASSES, CONFIG, SPLITS, REPORT, f"{PICTURES}/*", f"{EVENTS}/*", f"{EVALUATION}/*", EXPORTS,
+    *OF_FINISHED, FIRST_BATCH, ARCHITECTURE, ARCHITECTURE_LAYERS, HISTORY, CLASSES, CONFIG, SPLITS, f"{EVENTS}/*",
     f"{CHECKPOINTS}/*",
 )  # fmt: skip
 OTHER_MODEL_ENDINGS = ("_last.keras", "_epoch_*.keras")

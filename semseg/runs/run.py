@@ -14,6 +14,7 @@ from semseg.runs import names
 from semseg.runs.checkpoints import Checkpoints
 from semseg.runs.classes import read_classes, write_classes
 from semseg.runs.config import RunConfig, read_config
+from semseg.runs.lock import writer_of
 from semseg.runs.pictures import Picture, read_pictures, write_pictures
 from semseg.runs.scores import ScoreFolder, read_rows
 from semseg.runs.splits import Splits, read_splits, write_splits
@@ -43,8 +44,8 @@ class Run:
             with_model: Whether the model must be there, too.
 
         Raises:
-            RunFolderError: It is no folder of a run, the run did not finish, or a file of it cannot be read or lacks
-                what a comparison needs.
+            RunFolderError: It is no folder of a run, the run did not finish, another process writes there, or a file of
+                it cannot be read or lacks what a comparison needs.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -52,6 +53,8 @@ class Run:
             raise RunFolderError(f"{folder}: {what}; expected the folder of a finished run")
         run = cls(folder)
         _ = run.config
+        if writer := writer_of(folder):
+            raise RunFolderError(f"{folder}: {writer} is writing there; wait for its end")
         if missing := run.missing_files(with_model):
             raise RunFolderError(f"{folder}: the run did not finish, {', '.join(missing)} is missing; train it again")
         run._read_all()
@@ -300,15 +303,22 @@ class Run:
         """
         return archive(self.folder, self._patterns(model_names))
 
+    def archive_results(self, model_names: Iterable[str]) -> Path | None:
+        """Moves what was made of a finished training that now goes on: its scores, pages and exports; see `archive`."""
+        return archive(self.folder, [*names.OF_FINISHED, *_files_of(model_names, names.EXPORTED_ENDINGS)])
+
     def written(self, model_names: Iterable[str]) -> list[str]:
         """The names of files and folders of a run that are there."""
         files = (path for pattern in self._patterns(model_names) for path in self.folder.glob(pattern))
         return sorted({path.relative_to(self.folder).parts[0] for path in files if path.is_file()})
 
     def _patterns(self, model_names: Iterable[str]) -> list[str]:
-        models = sorted(set(model_names))
         endings = (names.MODEL.format(name=""), *names.OTHER_MODEL_ENDINGS, *names.EXPORTED_ENDINGS)
-        return [*names.RUN_FILES, *(f"{name}{ending}" for name in models for ending in endings)]
+        return [*names.RUN_FILES, *_files_of(model_names, endings)]
+
+
+def _files_of(model_names: Iterable[str], endings: Sequence[str]) -> list[str]:
+    return [f"{name}{ending}" for name in sorted(set(model_names)) for ending in endings]
 
 
 def check_same_data(first: Run, other: Run) -> None:

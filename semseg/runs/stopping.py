@@ -22,6 +22,7 @@ MAX_RESERVE = 10.0  # seconds of a time limit that are left for ending
 OUT_OF_TIME = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again"
 _SIGNALS = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _WORDS = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
+STOPPED = {128 + getattr(signal, name): _WORDS[name] for name in _SIGNALS}  # what asked, by the exit code
 
 
 def seconds_of(text: str | None) -> float | None:
@@ -137,7 +138,7 @@ class Stopping:
 
 
 def _request_of(number: int) -> StopRequest:
-    return StopRequest(_WORDS[signal.Signals(number).name], 128 + number)
+    return StopRequest(STOPPED[128 + number], 128 + number)
 
 
 def _interrupt_main_thread() -> None:

@@ -17,17 +17,17 @@ from semseg.data.base import Dataset
 from semseg.data.batches import Batches, data_generator
 from semseg.data.cache import Cache
 from semseg.errors import ResourceError, first_line
-from semseg.files import DISK_FULL
 from semseg.images.bands import RGB, Bands
 from semseg.losses import SegmentationLoss
 from semseg.metrics.keras_metric import ConfusionMatrix
 from semseg.runs.checkpoints import Position
 from semseg.runs.config import RunConfig
+from semseg.runs.stalling import StalledError
 from semseg.training.averaging import Averaged, try_average
 from semseg.training.callbacks import CountEpochs, KeepBest, Recorder, StopEarly, StopOnNonFiniteLoss
 from semseg.training.memory import memory_advice
 from semseg.training.plan import Plan
-from semseg.training.saving import SaveState, Saving
+from semseg.training.saving import NOT_WRITABLE, SaveState, Saving
 
 
 class TrainingModel(FastModel):
@@ -184,12 +184,15 @@ def train_model(
         if config.average:
             on_average(try_average(trained, keeper, batches, len(recorder.history), saver.stop_if_asked))
     except Exception as error:
+        for stalled in (error, train_batches.error, val_batches.error):
+            if isinstance(stalled, StalledError):
+                raise saver.save_if_possible(stalled) from None
         train_batches.raise_error()
         val_batches.raise_error()
         if out_of_memory(error):
             raise ResourceError(memory_advice(model, config, free)) from error
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            raise ResourceError(saver.cannot_be_written(error)) from error
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+            raise saver.in_words(error) from error
         raise
     finally:
         saver.close()

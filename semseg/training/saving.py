@@ -1,21 +1,25 @@
 """The state of a training: saved while it goes on, and restored, so that the rest is what it would have been."""
 
+import errno
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 
-from semseg.backend.state import arrays_of, assign, random_state, set_random_state, synchronise
-from semseg.errors import ResourceError, RunFolderError
+from semseg.backend.state import arrays_of, assign, is_whole_after_error, random_state, set_random_state, synchronise
+from semseg.errors import ResourceError, RunFolderError, SemsegError
 from semseg.files import DISK_FULL
 from semseg.runs.checkpoints import Checkpoint, Checkpoints, Position
+from semseg.runs.stalling import DaemonPool, StalledError, result_of
 from semseg.training.callbacks import KeepBest, Recorder
 
 MAX_SHARE = 0.01  # of the time that saving between the ends of epochs may cost, where no minutes are given
+NOT_WRITABLE = (*DISK_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)  # or the folder is gone
 _WEIGHTS, _OPTIMIZER, _METRICS, _RANDOM = "weights", "optimizer", "metrics", "random."
 
 
@@ -62,7 +66,7 @@ class SaveState(keras.callbacks.Callback):
         super().__init__()
         self.saving, self.recorder, self.keeper = saving, recorder, keeper
         self.position = saving.position
-        self._writer, self._pending = ThreadPoolExecutor(1, "semseg-save"), _nothing()
+        self._writer, self._pending = DaemonPool(1, "semseg-save"), _nothing()
         self._write = saving.checkpoints and saving.checkpoints.write
         self._last = saving.start and saving.start.position  # of the last state that was handed to the writer
         self._random: dict[str, np.ndarray] = {}  # of all generators, to go on from
@@ -169,25 +173,37 @@ class SaveState(keras.callbacks.Callback):
     def wait(self) -> None:
         """Waits until the last state is written; raises as `save` does."""
         try:
-            written = self._pending.result()
+            written = result_of(self._pending)
         except OSError as error:
-            kind = ResourceError if error.errno in DISK_FULL else RunFolderError
-            raise kind(self.cannot_be_written(error)) from error
+            raise self.in_words(error) from error
         self._pending = _nothing()
         self._cost += written
         if self.saving.minutes is None:
             self._next += self._pause_after(written)
 
-    def cannot_be_written(self, error: OSError) -> str:
-        """What to say of an error in writing, with the state that stands."""
+    def in_words(self, error: OSError) -> SemsegError:
+        """What to end with when a file cannot be written, with the state that stands."""
         checkpoints = self.saving.checkpoints
         where = error.filename or self.keeper.path.parent
         stands = checkpoints.note() if checkpoints else "no state was saved"
-        return f"{where}: {error.strerror or error}; make room there; {stands}"
+        way_out = "make room there" if error.errno in DISK_FULL else "see that it can be written again"
+        kind = ResourceError if error.errno in (*DISK_FULL, errno.EIO) else RunFolderError
+        return kind(f"{where}: {error.strerror or error}; {way_out}; {stands}")
+
+    def save_if_possible(self, error: StalledError) -> StalledError:
+        """Saves the state between two batches of which the second does not come; returns what to end with."""
+        with suppress(SemsegError):
+            if self.position != self._last and is_whole_after_error():
+                self.save()
+            self.wait()
+        checkpoints = self.saving.checkpoints
+        return StalledError(f"{error}; {checkpoints.note()}" if checkpoints else str(error))
 
     def close(self) -> None:
         """Ends the writing thread, after what it is writing."""
-        self._writer.shutdown()
+        with suppress(OSError, SemsegError):
+            result_of(self._pending)
+        self._writer.close()
 
     def _arrays(self) -> dict[str, np.ndarray]:
         metrics = self._metrics or arrays_of(self.model.metrics_variables, _METRICS)

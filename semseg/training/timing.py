@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 import numpy as np
 
@@ -80,7 +80,12 @@ def _loading_seconds(batches: Batches) -> float:
 def measured_apart(config: RunConfig, models: Sequence[str]) -> dict[str, float]:
     """`seconds_per_epoch` in a process of its own, which leaves no memory taken on a GPU and no generator moved."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(seconds_per_epoch, config, models).result()
+        try:
+            return pool.submit(seconds_per_epoch, config, models).result()
+        except KeyboardInterrupt:
+            for process in active_children():  # the pool would wait for it
+                process.kill()
+            raise
 
 
 def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, float]:
