@@ -18,7 +18,9 @@ pytestmark = [
 ]
 
 START = """
-import hashlib, sys, time
+import hashlib, signal, sys, time
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started the tests
 from semseg.errors import StopRequest
 from semseg.runs import stopping
 stopping.PATIENCE = stopping.SAVING_PATIENCE = 0.5

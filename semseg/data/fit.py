@@ -78,7 +78,7 @@ def turned_duplicates(first: np.ndarray, second: np.ndarray) -> list[tuple[int, 
         As `duplicates`. Pictures that are themselves nearly symmetric are left out, as they prove nothing.
 
     Example:
-        >>> photo = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+        >>> photo = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
         >>> turned_duplicates(fingerprint(photo[:, ::-1])[None], fingerprint(photo)[None])
         [(0, 0)]
     """

@@ -84,7 +84,8 @@ class SaveState(keras.callbacks.Callback):
         start = self.saving.start
         if start is None:
             return
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:  # a second time, loss scaling would add variables
+            model.optimizer.build(model.trainable_variables)
         try:
             assign(model.variables, _WEIGHTS, start.arrays)
             assign(model.optimizer.variables, _OPTIMIZER, start.arrays)
