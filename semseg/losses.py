@@ -19,7 +19,7 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from semseg import IGNORE
-from semseg.backend.kernels import class_sums, softmax_statistics
+from semseg.backend.kernels import class_sums, softmax_statistics, total
 from semseg.errors import SemsegError
 
 _Weights = Sequence[float] | np.ndarray | None
@@ -61,7 +61,7 @@ def cross_entropy(
     values = batch.nll
     if label_smoothing:
         values = (1 - label_smoothing) * values + label_smoothing * batch.mean_nll
-    return _mean(values, batch.pixel_weights)
+    return batch.mean_over_pixels(values)
 
 
 def binary_cross_entropy(
@@ -127,7 +127,7 @@ def focal(
     nll = ops.minimum(batch.nll, _MAX_NLL)
     p_wrong = ops.maximum(-ops.expm1(-nll), _TINY)  # 1 - p_t, without the rounding of p_t
     values = ops.where(batch.nll < _MAX_NLL, ops.power(p_wrong, gamma) * nll, batch.nll)
-    return _mean(values, batch.pixel_weights)
+    return batch.mean_over_pixels(values)
 
 
 def tversky(
@@ -493,6 +493,10 @@ class _Batch:
         """Of each pixel `(N, H, W)`: 1.0 or its true class', and 0.0 where ignored."""
         return self.counted if self.class_weights is None else self.counted * ops.take(self.class_weights, self.truth)
 
+    def mean_over_pixels(self, values: KerasTensor) -> KerasTensor:
+        """Weighted mean of `(N, H, W)` over the pixels of all processes that train together; 0 without a weight."""
+        return total(_mean(values, self.pixel_weights, total(ops.sum(self.pixel_weights))))
+
     @cached_property
     def _statistics(self) -> tuple[KerasTensor, KerasTensor] | None:
         """`nll` and the sums of `p` of several logits, where the backend computes them faster together."""
@@ -528,11 +532,16 @@ class _Batch:
 
     @cached_property
     def soft_counts(self) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-        """|Y P|, |Y| and |P| of each class, `(K,)` each, or `(1,)` of class 1; see `dice`."""
+        """|Y P|, |Y| and |P| of each class, `(K,)` each, or `(1,)` of class 1; see `dice`.
+
+        Over the pixels of all processes that train together, as `mean_over_pixels`.
+        """
         if self.binary:
             y = self.counted * ops.cast(self.truth, "float32")
-            return ops.sum(y * self.p[..., 0])[None], ops.sum(y)[None], self._p_sum
-        return self._sum_by_class(self.counted * ops.exp(-self.nll)), self._sum_by_class(self.counted), self._p_sum
+            overlap, truth_sum = ops.sum(y * self.p[..., 0])[None], ops.sum(y)[None]
+        else:
+            overlap, truth_sum = self._sum_by_class(self.counted * ops.exp(-self.nll)), self._sum_by_class(self.counted)
+        return total(overlap), total(truth_sum), total(self._p_sum)
 
     @cached_property
     def _p_sum(self) -> KerasTensor:
@@ -599,7 +608,7 @@ def _tversky_per_class(where: str, batch: _Batch, alpha: float, beta: float) -> 
     return 1 - true_positive / (ops.relu(whole - _MIN_OVERLAP) + _MIN_OVERLAP)
 
 
-def _mean(values: KerasTensor, weights: KerasTensor) -> KerasTensor:
+def _mean(values: KerasTensor, weights: KerasTensor, weight_sum: KerasTensor | None = None) -> KerasTensor:
     """Weighted mean, 0 where every weight is 0; weighted before it is summed, since a sum might overflow."""
-    total = ops.sum(weights)
-    return ops.sum(values * (weights / (total + ops.cast(total == 0, "float32"))))
+    weight_sum = ops.sum(weights) if weight_sum is None else weight_sum
+    return ops.sum(values * (weights / (weight_sum + ops.cast(weight_sum == 0, "float32"))))

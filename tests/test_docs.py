@@ -208,6 +208,7 @@ CHECKS = {  # by the words that a command starts with
     ("python",): check_benchmark,
     ("pip", "install"): check_pip,
     ("docker",): check_docker,
+    ("torchrun",): lambda words: parse(words[words.index("semseg") + 1 :]),
     ("curl",): check_curl,
     ("tensorboard",): check_logdir,
     ("jupyter",): check_jupyter,

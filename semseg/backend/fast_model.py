@@ -95,6 +95,12 @@ class FastModel(keras.Model):
         self._compiled = compiled(self._plan.__call__, examples)
         self._compiled_shapes = [tuple(x.shape) for x in examples]
 
+    @property
+    def called_layers(self) -> list[keras.Layer]:
+        """The layers without a kernel, and those inside them."""
+        layers = [operation for operation in self._plan.called if isinstance(operation, keras.Layer)]
+        return [inner for layer in layers for inner in layer._flatten_layers()]
+
     def _tensors(self, inputs: Any) -> list[Tensor]:
         """The inputs in the model's order, on the device; moved there before they are cast: photos as bytes."""
         return flat_inputs(self, tree.map_structure(ops.convert_to_tensor, inputs))
@@ -139,6 +145,7 @@ class _Plan:
         self._slots: dict[tuple[int, bool], int] = {}
         self._swapped: dict[int, bool] = {}  # the order of axes in which a tensor is made
         self._overwritable: set[int] = set()
+        self.called: list[keras.Operation] = []  # those without a kernel
         self._steps: list[_Step] = []
         nodes = nodes_in_order(graph)
         self._uses = Counter(id(x) for node in nodes for x in node.input_tensors)
@@ -200,8 +207,11 @@ class _Plan:
         operation, symbols = node.operation, node.input_tensors
         graph = functional_graph(operation, plain=True)
         if graph is not None and len(graph.inputs) == len(symbols):
-            run: Callable = _Plan(graph, self._low_precision, self._remat, inner=operation not in self._full)
+            plan = _Plan(graph, self._low_precision, self._remat, inner=operation not in self._full)
+            self.called += plan.called
+            run: Callable = plan
         else:
+            self.called.append(operation)
             run = self._caller(node)
         sources = tuple(self._slot(x, swapped=False) for x in symbols)
         targets = tuple(self._made(x, swapped=False) for x in node.outputs)

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras.src.random.seed_generator import global_seed_generator
 
+from semseg.backend.processes import here
+
 if keras.backend.backend() == "torch":
     import torch
 
@@ -65,9 +67,13 @@ def random_state() -> dict[str, np.ndarray]:
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
-    """Makes what PyTorch draws in an epoch depend on nothing but these two: its loaders draw in between, too."""
+    """Makes what PyTorch draws in an epoch depend on nothing but these two: its loaders draw in between, too.
+
+    Processes that train together draw for photos of their own, and each draws differently.
+    """
     if keras.backend.backend() == "torch":
-        torch.manual_seed(int(np.random.default_rng([seed, epoch]).integers(2**63)))
+        numbers = [seed, epoch, here().rank] if here().rank else [seed, epoch]
+        torch.manual_seed(int(np.random.default_rng(numbers).integers(2**63)))
 
 
 def set_random_state(state: dict[str, np.ndarray]) -> None:
@@ -82,3 +88,5 @@ def set_random_state(state: dict[str, np.ndarray]) -> None:
         torch.set_rng_state(torch.from_numpy(state["torch"].copy()))
         if torch.cuda.is_available() and "cuda" in state:
             torch.cuda.set_rng_state(torch.from_numpy(state["cuda"].copy()))
+        if here().rank:  # the state is that of the first process
+            torch.manual_seed(int(torch.randint(2**62, ())) + here().rank)

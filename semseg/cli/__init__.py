@@ -4,20 +4,23 @@ import argparse
 import errno
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from semseg.cli.backends import choose_backend
+from semseg.cli.backends import choose_backend, refuse_processes
 from semseg.cli.console import name_flags, open_closed_streams, say_error
 from semseg.cli.flags import Parser, asked_run, build_parser, training_parser
-from semseg.errors import ResourceError, RunFolderError, SemsegError, StopRequest, require
+from semseg.errors import ResourceError, RunFolderError, SemsegError, StopRequest, first_line, require
 from semseg.files import DISK_FULL
 from semseg.runs.stalling import Watch
 from semseg.runs.stopping import Stopping, seconds_of
 
+_speaking = threading.Lock()
 _WITHOUT_BACKEND = ("check", "convert", "report")
 _IMPORTED = {"compare": ("scipy",), "serve": ("starlette", "uvicorn")}  # by a command, from the extra of its name
 
@@ -58,22 +61,25 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
         require(arguments.command, arguments.command, *_IMPORTED.get(arguments.command, ()))
         with ExitStack() as stack:
             _watch(arguments, stack)
-            _import_and_run(arguments)
+            with _saying_who_has_gone():
+                _import_and_run(arguments)
     except SemsegError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, own=not _is_lost(error))
     except KeyboardInterrupt as error:
         request = error if isinstance(error, StopRequest) else StopRequest("Ctrl-C", 130)
         request.kept = request.kept or _KEPT * (arguments.command == "compare")
-        return _fail(request.text, request.exit_code)
+        return _fail(request.text, request.exit_code, own=False)
     except OSError as error:
         message, code = _words_of(error, getattr(arguments, "output", "disk"))
         if not code:
+            _say_bug(error)
             raise
         return _fail(message + _trained(arguments), code)
     except Exception as error:
         if isinstance(error, RuntimeError) and "start new thread" in str(error):
             return _fail(f"system: no more threads; {_OF_SYSTEM[errno.EAGAIN]}", ResourceError.exit_code)
         if not _out_of_memory(error):
+            _say_bug(error)
             raise
         return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
     return 0
@@ -85,10 +91,12 @@ def _watch(arguments: argparse.Namespace, stack: ExitStack) -> None:
         return
     seconds = seconds_of(getattr(arguments, "time_limit", None))
     stack.enter_context(Watch(lambda text: say_error(text + _trained(arguments))))
-    arguments.stopping = stack.enter_context(Stopping(say_error, seconds))
+    arguments.stopping = stack.enter_context(Stopping(_say_last, seconds))
 
 
 def _import_and_run(arguments: argparse.Namespace) -> None:
+    if arguments.command != "train":
+        refuse_processes(arguments.command)
     if not _computes_without_keras(arguments):
         arguments.backend = choose_backend(_asked_backend(arguments))
         from semseg.backend.importing import import_keras  # it loads NumPy, which --help can do without
@@ -153,6 +161,43 @@ def _out_of_memory(error: Exception) -> bool:
     return out_of_memory(error)
 
 
-def _fail(message: str, code: int) -> int:
-    say_error(" ".join(message.split()))
+def _fail(message: str, code: int, own: bool = True) -> int:
+    _say_last(" ".join(message.split()), own)
     return code
+
+
+def _say_last(message: str, own: bool = False) -> None:
+    """Says the one line; of several processes that train together, one says it for all."""
+    with _speaking:  # the thread that ends a process that is busy waits for what is being said
+        words = _processes().last_words(message, own) if _processes() else message
+        if words:
+            say_error(words)
+
+
+@contextmanager
+def _saying_who_has_gone() -> Iterator[None]:
+    """Says it while signals are still listened to: the launcher of the processes ends those that are left."""
+    try:
+        yield
+    except SemsegError as error:
+        if _is_lost(error):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            _say_last(str(error))
+        raise
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether it says that another process has gone."""
+    return type(error).__name__ == "LostError"
+
+
+def _say_bug(error: Exception) -> None:
+    """Of several processes it is told where the traceback comes from."""
+    if _processes():
+        _say_last(f"{type(error).__name__}: {first_line(error)}", own=True)
+
+
+def _processes() -> Any:
+    """What connects several processes, if there are any."""
+    module = sys.modules.get("semseg.backend.processes")
+    return module if module and module.here().count > 1 else None

@@ -33,6 +33,19 @@ def choose_backend(name: str | None) -> str:
     return wanted
 
 
+def refuse_processes(command: str) -> None:
+    """Refuses what only one process can do, where `torchrun` started several.
+
+    Raises:
+        SemsegError: It did.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and "RANK" in os.environ:
+        raise SemsegError(
+            f"{command}: got {count} processes; only train spreads over several: start it without torchrun"
+        )
+
+
 def _refuse_another_running(wanted: str, source: str) -> None:
     if "keras" in sys.modules:
         running = sys.modules["keras"].backend.backend()

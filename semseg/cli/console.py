@@ -6,6 +6,7 @@ import re
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 _flag_of: dict[str, str] = {}  # the running command's flag of each parameter
 
@@ -36,6 +37,11 @@ def in_flags(text: str) -> str:
     """
     # Backquotes inside a path are the path's own.
     return re.sub(r"(?<![\w/\\.-])`(\w+)`(?![\w/\\.-])", lambda match: _flag_of.get(match[1], match[1]), text)
+
+
+def be_silent() -> None:
+    """From now on, nothing but errors is printed: another process speaks."""
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def say(line: str) -> None:

@@ -6,8 +6,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,18 @@ from semseg.architectures.cost import peak_memory_mb
 from semseg.architectures.drawing import get_model_arch
 from semseg.backend.devices import device_name
 from semseg.backend.predictor import predictor
-from semseg.cli.console import Progress, say, say_about, size_text
+from semseg.backend.processes import (
+    LostError,
+    agreed,
+    first,
+    here,
+    join,
+    leave,
+    one_per_host_before_others,
+    refuse_differing,
+    versions,
+)
+from semseg.cli.console import Progress, be_silent, say, say_about, size_text
 from semseg.cli.flags import asked_run
 from semseg.cli.looking import look_at, say_what_was_found
 from semseg.cli.plan import open_data_and_network, say_plan
@@ -53,7 +64,14 @@ from semseg.training.ending import Ending
 from semseg.training.loop import make_batches, plain_model, train_model
 from semseg.training.plan import Plan, plan_run
 from semseg.training.recipe import prepare
-from semseg.training.resuming import as_planned, can_grow, identity_of, refuse_other_data, state_to_go_on_from
+from semseg.training.resuming import (
+    as_planned,
+    can_grow,
+    identity_of,
+    refuse_other_data,
+    settings_of_run,
+    state_to_go_on_from,
+)
 from semseg.training.saving import Saving
 from semseg.training.tensorboard import LogEpochs, log_batch, log_scores
 from semseg.training.timing import epochs_of_run
@@ -64,29 +82,34 @@ LOGGED = 3  # predictions among the pictures for TensorBoard
 def run(arguments: argparse.Namespace) -> None:
     """Trains a network as the flags say, and writes everything about it to the output folder."""
     config, stopping = asked_run(arguments), arguments.stopping
+    join()
+    refuse_differing({**versions(), **settings_of_run(config)})
+    if not here().is_first:
+        be_silent()
     output = Path(config.output)
-    if arguments.resume and Run(output).is_finished and not can_grow(Run(output), config):
+    if first(lambda: arguments.resume and Run(output).is_finished and not can_grow(Run(output), config)):
         say_about("finished", f"the run in {output} is over: nothing is left to do")
         return
-    check_output(output)
-    with one_writer(output):
-        clear_temporaries(output)
+    with _folder_of_the_first(output):
         try:
             _train(config, Run(output), arguments, stopping)
         except StopRequest as request:
             request.kept = Run(output).checkpoints.note()
             raise
+        except LostError as error:
+            raise LostError(f"{error}; {Run(output).checkpoints.note()}") from error
 
 
 def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stopping: Stopping) -> None:
     """Trains from the beginning, or from the state that an earlier start left."""
     note = partial(say_about, "note")
-    state = None if arguments.restart else state_to_go_on_from(folder, config, note, arguments.resume)
+    state = first(lambda: None if arguments.restart else state_to_go_on_from(folder, config, note, arguments.resume))
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     if state:
         say_about("goes on", f"from {state.position}, as left in {folder.checkpoints.folder}")
-    dataset, model, source = open_data_and_network(config, new=state is None)
-    findings, cache = _look(config, dataset)
+    with one_per_host_before_others():
+        dataset, model, source = open_data_and_network(config, new=state is None)
+        findings, cache = _look(config, dataset)
     config = _with_epochs(config, state, dataset, cache)
     planned_epochs = state.facts["identity"]["planned_epochs"] if state else config.epochs
     plan = plan_run(replace(config, epochs=planned_epochs), dataset, findings)
@@ -97,19 +120,28 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     parameters, size = f"{model.count_params():,}", size_text(config.image_size)
     say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
     say_plan(plan)
-
+    refuse_differing({name: identity[name] for name in ("photos", "classes", "data")} | identity["plan"])
+    saving = Saving(None, identity, state, config.checkpoint_minutes, lambda: agreed(stopping.request))
+    train = partial(
+        train_model, model, batches, plan, model_path=folder.model_path(model_name(config.model)),
+        results_path=folder.history_path, tell=lambda line: say_about("compile", line),
+    )  # fmt: skip
+    if not here().is_first:
+        with stopping.between_batches():
+            train(saving=saving)
+            leave()
+        return
     if state:
         refuse_other_data(folder, state, identity, splits_of(dataset), note)
         source = folder.facts.get("init")
-        if folder.is_finished:  # and grows
-            _say_moved(folder.archive_results(_model_names(folder, config)))
+        _make_room(folder, config)
     else:
         folder = _take_folder(folder, config, source)
     _describe(folder, config, plan, dataset, findings, model, source)
     _draw_before(folder, dataset, batches[0], model)
-    saving = Saving(folder.checkpoints, identity, state, config.checkpoint_minutes, lambda: stopping.request)
-    first = saving.position.epoch + 1
-    with SummaryWriter(str(folder.events_folder), flush_secs=10, purge_step=first if state else None) as log:
+    saving = replace(saving, checkpoints=folder.checkpoints)
+    purge_step = saving.position.epoch + 1 if state else None
+    with SummaryWriter(str(folder.events_folder), flush_secs=10, purge_step=purge_step) as log:
         if state is None:
             log_batch(log, *_visible(dataset, batches[0][0]), dataset.palette)
         start = time.perf_counter() - (state.facts["elapsed"] if state else 0)
@@ -118,15 +150,22 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
         averaged: list[Averaged] = []
         keep = [KeepEpochs(plain_model(model), model_file, config.keep)] if config.keep != "best" else []
         with stopping.between_batches(), progress:
-            history = train_model(
-                model, batches, plan, model_path=folder.model_path(model_name(config.model)),
-                results_path=folder.history_path, tell=lambda line: say_about("compile", line),
-                on_average=averaged.append, callbacks=[LogEpochs(log), progress, *keep], saving=saving,
-            )  # fmt: skip
+            history = train(on_average=averaged.append, callbacks=[LogEpochs(log), progress, *keep], saving=saving)
+            leave()
         ending = Ending(history, config, time.perf_counter() - start, *averaged)
-        for topic, line in ending.lines():
-            say_about(topic, line)
         _finish(folder, plan, dataset, plain_model(model), ending, log)
+
+
+@contextmanager
+def _folder_of_the_first(output: Path) -> Iterator[None]:
+    """The folder that the first process writes, and no other does."""
+    if not here().is_first:
+        yield
+        return
+    check_output(output)
+    with one_writer(output):
+        clear_temporaries(output)
+        yield
 
 
 # --------------------------------------------------------------------------------------------- before the training
@@ -158,6 +197,12 @@ def _take_folder(folder: Run, config: RunConfig, source: dict[str, str] | None) 
         source["path"] = str(archived / Path(source["path"]).name)
     _say_moved(archived)
     return Run(folder.folder)  # knows nothing of the earlier one
+
+
+def _make_room(folder: Run, config: RunConfig) -> None:
+    """Moves the results of a finished run that grows."""
+    if folder.is_finished:
+        _say_moved(folder.archive_results(_model_names(folder, config)))
 
 
 def _say_moved(archived: Path | None) -> None:
@@ -268,6 +313,8 @@ def _finish(
     log: SummaryWriter,
 ) -> None:
     """Judges the best weights at the masks' own size, on a split of its own if there is one."""
+    for topic, line in ending.lines():
+        say_about(topic, line)
     split = plan.config.test_split
     note = split_note(samples_of(dataset, split), dataset.root, splits_of(dataset))
     facts = {

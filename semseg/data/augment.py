@@ -83,8 +83,7 @@ class Augmentation:
             Photo and mask of the same shapes. Where the sample does not reach, the photo is mirrored and the mask
             ignored (255).
         """
-        matrix = self._draw_matrix(mask.shape, rng)
-        colors = self._draw_colors(rng)
+        matrix, colors = self.draw(mask.shape, rng)
         size = mask.shape[::-1]
         shape = photo.shape
         photo = cv2.warpAffine(photo, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
@@ -94,6 +93,15 @@ class Augmentation:
         if bands.are_rgb:
             return cv2.transform(photo, colors), mask
         return _relit(photo.reshape(shape), colors, bands), mask  # OpenCV drops an axis of one band
+
+    def draw(self, shape: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """All that is left to chance in one sample: the map of its pixels, 2x3, and that of its colours, 3x4.
+
+        Args:
+            shape: (height, width).
+            rng: As in a call.
+        """
+        return self._draw_matrix(shape, rng), self._draw_colors(rng)
 
     def _draw_matrix(self, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
         """The 2x3 affine map of `(x, y)` around the centre: flips, turns, zoom and, within the zoom, a shift."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from semseg import IGNORE
 from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
@@ -27,6 +28,7 @@ def data_generator(
     workers: int = 2,
     cache: Cache | None = None,
     sample_weights: np.ndarray | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> "Batches":
     """Batches of one split, for `model.fit` or a `for` loop.
 
@@ -41,6 +43,9 @@ def data_generator(
         cache: Keeps what was loaded and resized; made for the same `image_size`.
         sample_weights: Float `(samples of the split,)`, at least 0: each epoch draws as many samples as there are, with
             replacement, each in proportion to its weight. See `rare_class_weights`.
+        share: Process r of R, (r, R), gets its part of each batch, the r-th of R; together they get what one process
+            would. The part of a batch of fewer photos than processes may be empty: it then holds one photo of which
+            every pixel is ignored.
 
     Returns:
         A `keras.utils.PyDataset` of photos uint8 `(N, H, W, 3)`, or float32 `(N, H, W, C)` where they hold other bands,
@@ -58,7 +63,7 @@ def data_generator(
     probabilities = None
     if sample_weights is not None:
         probabilities = _probabilities(np.asarray(sample_weights, float), len(dataset.splits[split]))
-    return Batches(dataset, split, batch_size, image_size, augmentation, seed, workers, cache, probabilities)
+    return Batches(dataset, split, batch_size, image_size, augmentation, seed, workers, cache, probabilities, share)
 
 
 def rare_class_weights(counts: np.ndarray, often: float = 0.5) -> np.ndarray:
@@ -95,6 +100,21 @@ def _probabilities(weights: np.ndarray, count: int) -> np.ndarray:
     return weights / weights.sum()
 
 
+def own_places(count: int, share: tuple[int, int]) -> range:
+    """The places of a process' photos in a batch.
+
+    Args:
+        count: Photos of the batch.
+        share: (r, R) for process r of R; those of lower numbers have as many as the others, or one more.
+
+    Example:
+        >>> [list(own_places(5, (rank, 3))) for rank in range(3)]
+        [[0, 1], [2, 3], [4]]
+    """
+    rank, processes = share
+    return range(-(-rank * count // processes), -(-(rank + 1) * count // processes))
+
+
 class Batches(keras.utils.PyDataset):
     """See `data_generator`, which makes them.
 
@@ -119,12 +139,13 @@ class Batches(keras.utils.PyDataset):
         workers: int,
         cache: Cache | None,
         probabilities: np.ndarray | None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__(workers=0)
         self.dataset, self.samples = dataset, dataset.splits[split]
         self.batch_size, self.image_size = batch_size, image_size
         self.augmentation, self.shuffled = augmentation, split == "train"
-        self.cache, self.probabilities = cache, probabilities
+        self.cache, self.probabilities, self.share = cache, probabilities, share
         self.seed, self.epoch, self.first, self._finished = seed, 0, 0, False
         self.waited: dict[int, float] = {}
         self.error: SemsegError | None = None
@@ -176,6 +197,11 @@ class Batches(keras.utils.PyDataset):
         """
         return [self.samples[i].photo for i in self._indices(self.epoch, self.first + index)]
 
+    def photo_counts(self, index: int) -> tuple[int, int]:
+        """How many photos of batch `index` of what is left are in this process' part, and how many in all."""
+        count = len(self._indices(self.epoch, self.first + index))
+        return len(own_places(count, self.share)), count
+
     def raise_error(self) -> None:
         """Raises the last error of loading, if any: Keras drops its cause, TensorFlow puts another in its place."""
         if self.error is not None:
@@ -209,10 +235,14 @@ class Batches(keras.utils.PyDataset):
         rng = np.random.default_rng([self.seed, epoch, index])
         bands = self.dataset.bands  # backends know bytes and floats well, uint16 hardly
         dtype = np.uint8 if bands.dtype == "uint8" else np.float32
-        photos = np.empty((len(indices), *self.image_size, bands.count), dtype)
-        masks = np.empty((len(indices), *self.image_size), np.uint8)
-        for place, i in enumerate(indices):
-            photos[place], masks[place] = self._load(self.samples[i], rng)
+        own = own_places(len(indices), self.share)
+        photos = np.zeros((max(1, len(own)), *self.image_size, bands.count), dtype)
+        masks = np.full((max(1, len(own)), *self.image_size), IGNORE, np.uint8)
+        if self.augmentation is not None:
+            for _ in range(own.start):  # what the photos of the parts before draw
+                self.augmentation.draw(self.image_size, rng)
+        for place, i in enumerate(own):
+            photos[place], masks[place] = self._load(self.samples[indices[i]], rng)
         return photos, masks
 
     def _indices(self, epoch: int, index: int) -> np.ndarray:

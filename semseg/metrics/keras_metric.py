@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
-from semseg.backend.kernels import counts
+from semseg.backend.kernels import counts, total
 
 
 class ConfusionMatrix(keras.metrics.Metric):
@@ -29,7 +29,7 @@ class ConfusionMatrix(keras.metrics.Metric):
         self.high = self.add_weight(shape=shape, initializer="zeros", dtype="int32", name="high")
 
     def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: None = None) -> None:
-        """Adds one batch.
+        """Adds one batch; of several processes that train together, all of it.
 
         Args:
             y_true: Integer class ids `(N, H, W)`, 0 to K-1, or 255 to leave a pixel out.
@@ -39,7 +39,7 @@ class ConfusionMatrix(keras.metrics.Metric):
         k = self.num_classes
         truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         prediction = ops.reshape(class_ids(y_pred), (-1,))
-        cells = counts(truth * k + prediction, k * k)  # IGNORE is above all ids: ignored pixels count nowhere
+        cells = total(counts(truth * k + prediction, k * k))  # IGNORE is above all ids: ignored pixels count nowhere
         low = self.low + ops.reshape(cells, (k, k))
         carry = ops.right_shift(low, self._HALF)
         self.high.assign(self.high + carry)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 
+from semseg.backend.processes import Processes
 from semseg.backend.state import seed_epoch
 from semseg.data.batches import Batches
 from semseg.errors import NonFiniteLossError
@@ -45,17 +46,39 @@ class CountEpochs(keras.callbacks.Callback):
             seed_epoch(self.seed, self.epoch)
 
 
+class CountPhotos(keras.callbacks.Callback):
+    """Tells the processes that train together how many photos the batch in hand holds, here and in all.
+
+    Args:
+        batches: Of the training and the validation split.
+        processes: Those that this one belongs to.
+    """
+
+    def __init__(self, batches: tuple[Batches, Batches], processes: Processes):
+        super().__init__()
+        self.batches, self.processes = batches, processes
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Counts a batch for training; Keras gives its number, a first look at the shapes has none."""
+        self.processes.own_photos, self.processes.photos = self.batches[0].photo_counts(batch)
+
+    def on_test_batch_begin(self, batch, logs=None):
+        """Counts a batch for validation."""
+        self.processes.own_photos, self.processes.photos = self.batches[1].photo_counts(batch)
+
+
 class Recorder(keras.callbacks.Callback):
     """Keeps one row per epoch in `history` and writes all of them to a CSV file.
 
     Args:
         path: The file.
         batches: Whose waiting counts.
+        writes: Whether the file is this process' to write.
     """
 
-    def __init__(self, path: Path, batches: Sequence[Batches]):
+    def __init__(self, path: Path, batches: Sequence[Batches], writes: bool = True):
         super().__init__()
-        self.path, self.batches = path, batches
+        self.path, self.batches, self.writes = path, batches, writes
         self.history: list[dict[str, float]] = []
         self._before = 0.0, 0.0  # seconds, and waiting of these, of an epoch that was begun by another process
         self._start, self._waited = time.perf_counter(), 0.0
@@ -65,7 +88,7 @@ class Recorder(keras.callbacks.Callback):
         self.history = [{**row, "epoch": int(row["epoch"])} for row in history]
         self._before = seconds, waiting
         if history:
-            write_csv(self.path, self.history)
+            self._write()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
@@ -83,7 +106,11 @@ class Recorder(keras.callbacks.Callback):
         row["seconds"], row["waiting"] = self.so_far()
         self._before = 0.0, 0.0
         self.history.append(row)
-        write_csv(self.path, self.history)
+        self._write()
+
+    def _write(self) -> None:
+        if self.writes:
+            write_csv(self.path, self.history)
 
     def _waiting(self) -> float:
         return sum(sum(batches.waited.values()) for batches in self.batches)
@@ -95,11 +122,12 @@ class KeepBest(keras.callbacks.Callback):
     Args:
         plain_model: What is saved; shares its layers with the model that is trained.
         path: The `.keras` file.
+        writes: Whether it is this process' to write.
     """
 
-    def __init__(self, plain_model: keras.Model, path: Path):
+    def __init__(self, plain_model: keras.Model, path: Path, writes: bool = True):
         super().__init__()
-        self.plain_model, self.path = plain_model, path
+        self.plain_model, self.path, self.writes = plain_model, path, writes
         self.best, self.epoch = -math.inf, 0  # the epoch counts from 1; 0 before the first
 
     def restore(self, history: Sequence[dict[str, float]], model: Path | None) -> None:
@@ -107,7 +135,7 @@ class KeepBest(keras.callbacks.Callback):
         for row in history:
             if row[BEST_BY] > self.best:
                 self.best, self.epoch = row[BEST_BY], int(row["epoch"])
-        if model is not None and model != self.path:
+        if self.writes and model is not None and model != self.path:
             with replacing(self.path) as temporary:
                 shutil.copyfile(model, temporary)
 
@@ -119,8 +147,14 @@ class KeepBest(keras.callbacks.Callback):
 
     def save(self) -> None:
         """Writes the weights as they are now."""
-        with replacing(self.path) as temporary:
-            self.plain_model.save(temporary)
+        if self.writes:
+            with replacing(self.path) as temporary:
+                self.plain_model.save(temporary)
+
+    def load(self) -> None:
+        """Gives the model the weights of its best epoch, where they were written."""
+        if self.writes:
+            self.plain_model.load_weights(self.path)
 
 
 class StopEarly(keras.callbacks.Callback):

@@ -12,6 +12,7 @@ from semseg.architectures import build_model
 from semseg.architectures.band_scaling import scale_bands
 from semseg.backend.devices import free_bytes, keras_compiles, leave_tensorflow_out, out_of_memory
 from semseg.backend.fast_model import FastModel
+from semseg.backend.processes import here, train_together
 from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset
 from semseg.data.batches import Batches, data_generator
@@ -24,7 +25,7 @@ from semseg.runs.checkpoints import Position
 from semseg.runs.config import RunConfig
 from semseg.runs.stalling import StalledError
 from semseg.training.averaging import Averaged, try_average
-from semseg.training.callbacks import CountEpochs, KeepBest, Recorder, StopEarly, StopOnNonFiniteLoss
+from semseg.training.callbacks import CountEpochs, CountPhotos, KeepBest, Recorder, StopEarly, StopOnNonFiniteLoss
 from semseg.training.memory import memory_advice
 from semseg.training.plan import Plan
 from semseg.training.saving import NOT_WRITABLE, SaveState, Saving
@@ -105,7 +106,7 @@ def plain_model(model: keras.Model) -> keras.Model:
 
 
 def make_batches(dataset: Dataset, plan: Plan, cache: Cache | None = None) -> tuple[Batches, Batches]:
-    """The batches for training, shuffled and augmented, and for validation, as they are.
+    """The batches for training, shuffled and augmented, and for validation, as they are: this process' part of them.
 
     Args:
         dataset: From `open_data`.
@@ -124,7 +125,7 @@ def make_batches(dataset: Dataset, plan: Plan, cache: Cache | None = None) -> tu
     def batches_of(split: str, augmentation: Augmentation | None, weights: np.ndarray | None) -> Batches:
         return data_generator(
             dataset, split, batch_size=plan.batch_size, image_size=config.image_size, augmentation=augmentation,
-            seed=config.seed, workers=config.workers, cache=cache, sample_weights=weights,
+            seed=config.seed, workers=config.workers, cache=cache, sample_weights=weights, share=here().share,
         )  # fmt: skip
 
     return batches_of("train", plan.augmentation, plan.sample_weights), batches_of("val", None, None)
@@ -143,6 +144,9 @@ def train_model(
     saving: Saving | None = None,
 ) -> list[dict[str, float]]:
     """Trains `model` and leaves it with the weights of its best epoch.
+
+    Processes that have joined (see `backend.processes`) train it together; the first of them writes the files, and it
+    alone then has those weights.
 
     Args:
         model: From `build_model`: photos `(N, H, W, 3)`, 0 to 255, to logits `(N, H, W, K)`; of several outputs the
@@ -169,17 +173,22 @@ def train_model(
     leave_tensorflow_out()
     train_batches, val_batches = batches
     config, plain, trained = plan.config, plain_model(model), training_model(model, plan)
-    recorder, keeper, free = Recorder(results_path, batches), KeepBest(plain, model_path), free_bytes()
+    writes, free = here().is_first, free_bytes()
+    recorder, keeper = Recorder(results_path, batches, writes), KeepBest(plain, model_path, writes)
     saver = SaveState(saving or Saving(), recorder, keeper)
     start = saver.position
+    photos = CountPhotos(batches, here())
+    here().own_photos, here().photos = train_batches.photo_counts(0)
     try:
         works = config.compile and not keras_compiles(False) and _compiles(trained, train_batches, tell)
         trained.compile(plan.recipe.optimizer(), jit_compile=keras_compiles(works))
         trained.optimizer.build(trained.trainable_variables)  # else TensorFlow traces the step twice
         count, stop = CountEpochs(train_batches, config.seed, start), StopOnNonFiniteLoss(train_batches, keeper)
         saver.restore(trained)
+        train_together(trained)
         early = StopEarly(keeper, config.early_stop)
-        _fit(trained, batches, start, config.epochs, early, [count, stop, recorder, keeper, *callbacks, early, saver])
+        every = [count, photos, stop, recorder, keeper, *callbacks, early, saver]
+        _fit(trained, batches, start, config.epochs, early, every)
         saver.wait()
         if config.average:
             on_average(try_average(trained, keeper, batches, len(recorder.history), saver.stop_if_asked))
@@ -198,7 +207,7 @@ def train_model(
         saver.close()
         train_batches.close()
         val_batches.close()
-    plain.load_weights(model_path)
+    keeper.load()
     return recorder.history
 
 

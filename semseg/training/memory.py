@@ -4,6 +4,7 @@ import keras
 
 from semseg.architectures.cost import training_bytes
 from semseg.backend.devices import free_bytes
+from semseg.backend.processes import here
 from semseg.errors import ResourceError
 from semseg.runs.config import RunConfig
 
@@ -27,7 +28,7 @@ def check_memory(model: keras.Model, config: RunConfig) -> None:
 
 
 def _needed(model: keras.Model, config: RunConfig, batch_size: int) -> float | None:
-    need = training_bytes(model, batch_size, config.image_size)
+    need = training_bytes(model, -(-batch_size // here().count), config.image_size)
     return need if need is None or config.precision == "float32" else need / 2
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from semseg.backend.devices import device_name, keras_compiles, usable_precision
+from semseg.backend.processes import here
 from semseg.data.augment import Augmentation, parse_augmentation, suited_augmentation
 from semseg.data.base import Dataset
 from semseg.data.batches import rare_class_weights
@@ -127,6 +128,7 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     decided = replace(config, batch_size=batch_size, test_split=split, precision=precision, compile=compiled)
     steps_per_epoch = -(-photos // batch_size)
     _check_accumulation(decided, steps_per_epoch)
+    _check_processes(decided, batch_size)
     augmentation, augmentation_reason = _augmentation(config, dataset, findings)
     recipe = Recipe.suited(decided, steps_per_epoch)
     weights, sample_weights = _weights(config, dataset, findings)
@@ -250,6 +252,23 @@ def _check_accumulation(config: RunConfig, steps_per_epoch: int) -> None:
         raise SemsegError(
             f"`accumulate`: got {config.accumulate}, and the run has {count} batches in all; expected at most as many, "
             "or nothing would be learned"
+        )
+
+
+def _check_processes(config: RunConfig, batch_size: int) -> None:
+    """Refuses what several processes cannot do as one does."""
+    if here().count > batch_size:
+        raise SemsegError(
+            f"`batch_size`: got {batch_size} for {here().count} processes; expected at least as many photos, "
+            "or fewer processes"
+        )
+    for name, asked in {"minutes": config.minutes is not None, "average": config.average}.items():
+        if asked and here().count > 1:
+            raise SemsegError(f"`{name}`: cannot be done by {here().count} processes; leave it out, or use one process")
+    if here().count > 1 and "lovasz" in SegmentationLoss(config.loss).names.split("+"):
+        raise SemsegError(
+            f"`loss`: got {config.loss} for {here().count} processes; lovasz sorts the pixels of a whole batch: use "
+            "dice, iou or tversky, or one process"
         )
 
 
@@ -387,7 +406,18 @@ def _speed_decisions(config: RunConfig, precision_reason: str, compile_reason: s
     compiled = config.compile or keras_compiles(False)
     return {
         "device": Decision(device_name(), device_name(), f"what {config.backend} finds"),
+        **_processes_decision(config.batch_size or 1),
         "precision": Decision(config.precision, config.precision, precision_reason),
         "compile": Decision(compiled, "yes" if compiled else "no", compile_reason),
         "remat": Decision(config.remat, "yes" if config.remat else "no", _default_or_asked(config, "remat")),
     }
+
+
+def _processes_decision(batch_size: int) -> dict[str, Decision]:
+    count = here().count
+    if count == 1:
+        return {}
+    least, more = divmod(batch_size, count)
+    each = f"{least} or {least + 1}" if more else str(least)
+    text = f"{here()}; each sees {each} of the {batch_size} photos of a step"
+    return {"processes": Decision(count, text, "as torchrun started them")}

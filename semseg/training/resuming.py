@@ -10,6 +10,7 @@ import keras
 
 from semseg import __version__
 from semseg.backend.devices import device_name
+from semseg.backend.processes import here
 from semseg.data.base import Dataset
 from semseg.data.splits import splits_of
 from semseg.errors import RunFolderError, SemsegError
@@ -42,14 +43,24 @@ def identity_of(config: RunConfig, plan: Plan, planned_epochs: int, dataset: Dat
             f"{section}: {name.replace('_', ' ')}": decision.value
             for section, decisions in plan.sections.items()
             for name, decision in decisions.items()
-            if name != "device"
+            if name not in ("device", "processes")
         },
         "classes": [palette["classes"], palette["ignored"]],
         "photos": len(splits),
         "data": _digest(sorted([*key, *entry] for key, entry in splits.items())),
-        "made_with": {"semseg": __version__, "Keras": keras.__version__, "device": device_name()},
+        "made_with": {
+            "semseg": __version__,
+            "Keras": keras.__version__,
+            "device": device_name(),
+            "processes": here().count,
+        },
     }
     return json.loads(json.dumps(identity))
+
+
+def settings_of_run(config: RunConfig) -> dict[str, Any]:
+    """What makes a run what it is, and not where it reads and writes, or how long."""
+    return {name: value for name, value in asdict(config).items() if name == "epochs" or name not in MAY_CHANGE}
 
 
 def state_to_go_on_from(

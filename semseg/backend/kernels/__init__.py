@@ -89,4 +89,15 @@ def class_sums(values: Tensor, truth: Tensor, num_classes: int) -> Tensor:
     return _room.class_sums(values, truth, num_classes)
 
 
+def total(x: Tensor) -> Tensor:
+    """The sum of `x` over all processes that train together, for what is summed over the pixels of a batch.
+
+    The mean over the processes of their gradients is then the gradient of what is computed from the sum.
+
+    Args:
+        x: Of the photos that this process sees; integers may come back as wider ones.
+    """
+    return _room.total(x)
+
+
 ADAMW: type[keras.optimizers.AdamW] = _room.ADAMW  # by the backend's fused kernel where it has one

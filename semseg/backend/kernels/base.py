@@ -35,6 +35,11 @@ def counts(numbers: Tensor, length: int) -> Tensor:
     return ops.scatter_update(ops.zeros(length + 1, "int32"), cells[:, None], ops.ones_like(cells), "add")[:length]
 
 
+def total(x: Tensor) -> Tensor:
+    """See `semseg.backend.kernels.total`: here is but one process."""
+    return x
+
+
 def class_sums(values: Tensor, truth: Tensor, num_classes: int) -> Tensor:
     """See `semseg.backend.kernels.class_sums`."""
     n, height = ops.shape(truth)[:2]

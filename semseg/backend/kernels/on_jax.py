@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import keras
 from keras import layers
 
-from semseg.backend.kernels.base import Kernel, Update, class_sums, counts  # noqa: F401
+from semseg.backend.kernels.base import Kernel, Update, class_sums, counts, total  # noqa: F401
 
 
 def swap(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from semseg.backend.kernels.base import Kernel, Update, class_sums, counts  # noqa: F401
+from semseg.backend.kernels.base import Kernel, Update, class_sums, counts, total  # noqa: F401
 
 
 def swap(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from semseg.backend.importing import mark_uncompiled
 from semseg.backend.kernels.base import Kernel, Update
+from semseg.backend.processes import here, sum_over_processes
 
 LINEAR, RELU = keras.activations.linear, keras.activations.relu
 POINTWISE = (LINEAR, RELU, keras.activations.sigmoid, keras.activations.tanh)
@@ -128,6 +129,9 @@ def _batch_normalization(layer: layers.BatchNormalization, dtype: str) -> Kernel
         x = x.to(to)
         if not (training and layer.trainable):
             return functional.batch_norm(x, mean, variance, gamma, beta, False, 0.0, epsilon), ()
+        if here().count > 1:
+            y, *statistics = _SharedBatchNormalization.apply(x, gamma, beta, mean, epsilon)
+            return y, tuple(zip((layer.moving_mean, layer.moving_variance), statistics, (share, share), strict=True))
         batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
         use_cudnn = torch.backends.cudnn.enabled
         y = torch.batch_norm(x, gamma, beta, batch_mean, batch_variance, True, 1.0, epsilon, use_cudnn)
@@ -137,6 +141,39 @@ def _batch_normalization(layer: layers.BatchNormalization, dtype: str) -> Kernel
         return y, ((layer.moving_mean, batch_mean, share), (layer.moving_variance, biased, share))
 
     return Kernel(run, layer.axis % 4 == 3, fresh=True)
+
+
+class _SharedBatchNormalization(torch.autograd.Function):
+    """Batch normalisation over the photos of all processes; also gives their mean and their biased variance."""
+
+    @staticmethod
+    def forward(ctx, x, gamma, beta, like, epsilon):
+        # Sums of float64 hold mean square and squared mean to more digits than float32 has for their difference.
+        local = torch.stack(torch.batch_norm_update_stats(x, torch.zeros_like(like), torch.zeros_like(like), 0.0))
+        local = local.double()
+        local[1] += local[0].square()
+        mean, square = sum_over_processes(local * here().own_photos) / here().photos
+        statistics = mean.to(like.dtype), (square - mean.square()).clamp_(min=0).to(like.dtype)
+        ctx.save_for_backward(x, gamma, *statistics)
+        ctx.epsilon, ctx.pixels = epsilon, here().photos * (x.numel() // len(x) // x.shape[1])
+        ctx.counts = here().own_photos > 0
+        ctx.mark_non_differentiable(*statistics)
+        return functional.batch_norm(x, *statistics, gamma, beta, False, 0.0, epsilon), *statistics
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient, *_):
+        x, gamma, mean, variance = ctx.saved_tensors
+        scale = torch.ones_like(mean) if gamma is None else gamma
+        fixed = torch.ops.aten.native_batch_norm_backward(  # as if mean and variance did not depend on x
+            gradient, x, scale, mean, variance, None, None, False, ctx.epsilon, [True, True, True]
+        )
+        of_x, of_gamma, of_beta = fixed
+        sums = sum_over_processes(torch.stack([of_gamma, of_beta]))
+        if ctx.counts:
+            slope, shift = sums * (scale * torch.rsqrt(variance + ctx.epsilon) / ctx.pixels)
+            of_x = of_x - functional.batch_norm(x, mean, variance, slope, shift, False, 0.0, ctx.epsilon)
+        return of_x, None if gamma is None else of_gamma, of_beta if ctx.needs_input_grad[2] else None, None, None
 
 
 def _relu(layer: layers.ReLU, dtype: str) -> Kernel | None:
@@ -366,6 +403,26 @@ def _as_in_memory(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """A view of `x` with the axes in the order that makes `like` contiguous: the fused kernel copies anything else."""
     order = sorted(range(like.ndim), key=like.stride, reverse=True)
     return x.detach().permute(order).contiguous()
+
+
+class _Total(torch.autograd.Function):
+    """See `semseg.backend.kernels.total`."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return sum_over_processes(x.clone())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient * here().count  # the mean over processes divides by it
+
+
+def total(x: torch.Tensor) -> torch.Tensor:
+    """See `semseg.backend.kernels.total`."""
+    if here().count == 1:
+        return x
+    return _Total.apply(x) if x.is_floating_point() else sum_over_processes(x.long())
 
 
 ADAMW = _FusedAdamW
