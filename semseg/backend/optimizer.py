@@ -61,6 +61,15 @@ class PartialAdamW(ADAMW):
         super()._apply_weight_decay([variable for variable in variables if not self.takes(variable)])
 
 
+def build_optimizer(model: keras.Model) -> None:
+    """Makes the variables of a compiled model's optimiser, unless they are there.
+
+    TensorFlow then traces the step once, and not again with them; made twice, loss scaling would hold two of its own.
+    """
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
 def averages_of(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The moving averages of the weights that an optimiser keeps with `use_ema`, in the order of the weights.
 

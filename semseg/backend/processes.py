@@ -155,7 +155,7 @@ def last_words(message: str, own: bool) -> str | None:
     """What a process that ends by an error is to say, so that one of all says it and names the one that caused it.
 
     Args:
-        message: The error.
+        message: The error; empty where the first process says it.
         own: Whether it arose here; otherwise others have gone, or someone asked all to end.
 
     Returns:
@@ -163,6 +163,8 @@ def last_words(message: str, own: bool) -> str | None:
     """
     if _here.count == 1:
         return message
+    if not message:
+        return None
     line = f"{_here.name(_here.rank)}: {message}"
     try:
         if not own:
@@ -291,8 +293,8 @@ def refuse_differing(facts: Mapping[str, Any]) -> None:
         differing = [name for name in {**everyones[0], **theirs} if theirs.get(name) != everyones[0].get(name)]
         if differing:
             told = "; ".join(f"{name} {theirs.get(name)} (rank 0: {everyones[0].get(name)})" for name in differing[:3])
-            raise SemsegError(f"{_here.name(rank)} differs: {told}; start all processes with the same flags, versions "
-                              "and data")  # fmt: skip
+            text = f"{_here.name(rank)} differs: {told}; start all processes with the same flags, versions and data"
+            raise SemsegError(text if _here.is_first else "")  # all know it, one says it
 
 
 # ---------------------------------------------------------------------------------------------------- a model
@@ -302,7 +304,7 @@ def train_together(model: keras.Model) -> None:
     """Makes the processes train one model: equal variables, mean gradients, and a mean loss over all photos.
 
     Args:
-        model: Compiled, with the weights to begin with; those of the first process are given to the others.
+        model: Compiled, its optimiser built, with the weights to begin with; the first process gives its own to all.
 
     Raises:
         SemsegError: Batch normalisation in it that only sees its own process' photos.
@@ -310,7 +312,6 @@ def train_together(model: keras.Model) -> None:
     if _here.count == 1:
         return
     _refuse_partial_statistics(model)
-    model.optimizer.build(model.trainable_variables)
     with torch.no_grad(), _noticing():
         for variable in (*model.variables, *model.optimizer.variables):
             values = variable.value.data.contiguous()

@@ -12,6 +12,7 @@ from semseg.architectures import build_model
 from semseg.architectures.band_scaling import scale_bands
 from semseg.backend.devices import free_bytes, keras_compiles, leave_tensorflow_out, out_of_memory
 from semseg.backend.fast_model import FastModel
+from semseg.backend.optimizer import build_optimizer
 from semseg.backend.processes import here, train_together
 from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset
@@ -182,7 +183,7 @@ def train_model(
     try:
         works = config.compile and not keras_compiles(False) and _compiles(trained, train_batches, tell)
         trained.compile(plan.recipe.optimizer(), jit_compile=keras_compiles(works))
-        trained.optimizer.build(trained.trainable_variables)  # else TensorFlow traces the step twice
+        build_optimizer(trained)
         count, stop = CountEpochs(train_batches, config.seed, start), StopOnNonFiniteLoss(train_batches, keeper)
         saver.restore(trained)
         train_together(trained)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from semseg.backend.optimizer import build_optimizer
 from semseg.backend.state import arrays_of, assign, is_whole_after_error, random_state, set_random_state, synchronise
 from semseg.errors import ResourceError, RunFolderError, SemsegError
 from semseg.files import DISK_FULL
@@ -84,8 +85,7 @@ class SaveState(keras.callbacks.Callback):
         start = self.saving.start
         if start is None:
             return
-        if not model.optimizer.built:  # a second time, loss scaling would add variables
-            model.optimizer.build(model.trainable_variables)
+        build_optimizer(model)
         try:
             assign(model.variables, _WEIGHTS, start.arrays)
             assign(model.optimizer.variables, _OPTIMIZER, start.arrays)
