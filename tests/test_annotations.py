@@ -633,6 +633,7 @@ def leave_boxes(data):
 BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations><image name="0.jpg"/>&b;</annotations>'
 BAD = {
     "category twice": (change_coco(repeat_category), r"a\.json: categories: give the id 7 twice"),
+    "no categories": (change_coco(lambda data: data.pop("categories")), r"a\.json: has annotations, and no categories"),
     "photo twice": (change_coco(repeat_photo), r"a\.json: names '0\.jpg' twice"),
     "photo that is not there": (change_coco(name_another_photo), r"names the photo 'gone\.jpg', which"),
     "unknown category": (first_annotation(category_id=5), r"annotation 7 of 0\.jpg: is of the category 5, which"),

@@ -46,7 +46,13 @@ def read(path: Path, root: Path) -> Annotations | None:
         DataError: It is cut, damaged or contradicts itself.
     """
     data = load_json(path, _with_arrays)
-    if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
+    if not isinstance(data, dict) or not {"images", "annotations"} <= data.keys():
+        return None
+    if "categories" not in data:
+        if any(isinstance(entry, dict) and entry.get("segmentation") for entry in data["annotations"] or ()):
+            raise DataError(
+                f"{path}: has annotations, and no categories to say what they are; export it again with them"
+            )
         return None
     annotations = Annotations(path)
     names = _categories(annotations, data["categories"])
