@@ -153,6 +153,8 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
             history = train(on_average=averaged.append, callbacks=[LogEpochs(log), progress, *keep], saving=saving)
             leave()
         ending = Ending(history, config, time.perf_counter() - start, *averaged)
+        for topic, line in ending.lines():
+            say_about(topic, line)
         _finish(folder, plan, dataset, plain_model(model), ending, log)
 
 
@@ -313,8 +315,6 @@ def _finish(
     log: SummaryWriter,
 ) -> None:
     """Judges the best weights at the masks' own size, on a split of its own if there is one."""
-    for topic, line in ending.lines():
-        say_about(topic, line)
     split = plan.config.test_split
     note = split_note(samples_of(dataset, split), dataset.root, splits_of(dataset))
     facts = {
