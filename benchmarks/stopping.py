@@ -3,7 +3,7 @@
 `python benchmarks/stopping.py` sends SIGTERM to real trainings at moments drawn from all of their life: while libraries
 and data are loaded, in a step, in the validation, within a save, and while the scores and the page are made. Each must
 end with exit code 143 and keep its last state; the same command then goes on. Every run that was stopped is trained to
-its end, and must be equal to one that nobody stopped. `--quick` sends five signals.
+its end, and must be equal to one that nobody stopped. `--quick` sends three signals.
 """
 
 import argparse
@@ -51,6 +51,7 @@ train.train_model, Checkpoints.write, train._finish = train_model, write, finish
 """
 MOMENTS = ("loading", "step", "validation", "save", "report")
 ALLOWED = 5.0  # seconds
+QUICK = 3  # signals
 
 
 def reach(bench: Bench, process: subprocess.Popen, moment: str) -> None:
@@ -90,11 +91,11 @@ def stop(bench: Bench, output: str, moment: str) -> tuple[float, bool] | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="five signals")
+    parser.add_argument("--quick", action="store_true", help="three signals")
     parser.add_argument("--signals", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    count = len(MOMENTS) if options.quick else options.signals
+    count = QUICK if options.quick else options.signals
     backend = os.environ.get("KERAS_BACKEND", "torch")
     seconds, lost, unequal, output = defaultdict(list), 0, 0, 0
     with tempfile.TemporaryDirectory() as name:
