@@ -464,7 +464,7 @@ class TestBadInput:
         assert "Use a smaller --learning-rate" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--epochs", "x"], ["--image-size", "12x"], ["--no-such-flag"]])
+@pytest.mark.parametrize("arguments", [["--epochs", "x"], ["--image-size", "12x"], ["--no-such-flag"], [""]])
 def test_wrong_usage_ends_with_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Ends the program."""
         rest = message.removeprefix("unrecognized arguments: ").split()
-        if rest[0] in _COMMANDS:
+        if rest and rest[0] in _COMMANDS:
             message = f"{self.prog} has no commands; run python -m semseg {' '.join(rest)}"
         self.exit(2, f"error: {message}; see --help\n")
 

@@ -32,7 +32,7 @@ def find_rasters(contents: Contents, masks: str | None = None) -> Found | None:
     """
     places = {path: place for path in contents.pictures if (place := georeference_of_tags(path))}
     given = set(contents.select(masks, "masks")) if masks else set()
-    larger = {path for path in places if path in given or _is_raster(path, places)}
+    larger = given & places.keys() | _larger_ones(places)
     rasters = [path for path in places if path in (given or larger)]
     samples: list[Sample] = []
     unpaired: list[Path] = []
@@ -61,11 +61,20 @@ def find_rasters(contents: Contents, masks: str | None = None) -> Found | None:
     return Found(root, dict(splits), unpaired=unpaired, group=groups_by_name(folders), notes=[note])
 
 
-def _is_raster(path: Path, places: dict[Path, Georeference]) -> bool:
-    """Whether it covers several of the others, and is called like labels or looks like them."""
-    tiles = [other for other, place in places.items() if other != path and _covers(places[path], place)]
-    if len(tiles) < _MIN_TILES:
-        return False
+def _larger_ones(places: dict[Path, Georeference]) -> set[Path]:
+    """Those that cover several of the others, and are called like labels or look like them."""
+    middles = np.array([_middle(place) for place in places.values()]).reshape(-1, 3)
+    areas = np.array([_area(place) for place in places.values()])
+    systems = np.array([place.system for place in places.values()])
+    larger = set()
+    for path, place in places.items():
+        smaller = (areas < _area(place)) & (systems == place.system)
+        if np.count_nonzero(_contains(place, middles[smaller])) >= _MIN_TILES and _are_labels(path):
+            larger.add(path)
+    return larger
+
+
+def _are_labels(path: Path) -> bool:
     if MASK in (role_of(path.stem), role_of(path.parent.name)):
         return True
     appearance = Family(path.name, [Item(path, place_of(()), path.stem)], None, second_choice=False).appearance
@@ -74,12 +83,20 @@ def _is_raster(path: Path, places: dict[Path, Georeference]) -> bool:
 
 def _covers(raster: Georeference, photo: Georeference) -> bool:
     """Whether the middle of a photo lies within a larger raster of the same coordinate system."""
-    if raster.system != photo.system or not (raster.size and photo.size):
-        return False
-    (height, width), (rows, columns) = photo.size, raster.size
-    middle = photo.matrix() @ (width / 2, height / 2, 1)
-    column, row, _ = np.linalg.inv(raster.matrix()) @ middle
-    return 0 <= column < columns and 0 <= row < rows and _area(raster) > _area(photo)
+    is_larger = raster.system == photo.system and _area(raster) > _area(photo)
+    return is_larger and bool(_contains(raster, _middle(photo)[None])[0])
+
+
+def _middle(place: Georeference) -> np.ndarray:
+    height, width = place.size or (0, 0)
+    return place.matrix() @ (width / 2, height / 2, 1)
+
+
+def _contains(raster: Georeference, points: np.ndarray) -> np.ndarray:
+    """Whether points `(N, 3)` of (x, y, 1) lie within a raster, bool `(N,)`."""
+    height, width = raster.size or (0, 0)
+    column, row, _ = np.linalg.inv(raster.matrix()) @ points.T
+    return (column >= 0) & (column < width) & (row >= 0) & (row < height)
 
 
 def _area(place: Georeference) -> float:
