@@ -30,7 +30,8 @@ def find_rasters(contents: Contents, masks: str | None = None) -> Found | None:
         DataError: Several rasters cover one photo.
         SemsegError: Nothing is where the user says.
     """
-    places = {path: place for path in contents.pictures if (place := georeference_of_tags(path))}
+    found = {path: georeference_of_tags(path) for path in contents.pictures}
+    places = {path: place for path, place in found.items() if place and _area(place)}
     given = set(contents.select(masks, "masks")) if masks else set()
     larger = given & places.keys() | _larger_ones(places)
     rasters = [path for path in places if path in (given or larger)]
