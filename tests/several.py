@@ -12,8 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "torch"
-
 NETWORKS = ("unet", "attention_unet", "unetpp", "unet3plus", "resunet", "r2unet", "ddunet", "hybrid_unet")
 LOSSES = ("ce", "focal", "tversky", "focal_tversky")
 # What is trained, by name: what differs from the defaults of `outcome`. In float32 a rounding may decide which of two
@@ -46,6 +44,7 @@ def run(processes: int, names: list[str], output: Path) -> dict:
     for rank in range(processes):
         of_rank = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         address = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        address["KERAS_BACKEND"] = "torch"
         command = [sys.executable, __file__, json.dumps(names), str(output)]
         started.append(subprocess.Popen(command, env={**os.environ, **of_rank, **address}))
     for process in started:
