@@ -8,6 +8,7 @@ sees the whole batch. Variables are therefore the same in all processes at all t
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -267,10 +268,11 @@ def agreed(request: StopRequest | None) -> StopRequest | None:
 
 def versions() -> dict[str, str]:
     """Of what computes, by name."""
+    backend = keras.backend.backend()
     return {
         "semseg": __version__,
         "Keras": keras.__version__,
-        "torch": torch.__version__,
+        backend: sys.modules[backend].__version__,
         "Python": platform.python_version(),
     }
 
