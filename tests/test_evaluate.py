@@ -5,7 +5,8 @@ from helpers import draw_ids
 from semseg.backend.predictor import predictor
 from semseg.errors import SemsegError
 from semseg.evaluation.evaluate import evaluate_split
-from semseg.inference.segmenter import Segmenter, confidence_of_logits, ids_of_logits, predict_ids, with_flips
+from semseg.inference.logits import confidence_of_logits, ids_of_logits
+from semseg.inference.segmenter import Segmenter, predict_ids, with_flips
 from semseg.labels.palettes import Palette
 from semseg.metrics.confusion import confusion_matrix
 from semseg.segmentation_model import Unet

@@ -23,8 +23,8 @@ from semseg.export.gate import Agreement
 from semseg.images.reading import read_mask
 from semseg.inference import trial
 from semseg.inference.card import ModelCard, open_model
+from semseg.inference.logits import as_logits, ids_of_logits
 from semseg.inference.runtimes import RUNTIMES, files_of
-from semseg.inference.segmenter import as_logits, ids_of_logits
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
 from semseg.runs.run import Run

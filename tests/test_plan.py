@@ -35,7 +35,7 @@ class TestPlan:
         asked = replace(CONFIG, batch_size=None, test_split=None, precision="mixed_float16")
         plan = plan_run(asked, dataset, findings)
         assert (plan.config.batch_size, plan.config.test_split, plan.config.precision) == (1, "val", "float32")
-        assert plan.config == replace(asked, batch_size=1, test_split="val", precision="float32")
+        assert plan.config == replace(asked, batch_size=1, test_split="val", precision="float32", view="whole")
         assert plan.recipe.steps == 3 * 12
         assert plan.class_names == dataset.palette.names
         np.testing.assert_array_equal(plan.class_shares, findings.shares("train"))

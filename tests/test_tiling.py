@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from semseg.errors import SemsegError
-from semseg.inference.segmenter import probabilities_of_logits
+from semseg.inference.logits import probabilities_of_logits
 from semseg.inference.tiling import resize_bands, tile_count, tiled_logits, with_scales
 
 pytestmark = pytest.mark.plain

@@ -13,7 +13,7 @@ from semseg.data.batches import Batches
 from semseg.data.cache import Cache
 from semseg.data.check import check_dataset
 from semseg.errors import DataError, NonFiniteLossError, ResourceError, SemsegError
-from semseg.inference.segmenter import ids_of_logits
+from semseg.inference.logits import ids_of_logits
 from semseg.losses import SegmentationLoss
 from semseg.metrics.confusion import confusion_matrix, scores
 from semseg.runs.config import RunConfig

@@ -12,11 +12,13 @@ from semseg.cli.looking import look_at, say_what_was_found
 from semseg.data.base import Dataset, spread
 from semseg.data.check import Findings, to_json
 from semseg.data.opening import open_data
+from semseg.data.survey import survey_of
 from semseg.errors import DataError
 from semseg.files import archive, check_output, read_json, write_json
 from semseg.runs import names
 from semseg.runs.classes import write_classes
 from semseg.runs.config import RunConfig
+from semseg.training.view import choose_view
 
 PAGE, FINDINGS = "data.png", "data.json"
 CHECK_FILES = (PAGE, FINDINGS, names.CLASSES)
@@ -29,7 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     output = Path(config.output)
     check_output(output)
     dataset = open_data(config, demo=True, tell=say_about)
-    findings, cache = look_at(config, dataset)
+    view = choose_view(config, survey_of(dataset), dataset.palette.names, on_gpu=False)
+    findings, cache = look_at(view.decided(config), dataset)
     output.mkdir(parents=True, exist_ok=True)
     found = to_json(dataset, findings)
     unchanged = _holds(output, found)

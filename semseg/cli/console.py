@@ -73,6 +73,19 @@ def size_text(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
+def view_text(image_size: tuple[int, int], scale: float | None) -> str:
+    """How a network sees photos: whole at (height, width), or in tiles of it at a scale; None for the first.
+
+    Example:
+        >>> view_text((128, 192), None), view_text((256, 256), 0.5), view_text((256, 256), 1.0)
+        ('at 192x128', 'in tiles of 256x256 at 0.5 of their size', 'in tiles of 256x256 at their own size')
+    """
+    if scale is None:
+        return f"at {size_text(image_size)}"
+    of_size = "their own size" if scale == 1 else f"{scale:.3g} of their size"
+    return f"in tiles of {size_text(image_size)} at {of_size}"
+
+
 def percent(share: float) -> str:
     """A share, with one digit after the point."""
     return f"{share:.1%}" if share >= 0.001 else "<0.1%" if share else "none"

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semseg import __version__
-from semseg.backend import PredictBatch
-from semseg.cli.console import Progress, say, say_about, size_text
+from semseg.cli.console import Progress, say, say_about, view_text
 from semseg.cli.flags import given_settings
 from semseg.cli.looking import look_at, say_what_was_found
 from semseg.cli.scores import say_scores
@@ -50,7 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace, given: dict[str, Any], card: ModelCard, folder: ScoreFolder) -> None:
     model_run = Run.of_model(card.path)
     segmenter = card.load(image_size=given.get("image_size"), batch_size=given.get("batch_size"))
-    config = replace(data_settings(model_run, given), image_size=segmenter.image_size)
+    view = "whole" if segmenter.scale is None else "crops"
+    config = replace(data_settings(model_run, given), image_size=segmenter.image_size, view=view, scale=segmenter.scale)
     dataset = open_as_run(config, model_run, segmenter.bands, check_meaning=not given.get("classes"), tell=say_about)
     check_classes(card.path, segmenter.palette, dataset)
     split, note = _split(config, dataset, model_run)
@@ -78,8 +78,8 @@ def _judge(
     with Progress(f"evaluating {split}") as progress:
         evaluation = evaluate_to_files(segmenter, dataset, split, folder, facts=facts, on_progress=progress.show)
     save_confusion_matrix(evaluation.matrix, dataset.palette.names, folder.matrix_picture)
-    _draw(folder, dataset, split, segmenter.predict_batch, evaluation, segmenter.image_size)
-    seen = f"seen at {size_text(segmenter.image_size)}" + (", with flips" if facts["flips"] else "")
+    _draw(folder, dataset, split, segmenter, evaluation)
+    seen = f"seen {view_text(segmenter.image_size, segmenter.scale)}" + (", with flips" if facts["flips"] else "")
     headline = f"Scores on {split} ({facts['note']}), {seen}, at the masks' own size:"
     say_scores(evaluation, dataset.palette.names, headline)
     say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(folder.written())}")
@@ -98,16 +98,18 @@ def _draw(
     folder: ScoreFolder,
     dataset: Dataset,
     split: str,
-    predict_batch: PredictBatch,
+    segmenter: Segmenter,
     evaluation: Evaluation,
-    image_size: tuple[int, int],
 ) -> None:
     """The worst and the best photos, and the reliability diagram."""
     ranked = evaluation.ranked
     worst, best = ranked[:SHOWN], ranked[: -SHOWN - 1 : -1]
     for kind, chosen, path in (("worst", worst, folder.worst_picture), ("best", best, folder.best_picture)):
         loaded = [dataset.load(image.sample) for image in chosen]
-        predictions = predict_ids(predict_batch, (photo for photo, _ in loaded), image_size=image_size)
+        predictions = predict_ids(
+            segmenter.predict_batch, (photo for photo, _ in loaded), image_size=segmenter.image_size,
+            scale=segmenter.scale,
+        )  # fmt: skip
         rows = []
         for image, (photo, truth), prediction in zip(chosen, loaded, predictions, strict=True):
             scores = image.scores

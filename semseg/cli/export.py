@@ -20,6 +20,7 @@ from semseg.export.gate import Agreement, compare_files
 from semseg.files import check_output, move_into_place
 from semseg.images.resizing import resize_photo
 from semseg.inference.card import ModelCard, model_file
+from semseg.inference.tiling import tile_of_crops
 from semseg.runs import names
 from semseg.runs.classes import write_classes
 from semseg.runs.run import Run
@@ -34,7 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
     target = card.path
     photos = photos_to_compare(
         Run.of_model(source.path), given_settings(arguments), card.palette, card.image_size, card.bands,
-        calibrate=arguments.int8, tell=say_about,
+        tile=None if card.scale is None else tile_of_crops(card.image_size, card.scale), calibrate=arguments.int8,
+        tell=say_about,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.") as folder:
         written = replace(card, path=Path(folder) / target.name)
@@ -70,8 +72,8 @@ def _card_of_file(source: ModelCard, arguments: argparse.Namespace) -> tuple[ker
         ModelCard.undescribed(target).palette_of(palette.num_classes)
     target.parent.mkdir(parents=True, exist_ok=True)
     check_output(target.parent)
-    bands = source.bands_of(model)
-    return model, replace(wanted, path=target, image_size=size, palette=palette, bands=bands)
+    bands, scale = source.bands_of(model), source.scale_of(model)
+    return model, replace(wanted, path=target, image_size=size, palette=palette, bands=bands, scale=scale)
 
 
 def _target(path: Path, arguments: argparse.Namespace, suffix: str) -> Path:

@@ -177,7 +177,11 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "model": ("NAME", "network, or module:function of a builder of your own (default: %(default)s)"),
     "encoder": ("NAME", "of encoder_unet: a network of keras.applications, such as ResNet50"),
     "encoder_weights": ("WHICH", "of encoder_unet: imagenet, none, or a file (default: imagenet)"),
-    "image_size": ("SIZE", "pixels that the network sees: 192, or height x width such as 192x256 (default: 128)"),
+    "image_size": ("SIZE", "pixels that the network sees: 192, or height x width such as 192x256 (default: what keeps "
+                   "thin classes, at least 128)"),
+    "view": ("HOW", "whole: photos resized to --image-size; crops: pieces of that size (default: crops where whole "
+             "photos would lose thin classes)"),
+    "scale": ("X", "of photos that crops are cut from, 0.5 for half their size (default: what keeps thin classes)"),
     "filters": ("N", "channels of the first block, the width of the network (default: %(default)s)"),
     "init": ("RUN", "start from the weights of a run, or of a model's file: other classes, bands and sizes will do"),
     "freeze": ("WHAT", "weights that stay as they are: none, encoder, or N of its levels, from the photo on (default: "

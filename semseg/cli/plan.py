@@ -22,13 +22,14 @@ from semseg.training.memory import check_memory
 from semseg.training.plan import Plan, plan_run
 from semseg.training.starting import freeze, refuse_unlearnt, take_weights
 from semseg.training.timing import epochs_of_run
+from semseg.training.view import View
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Checks the data and says what a run on them would decide."""
     config = asked_run(arguments)
-    dataset, _, _ = open_data_and_network(config)
-    findings, cache = look_at(config, dataset)
+    dataset, _, _, view = open_data_and_network(config)
+    findings, cache = look_at(view.decided(config), dataset)
     findings.refuse(f"python -m semseg check {config.data}")
     say_what_was_found(dataset, findings)
     if config.minutes is not None:
@@ -36,11 +37,13 @@ def run(arguments: argparse.Namespace) -> None:
     say_plan(plan_run(config, dataset, findings))
 
 
-def open_data_and_network(config: RunConfig, new: bool = True) -> tuple[Dataset, keras.Model, dict[str, str] | None]:
+def open_data_and_network(
+    config: RunConfig, new: bool = True
+) -> tuple[Dataset, keras.Model, dict[str, str] | None, View]:
     """Both, before the files are read; what does not fit is told at once, and a wrong name before data are drawn.
 
     A run that is not new has its data, and gets its weights from its state. The third result is for the run's record:
-    whose weights the network starts from, None for new ones.
+    whose weights the network starts from, None for new ones. The last is how it sees photos.
     """
     leave_tensorflow_out()
     SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
@@ -50,6 +53,7 @@ def open_data_and_network(config: RunConfig, new: bool = True) -> tuple[Dataset,
         parse_augmentation(config.augment, Augmentation())
     dataset = open_data(config, demo=new, tell=say_about)
     plan = plan_run(config, dataset)
+    config, without_weights = plan.view.decided(config), plan.view.decided(without_weights)
     keras.utils.set_random_seed(config.seed)
     bare = not new or (config.init is not None and config.encoder_weights is None)
     model = new_model(without_weights if bare else config, dataset.num_logits, dataset.bands)
@@ -58,7 +62,7 @@ def open_data_and_network(config: RunConfig, new: bool = True) -> tuple[Dataset,
     if new and (bare or config.encoder_weights == "none" or config.model != "encoder_unet"):
         refuse_unlearnt(frozen, learnt)
     check_memory(model, plan.config)
-    return dataset, model, source
+    return dataset, model, source, plan.view
 
 
 def _start_from(init: str, model: keras.Model, dataset: Dataset) -> tuple[frozenset[str], dict[str, str]]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from semseg.cli.console import Progress, percent, say_about, size_text
+from semseg.cli.console import Progress, percent, say_about, size_text, view_text
 from semseg.errors import DataError, RunFolderError, SemsegError
 from semseg.files import check_output, replacing
 from semseg.inference.card import ModelCard
@@ -51,12 +51,14 @@ def run(arguments: argparse.Namespace) -> None:
     segmenter = card.load(image_size=arguments.image_size, batch_size=arguments.batch_size)
     if arguments.show:
         segmenter = replace(segmenter, bands=segmenter.bands.showing(arguments.show))
+    if arguments.tile and segmenter.scale is not None:
+        raise SemsegError(f"`tile`: {card.path} learned crops, and sees photos in tiles of its own; leave it out")
     if video and not segmenter.bands.are_rgb:
         raise SemsegError(f"{source}: videos are 8-bit RGB; {card.path} was trained on {segmenter.bands}")
-    palette, seen = segmenter.palette, size_text(segmenter.image_size)
+    palette, seen = segmenter.palette, view_text(segmenter.image_size, segmenter.scale)
     kinds = _kinds(arguments, palette)
     settings = _settings(arguments, card.path, segmenter, kinds)
-    say_about("model", f"{card.path}: {palette.num_classes} classes, sees {seen} pixels, on {card.device()}")
+    say_about("model", f"{card.path}: {palette.num_classes} classes, sees photos {seen}, on {card.device()}")
     segmenter = _with_views(segmenter, arguments)
     with take_folder(output, settings):
         if video:
@@ -126,6 +128,7 @@ def _settings(arguments: argparse.Namespace, path: Path, segmenter: Segmenter, k
         "what": arguments.what if arguments.what.isdecimal() else str(Path(arguments.what).absolute()),
         "image_size": list(segmenter.image_size),
         "tile": arguments.tile and list(arguments.tile),
+        **({} if segmenter.scale is None else {"scale": segmenter.scale}),
         "flips": arguments.flips,
         "scales": arguments.scales,
         "files": kinds,
@@ -178,7 +181,7 @@ def _predict_jobs(
                     if isinstance(result, DataError):
                         raise result
                     cells = (name, *result.size[::-1], digest_of_photo(job, states[name]))
-                    _note(cells, result, table, progress, asked=arguments.tile)
+                    _note(cells, result, table, progress, asked=arguments.tile or segmenter.tile)
                 except DataError as error:
                     skipped += 1
                     progress.clear()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from semseg import __version__
-from semseg.cli.console import say, say_about, size_text
+from semseg.cli.console import say, say_about, view_text
 from semseg.data.base import spread
 from semseg.errors import SemsegError
 from semseg.evaluation.opening import own_data
@@ -42,7 +42,8 @@ def _app(card: ModelCard, image_size: tuple[int, int] | None, show: str | None) 
         segmenter = replace(segmenter, bands=segmenter.bands.showing(show))
     examples, note = _examples(Run.of_model(card.path), segmenter.bands)
     say(f"semseg {__version__}: {card.path} on {card.device()}")
-    say_about("classes", f"{segmenter.palette.num_classes}, sees {size_text(segmenter.image_size)} pixels")
+    seen = view_text(segmenter.image_size, segmenter.scale)
+    say_about("classes", f"{segmenter.palette.num_classes}, sees photos {seen}")
     say_about("examples", note or f"{len(examples)} photos of the validation split")
     return make_app(segmenter, title=str(card.path), examples=examples, note=note)
 

@@ -33,7 +33,7 @@ from semseg.backend.processes import (
     refuse_differing,
     versions,
 )
-from semseg.cli.console import Progress, be_silent, say, say_about, size_text
+from semseg.cli.console import Progress, be_silent, say, say_about, size_text, view_text
 from semseg.cli.flags import asked_run
 from semseg.cli.looking import look_at, say_what_was_found
 from semseg.cli.plan import open_data_and_network, say_plan
@@ -108,8 +108,8 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     if state:
         say_about("goes on", f"from {state.position}, as left in {folder.checkpoints.folder}")
     with one_per_host_before_others():
-        dataset, model, source = open_data_and_network(config, new=state is None)
-        findings, cache = _look(config, dataset)
+        dataset, model, source, view = open_data_and_network(config, new=state is None)
+        findings, cache = _look(view.decided(config), dataset)
     config = _with_epochs(config, state, dataset, cache)
     planned_epochs = state.facts["identity"]["planned_epochs"] if state else config.epochs
     plan = plan_run(replace(config, epochs=planned_epochs), dataset, findings)
@@ -117,7 +117,7 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     plan = plan.grown_to(config.epochs)
     batches = make_batches(dataset, plan, cache)
     prepare(model, plan.recipe, plan.class_shares)
-    parameters, size = f"{model.count_params():,}", size_text(config.image_size)
+    parameters, size = f"{model.count_params():,}", size_text(view.image_size)
     say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
     say_plan(plan)
     refuse_differing({name: identity[name] for name in ("photos", "classes", "data")} | identity["plan"])
@@ -145,7 +145,7 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
         if state is None:
             log_batch(log, *_visible(dataset, batches[0][0]), dataset.palette)
         start = time.perf_counter() - (state.facts["elapsed"] if state else 0)
-        progress = _ShowProgress(config, saving.position)
+        progress = _ShowProgress(plan.config, saving.position)
         model_file = partial(folder.file_of_weights, model_name(config.model))
         averaged: list[Averaged] = []
         keep = [KeepEpochs(plain_model(model), model_file, config.keep)] if config.keep != "best" else []
@@ -243,6 +243,7 @@ def _describe(
             "python": sys.version.split()[0],
         },
     }
+    facts["image_size"], facts["scale"] = plan.view.image_size, plan.view.scale
     if not dataset.bands.are_rgb:
         facts["bands"] = dataset.bands.to_dict()
     if source:
@@ -268,12 +269,13 @@ class _ShowProgress(keras.callbacks.Callback):
 
     def __init__(self, config: RunConfig, start: Position):
         super().__init__()
-        self.epochs, self.size, self.first = config.epochs, size_text(config.image_size), start
+        self.epochs, self.first = config.epochs, start
+        self.size = view_text(config.seen_size, config.crop_scale)
         self.best, self.bar = -math.inf, Progress("")
 
     def __enter__(self) -> None:
         """Prints the head of the table."""
-        say(f"\n{'':>7}  {'training':<17}   validation at {self.size}")
+        say(f"\n{'':>7}  {'training':<17}   validation {self.size}")
         say(f"{'epoch':>7}  {'loss':>7} {'mean IoU':>9}   {'loss':>8} {'accuracy':>9} {'mean IoU':>9}  seconds")
 
     def __exit__(self, *exception: object) -> None:
@@ -352,7 +354,9 @@ def _judge(
 ) -> tuple[Evaluation, list[Picture]]:
     """Scores of the final split, and the pictures of it that are worth keeping: no photo is predicted twice."""
     split, batch_size = config.test_split, config.batch_size
-    segmenter = Segmenter(predictor(model, batch_size), config.image_size, dataset.palette, batch_size, dataset.bands)
+    segmenter = Segmenter(
+        predictor(model, batch_size), config.seen_size, dataset.palette, batch_size, dataset.bands, config.crop_scale
+    )
     album = Album(len(samples_of(dataset, split)))
     with Progress(f"evaluating {split}") as progress:
         evaluation = evaluate_to_files(

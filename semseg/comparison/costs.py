@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from semseg.architectures.cost import count_flops, count_parameters, time_per_image
+from semseg.backend.crop_scale import scale_of
 from semseg.backend.devices import device_name
 from semseg.backend.predictor import predictor
 from semseg.comparison.networks import Network
@@ -108,7 +109,7 @@ def same_photos(networks: Sequence[Network], models: Mapping[str, keras.Model]) 
     loaded = [dataset.load(samples[name]) for name in chosen]
     photos = [photo for photo, _ in loaded]
     predictions = {
-        name: list(predict_ids(predictor(model), photos, image_size=model.input_shape[1:3]))
+        name: list(predict_ids(predictor(model), photos, image_size=model.input_shape[1:3], scale=scale_of(model)))
         for name, model in models.items()
     }
     rows = [

@@ -83,16 +83,7 @@ class Augmentation:
             Photo and mask of the same shapes. Where the sample does not reach, the photo is mirrored and the mask
             ignored (255).
         """
-        matrix, colors = self.draw(mask.shape, rng)
-        size = mask.shape[::-1]
-        shape = photo.shape
-        photo = cv2.warpAffine(photo, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        mask = cv2.warpAffine(
-            mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE
-        )
-        if bands.are_rgb:
-            return cv2.transform(photo, colors), mask
-        return _relit(photo.reshape(shape), colors, bands), mask  # OpenCV drops an axis of one band
+        return change(photo, mask, *self.draw(mask.shape, rng), mask.shape, bands)
 
     def draw(self, shape: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """All that is left to chance in one sample: the map of its pixels, 2x3, and that of its colours, 3x4.
@@ -127,6 +118,37 @@ class Augmentation:
         colorful = _GREY + (1 + saturation) * (np.eye(3) - _GREY)
         matrix = (1 + contrast) * (1 + brightness) * colorful @ _turn_of_colors(hue)
         return np.column_stack([matrix, np.full(3, -127.5 * contrast)])
+
+
+def change(
+    photo: np.ndarray,
+    mask: np.ndarray,
+    matrix: np.ndarray,
+    colors: np.ndarray,
+    size: tuple[int, int],
+    bands: Bands = RGB,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Changes a sample as it was drawn.
+
+    Args:
+        photo: `(H, W, C)`, as the bands say.
+        mask: uint8 ids `(H, W)`.
+        matrix: From (x, y) in both to (x, y) in the result, 2x3.
+        colors: From `Augmentation.draw`.
+        size: (height, width) of the result.
+        bands: What the photo holds.
+
+    Returns:
+        Photo and mask of that size. Where the sample does not reach, the photo is mirrored and the mask ignored (255).
+    """
+    shape, across = photo.shape, size[::-1]
+    photo = cv2.warpAffine(photo, matrix, across, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    mask = cv2.warpAffine(
+        mask, matrix, across, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE
+    )
+    if bands.are_rgb:
+        return cv2.transform(photo, colors), mask
+    return _relit(photo.reshape(*size, shape[2]), colors, bands), mask  # OpenCV drops an axis of one band
 
 
 _QUARTERS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from semseg.labels.drawings import Drawing, rasterise
 from semseg.labels.numbers import numbers_in
 from semseg.labels.palettes import Palette
 from semseg.labels.quantising import quantise
+
+if TYPE_CHECKING:
+    from semseg.data.survey import Survey
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 VAL_SHARE = 0.2
@@ -130,6 +134,8 @@ class Dataset:
         group: Samples of one group stay on one side when they are moved between drawn splits; None: each for itself.
         bands: What the photos hold at each pixel.
         digests: Of the bytes of each sample's files, hexadecimal, once a check has read them.
+        sizes: (H, W) of each sample, once a check has looked at it.
+        survey: What a first look at a few samples showed, see `survey_of`; None before it.
         has_changed: Tells whether a sample's files have other bytes than the check read; None before a check.
     """
 
@@ -148,6 +154,8 @@ class Dataset:
         self.root, self.splits, self.palette, self.drawn, self.group = root, splits, palette, drawn, group
         self.notes, self.problems, self.bands = list(notes), list(problems), bands
         self.digests: dict[Sample, str] = {}
+        self.sizes: dict[Sample, tuple[int, int]] = {}
+        self.survey: Survey | None = None
         self.has_changed: Callable[[Sample], bool] | None = None
 
     @property
@@ -164,6 +172,20 @@ class Dataset:
     def samples(self) -> list[Sample]:
         """The samples of all splits, one split after the other."""
         return [sample for samples in self.splits.values() for sample in samples]
+
+    def size_of(self, sample: Sample) -> tuple[int, int]:
+        """(H, W) of a sample, as a check saw it; without one its files are read for that.
+
+        Args:
+            sample: One of this data set.
+
+        Raises:
+            DataError: The file cannot be used; the message names it.
+        """
+        if sample not in self.sizes:
+            height, width = self.inspect(sample).ids.shape
+            self.sizes[sample] = (height, width)
+        return self.sizes[sample]
 
     def load(self, sample: Sample, image_size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Returns photo, uint8 RGB `(H, W, 3)` or as `bands` say, and class ids, uint8 `(H, W)`.

@@ -10,10 +10,12 @@ import numpy as np
 
 from semseg import IGNORE
 from semseg.data.augment import Augmentation
-from semseg.data.base import Dataset, Sample
+from semseg.data.base import Dataset, Sample, spread
 from semseg.data.cache import Cache
+from semseg.data.crops import crops_per_photo, cut, draw_place, places_of_tiles
 from semseg.errors import DataError, SemsegError
 from semseg.files import in_hand
+from semseg.images.resizing import scaled_size
 from semseg.runs.stalling import DaemonPool, result_of
 
 
@@ -29,6 +31,8 @@ def data_generator(
     cache: Cache | None = None,
     sample_weights: np.ndarray | None = None,
     share: tuple[int, int] = (0, 1),
+    scale: float | None = None,
+    most_crops: int | None = None,
 ) -> "Batches":
     """Batches of one split, for `model.fit` or a `for` loop.
 
@@ -36,7 +40,7 @@ def data_generator(
         dataset: From `open_dataset`.
         split: `"train"` is shuffled anew in every epoch; other splits keep their order.
         batch_size: N; the last batch of an epoch holds what is left.
-        image_size: (height, width) that photos and masks are resized to.
+        image_size: (height, width) that photos and masks are resized to, or of the crops of them: see `scale`.
         augmentation: Changes photo and mask together; None leaves them as they are.
         seed: Order and changes follow from (seed, epoch, index of the batch), whatever the number of workers.
         workers: Threads that load ahead; 0 loads when a batch is asked for.
@@ -46,6 +50,10 @@ def data_generator(
         share: Process r of R, (r, R), gets its part of each batch, the r-th of R; together they get what one process
             would. The part of a batch of fewer photos than processes may be empty: it then holds one photo of which
             every pixel is ignored.
+        scale: None to see each sample whole. A number to see crops of it at that scale, in pixels of the crop for one
+            of the files': of a training sample as many in an epoch, each drawn anew, as make a pass over its area, of
+            others those that cover it.
+        most_crops: In an epoch; in training chosen anew in each, of other splits spread evenly. None for all.
 
     Returns:
         A `keras.utils.PyDataset` of photos uint8 `(N, H, W, 3)`, or float32 `(N, H, W, C)` where they hold other bands,
@@ -58,12 +66,16 @@ def data_generator(
         raise SemsegError(f"split: got {split!r}; expected one of {', '.join(dataset.splits)}")
     if batch_size < 1 or workers < 0:
         raise SemsegError(f"data_generator: got {batch_size=} and {workers=}; expected at least 1 and at least 0")
-    if cache is not None and cache.image_size != tuple(image_size):
-        raise SemsegError(f"cache: made for images of {cache.image_size}; expected {tuple(image_size)}, as the batches")
+    if cache is not None and (cache.scale != scale or (scale is None and cache.image_size != tuple(image_size))):
+        made = f"images of {cache.image_size}" if cache.scale is None else f"crops at a scale of {cache.scale}"
+        raise SemsegError(f"cache: made for {made}; expected {tuple(image_size)} and {scale=}, as of the batches")
     probabilities = None
     if sample_weights is not None:
         probabilities = _probabilities(np.asarray(sample_weights, float), len(dataset.splits[split]))
-    return Batches(dataset, split, batch_size, image_size, augmentation, seed, workers, cache, probabilities, share)
+    return Batches(
+        dataset, split, batch_size, image_size, augmentation, seed, workers, cache, probabilities, share, scale,
+        most_crops,
+    )  # fmt: skip
 
 
 def rare_class_weights(counts: np.ndarray, often: float = 0.5) -> np.ndarray:
@@ -140,12 +152,15 @@ class Batches(keras.utils.PyDataset):
         cache: Cache | None,
         probabilities: np.ndarray | None,
         share: tuple[int, int] = (0, 1),
+        scale: float | None = None,
+        most_crops: int | None = None,
     ) -> None:
         super().__init__(workers=0)
         self.dataset, self.samples = dataset, dataset.splits[split]
         self.batch_size, self.image_size = batch_size, image_size
         self.augmentation, self.shuffled = augmentation, split == "train"
-        self.cache, self.probabilities, self.share = cache, probabilities, share
+        self.cache, self.probabilities, self.share, self.scale = cache, probabilities, share, scale
+        self._times, self._places = self._crops(most_crops)
         self.seed, self.epoch, self.first, self._finished = seed, 0, 0, False
         self.waited: dict[int, float] = {}
         self.error: SemsegError | None = None
@@ -158,10 +173,29 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return self.per_epoch - self.first
 
+    def _crops(self, most: int | None) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """How often each sample is seen in an epoch, and where; no places where each is seen whole, or they are drawn.
+
+        An epoch of drawn crops that would have more than `most` takes so many of them.
+        """
+        if self.scale is None:
+            times = np.ones(len(self.samples), int)
+            self.count = len(self.samples)
+            return times, []
+        self._sizes = [scaled_size(self.dataset.size_of(sample), self.scale) for sample in self.samples]
+        if self.shuffled:
+            times = crops_per_photo(self._sizes, self.image_size)
+            self.count = min(most or times.sum(), int(times.sum()))
+            return times, []
+        tiles = [(i, place) for i, size in enumerate(self._sizes) for place in places_of_tiles(size, self.image_size)]
+        chosen = spread(tiles, most) if most else tiles
+        self.count = len(chosen)
+        return np.bincount([i for i, _ in chosen], minlength=len(self.samples)), [place for _, place in chosen]
+
     @property
     def per_epoch(self) -> int:
         """Batches of a whole epoch."""
-        return -(-len(self.samples) // self.batch_size)
+        return -(-self.count // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for index in range(len(self)):
@@ -232,17 +266,13 @@ class Batches(keras.utils.PyDataset):
 
     def _compute(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         indices = self._indices(epoch, index)
-        rng = np.random.default_rng([self.seed, epoch, index])
         bands = self.dataset.bands  # backends know bytes and floats well, uint16 hardly
         dtype = np.uint8 if bands.dtype == "uint8" else np.float32
         own = own_places(len(indices), self.share)
         photos = np.zeros((max(1, len(own)), *self.image_size, bands.count), dtype)
         masks = np.full((max(1, len(own)), *self.image_size), IGNORE, np.uint8)
-        if self.augmentation is not None:
-            for _ in range(own.start):  # what the photos of the parts before draw
-                self.augmentation.draw(self.image_size, rng)
         for place, i in enumerate(own):
-            photos[place], masks[place] = self._load(self.samples[indices[i]], rng)
+            photos[place], masks[place] = self._load(indices[i], epoch, index * self.batch_size + i)
         return photos, masks
 
     def _indices(self, epoch: int, index: int) -> np.ndarray:
@@ -257,28 +287,49 @@ class Batches(keras.utils.PyDataset):
         return order
 
     def _draw_order(self, rng: np.random.Generator) -> np.ndarray:
-        count = len(self.samples)
         if self.probabilities is not None:
-            return rng.choice(count, count, p=self.probabilities)
-        return rng.permutation(count) if self.shuffled else np.arange(count)
+            chances = self.probabilities * self._times
+            return rng.choice(len(self.samples), self.count, p=chances / chances.sum())
+        every = np.repeat(np.arange(len(self.samples)), self._times)
+        return rng.permutation(every)[: self.count] if self.shuffled else every
 
-    def _load(self, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _load(self, i: int, epoch: int, position: int) -> tuple[np.ndarray, np.ndarray]:
+        """What an epoch shows of sample `i` at a position; all that is drawn follows from seed, epoch and position."""
+        sample = self.samples[i]
         try:
             with in_hand(sample.photo):
-                cached = None if self.cache is None else self.cache.find(sample)
-                photo, mask = cached or self._read(sample)
-            if self.augmentation is None:
-                return photo, mask
-            bands = self.dataset.bands
-            return self.augmentation(photo, mask, rng, *(() if bands.are_rgb else (bands,)))
+                rng = np.random.default_rng([self.seed, epoch, position])
+                return self._whole(sample, rng) if self.scale is None else self._crop(i, position, rng)
         except SemsegError:
             raise
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
             raise DataError(f"{sample.photo}: cannot be made ready for training ({problem}); leave it out") from error
 
-    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        photo, mask = self.dataset.load(sample, self.image_size)
+    def _whole(self, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        cached = None if self.cache is None else self.cache.find(sample)
+        photo, mask = cached or self._read(sample, self.image_size)
+        if self.augmentation is None:
+            return photo, mask
+        bands = self.dataset.bands
+        return self.augmentation(photo, mask, rng, *(() if bands.are_rgb else (bands,)))
+
+    def _crop(self, i: int, position: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        sample, size = self.samples[i], self._sizes[i]
+        place = self._places[position] if self._places else draw_place(size, self.image_size, rng)
+        drawn = None if self.augmentation is None else self.augmentation.draw(self.image_size, rng)
+
+        def read(top: int, left: int, bottom: int, right: int) -> tuple[np.ndarray, np.ndarray]:
+            found = None if self.cache is None else self.cache.find_part(sample, top, left, bottom, right)
+            if found:
+                return found
+            photo, mask = self._read(sample, size)
+            return photo[top:bottom, left:right], mask[top:bottom, left:right]
+
+        return cut(read, size, place, self.image_size, self.dataset.bands, drawn)
+
+    def _read(self, sample: Sample, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        photo, mask = self.dataset.load(sample, size)
         if self.cache is not None:
             self.cache.store(sample, photo, mask)
         return photo, mask

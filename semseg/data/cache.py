@@ -3,6 +3,7 @@
 The file is read, and not mapped into memory: a mapped file that somebody cuts ends the process without a word (SIGBUS).
 """
 
+import math
 import os
 import sys
 import tempfile
@@ -24,6 +25,7 @@ import PIL
 from semseg.data.base import Sample
 from semseg.files import remove_older, reserve
 from semseg.images.bands import RGB, Bands
+from semseg.images.resizing import scaled_size
 
 _SUFFIX, RECORDS_SUFFIX = ".semsegcache", ".semsegrecords"
 _MAX_FILE_BYTES = 2**28  # what is larger is judged by its header before anybody reads it all
@@ -33,8 +35,14 @@ _MIN_AGE = 2  # seconds since a file changed: a second change in the same tick o
 MAX_AGE = 30 * 24 * 3600  # seconds that an unused cache is kept
 
 
+_TILE = 128  # pixels of the side of a slot that holds a part of a sample
+
+
 class Cache:
-    """A file of a record per sample, then a slot per sample: photo, then ids, H * W * 4 bytes for 8-bit RGB.
+    """A file of a record per slot, then the slots: photo, then ids, H * W * 4 bytes for 8-bit RGB.
+
+    A slot holds a sample that was resized to `image_size`; or a tile of one at its own size times `scale`, so that a
+    part of a large photo is read without the rest.
 
     A slot's source files are compared once per run with the bytes that it was made from; from then on they are not
     looked at, and only the slot itself is checked whenever it is read. Files need not be read for that where the system
@@ -47,10 +55,14 @@ class Cache:
         meaning: Text that changes whenever the ids would, such as the palette as JSON.
         folder: Where the caches lie; None for no cache, in which nothing is ever found.
         bands: What the photos hold.
+        scale: Pixels of what is stored for one of the photo's, for samples in tiles; None for whole ones.
+        sizes: (H, W) of each sample's files, where there is a scale.
+        most_bytes: Samples that would make the file larger are left out.
 
     Attributes:
-        note: Why there is no cache although one was asked for, in one sentence; else empty.
+        note: Why there is no cache although one was asked for, or what it does not hold, in one sentence; else empty.
         path: The file; None for no cache.
+        size: Bytes of the file; 0 for no cache.
     """
 
     def __init__(
@@ -60,10 +72,17 @@ class Cache:
         meaning: str,
         folder: Path | None,
         bands: Bands = RGB,
+        *,
+        scale: float | None = None,
+        sizes: Mapping[Sample, tuple[int, int]] | None = None,
+        most_bytes: float = math.inf,
     ):
-        self.note, self.path, self.image_size = "", None, tuple(image_size)
+        self.note, self.path, self.scale, self.size = "", None, scale, 0
+        self.image_size = tuple(image_size) if scale is None else (_TILE, _TILE)
         self._photo_shape, self._dtype = (*self.image_size, bands.count), bands.array_dtype
-        self._slots: dict[Sample, int] = {}
+        self._sizes = {sample: scaled_size(size, scale) for sample, size in (sizes or {}).items()} if scale else {}
+        self._most_bytes = most_bytes
+        self._slots: dict[Sample, int] = {}  # a sample's first one
         self._digests: dict[Sample, bytes] = {}
         self._states: dict[Sample, bytes] = {}
         self._trusted: dict[int, bytes] = {}  # the records of slots whose sources were compared
@@ -73,7 +92,8 @@ class Cache:
         ordered = sorted(set(samples), key=str)
         files = [_digest([_way_to_read(s), *(str(path.absolute()) for path in s.files)]) for s in ordered]
         of_bands = [] if bands.are_rgb else [f"{bands} {bands.mean}"]
-        name = _digest([code_digest(), str(self.image_size), meaning, *of_bands, *files]).hex()
+        of_tiles = [] if scale is None else [str(scale)]
+        name = _digest([code_digest(), str(self.image_size), meaning, *of_bands, *of_tiles, *files]).hex()
         try:
             self._open(folder / f"{name}{_SUFFIX}", ordered)
         except OSError as error:
@@ -83,8 +103,19 @@ class Cache:
         pixel_bytes = self._photo_shape[2] * self._dtype.itemsize + 1
         slot_bytes = self.image_size[0] * self.image_size[1] * pixel_bytes
         self._slot_bytes = -(-slot_bytes // 4) * 4  # so that numbers of 2 and 4 bytes are aligned
-        self._start = len(samples) * _RECORD
-        size = self._start + len(samples) * self._slot_bytes
+        first = np.cumsum([0, *(math.prod(self._grid(sample)) for sample in samples)])
+        sizes, there = first * (_RECORD + self._slot_bytes), path.stat().st_size if path.is_file() else -1
+        kept = int(np.searchsorted(sizes, self._most_bytes, "right")) - 1
+        if there in sizes:  # what a run before had room for
+            kept = int(np.searchsorted(sizes, there))
+        if kept < len(samples):
+            self.note = (
+                f"the cache in {path.parent} holds {kept} of {len(samples)} photos, as there is room for no more "
+                "(`cache` names another folder); the others are decoded for every crop"
+            )
+        slots = int(first[kept])
+        self._start = slots * _RECORD
+        size = self._start + slots * self._slot_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() or path.stat().st_size != size:
             reserve(path, size)
@@ -93,8 +124,15 @@ class Cache:
         os.utime(path)
         for suffix in (_SUFFIX, RECORDS_SUFFIX):
             remove_older(path.parent.glob(f"*{suffix}"), MAX_AGE)
-        self._slots = {sample: slot for slot, sample in enumerate(samples)}
-        self.path = path
+        self._slots = {sample: int(slot) for slot, sample in zip(first, samples[:kept], strict=False)}
+        self.path, self.size = path, size
+
+    def _grid(self, sample: Sample) -> tuple[int, int]:
+        """How many slots hold a sample, in rows and columns."""
+        if self.scale is None:
+            return 1, 1
+        height, width = self._sizes[sample]
+        return -(-height // _TILE), -(-width // _TILE)
 
     def find(self, sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
         """Looks up what was stored for a sample, unless it was nothing, is damaged, or was made from other bytes.
@@ -106,8 +144,40 @@ class Cache:
             Photo, `(H, W, C)` as the bands say, and ids, uint8 `(H, W)`, both read-only; or None.
         """
         slot = self._slots.get(sample)
-        if slot is None:
+        return None if slot is None else self._find(slot, sample)
+
+    def find_part(
+        self, sample: Sample, top: int, left: int, bottom: int, right: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Looks up a part of what was stored for a sample in tiles: see `find`.
+
+        Args:
+            sample: One of the cache's samples.
+            top: First row, at least 0; so is `left` the first column.
+            left: See `top`.
+            bottom: The row after the last, at most the height; so is `right`.
+            right: See `bottom`.
+
+        Returns:
+            Photo `(bottom - top, right - left, C)` and ids of the same height and width; or None.
+        """
+        first, columns = self._slots.get(sample), self._grid(sample)[1]
+        if first is None:
             return None
+        photo = np.empty((bottom - top, right - left, self._photo_shape[2]), self._dtype)
+        ids = np.empty(photo.shape[:2], np.uint8)
+        for row in range(top // _TILE, -(-bottom // _TILE)):
+            for column in range(left // _TILE, -(-right // _TILE)):
+                found = self._find(first + row * columns + column, sample)
+                if found is None:
+                    return None
+                rows, inner_rows = _overlap(row * _TILE, top, bottom)
+                across, inner_across = _overlap(column * _TILE, left, right)
+                for part, tile in zip((photo, ids), found, strict=True):
+                    part[rows, across] = tile[inner_rows, inner_across]
+        return photo, ids
+
+    def _find(self, slot: int, sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
         pixels = self._pixels(slot)
         if not (self._is_whole(slot, pixels) or self._verify(slot, sample, pixels)):
             return None
@@ -206,12 +276,22 @@ class Cache:
 
         Args:
             sample: One of the cache's samples.
-            photo: `(H, W, C)` as the bands say, of the cache's `image_size`.
+            photo: `(H, W, C)` as the bands say, of the cache's `image_size`, or of the sample's size times `scale`.
             mask: uint8 ids `(H, W)`.
         """
-        slot = self._slots.get(sample)
-        if slot is None or sample not in self._digests:
+        first = self._slots.get(sample)
+        if first is None or sample not in self._digests:
             return
+        height, width = self.image_size
+        rows, columns = self._grid(sample)
+        for number in range(rows * columns):
+            top, left = number // columns * height, number % columns * width
+            part = (slice(top, top + height), slice(left, left + width))
+            self._store(
+                first + number, sample, _padded(photo[part], self.image_size), _padded(mask[part], self.image_size)
+            )
+
+    def _store(self, slot: int, sample: Sample, photo: np.ndarray, mask: np.ndarray) -> None:
         pixels = (photo.tobytes() + mask.tobytes()).ljust(self._slot_bytes, b"\0")
         with self._lock, suppress(OSError):  # what could not be written is not believed later
             self._file.seek(self._start + slot * self._slot_bytes)
@@ -225,6 +305,21 @@ class Cache:
         self._file.seek(slot * _RECORD)
         self._file.write(record)
         self._trusted[slot] = record
+
+
+def _overlap(start: int, first: int, end: int) -> tuple[slice, slice]:
+    """Where a tile from `start` on and the part from `first` to `end` lie on each other: in the part, in the tile."""
+    begin, stop = max(start, first), min(start + _TILE, end)
+    return slice(begin - first, stop - first), slice(begin - start, stop - start)
+
+
+def _padded(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Zeros below and to the right, up to (height, width)."""
+    if array.shape[:2] == size:
+        return array
+    full = np.zeros((*size, *array.shape[2:]), array.dtype)
+    full[: array.shape[0], : array.shape[1]] = array
+    return full
 
 
 def _digest_of(sample: Sample) -> bytes:

@@ -121,6 +121,7 @@ def check_dataset(
     *,
     cache: Cache | None = None,
     image_size: tuple[int, int] = (128, 128),
+    scale: float | None = None,
     workers: int = 2,
     skip_bad: bool = False,
     allow_leaks: bool = False,
@@ -136,6 +137,7 @@ def check_dataset(
         dataset: From `open_dataset`.
         cache: Of all its samples at `image_size`; None keeps nothing.
         image_size: (height, width) that the network sees, of what goes into the cache.
+        scale: At which the network sees crops of photos; None where it sees them whole, at `image_size`.
         workers: Processes that look at files; threads where there are few.
         skip_bad: Leave files out that cannot be used, with a warning, in place of an error.
         allow_leaks: Only warn of photos that are in two splits.
@@ -148,12 +150,13 @@ def check_dataset(
     problems: list[str] = []
     total = len(dataset.samples)
     todo = [(split, sample) for split, samples in dataset.splits.items() for sample in samples]
-    results = look_at_all(dataset, cache or Cache((), image_size, "", None), image_size, workers)
+    results = look_at_all(dataset, cache or Cache((), image_size, "", None), image_size, workers, scale)
     for done, ((split, sample), result) in enumerate(zip(todo, results, strict=True), start=1):
         if isinstance(result, DataError):
             problems.append(str(result))
         else:
             records[split].append((sample, result))
+            dataset.sizes[sample] = (result.size[0], result.size[1])
         if on_progress:
             on_progress(done, total)
     findings = Findings(records)
@@ -163,7 +166,7 @@ def check_dataset(
         _check_labels(dataset, findings, skip_bad)
         _check_fit(findings)
         _check_polarity(dataset, findings)
-        _check_widths(dataset, findings, image_size)
+        _check_widths(dataset, findings, image_size, scale)
     _remark(findings)
     _remark_on_masks(dataset, findings)
     if not dataset.bands.are_rgb:
@@ -374,7 +377,7 @@ def _fault(fault: dict[str, Any]) -> str:
     return f"shifted ({' and '.join(moves)})"
 
 
-def _check_widths(dataset: Dataset, findings: Findings, image_size: tuple[int, int]) -> None:
+def _check_widths(dataset: Dataset, findings: Findings, image_size: tuple[int, int], scale: float | None) -> None:
     """Warns of classes that are too thin for what the network sees."""
     size, lines = next(iter(findings.sizes)), []
     for name, thin in zip(dataset.palette.names, findings.class_widths, strict=False):
@@ -385,7 +388,8 @@ def _check_widths(dataset: Dataset, findings: Findings, image_size: tuple[int, i
             )
     if lines:
         height, width = image_size
-        findings.warnings.append(f"too thin for {width}x{height} pixels, torn or lost there: {_named(findings, lines)}")
+        seen = f"{width}x{height} pixels" if scale is None else f"{scale:.3g} of the photos' size"
+        findings.warnings.append(f"too thin for {seen}, torn or lost there: {_named(findings, lines)}")
     outlines = [
         f"{name} ({thin.loops} of {_some(thin.pieces, 'piece')} are closed lines, {thin.width:.2g} pixels wide)"
         for name, thin in zip(dataset.palette.names, findings.class_widths, strict=False)

@@ -1,6 +1,7 @@
 """The data that a run asks for: fetched, opened, and looked at through the cache."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from semseg.images.bands import Bands
 from semseg.runs.classes import read_classes
 from semseg.runs.config import RunConfig
 
+_THUMBNAIL = (8, 8)
+_ROOM, _MOST_BYTES = 0.5, 40 << 30  # of the free disk, and bytes, for photos in tiles
 Tell = Callable[[str, str], None]  # takes a topic and what is to be said about it
 
 
@@ -72,35 +75,59 @@ def check_data(
     """Checks every file of a data set as a run asks for it; refuses nothing yet.
 
     Args:
-        config: `image_size`, `cache`, `workers`, `skip_bad` and `allow_leaks` are read.
+        config: How photos are seen, `cache`, `workers`, `skip_bad` and `allow_leaks` are read.
         dataset: From `open_data`.
         on_progress: Called with (files done, files in all).
 
     Returns:
-        What was found, and the cache that now holds every decoded sample; the data set knows the digests of its files.
+        What was found, and the cache that now holds every decoded sample, or one for photos in tiles, where the network
+        sees crops; the data set knows the digests of its files.
     """
     cache = _cache(config, dataset)
     findings = check_dataset(
-        dataset, cache=cache, image_size=config.image_size, workers=config.workers, skip_bad=config.skip_bad,
-        allow_leaks=config.allow_leaks, on_progress=on_progress,
+        dataset, cache=cache, image_size=_kept_size(config), scale=config.crop_scale, workers=config.workers,
+        skip_bad=config.skip_bad, allow_leaks=config.allow_leaks, on_progress=on_progress,
     )  # fmt: skip
     _note_digests(dataset, cache, of_any_size=not findings.errors)
-    return findings, cache
+    return findings, cache if config.crop_scale is None else _cache_of_tiles(config, dataset)
 
 
 def read_digests(config: RunConfig, dataset: Dataset) -> None:
     """Lets a data set know the digests of its files, without a check; the cache vouches for those that it knows.
 
     Args:
-        config: `image_size` and `cache` are read.
+        config: How photos are seen, and `cache`, are read.
         dataset: From `open_data`.
     """
     _note_digests(dataset, _cache(config, dataset), of_any_size=True)
 
 
 def _cache(config: RunConfig, dataset: Dataset) -> Cache:
-    folder = None if config.cache == "none" else _cache_folder(config)
-    return Cache(dataset.samples, config.image_size, json.dumps(dataset.palette.to_dict()), folder, dataset.bands)
+    meaning = _meaning(dataset) + ("" if config.crop_scale is None else f" {config.crop_scale}")
+    return Cache(dataset.samples, _kept_size(config), meaning, _place(config), dataset.bands)
+
+
+def _kept_size(config: RunConfig) -> tuple[int, int]:
+    """(height, width) of what a check keeps of samples: what the network sees, or next to nothing beside crops."""
+    return config.seen_size if config.crop_scale is None else _THUMBNAIL
+
+
+def _cache_of_tiles(config: RunConfig, dataset: Dataset) -> Cache:
+    """The photos of a checked data set at the scale of the crops, as far as the disk has room for them."""
+    place = _place(config)
+    room = 0 if place is None else _ROOM * shutil.disk_usage(next(path for path in place.parents if path.is_dir())).free
+    return Cache(
+        dataset.samples, config.seen_size, _meaning(dataset), place, dataset.bands,
+        scale=config.crop_scale, sizes=dataset.sizes, most_bytes=min(room, _MOST_BYTES),
+    )  # fmt: skip
+
+
+def _place(config: RunConfig) -> Path | None:
+    return None if config.cache == "none" else _cache_folder(config)
+
+
+def _meaning(dataset: Dataset) -> str:
+    return json.dumps(dataset.palette.to_dict())
 
 
 def _note_digests(dataset: Dataset, cache: Cache, *, of_any_size: bool) -> None:

@@ -26,7 +26,7 @@ from semseg.data.united import count_contested
 from semseg.data.workers import Workers
 from semseg.errors import DataError
 from semseg.files import in_hand, replacing
-from semseg.images.resizing import enough_for, resize_mask, resize_photo
+from semseg.images.resizing import enough_for, resize_mask, resize_photo, scaled_size
 from semseg.labels.palettes import color_codes, colors_of_codes
 
 _MIN_SAMPLES_OF_PROCESS = 64  # a process takes as long to start as it takes to look at so many
@@ -82,7 +82,7 @@ class Record:
 
 
 def look_at_all(
-    dataset: Dataset, cache: Cache, image_size: tuple[int, int], workers: int
+    dataset: Dataset, cache: Cache, image_size: tuple[int, int], workers: int, scale: float | None = None
 ) -> Iterator[Record | DataError]:
     """Makes the record of every sample. Who stops asking waits for no queue.
 
@@ -91,12 +91,13 @@ def look_at_all(
         cache: What is decoded goes into it, and the records into a file beside it.
         image_size: (height, width) of what goes into the cache.
         workers: Processes that look; threads where there are few samples.
+        scale: At which the network sees photos; None where it sees them at `image_size`.
 
     Yields:
         For each of `dataset.samples`, in order, its record, or what is wrong with it.
     """
     kept = _RecordFile(dataset, cache)
-    task = partial(_look, _without_samples(dataset), image_size, cache.path is not None)
+    task = partial(_look, _without_samples(dataset), image_size, scale, cache.path is not None)
     measured = set(spread(dataset.samples, _MAX_MEASURED))
     count = min(workers, len(dataset.samples) // _MIN_SAMPLES_OF_PROCESS)
     processes = Workers(task, count if count > 1 else 0)
@@ -114,7 +115,7 @@ def _without_samples(dataset: Dataset) -> Dataset:
     """The data set as it is needed to load samples: little to send to other processes."""
     lean = copy(dataset)
     lean.splits, lean.problems, lean.group = {}, [], None
-    lean.digests, lean.has_changed = {}, None
+    lean.digests, lean.sizes, lean.has_changed = {}, {}, None
     return lean
 
 
@@ -187,12 +188,19 @@ def _look_safely(processes: Workers, sample: Sample, measure: bool) -> Any:
         return DataError(f"{sample.photo}: ends the process that reads it ({error}); replace or leave it out")
 
 
-def _look(dataset: Dataset, image_size: tuple[int, int], with_pixels: bool, chosen: tuple[Sample, bool]) -> Any:
+def _look(
+    dataset: Dataset,
+    image_size: tuple[int, int],
+    scale: float | None,
+    with_pixels: bool,
+    chosen: tuple[Sample, bool],
+) -> Any:
     """The record of a sample, with photo and ids at `image_size` if they are wanted; or what is wrong with it."""
     sample, measure = chosen
     try:
         look = dataset.inspect(sample, tuple(np.maximum(enough_for(image_size), _MIN_SIZE)))
-        record = _record(dataset, sample, look, image_size if measure else None)
+        seen = image_size if scale is None else scaled_size(look.ids.shape, scale)
+        record = _record(dataset, sample, look, seen if measure else None)
         if not with_pixels:
             return (record,)
         return record, resize_photo(look.photo, image_size), resize_mask(look.ids, image_size)

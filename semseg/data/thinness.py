@@ -41,7 +41,7 @@ def measure_thinness(ids: np.ndarray, num_classes: int, image_size: tuple[int, i
         >>> thinness["pieces"], thinness["seen_pieces"]
         ([2, 1], [1, 0])
     """
-    widths = _mean_widths(ids)[:num_classes]
+    widths = mean_widths(ids)[:num_classes]
     seen_widths = widths * min(new / old for new, old in zip(image_size, ids.shape, strict=True))
     small = resize_mask(ids, image_size)
     pieces, loops, seen_pieces = ([0] * num_classes for _ in range(3))
@@ -136,8 +136,8 @@ def _count_pieces(members: np.ndarray) -> int:
     return int(cv2.connectedComponents(members.view(np.uint8))[0]) - 1
 
 
-def _mean_widths(ids: np.ndarray) -> np.ndarray:
-    """Area over half the outline of each id, float `(256,)`.
+def mean_widths(ids: np.ndarray) -> np.ndarray:
+    """Area over half the outline of each id in a mask, uint8 `(H, W)`: float `(256,)`, 0 for ids that are absent.
 
     Lines across the mask in four directions meet outlines the more often the longer these are (Crofton's formula).
     """

@@ -11,7 +11,8 @@ from semseg.backend import PredictBatch
 from semseg.data.base import Dataset, Sample
 from semseg.data.splits import samples_of
 from semseg.files import in_hand
-from semseg.inference.segmenter import confidence_of_logits, ids_of_logits, predict_logits
+from semseg.inference.logits import confidence_of_logits, ids_of_logits
+from semseg.inference.segmenter import predict_logits
 from semseg.metrics.bootstrap import bootstrap_intervals
 from semseg.metrics.boundaries import NUM_BOUNDARY_COUNTS, boundary_counts, boundary_distance, boundary_scores
 from semseg.metrics.calibration import NUM_BINS, calibration_bins, expected_calibration_error
@@ -100,6 +101,7 @@ def evaluate_split(
     *,
     image_size: tuple[int, int],
     batch_size: int = 8,
+    scale: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_image: OnImage | None = None,
 ) -> Evaluation:
@@ -110,7 +112,8 @@ def evaluate_split(
         dataset: From `open_dataset`.
         split: A split of it, or `"all"` for all of them.
         image_size: (h, w) that the network sees; the logits are resized to the mask's own size.
-        batch_size: Photos per call.
+        batch_size: Photos, or tiles of one, per call.
+        scale: Of a network that learned crops: pixels that it sees for one of the photo's. None: it sees photos whole.
         on_progress: Called with (photos done, photos in all).
         on_image: Called with each photo's result, the photo as people see it, uint8 RGB `(H, W, 3)`, its truth and its
             prediction, uint8 ids `(H, W)`, so that nobody need predict it again for a picture.
@@ -126,7 +129,7 @@ def evaluate_split(
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
         photos, truths = zip(*(_load(dataset, sample) for sample in chunk), strict=True)
-        predictions = predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size)
+        predictions = predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size, scale=scale)
         for sample, photo, truth, logits in zip(chunk, photos, truths, predictions, strict=True):
             prediction = ids_of_logits(logits)
             of_image = _judge(truth, prediction, confidence_of_logits(logits), k)

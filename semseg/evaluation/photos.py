@@ -43,6 +43,7 @@ def photos_to_compare(
     image_size: tuple[int, int],
     bands: Bands,
     *,
+    tile: tuple[int, int] | None = None,
     calibrate: bool,
     tell: Tell,
 ) -> PhotosToCompare:
@@ -54,6 +55,7 @@ def photos_to_compare(
         palette: What the model learnt.
         image_size: (height, width) that it sees.
         bands: What photos it takes.
+        tile: (height, width) of what it sees of a photo at once, which is cut out of the middle; None for whole photos.
         calibrate: Load training photos, too.
         tell: Called with a topic and a sentence where scenes are drawn.
 
@@ -72,26 +74,35 @@ def photos_to_compare(
             raise
         return _drawn(str(error), bands, tell)
     check_classes(run.folder, palette, dataset)
-    return _of_dataset(dataset, calibrate)
+    return _of_dataset(dataset, calibrate, tile)
 
 
-def _of_dataset(dataset: Dataset, calibrate: bool) -> PhotosToCompare:
+def _of_dataset(dataset: Dataset, calibrate: bool, tile: tuple[int, int] | None) -> PhotosToCompare:
     split = next((name for name in ("val", "test") if name in dataset.splits), next(iter(dataset.splits)))
-    pairs = _load(dataset, dataset.splits[split], COMPARED)
+    pairs = _load(dataset, dataset.splits[split], COMPARED, tile)
     if not pairs:
         raise DataError(f"{dataset.root}: no photo of {split} can be read; see python -m semseg check")
-    calibrating = _load(dataset, dataset.splits.get("train", ()), CALIBRATED) if calibrate else []
+    calibrating = _load(dataset, dataset.splits.get("train", ()), CALIBRATED, tile) if calibrate else []
     photos, truths = zip(*pairs, strict=True)
     return PhotosToCompare(photos, truths, [photo for photo, _ in calibrating], f"{split} of {dataset.root}")
 
 
-def _load(dataset: Dataset, samples: Sequence[Sample], count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _load(
+    dataset: Dataset, samples: Sequence[Sample], count: int, tile: tuple[int, int] | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Photos and masks, spread evenly; those that cannot be read are left out."""
     pairs = []
     for sample in spread(list(samples), count):
         with suppress(DataError):
-            pairs.append(dataset.load(sample))
+            photo, mask = dataset.load(sample)
+            pairs.append((photo, mask) if tile is None else (_middle(photo, tile), _middle(mask, tile)))
     return pairs
+
+
+def _middle(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """At most (height, width) pixels out of the middle."""
+    top, left = ((have - want) // 2 if have > want else 0 for have, want in zip(array.shape, size, strict=False))
+    return array[top : top + size[0], left : left + size[1]]
 
 
 def _drawn(why: str, bands: Bands, tell: Tell) -> PhotosToCompare:

@@ -36,7 +36,7 @@ def evaluate_to_files(
     """
     evaluation = evaluate_split(
         segmenter.predict_batch, dataset, split, image_size=segmenter.image_size, batch_size=segmenter.batch_size,
-        on_progress=on_progress, on_image=on_image,
+        scale=segmenter.scale, on_progress=on_progress, on_image=on_image,
     )  # fmt: skip
     class_names = dataset.palette.names
     folder.write_metrics({"split": split, **facts, **metrics_of(evaluation, class_names)})

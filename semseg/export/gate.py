@@ -9,7 +9,8 @@ import numpy as np
 
 from semseg.backend import PredictBatch
 from semseg.images.resizing import resize_photo
-from semseg.inference.segmenter import ids_of_logits, predict_ids
+from semseg.inference.logits import ids_of_logits
+from semseg.inference.segmenter import predict_ids
 from semseg.metrics.confusion import confusion_matrix, scores
 
 MAX_DIFFERENCE = 1e-3  # of a probability, in float32

@@ -39,6 +39,20 @@ def size_within(size: tuple[int, ...], longest: int) -> tuple[int, int]:
     return max(1, round(factor * size[0])), max(1, round(factor * size[1]))
 
 
+def scaled_size(size: tuple[int, ...], scale: float) -> tuple[int, int]:
+    """(height, width) of a picture at another scale; at least 1x1.
+
+    Args:
+        size: (height, width), or an array's shape that begins with them.
+        scale: Pixels of the result for one of the picture's, along each side.
+
+    Example:
+        >>> scaled_size((301, 600), 0.5)
+        (150, 300)
+    """
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
+
+
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes class ids by nearest neighbour, so that no class is invented.
 

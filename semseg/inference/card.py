@@ -16,8 +16,9 @@ import numpy as np
 from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line, require
 from semseg.files import read_json, write_json
 from semseg.images.bands import RGB, Bands
+from semseg.inference.logits import as_logits
 from semseg.inference.runtimes import RUNTIMES, Opened, digest_of, runtime_of
-from semseg.inference.segmenter import Segmenter, as_logits
+from semseg.inference.segmenter import Segmenter
 from semseg.inference.trial import try_apart
 from semseg.labels.palettes import Palette
 from semseg.runs import names
@@ -43,6 +44,7 @@ class ModelCard:
         palette: Names and colours of its classes; None where nothing says them.
         precision: What it computes in: `"float32"` or `"int8"`.
         bands: What photos it takes.
+        scale: Of a network that learned crops: pixels that it sees for one of the photo's; None: it sees photos whole.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class ModelCard:
     palette: Palette | None = None
     precision: str = "float32"
     bands: Bands = RGB
+    scale: float | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> "ModelCard":
@@ -73,7 +76,8 @@ class ModelCard:
         run = Run.of_model(path)
         suffix, classes = path.suffix.lower().removeprefix("."), run.classes_path
         palette = read_classes(classes) if classes else None
-        return cls(path, runtime_of(path) or suffix, palette=palette, bands=_bands_of_run(run))
+        kind = runtime_of(path) or suffix
+        return cls(path, kind, palette=palette, bands=_bands_of_run(run), scale=_scale_of_run(run))
 
     @property
     def exported(self) -> bool:
@@ -99,11 +103,17 @@ class ModelCard:
             gives, precision = values["gives"], str(values.get("precision", "float32"))
             palette = Palette.from_dict(values["classes"])
             bands = Bands.from_dict(values["bands"]) if values.get("bands") else RGB
+            scale = None if values.get("scale") is None else float(values["scale"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description misses {error}") from None
         if gives not in OUTPUTS:
             raise ValueError(f"its description says that it gives {gives!r}")
-        return replace(self, gives=gives, image_size=(height, width), palette=palette, precision=precision, bands=bands)
+        if scale is not None and not 0 < scale < np.inf:
+            raise ValueError(f"its description says that it sees photos at a scale of {scale}")
+        return replace(
+            self, gives=gives, image_size=(height, width), palette=palette, precision=precision, bands=bands,
+            scale=scale,
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, that are written into the file where its format has a place, and beside it."""
@@ -113,6 +123,7 @@ class ModelCard:
             "image_size": self.image_size,
             "classes": self.palette.to_dict() if self.palette else None,
             "precision": self.precision,
+            **({} if self.scale is None else {"scale": self.scale}),
         }
         return values if self.bands.are_rgb else {**values, "bands": self.bands.to_dict()}
 
@@ -190,6 +201,12 @@ class ModelCard:
             )
         return bands
 
+    def scale_of(self, model: "keras.Model") -> float | None:
+        """The scale at which a Keras model learned crops: as its run noted it, else as its name tells."""
+        from semseg.backend.crop_scale import scale_of  # exported files do without Keras
+
+        return self.scale if self.scale is not None else scale_of(model)
+
     def palette_of(self, num_classes: int) -> Palette:
         """Names and colours of so many classes; numbered where nothing says them.
 
@@ -251,7 +268,7 @@ class ModelCard:
         size = self.seen_size(model, image_size)
         palette = self.palette if gives == "ids" and self.palette else self.palette_of(max(2, model.output_shape[-1]))
         compute = predictor(model, batch_size or fitting_batch_size(size))
-        return _segmenter(compute, gives, size, palette, self.bands_of(model))
+        return _segmenter(compute, gives, size, palette, self.bands_of(model), self.scale_of(model))
 
     def _load_exported(self, image_size: tuple[int, int] | None) -> Segmenter:
         card, opened = self._opened()
@@ -273,7 +290,8 @@ class ModelCard:
             )
         classes = sample.shape[-1] if gives != "ids" else card.palette.num_classes if card.palette else 2
         palette = card.palette_of(max(2, classes))
-        return _segmenter(lambda photos: opened.compute(photos.astype(opened.dtype)), gives, size, palette, card.bands)
+        compute = lambda photos: opened.compute(photos.astype(opened.dtype))  # noqa: E731
+        return _segmenter(compute, gives, size, palette, card.bands, card.scale)
 
     def _opened(self) -> tuple["ModelCard", Opened]:
         """The file in its runtime, and the card with what stands inside the file."""
@@ -347,12 +365,17 @@ def fitting_batch_size(image_size: tuple[int, int]) -> int:
 
 
 def _segmenter(
-    compute: Callable[[np.ndarray], np.ndarray], gives: str, size: tuple[int, int], palette: Palette, bands: Bands
+    compute: Callable[[np.ndarray], np.ndarray],
+    gives: str,
+    size: tuple[int, int],
+    palette: Palette,
+    bands: Bands,
+    scale: float | None,
 ) -> Segmenter:
     def predict_batch(photos: np.ndarray) -> np.ndarray:
         return as_logits(compute(photos), gives, palette.num_classes)
 
-    return Segmenter(predict_batch, size, palette, bands=bands)
+    return Segmenter(predict_batch, size, palette, bands=bands, scale=scale)
 
 
 def _bands_of_run(run: Run) -> Bands:
@@ -366,6 +389,14 @@ def _bands_of_run(run: Run) -> Bands:
         return Bands.from_dict(values) if values else RGB
     except ValueError as error:
         raise ModelFileError(f"{run.config_path}: cannot be understood ({error}); train it again") from None
+
+
+def _scale_of_run(run: Run) -> float | None:
+    """At which scale a model's run cropped its photos; None where it saw them whole, or nothing says it."""
+    scale = run.facts.get("scale") if run.config_path.is_file() else None
+    if scale is None or (isinstance(scale, int | float) and 0 < scale < np.inf):
+        return scale
+    raise ModelFileError(f"{run.config_path}: cannot be understood (a scale of {scale!r}); train it again")
 
 
 def _seems_to_give(sample: np.ndarray) -> str:

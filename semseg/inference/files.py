@@ -17,15 +17,15 @@ from semseg import IGNORE
 from semseg.backend import PredictBatch
 from semseg.errors import DataError, SemsegError, TooManyPixelsError
 from semseg.files import in_hand, replacing
-from semseg.images.bands import Bands
 from semseg.images.georeference import Georeference, write_world_file
 from semseg.images.geotiff_writer import GeoTiffWriter
 from semseg.images.large import BigPicture
 from semseg.images.png_writer import PngWriter
 from semseg.images.reading import read_photo
 from semseg.images.resizing import enough_for, resize_photo, size_within
-from semseg.inference.segmenter import Item, Segmenter, ids_of_logits, in_batches, probabilities_of_logits
-from semseg.inference.tiling import resize_bands, tiled_logits
+from semseg.inference.logits import ids_of_logits, probabilities_of_logits
+from semseg.inference.segmenter import Item, Segmenter, in_batches
+from semseg.inference.tiling import OVERLAP, OVERLAP_OF_CROPS, resize_bands, tiled_logits
 from semseg.labels.legend import add_strip_below, legend, visible_classes
 from semseg.labels.painting import overlay
 from semseg.labels.palettes import Palette
@@ -111,8 +111,9 @@ def predict_files(
     Args:
         segmenter: The network.
         jobs: Photos and the files to make; their folders are made, too.
-        tile: (height, width) of tiles in a photo's pixels, to see photos in these; None to see them whole. Photos of
-            more than 89 million pixels are seen in tiles in any case: see `automatic_tile`.
+        tile: (height, width) of tiles in a photo's pixels, to see photos in these; None to see them whole, or in
+            tiles where the network learned crops. Photos of more than 89 million pixels are seen in tiles in any case:
+            see `automatic_tile`.
         workers: Threads that load, and as many that write.
 
     Yields:
@@ -134,14 +135,14 @@ def predict_files(
         ((30, 40), [0, 1200])
     """
     # Photos in memory; fewer where they are seen in tiles, as they are large then.
-    max_ahead = workers if tile else segmenter.batch_size + workers
+    max_ahead = workers if tile or segmenter.tile else segmenter.batch_size + workers
     stopped, large_photos = threading.Event(), threading.Lock()
     serialized = replace(segmenter, predict_batch=_serialized(segmenter.predict_batch))
 
     def load(job: Job) -> _Loaded | DataError:
         try:
             with in_hand(job.photo):
-                return _load(job, segmenter.image_size, tile, segmenter.bands)
+                return _load(job, segmenter, tile or segmenter.tile)
         except DataError as error:
             return error
 
@@ -243,7 +244,8 @@ def enough_to_show(image_size: tuple[int, int]) -> tuple[int, int]:
     return tuple(max(side, SHOWN) for side in enough_for(image_size))
 
 
-def _load(job: Job, image_size: tuple[int, int], tile: tuple[int, int] | None, bands: Bands) -> _Loaded:
+def _load(job: Job, segmenter: Segmenter, tile: tuple[int, int] | None) -> _Loaded:
+    image_size, bands = segmenter.image_size, segmenter.bands
     with_overlay = "overlays" in job.files
     try:
         photo = read_photo(job.photo, None if tile else enough_to_show(image_size), bands=bands, files=job.bands)
@@ -278,6 +280,7 @@ def _logits_of(segmenter: Segmenter, loaded: _Loaded, logits: np.ndarray | None)
         image_size=segmenter.image_size,
         tile=loaded.tile,
         batch_size=segmenter.batch_size,
+        overlap=OVERLAP if segmenter.tile is None else OVERLAP_OF_CROPS,
     )
 
 

@@ -11,6 +11,8 @@ from semseg.backend import PredictBatch
 from semseg.errors import SemsegError
 from semseg.images.bands import RGB, Bands
 from semseg.images.resizing import resize_photo
+from semseg.inference.logits import ids_of_logits, mean_of_views, probabilities_of_logits
+from semseg.inference.tiling import OVERLAP_OF_CROPS, tile_of_crops, tiled_logits
 from semseg.labels.palettes import Palette
 
 Item = TypeVar("Item")
@@ -27,10 +29,12 @@ class Segmenter:
     Attributes:
         predict_batch: From photos `(N, h, w, C)`, uint8 RGB or as `bands` say, N at least 1, to logits float32
             `(N, h, w, K)` or, for two classes, `(N, h, w, 1)`.
-        image_size: (h, w) that it sees; photos of other sizes are resized to it, see `predict_logits`.
+        image_size: (h, w) that it sees; photos of other sizes are resized to it, or seen in tiles of it: see `scale`.
         palette: Names and colours of the classes.
         batch_size: Photos per call, at most.
         bands: What photos must hold.
+        scale: Of a network that learned crops: pixels that it sees for one of the photo's, along each side. None: it
+            sees photos whole.
     """
 
     predict_batch: PredictBatch
@@ -38,6 +42,19 @@ class Segmenter:
     palette: Palette
     batch_size: int = 8
     bands: Bands = RGB
+    scale: float | None = None
+
+    @property
+    def tile(self) -> tuple[int, int] | None:
+        """(height, width) in a photo's pixels of what it sees at once; None for the whole photo."""
+        return None if self.scale is None else tile_of_crops(self.image_size, self.scale)
+
+    def logits(self, photo: np.ndarray) -> np.ndarray:
+        """Of every class at each pixel of one photo, `(H, W, C)` of any size: float32 `(H, W, K)` or `(H, W, 1)`."""
+        (logits,) = predict_logits(
+            self.predict_batch, [photo], image_size=self.image_size, batch_size=self.batch_size, scale=self.scale
+        )
+        return logits
 
     def probabilities(self, photo: np.ndarray) -> np.ndarray:
         """Of every class at each pixel of one photo.
@@ -49,8 +66,7 @@ class Segmenter:
             float32 `(H, W, K)`, also for two classes; the sum over K is 1. The argmax is the prediction, the largest
             value how certain it is.
         """
-        (logits,) = predict_logits(self.predict_batch, [photo], image_size=self.image_size)
-        return probabilities_of_logits(logits)
+        return probabilities_of_logits(self.logits(photo))
 
 
 def with_flips(predict_batch: PredictBatch, flips: str) -> PredictBatch:
@@ -76,47 +92,39 @@ def with_flips(predict_batch: PredictBatch, flips: str) -> PredictBatch:
     return predict_all
 
 
-def mean_of_views(views: Sequence[np.ndarray]) -> np.ndarray:
-    """Logits whose softmax, or sigmoid, is the mean over several logits of one shape, `(..., K)` or `(..., 1)`.
-
-    Example:
-        >>> mean_of_views([np.array([[2.0]]), np.array([[-2.0]])])
-        array([[0.]])
-    """
-    mean = np.logaddexp.reduce([_log_probabilities(logits) for logits in views]) - np.log(len(views))
-    return mean if views[0].shape[-1] > 1 else mean[..., 1:] - mean[..., :1]
-
-
-def probabilities_of_logits(logits: np.ndarray) -> np.ndarray:
-    """`(..., K)`, or `(..., 1)` of two classes, to the probabilities of all classes, float32 `(..., K)`."""
-    return np.exp(_log_probabilities(logits)).astype(np.float32)
-
-
-def _log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """`(..., K)` to log p `(..., K)`; of a single logit both classes', `(..., 2)`."""
-    if logits.shape[-1] == 1:
-        return np.concatenate([-np.logaddexp(0, logits), -np.logaddexp(0, -logits)], axis=-1)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-
-
 def predict_logits(
-    predict_batch: PredictBatch, photos: Iterable[np.ndarray], *, image_size: tuple[int, int], batch_size: int = 8
+    predict_batch: PredictBatch,
+    photos: Iterable[np.ndarray],
+    *,
+    image_size: tuple[int, int],
+    batch_size: int = 8,
+    scale: float | None = None,
 ) -> Iterator[np.ndarray]:
     """Logits at each photo's own size.
 
-    Photos are resized to `image_size` for the network, and its logits back to the photo's size: borders get smoother
-    than by resizing ids.
+    A photo that is seen whole is resized to `image_size` for the network, and its logits back to the photo's size:
+    borders get smoother than by resizing ids.
 
     Args:
         predict_batch: From photos uint8 `(N, h, w, 3)` to logits `(N, h, w, K)`, or `(N, h, w, 1)`.
         photos: uint8 RGB `(H, W, 3)` of any sizes.
         image_size: (h, w) that the network sees.
-        batch_size: Photos per call.
+        batch_size: Photos, or tiles of one, per call.
+        scale: Of a network that learned crops: pixels that it sees for one of the photo's; each photo is then seen in
+            overlapping tiles. None: it sees photos whole.
 
     Yields:
         float `(H, W, K)`, or `(H, W, 1)`, for each photo, in order.
     """
+    if scale is not None:
+        tile = tile_of_crops(image_size, scale)
+        for photo in photos:
+            bands = tiled_logits(
+                predict_batch, [photo], photo.shape[:2], image_size=image_size, tile=tile, batch_size=batch_size,
+                overlap=OVERLAP_OF_CROPS,
+            )  # fmt: skip
+            yield np.concatenate(list(bands))
+        return
     computed = in_batches(predict_batch, photos, lambda photo: resize_photo(photo, image_size), batch_size)
     for photo, logits in computed:
         if logits is not None:  # as of every photo: nothing is left out here
@@ -167,25 +175,16 @@ def in_batches(
 
 
 def predict_ids(
-    predict_batch: PredictBatch, photos: Iterable[np.ndarray], *, image_size: tuple[int, int], batch_size: int = 8
+    predict_batch: PredictBatch,
+    photos: Iterable[np.ndarray],
+    *,
+    image_size: tuple[int, int],
+    batch_size: int = 8,
+    scale: float | None = None,
 ) -> Iterator[np.ndarray]:
     """Class ids at each photo's own size, uint8 `(H, W)`, 0 to K-1: the argmax of `predict_logits`."""
-    for logits in predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size):
+    for logits in predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size, scale=scale):
         yield ids_of_logits(logits)
-
-
-def ids_of_logits(logits: np.ndarray) -> np.ndarray:
-    """`(..., K)` to uint8 `(...)`: the largest logit, or whether the single one is above 0."""
-    ids = logits[..., 0] > 0 if logits.shape[-1] == 1 else logits.argmax(axis=-1)
-    return ids.astype(np.uint8)
-
-
-def confidence_of_logits(logits: np.ndarray) -> np.ndarray:
-    """`(..., K)` to the probability of the predicted class, float32 `(...)`."""
-    if logits.shape[-1] == 1:
-        return (1 / (1 + np.exp(-np.abs(logits[..., 0])))).astype(np.float32)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return (1 / np.exp(shifted).sum(axis=-1)).astype(np.float32)
 
 
 def _resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -193,32 +192,3 @@ def _resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return logits
     resized = cv2.resize(logits.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     return resized.reshape(*size, logits.shape[2])  # OpenCV drops an axis of one channel
-
-
-_ID_LOGIT = 20.0  # the logit of a class that a file of ids names
-
-
-def as_logits(values: np.ndarray, gives: str, num_classes: int) -> np.ndarray:
-    """Logits with the same argmax, and of probabilities the same softmax or sigmoid.
-
-    Args:
-        values: `(..., K)` or `(..., 1)` logits or probabilities, or ids `(...)`.
-        gives: What they are: `"logits"`, `"probabilities"` or `"ids"`.
-        num_classes: K.
-
-    Returns:
-        float32 `(..., K)`, or `(..., 1)` for two classes that came so.
-
-    Example:
-        >>> as_logits(np.array([[0.5], [0.9]]), "probabilities", 2).round(2).tolist()
-        [[0.0], [2.200000047683716]]
-    """
-    if gives == "logits":
-        return np.asarray(values, np.float32)
-    if gives == "ids":  # one hot, with a logit that is as good as certain
-        return (_ID_LOGIT * (values[..., None] == np.arange(num_classes))).astype(np.float32)
-    probabilities = np.clip(np.asarray(values, np.float32), np.finfo(np.float32).tiny, 1)
-    if probabilities.shape[-1] > 1:
-        return np.log(probabilities)
-    # log(p / (1 - p)), p at most the largest float32 below 1
-    return np.log(probabilities) - np.log1p(-np.minimum(probabilities, np.float32(1 - 2**-24)))

@@ -12,9 +12,10 @@ import numpy as np
 from semseg.backend import PredictBatch
 from semseg.errors import SemsegError
 from semseg.images.resizing import resize_photo
-from semseg.inference.segmenter import mean_of_views
+from semseg.inference.logits import mean_of_views
 
 OVERLAP = 0.5  # of a tile's side, with the next tile
+OVERLAP_OF_CROPS = 0.25  # where the network learned crops: tiles look to it as all it has seen
 _UNUSED = 3 / 8  # of the overlap: what a tile says so near to its edge counts nothing
 _BAND_BYTES = 1 << 24  # of logits at the photo's size that are made at once
 
@@ -27,11 +28,13 @@ class _Axis:
         length: Of the photo's side, in its own pixels.
         tile: Side of a tile, in the photo's pixels.
         seen_tile: The same, in the pixels that the network sees; so are all the other lengths.
+        overlap: Share of a tile's side that lies in the next tile, too.
     """
 
     length: int
     tile: int
     seen_tile: int
+    overlap: float = OVERLAP
 
     @property
     def scale(self) -> float:
@@ -46,7 +49,7 @@ class _Axis:
     @property
     def stride(self) -> int:
         """From the start of a tile to that of the next."""
-        return max(1, self.seen_tile - round(OVERLAP * self.seen_tile))
+        return max(1, self.seen_tile - round(self.overlap * self.seen_tile))
 
     @property
     def margin(self) -> int:
@@ -83,6 +86,20 @@ class _Axis:
         return np.stack(weights).astype(np.float32)
 
 
+def tile_of_crops(image_size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) in a photo's pixels of what a network that learned crops sees at once.
+
+    Args:
+        image_size: (h, w) that it sees.
+        scale: Pixels that it sees for one of the photo's, along each side.
+
+    Example:
+        >>> tile_of_crops((256, 256), 0.5)
+        (512, 512)
+    """
+    return max(1, round(image_size[0] / scale)), max(1, round(image_size[1] / scale))
+
+
 def tile_count(size: tuple[int, int], image_size: tuple[int, int], tile: tuple[int, int]) -> int:
     """How many tiles a photo is seen in.
 
@@ -106,12 +123,13 @@ def tiled_logits(
     image_size: tuple[int, int],
     tile: tuple[int, int],
     batch_size: int = 8,
+    overlap: float = OVERLAP,
 ) -> Iterator[np.ndarray]:
     """Logits of a photo that is seen in overlapping tiles.
 
     Each tile counts by a Gaussian window around its centre, and nothing near its edge, where the network lacks what
-    lies beyond: where `image_size` equals `tile` and the network looks no farther than 3/16 of a tile, the result is
-    that of the whole photo at once, but for the photo's own edge, beyond which its mirror image is seen.
+    lies beyond: where `image_size` equals `tile` and the network looks no farther than 3/8 of the overlap, the result
+    is that of the whole photo at once, but for the photo's own edge, beyond which its mirror image is seen.
 
     Args:
         predict_batch: From photos uint8 `(N, h, w, 3)` to logits `(N, h, w, K)`, or `(N, h, w, 1)`.
@@ -120,6 +138,7 @@ def tiled_logits(
         image_size: (h, w) that the network sees, and that each tile is resized to.
         tile: (height, width) of the tiles in the photo's pixels.
         batch_size: Tiles per call.
+        overlap: Share of a tile's side that lies in the next tile, too, 0 to .5.
 
     Yields:
         float32 `(n, W, K)`, or `(n, W, 1)`, from top to bottom. A tile's height of the photo and of the logits that the
@@ -133,7 +152,7 @@ def tiled_logits(
         >>> logits.shape, bool(np.allclose(logits, 0.2))
         ((50, 90, 1), True)
     """
-    rows, columns = (_Axis(*sides) for sides in zip(size, tile, image_size, strict=True))
+    rows, columns = (_Axis(*sides, overlap) for sides in zip(size, tile, image_size, strict=True))
     blended = _blend(predict_batch, bands, rows, columns, batch_size)
     yield from resize_bands(blended, size, (rows.seen_length, columns.seen_length), (rows.scale, columns.scale))
 

@@ -91,7 +91,7 @@ def predict_video(
     overlays: Path | None,
     workers: int = 2,
 ) -> Iterator[Frame]:
-    """Predicts every frame, seen whole, and writes what is wanted of each.
+    """Predicts every frame, seen as the network sees photos, and writes what is wanted of each.
 
     Args:
         segmenter: The network.
@@ -123,7 +123,10 @@ def predict_video(
             return resize_photo(frame[1], segmenter.image_size)
 
         number = -1
-        computed = in_batches(segmenter.predict_batch, enumerate(frames), seen, segmenter.batch_size)
+        if segmenter.tile is None:
+            computed = in_batches(segmenter.predict_batch, enumerate(frames), seen, segmenter.batch_size)
+        else:
+            computed = ((frame, segmenter.logits(frame[1])) for frame in enumerate(frames))
         for ((number, photo), _), (counts, ids) in map_ahead(writers, write, computed, 2 * workers):
             if writer:
                 writer.write(photo, ids, counts)

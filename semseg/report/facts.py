@@ -82,7 +82,7 @@ def _data(run: Run, palette: Palette) -> dict[str, str]:
         facts[_SPLIT_NAMES.get(split, f"Photos of {split}")] = f"{count:,}"
     if sizes:
         facts["Pixels of a photo"] = ", ".join(sizes[:_SIZES_LISTED]) + (" ..." if len(sizes) > _SIZES_LISTED else "")
-    facts["Pixels that the network sees"] = _size(run.config.image_size)
+    facts["Pixels that the network sees"] = _size(run.image_size)
     if "ignored_share" in run.metrics:
         facts["Ignored pixels"] = f"{_percent(run.metrics['ignored_share'])} of {run.metrics['split']}"
     return facts
@@ -92,7 +92,7 @@ def _settings(run: Run) -> dict[str, str]:
     """What was asked for, under the settings' names, and what was decided."""
     given = {name: value for name, value in asdict(run.config).items() if value is not None and value is not False}
     values = {name.replace("_", " "): value for name, value in given.items()}
-    values["image size"] = _size(run.config.image_size)
+    values["image size"] = _size(run.image_size)
     for section, decisions in run.plan.items():
         for name, decision in decisions.items():
             values[f"{section}: {name.replace('_', ' ')}"] = _decision_in_words(decision)

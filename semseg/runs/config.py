@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from semseg.errors import RunFolderError, SemsegError
 from semseg.files import read_json
@@ -11,6 +11,8 @@ from semseg.files import read_json
 CLASS_WEIGHTINGS = ("none", "inverse", "effective")  # beside weights given as numbers
 KEEPS = ("best", "last", "every")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+USUAL_SIZE = (128, 128)  # (height, width) that networks see where nothing asks for more
+MAX_SCALE = 16
 MAX_FILTERS = 8192  # channels of the first block; a network of 256 is large
 FORMAT = 2  # of the file; 1 had no sections
 MAX_CLASSES = 253  # ids are uint8, 255 is ignored, and two more numbers have a meaning while masks are read
@@ -45,7 +47,11 @@ class RunConfig:
         model: Name of the network, or `module:function` of a builder of one's own.
         encoder: Of `encoder_unet`: a network of `keras.applications`; None for its default.
         encoder_weights: Of `encoder_unet`: `"imagenet"`, `"none"`, or a file; None for `"imagenet"`.
-        image_size: (height, width) in pixels that the network sees.
+        image_size: (height, width) in pixels that the network sees; None for what suits the data.
+        view: `"whole"` to resize each photo to `image_size`, `"crops"` to cut pieces of that size out of it; None for
+            what suits the data.
+        scale: At which photos are cropped: pixels that the network sees for one of theirs; None for what suits the
+            data.
         filters: Channels of the first block.
         init: The folder of a run, or a model's file, whose weights the network starts from; None for new ones.
         freeze: What keeps its weights: `"none"`, `"encoder"`, or the number of the encoder's levels from the input on.
@@ -98,7 +104,9 @@ class RunConfig:
     model: str = _setting("network", "unet")
     encoder: str | None = _setting("network", None)
     encoder_weights: str | None = _setting("network", None)
-    image_size: tuple[int, int] = _setting("network", (128, 128))
+    image_size: tuple[int, int] | None = _setting("network", None)
+    view: str | None = _setting("network", None)
+    scale: float | None = _setting("network", None)
     filters: int = _setting("network", 16)
     init: str | None = _setting("network", None)
     freeze: str = _setting("network", "none")
@@ -134,8 +142,20 @@ class RunConfig:
             value = getattr(self, name)
             if not makes_sense(value):
                 raise SemsegError(f"`{name}`: got {value!r}; expected {expected}")
+        if self.view == "whole" and self.scale is not None:
+            raise SemsegError("`scale`: is for crops, and `view` whole was asked for; leave one of them out")
         if self.class_weights not in CLASS_WEIGHTINGS:
             parse_class_weights(self.class_weights)
+
+    @property
+    def seen_size(self) -> tuple[int, int]:
+        """(height, width) that the network sees; a usual size where that is not decided yet."""
+        return self.image_size or USUAL_SIZE
+
+    @property
+    def crop_scale(self) -> float | None:
+        """At which scale photos are cropped; None where they are seen whole, or that is not decided yet."""
+        return self.scale if self.view == "crops" else None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, ignore_unknown: bool = False) -> "RunConfig":
@@ -193,7 +213,12 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a number of minutes, 0 for after every batch",
     ),
     "label_smoothing": (lambda value: 0 <= value < 1, "0 to below 1, such as 0.1"),
-    "image_size": (lambda value: min(value) >= 1, "sides of at least 1 pixel"),
+    "image_size": (lambda value: value is None or min(value) >= 1, "sides of at least 1 pixel"),
+    "view": (lambda value: value in (None, "whole", "crops"), "whole or crops"),
+    "scale": (
+        lambda value: value is None or 1 / MAX_SCALE <= value <= MAX_SCALE,
+        f"a number from {1 / MAX_SCALE:g} to {MAX_SCALE:g}, such as 0.5 for half the photos' size",
+    ),
 }
 SECTIONS = tuple(dict.fromkeys(setting.metadata["section"] for setting in fields(RunConfig)))
 
@@ -249,7 +274,7 @@ def _check_types(settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         kinds = _kinds_of(RunConfig.__dataclass_fields__[name].type)
         fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-        if name == "image_size":
+        if name == "image_size" and value is not None:
             fits = fits and [type(side) for side in value] == [int, int]
         if not fits:
             raise SemsegError(f"`{name}`: got {value!r}; expected {' or '.join(_KINDS[kind] for kind in kinds)}")
@@ -262,7 +287,7 @@ _KINDS = {
 
 
 def _kinds_of(annotation: Any) -> tuple[type, ...]:
-    kinds = getattr(annotation, "__args__", (annotation,)) if annotation != tuple[int, int] else (tuple,)
+    kinds = tuple(get_origin(kind) or kind for kind in getattr(annotation, "__args__", (annotation,)))
     return (*kinds, int) if float in kinds else kinds
 
 

@@ -106,6 +106,12 @@ class Run:
         values = self._config_file[1]
         return values.get("facts", {}) if "format" in values else values
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) that its network sees."""
+        height, width = self.facts.get("image_size") or self.config.seen_size
+        return height, width
+
     @cached_property
     def _config_file(self) -> tuple[RunConfig, dict[str, Any]]:
         return read_config(self.config_path, ignore_unknown=True)

@@ -33,8 +33,8 @@ class Answerer:
 
     def __init__(self, segmenter: Segmenter):
         self._segmenter = segmenter
-        enough = enough_to_show(segmenter.image_size)
-        self._decoder = Decoder(segmenter.image_size, enough, SHOWN, segmenter.bands)
+        size = None if segmenter.tile else segmenter.image_size
+        self._decoder = Decoder(size, size and enough_to_show(size), SHOWN, segmenter.bands)
 
     def answer(self, path: Path) -> Answer:
         """The answer for a photo's file; its folder is used for temporary files.
@@ -43,7 +43,7 @@ class Answerer:
             DataError: It is no picture that can be used.
         """
         decoded = self._decoder.decode(path)
-        logits = self._segmenter.predict_batch(decoded.seen[None])[0]
+        logits = self._segmenter.logits(decoded.seen)
         bands = resize_bands([logits], decoded.size, logits.shape[:2])
         mask = path.with_name("mask.png")
         counts, _ = write_masks(

@@ -64,6 +64,7 @@ def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Exampl
     about = {
         "title": title,
         "image_size": list(segmenter.image_size),
+        "scale": segmenter.scale,
         "classes": [_class_entry(segmenter.palette, i) for i in range(segmenter.palette.num_classes)],
         "examples": len(examples),
         "note": note,

@@ -5,6 +5,7 @@ import signal
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ class Decoded:
 
     Attributes:
         size: (H, W) of the photo, upright.
-        seen: `(h, w, C)`, as the network sees it.
+        seen: `(h, w, C)`, as the network sees it; of the photo's size for one that sees tiles of it.
         shown: JPEG of the photo, upright, as people see it; of the photo's size where that is not too large.
         without_data: Where the photo has no data, bool `(H, W)`; None where it has data everywhere.
     """
@@ -40,13 +41,20 @@ class Decoder:
     """Decodes one picture at a time.
 
     Args:
-        image_size: (h, w) that the network sees.
-        enough: (height, width) in pixels that are decoded at least, see `semseg.images.reading.read_photo`.
+        image_size: (h, w) that the network sees photos at; None for their own size.
+        enough: (height, width) in pixels that are decoded at least, see `semseg.images.reading.read_photo`; None for
+            all of them.
         shown: Pixels of the longer side of what people see, at most.
         bands: What photos must hold.
     """
 
-    def __init__(self, image_size: tuple[int, int], enough: tuple[int, int], shown: int, bands: Bands = RGB):
+    def __init__(
+        self,
+        image_size: tuple[int, int] | None,
+        enough: tuple[int, int] | None,
+        shown: int,
+        bands: Bands = RGB,
+    ):
         self._arguments = image_size, enough, shown, bands
         self._process, self._connection = None, None
         self._start()
@@ -95,7 +103,7 @@ class Decoder:
         theirs.close()
 
 
-def _work(connection: Connection, *arguments: tuple[int, int] | int | Bands) -> None:
+def _work(connection: Connection, *arguments: Any) -> None:
     """Says when it is ready before each file; ends with the server."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to answer
     while True:
@@ -108,7 +116,7 @@ def _work(connection: Connection, *arguments: tuple[int, int] | int | Bands) -> 
 
 
 def _decode(
-    path: Path, image_size: tuple[int, int], enough: tuple[int, int], shown: int, bands: Bands
+    path: Path, image_size: tuple[int, int] | None, enough: tuple[int, int] | None, shown: int, bands: Bands
 ) -> Decoded | str:
     """The photo, or what is wrong with it."""
     try:
@@ -118,7 +126,8 @@ def _decode(
     except MemoryError:
         return "needs more memory than there is; scale it down"
     visible = jpeg(bands.view(photo.pixels), shown, photo.size)
-    return Decoded(photo.size, resize_photo(photo.pixels, image_size), visible, photo.without_data)
+    seen = photo.pixels if image_size is None else resize_photo(photo.pixels, image_size)
+    return Decoded(photo.size, seen, visible, photo.without_data)
 
 
 def jpeg(photo: np.ndarray, most: int, size: tuple[int, int] | None = None) -> bytes:

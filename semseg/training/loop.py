@@ -10,6 +10,7 @@ import numpy as np
 
 from semseg.architectures import build_model
 from semseg.architectures.band_scaling import scale_bands
+from semseg.backend.crop_scale import with_scale
 from semseg.backend.devices import free_bytes, keras_compiles, leave_tensorflow_out, out_of_memory
 from semseg.backend.fast_model import FastModel
 from semseg.backend.optimizer import build_optimizer
@@ -80,10 +81,12 @@ def new_model(config: RunConfig, num_logits: int, bands: Bands = RGB) -> keras.M
         SemsegError: See `build_model`.
     """
     model = build_model(
-        config.model, (*config.image_size, bands.count), num_logits, filters=config.filters, encoder=config.encoder,
+        config.model, (*config.seen_size, bands.count), num_logits, filters=config.filters, encoder=config.encoder,
         encoder_weights=config.encoder_weights,
     )  # fmt: skip
-    return model if bands.are_rgb else scale_bands(model, bands.low, bands.high, bands.dtype)
+    if not bands.are_rgb:
+        model = scale_bands(model, bands.low, bands.high, bands.dtype)
+    return model if config.crop_scale is None else with_scale(model, config.crop_scale)
 
 
 def training_model(model: keras.Model, plan: Plan) -> TrainingModel:
@@ -125,8 +128,9 @@ def make_batches(dataset: Dataset, plan: Plan, cache: Cache | None = None) -> tu
 
     def batches_of(split: str, augmentation: Augmentation | None, weights: np.ndarray | None) -> Batches:
         return data_generator(
-            dataset, split, batch_size=plan.batch_size, image_size=config.image_size, augmentation=augmentation,
+            dataset, split, batch_size=plan.batch_size, image_size=config.seen_size, augmentation=augmentation,
             seed=config.seed, workers=config.workers, cache=cache, sample_weights=weights, share=here().share,
+            scale=config.crop_scale, most_crops=plan.view.most_crops,
         )  # fmt: skip
 
     return batches_of("train", plan.augmentation, plan.sample_weights), batches_of("val", None, None)

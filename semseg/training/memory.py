@@ -28,7 +28,7 @@ def check_memory(model: keras.Model, config: RunConfig) -> None:
 
 
 def _needed(model: keras.Model, config: RunConfig, batch_size: int) -> float | None:
-    need = training_bytes(model, -(-batch_size // here().count), config.image_size)
+    need = training_bytes(model, -(-batch_size // here().count), config.seen_size)
     return need if need is None or config.precision == "float32" else need / 2
 
 
@@ -40,7 +40,7 @@ def memory_advice(model: keras.Model, config: RunConfig, free: int | None) -> st
         config: With the batch size that was too much.
         free: Bytes that were free before; None if not known.
     """
-    height, width = config.image_size
+    height, width = config.seen_size
     message = f"out of memory: `batch_size` {config.batch_size} with photos of {height}x{width}"
     ways_out = ("" if config.remat else "`remat`, ") + "a smaller `image_size` or `filters`"
     if config.batch_size == 1:

@@ -6,18 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from semseg.backend.devices import device_name, keras_compiles, usable_precision
+from semseg.backend.devices import device_name, keras_compiles, on_gpu, usable_precision
 from semseg.backend.processes import here
 from semseg.data.augment import Augmentation, parse_augmentation, suited_augmentation
 from semseg.data.base import Dataset
 from semseg.data.batches import rare_class_weights
 from semseg.data.check import Findings
+from semseg.data.crops import crops_per_photo
 from semseg.data.splits import samples_of
+from semseg.data.survey import Survey, survey_of
 from semseg.errors import SemsegError
+from semseg.images.resizing import scaled_size
 from semseg.losses import LOSSES, SegmentationLoss
 from semseg.runs.config import RunConfig
 from semseg.segmentation_model import BATCH_NORM_MOMENTUM
 from semseg.training.recipe import AVERAGED_SHARE, Recipe
+from semseg.training.view import View, choose_view
 from semseg.training.weighting import idle_class_weights, make_class_weights
 
 MIN_STEPS = {4: 300, 2: 200, 1: 0}  # by batch size: a shorter run learns more from smaller batches
@@ -49,7 +53,8 @@ class Plan:
 
     Args:
         config: The run with batch size, precision, compilation and final split decided.
-        batch_size: Photos per step.
+        batch_size: Photos, or crops of them, per step.
+        view: How the network sees photos.
         class_names: Of the K classes.
         augmentation: Of the training photos.
         recipe: How the run learns.
@@ -61,6 +66,7 @@ class Plan:
 
     config: RunConfig
     batch_size: int
+    view: View
     class_names: tuple[str, ...]
     augmentation: Augmentation
     recipe: Recipe
@@ -121,7 +127,10 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     """
     _check_loss(config, dataset)
     split, split_reason = _final_split(config, dataset)
-    photos = len(dataset.splits["train"])
+    survey = None if config.view == "whole" and config.image_size else survey_of(dataset)
+    view = choose_view(config, survey, dataset.palette.names, on_gpu())
+    config = view.decided(config)
+    photos = _samples_of_epoch(dataset, view, survey)
     batch_size, batch_reason = _batch_size(config, photos)
     precision, precision_note = usable_precision(config.precision)
     compiled, compile_reason = _compile(config)
@@ -134,10 +143,10 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     weights, sample_weights = _weights(config, dataset, findings)
     sections = {
         "data": {"final_split": Decision(split, split, split_reason)},
-        "view": {"image_size": _view(config, dataset.palette.names, findings), **_bands_decision(dataset)},
+        "view": {**_view(view, dataset.palette.names, findings), **_bands_decision(dataset)},
         "batches": {
             "batch_size": Decision(batch_size, str(batch_size), batch_reason),
-            "steps": _steps(decided, recipe, photos),
+            "steps": _steps(decided, recipe, photos, view),
             "sampling": _sampling(config),
         },
         "augment": {"changes": Decision(asdict(augmentation), str(augmentation), augmentation_reason)},
@@ -148,6 +157,7 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     return Plan(
         config=decided,
         batch_size=batch_size,
+        view=view,
         class_names=tuple(dataset.palette.names),
         augmentation=augmentation,
         recipe=recipe,
@@ -176,14 +186,30 @@ def _final_split(config: RunConfig, dataset: Dataset) -> tuple[str, str]:
     return split, "there is no test split; val also chooses the best epoch, which makes its scores a little too good"
 
 
-def _view(config: RunConfig, names: Sequence[str], findings: Findings | None) -> Decision:
+def _view(view: View, names: Sequence[str], findings: Findings | None) -> dict[str, Decision]:
     """What the network sees, and what that makes of the photos."""
-    height, width = config.image_size
-    reason = _default_or_asked(config, "image_size")
+    height, width = view.image_size
+    reason = view.reason
     if findings is not None and findings.sizes:
-        reason += "; " + _scale_words(next(iter(findings.sizes)), config.image_size)
-        reason += _thinness_words(names, findings)
-    return Decision([height, width], f"{width}x{height} pixels", reason)
+        photo = next(iter(findings.sizes))
+        seen = view.image_size if view.scale is None else scaled_size(photo, view.scale)
+        reason += f"; {_scale_words(photo, seen)}{_thinness_words(names, findings)}"
+    size = Decision([height, width], f"{width}x{height} pixels", reason)
+    if view.scale is None:
+        return {"image_size": size}
+    of_size = "the photos' own size" if view.scale == 1 else f"{view.scale:.3g} of the photos' size"
+    return {"image_size": size, "crops": Decision(view.scale, f"at {of_size}", "each epoch cuts them anew")}
+
+
+def _samples_of_epoch(dataset: Dataset, view: View, survey: Survey | None) -> int:
+    """Photos of an epoch, or crops; an estimate before the check, which tells all photos' sizes."""
+    samples = dataset.splits["train"]
+    if view.scale is None:
+        return len(samples)
+    usual = survey.size if survey else (1, 1)
+    sizes = [scaled_size(dataset.sizes.get(sample, usual), view.scale) for sample in samples]
+    crops = int(crops_per_photo(sizes, view.image_size).sum())
+    return crops if view.most_crops is None else min(crops, view.most_crops)
 
 
 def _bands_decision(dataset: Dataset) -> dict[str, Decision]:
@@ -239,8 +265,9 @@ def _batch_size(config: RunConfig, photos: int) -> tuple[int, str]:
     return size, f"batches of {usual} would give only {steps[usual]} steps, and short runs learn more from more steps"
 
 
-def _steps(config: RunConfig, recipe: Recipe, photos: int) -> Decision:
-    text = f"{recipe.steps} in {config.epochs} epoch{'s' * (config.epochs > 1)} of {photos} photos"
+def _steps(config: RunConfig, recipe: Recipe, photos: int, view: View) -> Decision:
+    what = "photos" if view.scale is None else "crops"
+    text = f"{recipe.steps} in {config.epochs} epoch{'s' * (config.epochs > 1)} of {photos} {what}"
     if config.accumulate > 1:
         return Decision(recipe.steps, text, f"the gradients of {config.accumulate} batches make one change, as asked")
     return Decision(recipe.steps, text, _default_or_asked(config, "epochs"))
@@ -306,7 +333,7 @@ def _suited_to_data(config: RunConfig, findings: Findings | None) -> tuple[Augme
     if not suited.vertical_flip:
         return suited, ["the masks do not show that up and down are alike, so nothing is turned upside down"]
     reasons = ["the masks show no up and down"]
-    if config.image_size[0] != config.image_size[1]:
+    if config.seen_size[0] != config.seen_size[1]:
         return replace(suited, quarter_turns=False), [
             *reasons,
             "no quarter turns, as what the network sees is no square",

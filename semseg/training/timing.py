@@ -1,5 +1,6 @@
 """How many epochs fit into a time: what an epoch of a network takes, measured before it is trained."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -101,7 +102,7 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
     dataset = open_data(config, demo=True)
     plan = plan_run(_without_weighting(config), dataset)
     config = plan.config
-    size = (config.batch_size, *config.image_size)
+    size = (config.batch_size, *config.seen_size)
     rng = np.random.default_rng(0)
     photos = rng.integers(0, 256, (*size, dataset.bands.count)).astype(np.uint8)
     batch = photos, rng.integers(0, dataset.palette.num_classes, size).astype(np.uint8)
@@ -116,7 +117,8 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
                 trained.compile_graph(photos)
         functions += [lambda m=trained: m.train_on_batch(*batch), lambda m=trained: m.test_on_batch(*batch)]
     measured = interleaved_medians(functions, rounds=7)
-    steps, val_steps = (-(-len(dataset.splits[split]) // config.batch_size) for split in ("train", "val"))
+    steps = plan.recipe.steps // config.epochs
+    val_steps = math.ceil(steps * len(dataset.splits["val"]) / len(dataset.splits["train"]))
     return {name: steps * measured[2 * i] + val_steps * measured[2 * i + 1] for i, name in enumerate(models)}
 
 

@@ -1,0 +1,296 @@
+"""Crops: cut where they were drawn, of what the cache holds or the files, and every pixel of validation once."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from semseg import IGNORE
+from semseg.data import open_dataset
+from semseg.data.augment import NO_AUGMENTATION, Augmentation
+from semseg.data.batches import data_generator
+from semseg.data.cache import Cache
+from semseg.data.crops import crops_per_photo, cut, draw_place, places_of_tiles
+from semseg.data.survey import survey_of
+from semseg.errors import SemsegError
+from semseg.images.resizing import resize_mask, resize_photo, scaled_size
+from semseg.runs.config import RunConfig
+from semseg.training.view import choose_view
+
+pytestmark = pytest.mark.plain
+
+SIZES = [(150, 210), (64, 64), (300, 180), (20, 30), (130, 128), (96, 200)]
+CROP = (64, 64)
+
+
+def numbered(height, width):
+    """A photo that tells its places, rows in red and columns in green, and ids that tell them roughly."""
+    rows, columns = np.mgrid[:height, :width]
+    photo = np.stack([rows % 256, columns % 256, (rows // 256 + 16 * (columns // 256)) % 256], axis=2).astype(np.uint8)
+    return photo, ((rows // 10 + columns // 10) % 3).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Numbered photos of six sizes, two of them for validation."""
+    root = tmp_path_factory.mktemp("photos")
+    for i, size in enumerate(SIZES):
+        split = "val" if i in (2, 3) else "train"
+        photo, ids = numbered(*size)
+        photo[..., 2] += np.uint8(20 * i)
+        for folder, picture in (("images", photo), ("masks", ids)):
+            (root / split / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(root / split / folder / f"{i}.png")
+    return open_dataset(root)
+
+
+def cache_of(dataset, folder, scale=1.0, **options):
+    sizes = {sample: dataset.size_of(sample) for sample in dataset.samples}
+    return Cache(dataset.samples, CROP, "meaning", folder, scale=scale, sizes=sizes, **options)
+
+
+def epoch(dataset, split="train", **options):
+    """The batches of one epoch; threads are ended."""
+    batches = data_generator(dataset, split, batch_size=3, image_size=CROP, seed=5, **{"scale": 1.0, **options})
+    found = list(batches)
+    batches.close()
+    return found
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        for array, expected in zip(one, other, strict=True):
+            np.testing.assert_array_equal(array, expected)
+
+
+class TestCut:
+    photo, ids = numbered(150, 210)
+    size = (150, 210)
+
+    def read(self, top, left, bottom, right):
+        assert 0 <= top < bottom <= 150 and 0 <= left < right <= 210
+        return self.photo[top:bottom, left:right], self.ids[top:bottom, left:right]
+
+    def test_a_crop_is_the_piece_at_its_place(self):
+        photo, ids = cut(self.read, self.size, (70, 31), (40, 50))
+        np.testing.assert_array_equal(photo, self.photo[70:110, 31:81])
+        np.testing.assert_array_equal(ids, self.ids[70:110, 31:81])
+
+    def test_beyond_the_photo_lies_its_mirror_image_which_counts_nowhere(self):
+        photo, ids = cut(self.read, self.size, (-8, 190), (32, 40))
+        np.testing.assert_array_equal(photo[8:, :20], self.photo[:24, 190:])
+        np.testing.assert_array_equal(photo[:8, :20], self.photo[8:0:-1, 190:])
+        np.testing.assert_array_equal(ids[8:, :20], self.ids[:24, 190:])
+        assert (ids[:8] == IGNORE).all() and (ids[:, 20:] == IGNORE).all()
+
+    def test_a_mirrored_crop_is_the_mirror_image_of_the_piece(self):
+        drawn = Augmentation(horizontal_flip=1.0, rotation=0, brightness=0, contrast=0, saturation=0)
+        drawn = drawn.draw((40, 50), np.random.default_rng(0))
+        photo, ids = cut(self.read, self.size, (70, 31), (40, 50), drawn=drawn)
+        np.testing.assert_array_equal(photo, self.photo[70:110, 31:81][:, ::-1])
+        np.testing.assert_array_equal(ids, self.ids[70:110, 31:81][:, ::-1])
+
+    def test_what_is_turned_in_comes_from_the_photo(self):
+        turn = Augmentation(horizontal_flip=0, rotation=30.0, brightness=0, contrast=0, saturation=0)
+        drawn = turn.draw((40, 50), np.random.default_rng(0))
+        assert abs(np.degrees(np.arcsin(drawn[0][1, 0]))) > 5
+        photo, ids = cut(self.read, self.size, (50, 80), (40, 50), drawn=drawn)
+        shift = drawn[0][:, 2] - drawn[0][:, :2] @ (80, 50)
+        matrix = np.column_stack([drawn[0][:, :2], shift])
+        whole = cv2.warpAffine(self.photo, matrix, (50, 40), flags=cv2.INTER_LINEAR)
+        assert (ids != IGNORE).all()
+        assert np.abs(photo.astype(int) - whole).max() <= 1
+
+
+def test_places_are_drawn_within_the_photo_and_smaller_photos_lie_within_the_crop():
+    rng = np.random.default_rng(0)
+    places = np.array([draw_place((70, 40), (64, 64), rng) for _ in range(500)])
+    assert (places.min(axis=0), places.max(axis=0))[0].tolist() == [0, -24]
+    assert places.max(axis=0).tolist() == [6, 0]
+
+
+class TestBatches:
+    def test_an_epoch_is_a_pass_over_the_area_of_every_photo(self, dataset):
+        times = crops_per_photo([dataset.size_of(sample) for sample in dataset.splits["train"]], CROP)
+        assert times.tolist() == [8, 1, 4, 5]
+        batches = data_generator(dataset, batch_size=3, image_size=CROP, scale=1.0, workers=0)
+        seen = [file.stem for index in range(len(batches)) for file in batches.photos(index)]
+        assert [seen.count(sample.photo.stem) for sample in dataset.splits["train"]] == [8, 1, 4, 5]
+
+    def test_crops_are_pieces_of_their_photos_at_new_places(self, dataset):
+        places = []
+        batches = data_generator(dataset, batch_size=3, image_size=CROP, scale=1.0, workers=0)
+        for _ in range(2):
+            for photos, masks in batches:
+                for photo, ids in zip(photos, masks, strict=True):
+                    top, left = (int(photo[0, 0, axis]) for axis in (0, 1))
+                    truth = numbered(top + 64, left + 64)
+                    np.testing.assert_array_equal(photo[..., :2], truth[0][top:, left:, :2])
+                    np.testing.assert_array_equal(ids, truth[1][top:, left:])
+                    places.append((top, left))
+        assert len(set(places)) > 25
+
+    def test_an_epoch_may_have_fewer_crops_but_of_other_photos_in_each(self, dataset):
+        batches = data_generator(dataset, batch_size=3, image_size=CROP, scale=1.0, most_crops=5, workers=0)
+        assert len(batches) == 2 and len(batches[1][0]) == 2
+        first = [batches.photos(0), batches.photos(1)]
+        batches.start_epoch(1)
+        assert first != [batches.photos(0), batches.photos(1)]
+
+    @pytest.mark.parametrize("scale", [1.0, 0.5])
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_the_same_with_and_without_cache_and_workers(self, dataset, tmp_path, split, scale):
+        options = {"augmentation": Augmentation(rotation=20.0) if split == "train" else None, "scale": scale}
+        expected = epoch(dataset, split, workers=0, **options)
+        for workers in (0, 2):
+            cache = cache_of(dataset, tmp_path, scale)
+            assert_same(epoch(dataset, split, workers=workers, cache=cache, **options), expected)
+            assert cache.find_part(dataset.splits[split][0], 0, 0, 9, 9) is not None
+
+    def test_validation_shows_every_pixel_once(self, dataset):
+        found = epoch(dataset, "val")
+        counted = sum(int((masks != IGNORE).sum()) for _, masks in found)
+        assert counted == 300 * 180 + 20 * 30
+        photo, ids = numbered(300, 180)
+        first = found[0]
+        np.testing.assert_array_equal(first[1][1][:64, :64], ids[:64, 64:128])
+        np.testing.assert_array_equal(first[0][1][:64, :64, :2], photo[:64, 64:128, :2])
+
+    def test_part_of_the_validation_is_spread_over_it(self, dataset):
+        batches = data_generator(dataset, "val", batch_size=3, image_size=CROP, scale=1.0, most_crops=4, workers=0)
+        assert len(batches) == 2
+        assert {file.stem for index in range(2) for file in batches.photos(index)} == {"2"}
+        assert places_of_tiles((300, 180), CROP)[::4][1] == (64, 64)
+
+    def test_crops_are_cut_from_photos_at_the_scale(self, dataset):
+        sample = dataset.splits["val"][0]
+        photo, ids = dataset.load(sample)
+        size = scaled_size(ids.shape, 0.5)
+        ((photos, masks),) = epoch(dataset, "val", scale=0.5, most_crops=1)
+        np.testing.assert_array_equal(photos[0], resize_photo(photo, size)[:64, :64])
+        np.testing.assert_array_equal(masks[0], resize_mask(ids, size)[:64, :64])
+
+    def test_parts_of_several_processes_are_the_batches_of_one(self, dataset):
+        options = {"batch_size": 3, "image_size": CROP, "scale": 1.0, "workers": 0, "augmentation": Augmentation()}
+        whole = data_generator(dataset, **options)
+        parts = [data_generator(dataset, **options, share=(rank, 2)) for rank in range(2)]
+        for index in range(len(whole)):
+            photos = [part[index][0][: part.photo_counts(index)[0]] for part in parts]
+            np.testing.assert_array_equal(np.concatenate(photos), whole[index][0])
+
+    def test_the_middle_of_an_epoch_is_as_if_it_had_begun_before(self, dataset):
+        every = epoch(dataset, workers=0, augmentation=NO_AUGMENTATION)
+        batches = data_generator(
+            dataset, batch_size=3, image_size=CROP, seed=5, scale=1.0, workers=0, augmentation=NO_AUGMENTATION
+        )
+        batches.start_epoch(0, 2)
+        assert_same([batches[index] for index in range(len(batches))], every[2:])
+
+    def test_a_cache_of_another_scale_is_refused(self, dataset, tmp_path):
+        with pytest.raises(SemsegError, match=r"made for crops at a scale of 0.5; expected \(64, 64\) and scale=1.0"):
+            data_generator(dataset, image_size=CROP, scale=1.0, cache=cache_of(dataset, tmp_path, 0.5))
+        with pytest.raises(SemsegError, match="made for images of"):
+            data_generator(dataset, image_size=CROP, scale=1.0, cache=Cache(dataset.samples, CROP, "", tmp_path))
+
+
+class TestCacheOfTiles:
+    def fill(self, dataset, folder):
+        cache = cache_of(dataset, folder)
+        for sample in dataset.samples:
+            assert cache.find_part(sample, 0, 0, 1, 1) is None
+            cache.store(sample, *dataset.load(sample))
+        return cache
+
+    def test_any_part_is_what_the_files_hold(self, dataset, tmp_path):
+        self.fill(dataset, tmp_path)
+        cache, rng = cache_of(dataset, tmp_path), np.random.default_rng(0)
+        for sample in dataset.samples:
+            photo, ids = dataset.load(sample)
+            for _ in range(5):
+                (top, bottom), (left, right) = (sorted(rng.choice(side + 1, 2, replace=False)) for side in ids.shape)
+                part = cache.find_part(sample, top, left, bottom, right)
+                np.testing.assert_array_equal(part[0], photo[top:bottom, left:right])
+                np.testing.assert_array_equal(part[1], ids[top:bottom, left:right])
+
+    def test_a_damaged_tile_is_not_believed(self, dataset, tmp_path):
+        path = self.fill(dataset, tmp_path).path
+        content = bytearray(path.read_bytes())
+        content[-128 * 128 * 4 - 128 * 128 - 5] ^= 1  # in the photo of the last tile but one
+        path.write_bytes(content)
+        cache, damaged = cache_of(dataset, tmp_path), sorted(dataset.samples, key=str)[-2]
+        height, width = dataset.size_of(damaged)
+        assert cache.find_part(damaged, 0, 0, height, width) is None
+        assert cache.find_part(damaged, 0, 0, 128, 128) is not None
+
+    def test_photos_without_room_are_left_out_and_said(self, dataset, tmp_path):
+        tile = 36 + 128 * 128 * 4
+        cache = cache_of(dataset, tmp_path, most_bytes=6 * tile)
+        assert cache.size <= 6 * tile
+        assert "holds 2 of 6 photos" in cache.note
+        expected = epoch(dataset, workers=0)
+        assert_same(epoch(dataset, workers=0, cache=cache), expected)
+        again = cache_of(dataset, tmp_path, most_bytes=5 * tile)  # as much as there was room for
+        assert again.size == cache.size
+
+
+# ------------------------------------------------------------------------------------------------------ the view
+
+
+def draw_set(root, thickness, size=(400, 600), count=4):
+    """Lines of a thickness on an empty ground."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        ids = np.zeros(size, np.uint8)
+        for _ in range(6):
+            ends = [tuple(map(int, rng.integers(0, min(size), 2))) for _ in range(2)]
+            cv2.line(ids, *ends, 1, thickness)
+        for folder, picture in (("images", 200 * ids), ("masks", ids)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(root / folder / f"{i}.png")
+    return open_dataset(root)
+
+
+def view_of(dataset, **settings):
+    return choose_view(RunConfig(**settings), survey_of(dataset), dataset.palette.names, on_gpu=False)
+
+
+class TestView:
+    def test_thin_lines_are_seen_in_crops_at_a_scale_that_keeps_them(self, tmp_path):
+        view = view_of(draw_set(tmp_path / "thin", 3))
+        assert (view.image_size, view.scale) == ((256, 256), 1.0)
+        assert "pixels wide" in view.reason and "128x128 whole" in view.reason
+        dataset = draw_set(tmp_path / "thicker", 9, size=(1200, 1800))
+        scale = view_of(dataset).scale
+        assert 1 / scale == round(1 / scale) > 1
+        assert 2.5 <= scale * survey_of(dataset).widths[1] < 3.5
+
+    def test_what_stays_wide_is_seen_whole(self, tmp_path):
+        view = view_of(draw_set(tmp_path, 60))
+        assert (view.image_size, view.scale) == ((128, 128), None)
+
+    def test_thin_lines_of_small_photos_are_seen_whole_at_their_size(self, tmp_path):
+        view = view_of(draw_set(tmp_path, 3, size=(250, 310)))
+        assert (view.image_size, view.scale) == ((256, 320), None)
+
+    def test_what_is_asked_for_wins(self, tmp_path):
+        dataset = draw_set(tmp_path, 3)
+        assert view_of(dataset, image_size=(64, 64)).scale is None
+        assert view_of(dataset, view="whole").image_size == (128, 128)
+        view = view_of(dataset, scale=0.5)
+        assert (view.image_size, view.scale) == ((256, 256), 0.5)
+        view = view_of(dataset, view="crops", image_size=(96, 64))
+        assert (view.image_size, view.scale) == ((96, 64), 1.0)
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"scale": 0.0}, "`scale`: got 0.0; expected a number from 0.0625 to 16"),
+            ({"scale": 100.0}, "`scale`: got 100.0"),
+            ({"view": "half"}, "`view`: got 'half'; expected whole or crops"),
+            ({"view": "whole", "scale": 1.0}, "`scale`: is for crops"),
+        ],
+    )
+    def test_senseless_settings_are_refused(self, settings, words):
+        with pytest.raises(SemsegError, match=words):
+            RunConfig(**settings)
