@@ -66,6 +66,7 @@ from semseg.training.plan import Plan, plan_run
 from semseg.training.recipe import prepare
 from semseg.training.resuming import (
     as_planned,
+    as_seen,
     can_grow,
     identity_of,
     refuse_other_data,
@@ -107,18 +108,19 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
     if state:
         say_about("goes on", f"from {state.position}, as left in {folder.checkpoints.folder}")
+    asked, config = config, as_seen(config, state) if state else config
     with one_per_host_before_others():
         dataset, model, source, view = open_data_and_network(config, new=state is None)
         findings, cache = _look(view.decided(config), dataset)
     config = _with_epochs(config, state, dataset, cache)
     planned_epochs = state.facts["identity"]["planned_epochs"] if state else config.epochs
     plan = plan_run(replace(config, epochs=planned_epochs), dataset, findings)
-    identity = identity_of(config, plan, planned_epochs, dataset)
+    asked = replace(asked, epochs=config.epochs)
+    identity = identity_of(asked, plan, planned_epochs, dataset)
     plan = plan.grown_to(config.epochs)
     batches = make_batches(dataset, plan, cache)
     prepare(model, plan.recipe, plan.class_shares)
-    parameters, size = f"{model.count_params():,}", size_text(view.image_size)
-    say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
+    _say_model(plan.config, model)
     say_plan(plan)
     refuse_differing({name: identity[name] for name in ("photos", "classes", "data")} | identity["plan"])
     saving = Saving(None, identity, state, config.checkpoint_minutes, lambda: agreed(stopping.request))
@@ -136,8 +138,8 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
         source = folder.facts.get("init")
         _make_room(folder, config)
     else:
-        folder = _take_folder(folder, config, source)
-    _describe(folder, config, plan, dataset, findings, model, source)
+        folder = _take_folder(folder, asked, source)
+    _describe(folder, asked, plan, dataset, findings, model, source)
     _draw_before(folder, dataset, batches[0], model)
     saving = replace(saving, checkpoints=folder.checkpoints)
     purge_step = saving.position.epoch + 1 if state else None
@@ -171,6 +173,11 @@ def _folder_of_the_first(output: Path) -> Iterator[None]:
 
 
 # --------------------------------------------------------------------------------------------- before the training
+
+
+def _say_model(config: RunConfig, model: keras.Model) -> None:
+    parameters, size = f"{model.count_params():,}", size_text(config.seen_size)
+    say_about("model", f"{config.model}, {config.filters} filters, {parameters} parameters, input {size}")
 
 
 def _look(config: RunConfig, dataset: Dataset) -> tuple[Findings, Cache]:

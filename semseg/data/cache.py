@@ -313,7 +313,7 @@ def _overlap(start: int, first: int, end: int) -> tuple[slice, slice]:
     return slice(begin - first, stop - first), slice(begin - start, stop - start)
 
 
-def _padded(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _padded(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Zeros below and to the right, up to (height, width)."""
     if array.shape[:2] == size:
         return array

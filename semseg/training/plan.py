@@ -147,7 +147,7 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
         "batches": {
             "batch_size": Decision(batch_size, str(batch_size), batch_reason),
             "steps": _steps(decided, recipe, photos, view),
-            "sampling": _sampling(config),
+            "sampling": _sampling(config, view),
         },
         "augment": {"changes": Decision(asdict(augmentation), str(augmentation), augmentation_reason)},
         "loss": _loss_decisions(config, dataset, findings, weights),
@@ -194,11 +194,14 @@ def _view(view: View, names: Sequence[str], findings: Findings | None) -> dict[s
         photo = next(iter(findings.sizes))
         seen = view.image_size if view.scale is None else scaled_size(photo, view.scale)
         reason += f"; {_scale_words(photo, seen)}{_thinness_words(names, findings)}"
-    size = Decision([height, width], f"{width}x{height} pixels", reason)
+    text = f"{width}x{height} pixels"
     if view.scale is None:
-        return {"image_size": size}
+        return {"image_size": Decision([height, width], text, reason)}
     of_size = "the photos' own size" if view.scale == 1 else f"{view.scale:.3g} of the photos' size"
-    return {"image_size": size, "crops": Decision(view.scale, f"at {of_size}", "each epoch cuts them anew")}
+    return {
+        "crops": Decision(view.scale, f"at {of_size}", reason),
+        "image_size": Decision([height, width], f"{text} of a crop", "context for the network at a bounded cost"),
+    }
 
 
 def _samples_of_epoch(dataset: Dataset, view: View, survey: Survey | None) -> int:
@@ -299,9 +302,11 @@ def _check_processes(config: RunConfig, batch_size: int) -> None:
         )
 
 
-def _sampling(config: RunConfig) -> Decision:
+def _sampling(config: RunConfig, view: View) -> Decision:
     if config.sample_rare:
         return Decision("rare classes more often", "photos with rare classes are drawn more often", _ASKED)
+    if view.scale is not None:
+        return Decision("by area", "each photo as often as makes a pass over its area, cut anew each time", _DEFAULT)
     return Decision("each once", "each photo once per epoch, in a new order", _DEFAULT)
 
 

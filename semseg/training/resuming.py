@@ -105,6 +105,19 @@ def as_planned(config: RunConfig, state: Checkpoint, tell: Callable[[str], None]
     return replace(config, epochs=epochs)
 
 
+def as_seen(config: RunConfig, state: Checkpoint) -> RunConfig:
+    """The run with the view that was decided when it began: another device would decide for another.
+
+    Args:
+        config: What is asked for now.
+        state: From `state_to_go_on_from`.
+    """
+    decided = state.facts["identity"]["plan"]
+    scale = decided.get("view: crops")
+    height, width = decided["view: image size"]
+    return replace(config, image_size=(height, width), view="whole" if scale is None else "crops", scale=scale)
+
+
 def can_grow(run: Run, config: RunConfig) -> bool:
     """Whether a finished run was asked for more epochs, and kept the state to train them from."""
     return run.checkpoints.last() is not None and config.epochs > run.config.epochs

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from semseg.data.survey import Survey
 from semseg.runs.config import USUAL_SIZE, RunConfig
 
-CROP = 256  # pixels of a crop's side
 KEPT = 2.5  # pixels that the thinnest class should keep
-PIXELS_OF_EPOCH = {"cpu": 10_000_000, "gpu": 300_000_000}  # that an epoch shows, about: minutes for ten epochs
+CROP = {False: 256, True: 512}  # pixels of a crop's side, on a CPU and on a GPU
+PIXELS_OF_EPOCH = {False: 12e6, True: 300e6}  # that an epoch shows at most, about: ten take minutes
 _STEP = 32  # networks take sides that are multiples of it
 _WHOLE = 1.5  # crops' areas up to which a photo is seen whole
 
@@ -21,7 +21,7 @@ class View:
     Args:
         image_size: (height, width) that the network sees.
         scale: Of the photos that crops are cut from; None where they are seen whole.
-        most_crops: In an epoch; None for all, or where photos are seen whole.
+        most_crops: In an epoch; None where photos are seen whole.
         reason: Why.
     """
 
@@ -39,60 +39,52 @@ class View:
 def choose_view(config: RunConfig, survey: Survey | None, names: Sequence[str], on_gpu: bool) -> View:
     """Decides what the run leaves open.
 
+    Where resizing whole photos to the usual size would make a class thinner than 2.5 pixels, and the data are few
+    enough for it, photos are seen at the smallest scale that keeps it so: whole where they are small, else in crops.
+
     Args:
         config: What was asked for.
         survey: From `survey_of`; None where no sample could be read.
         names: Of the classes.
         on_gpu: Whether a GPU computes.
     """
-    most_pixels = PIXELS_OF_EPOCH["gpu" if on_gpu else "cpu"]
     if config.view == "crops" or config.scale is not None:
-        return _asked_crops(config, survey, names, most_pixels)
+        size = config.image_size or (CROP[on_gpu], CROP[on_gpu])
+        scale = config.scale or (_scale_for_thin(survey) if survey else 1.0)
+        asked = config.scale is not None or survey is None or survey.thinnest is None
+        return _crops(size, scale, "as asked" if asked else f"as asked; {_thin_words(survey, names)}", on_gpu)
     if config.view == "whole" or config.image_size is not None or survey is None:
-        size = config.seen_size
-        return View(size, None, None, "as asked" if config.image_size or config.view else "the default")
-    return _suited(survey, names, most_pixels)
+        asked = config.view is not None or config.image_size is not None
+        return View(config.seen_size, None, None, "as asked" if asked else "the default")
+    return _suited(survey, names, on_gpu)
 
 
-def _asked_crops(config: RunConfig, survey: Survey | None, names: Sequence[str], most_pixels: int) -> View:
-    size = config.image_size or (CROP, CROP)
-    if config.scale is not None or survey is None:
-        scale, reason = config.scale or 1.0, "as asked"
-    else:
-        scale, reason = _scale_for_thin(survey), f"crops as asked; {_thin_words(survey, names)}"
-    return View(size, scale, _most_crops(size, most_pixels, survey), reason)
+def _suited(survey: Survey, names: Sequence[str], on_gpu: bool) -> View:
+    usual = min(1.0, *(new / old for new, old in zip(USUAL_SIZE, survey.size, strict=True)))
+    thinnest, text = survey.thinnest, f"{USUAL_SIZE[1]}x{USUAL_SIZE[0]}"
+    if thinnest is None or usual * survey.widths[thinnest] >= KEPT or usual == 1:
+        return View(USUAL_SIZE, None, None, "the default, as no class becomes too thin for it")
+    scale, crop = _scale_for_thin(survey), CROP[on_gpu]
+    reason = f"{_thin_words(survey, names)}, and would be {usual * survey.widths[thinnest]:.2g} in {text} whole"
+    if scale**2 * survey.pixels > _WHOLE * crop**2:
+        return _crops((crop, crop), scale, reason, on_gpu)
+    if scale**2 * survey.pixels * survey.samples > PIXELS_OF_EPOCH[on_gpu]:
+        return View(USUAL_SIZE, None, None, f"the default for so many photos; {reason}: a larger `image_size` shows it")
+    return View((_multiple(scale * survey.size[0]), _multiple(scale * survey.size[1])), None, None, reason)
 
 
-def _suited(survey: Survey, names: Sequence[str], most_pixels: int) -> View:
-    usual = min(new / old for new, old in zip(USUAL_SIZE, survey.size, strict=True))
-    thinnest = survey.thinnest
-    if thinnest is None or usual * survey.widths[thinnest] >= KEPT or usual >= 1:
-        return View(USUAL_SIZE, None, None, "the default; no class becomes too thin for that")
-    scale = _scale_for_thin(survey)
-    seen = scale * survey.size[0], scale * survey.size[1]
-    whole = f"{USUAL_SIZE[1]}x{USUAL_SIZE[0]}"
-    lost = f"{_thin_words(survey, names)}; at {whole} whole it would be {usual * survey.widths[thinnest]:.2g}"
-    if math.prod(seen) <= _WHOLE * CROP**2:
-        size = _multiple(seen[0]), _multiple(seen[1])
-        return View(size, None, None, lost)
-    return View((CROP, CROP), scale, _most_crops((CROP, CROP), most_pixels, survey), lost)
+def _crops(size: tuple[int, int], scale: float, reason: str, on_gpu: bool) -> View:
+    return View(size, scale, max(1, round(PIXELS_OF_EPOCH[on_gpu] / math.prod(size))), reason)
 
 
 def _scale_for_thin(survey: Survey) -> float:
-    """At which the thinnest class keeps its pixels: 1, or one of whole numbers, as nothing is gained by enlarging."""
+    """1 over a whole number, at which the thinnest class keeps its pixels; 1 where it has no more, as enlarged."""
     thinnest = survey.thinnest
-    if thinnest is None:
-        return 1.0
-    return 1 / max(1, math.floor(survey.widths[thinnest] / KEPT))
-
-
-def _most_crops(size: tuple[int, int], most_pixels: int, survey: Survey | None) -> int:
-    return max(1, round(most_pixels / math.prod(size)))
+    return 1.0 if thinnest is None else 1 / max(1, math.floor(survey.widths[thinnest] / KEPT))
 
 
 def _thin_words(survey: Survey, names: Sequence[str]) -> str:
-    thinnest = survey.thinnest
-    return f"{names[thinnest]} is {survey.widths[thinnest]:.2g} pixels wide" if thinnest is not None else ""
+    return f"{names[survey.thinnest]} is {survey.widths[survey.thinnest]:.2g} pixels wide"
 
 
 def _multiple(side: float) -> int:
