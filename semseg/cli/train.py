@@ -105,9 +105,7 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     """Trains from the beginning, or from the state that an earlier start left."""
     note = partial(say_about, "note")
     state = first(lambda: None if arguments.restart else state_to_go_on_from(folder, config, note, arguments.resume))
-    say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
-    if state:
-        say_about("goes on", f"from {state.position}, as left in {folder.checkpoints.folder}")
+    _greet(config, folder, state)
     asked, config = config, as_seen(config, state) if state else config
     with one_per_host_before_others():
         dataset, model, source, view = open_data_and_network(config, new=state is None)
@@ -173,6 +171,12 @@ def _folder_of_the_first(output: Path) -> Iterator[None]:
 
 
 # --------------------------------------------------------------------------------------------- before the training
+
+
+def _greet(config: RunConfig, folder: Run, state: Checkpoint | None) -> None:
+    say(f"semseg {__version__}, Keras {keras.__version__} on {config.backend}")
+    if state:
+        say_about("goes on", f"from {state.position}, as left in {folder.checkpoints.folder}")
 
 
 def _say_model(config: RunConfig, model: keras.Model) -> None:
