@@ -85,6 +85,7 @@ def project(tmp_path_factory):
         if keras.backend.backend() in FORMATS["onnx"].packages:
             assert cli.commands(["export", "outputs", "--format", "onnx"]) == 0
             export_network_of_bands(root)
+            export_network_of_crops(root)
     return root
 
 
@@ -99,6 +100,13 @@ def export_network_of_bands(root: Path) -> None:
     export_model(model, replace(card, bands=bands))
     photo = np.random.default_rng(0).integers(100, 900, (48, 64, 4)).astype(np.uint16)
     tifffile.imwrite(root / "scene.tif", photo, photometric="minisblack", planarconfig="contig")
+
+
+def export_network_of_crops(root: Path) -> None:
+    """`outputs_crops/unet_model.onnx`, which takes crops of 32x32 at half the photos' size."""
+    (root / "outputs_crops").mkdir()
+    card = ModelCard(root / "outputs_crops" / "unet_model.onnx", "onnx", "logits", (32, 32), Palette.numbered(3))
+    export_model(build_model("unet", (32, 32, 3), 3, filters=2), replace(card, scale=0.5))
 
 
 # ------------------------------------------------------------------------------------------------ Python blocks
