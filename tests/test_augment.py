@@ -5,6 +5,7 @@ from helpers import draw_ids
 
 from semseg.data import open_dataset
 from semseg.data.augment import NO_AUGMENTATION, Augmentation, parse_augmentation, suited_augmentation
+from semseg.data.exchanges import DIAGONAL_FLIPS, HALF_TURN, LEFT_RIGHT, MOVES, QUARTER_TURNS, UP_DOWN
 from semseg.errors import SemsegError
 from semseg.images.reading import read_image
 
@@ -57,6 +58,20 @@ def test_quarter_turns_of_a_square_are_exact_and_each_as_likely(size):
         seen.append(turns.index(mask.tobytes()))
         np.testing.assert_array_equal(turned, np.rot90(photo, seen[-1]))
     assert np.bincount(seen, minlength=4).min() >= 10
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 57)])
+def test_half_turns_are_exact_and_as_likely_as_none(shape):
+    rng = np.random.default_rng(0)
+    photo, ids = rng.integers(0, 256, (*shape, 3), np.uint8), rng.integers(0, 256, shape, np.uint8)
+    turned = 0
+    for _ in range(60):
+        moved, mask = only(half_turns=True)(photo, ids, rng)
+        is_turned = not (mask == ids).all()
+        np.testing.assert_array_equal(mask, np.rot90(ids, 2 * is_turned))
+        np.testing.assert_array_equal(moved, np.rot90(photo, 2 * is_turned))
+        turned += is_turned
+    assert 20 <= turned <= 40
 
 
 def test_quarter_turns_of_an_oblong_frame_ignore_what_comes_from_outside():
@@ -134,6 +149,7 @@ def test_a_hue_agrees_with_hsv_in_its_direction():
         ({"saturation": 2}, "got saturation=2"),
         ({"hue": -1}, "got hue=-1"),
         ({"quarter_turns": 2}, "got quarter_turns=2; expected 0 or 1"),
+        ({"half_turns": 0.5}, r"got half_turns=0\.5; expected 0 or 1"),
         ({"scale": (1.2, 0.8)}, r"got scale=\(1\.2, 0\.8\); expected the smaller factor before the larger"),
         ({"scale": (0.0, 1.0)}, "both above 0"),
         ({"scale": (1.0, float("inf"))}, "scale"),
@@ -176,6 +192,57 @@ class TestParsing:
         with pytest.raises(SemsegError, match=message) as caught:
             parse_augmentation(text, Augmentation())
         assert "\n" not in str(caught.value)
+
+
+EVERY_WAY = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "quarter_turns": True}
+
+
+class TestMoves:
+    @pytest.mark.parametrize(
+        ("settings", "moves"),
+        [
+            ({}, set()),
+            ({"rotation": 30, "hue": 5}, set()),
+            ({"horizontal_flip": 0.1}, {LEFT_RIGHT}),
+            ({"half_turns": True}, {HALF_TURN}),
+            ({"horizontal_flip": 0.5, "vertical_flip": 1.0}, {LEFT_RIGHT, UP_DOWN, HALF_TURN}),
+            ({"horizontal_flip": 0.5, "half_turns": True}, {LEFT_RIGHT, UP_DOWN, HALF_TURN}),
+            ({"quarter_turns": True}, {HALF_TURN, *QUARTER_TURNS}),
+            ({"quarter_turns": True, "vertical_flip": 0.5}, set(MOVES)),
+        ],
+    )
+    def test_of_two_that_may_happen_so_may_both(self, settings, moves):
+        assert only(**settings).moves() == moves
+
+    def test_they_are_what_is_done_to_a_sample(self):
+        corner = np.zeros((8, 8), np.uint8)
+        corner[1, 0] = 1  # at -3.5 - 2.5i from the centre
+        seen = set()
+        for seed in range(200):
+            _, mask = only(**EVERY_WAY)(np.zeros((8, 8, 3), np.uint8), corner, np.random.default_rng(seed))
+            row, column = np.argwhere(mask)[0]
+            seen.add(complex(column, row) - (3.5 + 3.5j))
+        z = -3.5 - 2.5j
+        expected = {(z.conjugate() if mirrored else z) * 1j**quarters for quarters, mirrored in MOVES}
+        assert seen == expected | {z}
+
+    @pytest.mark.parametrize(
+        ("settings", "harmful", "left"),
+        [
+            ({"horizontal_flip": 0.5}, {UP_DOWN, HALF_TURN}, {"horizontal_flip": 0.5}),
+            ({"horizontal_flip": 0.5}, {LEFT_RIGHT}, {}),
+            (EVERY_WAY, {LEFT_RIGHT, UP_DOWN, *QUARTER_TURNS}, {"half_turns": True}),  # lines that lean
+            (EVERY_WAY, {*QUARTER_TURNS, *DIAGONAL_FLIPS}, {"horizontal_flip": 0.5, "vertical_flip": 0.5}),  # upright
+            (EVERY_WAY, {LEFT_RIGHT, HALF_TURN}, {"vertical_flip": 0.5}),  # left and right organs
+            (EVERY_WAY, {UP_DOWN, HALF_TURN}, {"horizontal_flip": 0.5}),
+            (EVERY_WAY, {HALF_TURN}, {"horizontal_flip": 0.5}),  # two flips would turn it
+            (EVERY_WAY, {LEFT_RIGHT, UP_DOWN, *DIAGONAL_FLIPS}, {"quarter_turns": True}),
+            (EVERY_WAY, MOVES, {}),
+            (EVERY_WAY, (), EVERY_WAY),
+        ],
+    )
+    def test_as_many_are_kept_as_can_be(self, settings, harmful, left):
+        assert only(**settings, hue=9).without(harmful) == only(**left, hue=9)
 
 
 TURNED = Augmentation(vertical_flip=0.5, quarter_turns=True)

@@ -189,6 +189,41 @@ class TestAugmentation:
         assert "the masks show no up and down" in square.sections["augment"]["changes"].reason
         assert "no quarter turns" in wide.sections["augment"]["changes"].reason
 
+    @pytest.fixture
+    def leaning(self, tmp_path):
+        """Photos and findings; class 1 leans to one side and class 2 to the other, in masks without an up."""
+        dataset = open_dataset(make_folder(tmp_path / "data", count=40))
+        findings = check_dataset(dataset, image_size=(32, 32))
+        background = [0.0] * 8 + [0.5, 0.0, 0.0] + [50.0, 50.0, 50.0, 9.0, 9.0, 9.0]
+        right, left = ([0.0, 0.0, 0.0, axis, *[0.0] * 4, 0.5, -3, -5, 90, 90, 90, 9, 9, 9] for axis in (0.7, -0.7))
+        for _, record in findings.records["train"]:
+            record.tops[:] = [count // 2 for count in record.counts[:-1]]
+            record.poses[:] = [background, right, left]
+        return dataset, findings
+
+    def test_flips_that_make_one_class_another_are_left_out(self, leaning):
+        dataset, findings = leaning
+        one, other = dataset.palette.names[1:3]
+        plan = plan_run(CONFIG, dataset, findings)
+        changes = plan.augmentation
+        assert (changes.horizontal_flip, changes.vertical_flip, changes.quarter_turns) == (0, 0, False)
+        assert changes.half_turns
+        assert (
+            f"{one} and {other} become each other when flipped left-right or flipped up-down or turned by 90 degrees, "
+            "so no photo is"
+        ) in plan.sections["augment"]["changes"].reason
+
+    def test_flips_that_were_asked_for_stay_with_a_word_of_doubt(self, leaning):
+        dataset, findings = leaning
+        plan = plan_run(replace(CONFIG, augment="horizontal_flip=0.5,half_turns=0"), dataset, findings)
+        assert (plan.augmentation.horizontal_flip, plan.augmentation.half_turns) == (0.5, False)
+        reason = plan.sections["augment"]["changes"].reason
+        assert reason.startswith("as asked (horizontal_flip=0.5,half_turns=0)")
+        assert reason.endswith("become each other when flipped left-right, and cannot be learnt so")
+        asked = plan_run(replace(CONFIG, augment="rotation=7"), dataset, findings)
+        assert (asked.augmentation.horizontal_flip, asked.augmentation.rotation) == (0, 7)
+        assert asked.sections["augment"]["changes"].reason.endswith("turned by 90 degrees, so no photo is")
+
     def test_street_scenes_are_not_turned_upside_down(self, dataset, findings):
         plan = plan_run(CONFIG, dataset, findings)
         assert plan.augmentation.vertical_flip == 0

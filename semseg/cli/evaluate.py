@@ -15,6 +15,7 @@ from semseg.data.base import Dataset
 from semseg.data.splits import ALL, NEW, changes_since, samples_of, split_note
 from semseg.errors import RunFolderError
 from semseg.evaluation.evaluate import Evaluation
+from semseg.evaluation.flips import doubts_of_flips
 from semseg.evaluation.opening import check_classes, check_ignored, data_settings, is_own_data, open_as_run
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import archive, check_output
@@ -65,6 +66,8 @@ def _evaluate(arguments: argparse.Namespace, given: dict[str, Any], card: ModelC
     facts = {"model": str(card.path), "data": config.data, "note": note, "flips": arguments.flips}
     if arguments.flips:
         segmenter = replace(segmenter, predict_batch=with_flips(segmenter.predict_batch, arguments.flips))
+        for doubt in doubts_of_flips(dataset, findings, arguments.flips):
+            say_about("note", doubt)
     _judge(replace(segmenter, palette=dataset.palette), dataset, folder, split, facts)
 
 

@@ -1,6 +1,6 @@
 """Photo and mask changed together, from one random draw."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from semseg import IGNORE
+from semseg.data.exchanges import HALF_TURN, LEFT_RIGHT, QUARTER_TURNS, UP_DOWN, Move
 from semseg.errors import SemsegError
 from semseg.images.bands import RGB, Bands
 
@@ -23,6 +24,7 @@ class Augmentation:
         horizontal_flip: Probability of swapping left and right, 0 to 1.
         vertical_flip: Probability of swapping top and bottom, 0 to 1.
         quarter_turns: Whether to turn by 0, 90, 180 or 270 degrees, each as likely.
+        half_turns: Whether to turn by 0 or 180 degrees, each as likely; quarter turns hold these.
         rotation: Largest angle in degrees, 0 to 180, drawn evenly to both sides.
         scale: Range of the zoom factor, drawn evenly in its logarithm; above 1 shows a part of the sample.
         brightness: Largest relative change of the brightness, 0 to below 1, drawn evenly to both sides.
@@ -38,6 +40,7 @@ class Augmentation:
     horizontal_flip: float = 0.5
     vertical_flip: float = 0.0
     quarter_turns: bool = False
+    half_turns: bool = False
     rotation: float = 3.0
     scale: tuple[float, float] = (1.0, 1.0)
     brightness: float = 0.1
@@ -58,6 +61,7 @@ class Augmentation:
             (self.horizontal_flip, f"flipped left-right ({self.horizontal_flip:.0%})"),
             (self.vertical_flip, f"flipped up-down ({self.vertical_flip:.0%})"),
             (self.quarter_turns, "turned by 0, 90, 180 or 270 degrees"),
+            (self.half_turns and not self.quarter_turns, "turned by 0 or 180 degrees"),
             (self.rotation, f"rotated by up to {self.rotation:g} degrees"),
             (self.scale != (1, 1), f"zoomed by {self.scale[0]:g} to {self.scale[1]:g}"),
             (self.brightness, f"brightness +-{self.brightness:.0%}"),
@@ -94,14 +98,43 @@ class Augmentation:
         """
         return self._draw_matrix(shape, rng), self._draw_colors(rng)
 
+    def moves(self) -> set[Move]:
+        """The flips and turns that may happen, alone or one after the other."""
+        single = [
+            (self.horizontal_flip, LEFT_RIGHT),
+            (self.vertical_flip, UP_DOWN),
+            (self.half_turns, HALF_TURN),
+            (self.quarter_turns, QUARTER_TURNS[0]),
+        ]
+        switched_on = [move for is_on, move in single if is_on]
+        found: set[Move] = {_STAY}
+        while more := {_after(move, earlier) for move in switched_on for earlier in found} - found:
+            found |= more
+        return found - {_STAY}
+
+    def without(self, harmful: Iterable[Move]) -> "Augmentation":
+        """The same with as many of its flips and turns as can be kept without any of some.
+
+        Args:
+            harmful: None of these may happen, nor come of two that do.
+        """
+        for changes in _FEWER_MOVES:
+            fewer = replace(self, **changes)
+            if fewer.moves() <= self.moves() - set(harmful):
+                return fewer
+        return replace(self, **_NO_MOVES)
+
     def _draw_matrix(self, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
         """The 2x3 affine map of `(x, y)` around the centre: flips, turns, zoom and, within the zoom, a shift."""
         height, width = shape
         angle = np.deg2rad(rng.uniform(-self.rotation, self.rotation))
         zoom = np.exp(rng.uniform(*np.log(self.scale)))
         flips = np.where(rng.random(2) < (self.horizontal_flip, self.vertical_flip), -1.0, 1.0)
-        quarter = _QUARTERS[rng.integers(4) * self.quarter_turns]
-        turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ quarter * flips
+        quarters = rng.integers(4)
+        if not self.quarter_turns:
+            quarters = quarters // 2 * 2 * self.half_turns
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        turn = zoom * rotation @ _QUARTERS[quarters] * flips
         center = np.array([width - 1, height - 1]) / 2
         room = np.abs(zoom - 1) * np.array([width, height]) / 2  # a shift that keeps a zoomed sample filling the frame
         shift = center + rng.uniform(-room, room) - turn @ center
@@ -151,6 +184,24 @@ def change(
     return _relit(photo.reshape(*size, shape[2]), colors, bands), mask  # OpenCV drops an axis of one band
 
 
+_STAY: Move = (0, False)
+_NO_MOVES: dict[str, Any] = {"horizontal_flip": 0.0, "vertical_flip": 0.0, "quarter_turns": False, "half_turns": False}
+_FEWER_MOVES: list[dict[str, Any]] = [  # the more that stay, the earlier
+    {},
+    {"quarter_turns": False},
+    {"horizontal_flip": 0.0, "vertical_flip": 0.0},
+    {"vertical_flip": 0.0, "quarter_turns": False, "half_turns": False},
+    {"horizontal_flip": 0.0, "quarter_turns": False, "half_turns": False},
+    {**_NO_MOVES, "half_turns": True},
+]
+
+
+def _after(second: Move, first: Move) -> Move:
+    """The move that two make: a mirror image turns the other way."""
+    quarters = second[0] + (-first[0] if second[1] else first[0])
+    return quarters % 4, second[1] != first[1]
+
+
 _QUARTERS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]])
 _GREY = np.tile(_LUMA, (3, 1))  # a colour to the grey of its luma
 _CROSS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)  # cross product with the grey axis
@@ -173,11 +224,13 @@ def _relit(photo: np.ndarray, colors: np.ndarray, bands: Bands) -> np.ndarray:
 
 _PROBABILITY: _Range = (lambda value: 0 <= value <= 1, "a probability, 0 to 1")
 _CHANGE: _Range = (lambda value: 0 <= value < 1, "a relative change, 0 to below 1")
+_SWITCH: _Range = (lambda value: value in (False, True), "0 or 1")
 _ANGLE: _Range = (lambda value: 0 <= value <= 180, "degrees, 0 to 180")
 _RANGES: dict[str, _Range] = {
     "horizontal_flip": _PROBABILITY,
     "vertical_flip": _PROBABILITY,
-    "quarter_turns": (lambda value: value in (False, True), "0 or 1"),
+    "quarter_turns": _SWITCH,
+    "half_turns": _SWITCH,
     "rotation": _ANGLE,
     "scale": (
         lambda value: len(value) == 2 and 0 < value[0] <= value[1] < np.inf,
@@ -224,7 +277,7 @@ def _parse_setting(part: str) -> tuple[str, float | bool | tuple[float, ...]]:
             raise ValueError
     except ValueError:
         raise SemsegError(f"augmentation: got {part.strip()!r}; expected {name}={_RANGES[name][1]}") from None
-    if name == "quarter_turns" and numbers[0] in (0, 1):
+    if _RANGES[name] is _SWITCH and numbers[0] in (0, 1):
         return name, bool(numbers[0])
     return name, numbers if name == "scale" else numbers[0]
 

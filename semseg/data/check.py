@@ -62,6 +62,14 @@ class Findings:
         """
         return np.array([record.tops for _, record in self.records[split]], np.int64)
 
+    def poses(self, split: str) -> list[list[list[float]]]:
+        """How the classes lie in each sample that was measured; see `measure_poses`.
+
+        Args:
+            split: A key of `records`.
+        """
+        return [record.poses for _, record in self.records[split] if record.poses]
+
     @property
     def sizes(self) -> dict[tuple[int, int], int]:
         """(height, width) of the photos with the number of files of that size, the most frequent first."""

@@ -18,6 +18,7 @@ import numpy as np
 from semseg import IGNORE
 from semseg.data.base import Dataset, Look, Sample, spread
 from semseg.data.cache import RECORDS_SUFFIX, Cache, code_digest
+from semseg.data.exchanges import measure_poses
 from semseg.data.fit import fingerprint, misfit
 from semseg.data.masks import count_values
 from semseg.data.polarity import contrast_of_classes
@@ -30,7 +31,7 @@ from semseg.images.resizing import enough_for, resize_mask, resize_photo, scaled
 from semseg.labels.palettes import color_codes, colors_of_codes
 
 _MIN_SAMPLES_OF_PROCESS = 64  # a process takes as long to start as it takes to look at so many
-_MAX_MEASURED = 200  # samples whose classes' widths are measured, evenly spread
+_MAX_MEASURED = 200  # samples whose classes' widths and poses are measured, evenly spread
 _MAX_STRANGE = 3  # unknown numbers or colours remembered of a mask
 _MIN_SIZE = (256, 256)  # (height, width), enough to compare photos with each other and with their masks
 
@@ -56,6 +57,7 @@ class Record:
         transparent: Pixels that the mask leaves transparent.
         contrast: Of two classes, what `contrast_of_classes` measured; else empty.
         contested: Of pixels that files of several classes claim, and that are ignored, how many each class claims.
+        poses: How its classes lie, from `measure_poses`; empty for samples that were not measured.
     """
 
     size: tuple[int, int]
@@ -74,6 +76,7 @@ class Record:
     transparent: int = 0
     contrast: list[float] = field(default_factory=list)
     contested: dict[str, int] = field(default_factory=dict)
+    poses: list[list[float]] = field(default_factory=list)
 
     @property
     def fingerprint(self) -> np.ndarray:
@@ -234,6 +237,7 @@ def _record(dataset: Dataset, sample: Sample, look: Look, measured_at: tuple[int
         transparent=look.transparent,
         contrast=contrast_of_classes(visible, look.ids) if k == 2 else [],
         contested=_contested(dataset, sample) if look.overlapping else {},
+        poses=measure_poses(look.ids, visible, k) if measured_at else [],
     )
 
 

@@ -13,6 +13,7 @@ from semseg.data.base import Dataset
 from semseg.data.batches import rare_class_weights
 from semseg.data.check import Findings
 from semseg.data.crops import crops_per_photo
+from semseg.data.exchanges import Move, find_exchanges, words_of_exchanges
 from semseg.data.splits import samples_of
 from semseg.data.survey import Survey, survey_of
 from semseg.errors import SemsegError
@@ -316,17 +317,26 @@ def _sampling(config: RunConfig, view: View) -> Decision:
 def _augmentation(config: RunConfig, dataset: Dataset, findings: Findings | None) -> tuple[Augmentation, str]:
     """What suits data and run, with the changes that were asked for."""
     suited, reasons = _suited_to_data(config, findings)
+    exchanges = {} if findings is None else find_exchanges(findings.poses("train"))
+    suited, kept = _keeping_meaning(suited, exchanges, dataset.palette.names)
     changes, strength = _strength(config.epochs, len(dataset.splits["train"]))
     if not dataset.bands.are_rgb:
         changes = {**changes, "saturation": 0.0, "hue": 0.0}
     suited = replace(suited, **changes)
-    if config.augment:
-        rest = "" if config.augment.strip() == "none" else "; what was not named suits the data"
-        asked = parse_augmentation(config.augment, suited)
-        if not dataset.bands.are_rgb and (asked.saturation or asked.hue):
-            raise SemsegError("`augment`: saturation and hue are for 8-bit RGB photos; leave them out for other bands")
-        return asked, f"{_ASKED} ({config.augment}){rest}"
-    return suited, "; ".join(part for part in (*reasons, strength) if part)
+    if not config.augment:
+        return suited, "; ".join(part for part in (*reasons, *kept, strength) if part)
+    asked = _asked_changes(config.augment, suited, dataset.bands.are_rgb)
+    exchanged = words_of_exchanges(exchanges, asked.moves(), dataset.palette.names)
+    doubts = [f"but {exchanged}, and cannot be learnt so"] if exchanged else kept
+    rest = [] if config.augment.strip() == "none" else ["what was not named suits the data", *doubts]
+    return asked, "; ".join([f"{_ASKED} ({config.augment})", *rest])
+
+
+def _asked_changes(text: str, suited: Augmentation, are_rgb: bool) -> Augmentation:
+    asked = parse_augmentation(text, suited)
+    if not are_rgb and (asked.saturation or asked.hue):
+        raise SemsegError("`augment`: saturation and hue are for 8-bit RGB photos; leave them out for other bands")
+    return asked
 
 
 def _suited_to_data(config: RunConfig, findings: Findings | None) -> tuple[Augmentation, list[str]]:
@@ -344,6 +354,16 @@ def _suited_to_data(config: RunConfig, findings: Findings | None) -> tuple[Augme
             "no quarter turns, as what the network sees is no square",
         ]
     return suited, reasons
+
+
+def _keeping_meaning(
+    suited: Augmentation, exchanges: Mapping[Move, Sequence[tuple[int, int]]], names: Sequence[str]
+) -> tuple[Augmentation, list[str]]:
+    """Without the flips and turns that make one class look like another one."""
+    exchanged = words_of_exchanges(exchanges, suited.moves(), names)
+    if not exchanged:
+        return suited, []
+    return suited.without({move for move, pairs in exchanges.items() if pairs}), [f"{exchanged}, so no photo is"]
 
 
 def _strength(epochs: int, photos: int) -> tuple[dict[str, Any], str]:
