@@ -37,6 +37,11 @@ _CHANCE = 0.05  # of finding any pair among classes that lie by chance
 _DOUBT = 0.1  # that classes are alike which seem to differ
 _MIN_DISTANCE = 1.5  # sums of both standard deviations of the samples: 93 % of them lie on their side of the middle
 _MAX_WANDERING = 4.0  # times as much as the other class: a heart lies left of what may lie anywhere, and is none of it
+# Measured between classes that look alike. Membranes that lean to either side are 4.6 standard deviations apart, and 14
+# times as far as after a flip left-right; upright and level ones 4.8, and 36 times as far as after a quarter turn. What
+# is clear in 220 photos of Cityscapes and 367 of CamVid gains 1.0 by a flip left-right and up to 2.3 by a quarter turn;
+# upside down cars lie where trees do, but classes that have an up are not turned so. Carvana's two, DRIVE's and those
+# of the nuclei do not look alike.
 _MIN_GAP = 2.0  # standard deviations between vectors of classes that these tell apart
 _MIN_GAIN = 4.0  # how many times as far apart they are as after the move
 _FLOORS, _MAX_GAPS = np.repeat(  # the least that a network goes by, and standard deviations between classes alike
