@@ -210,7 +210,7 @@ class TestFinding:
         found = of("em")
         assert found[LEFT_RIGHT] == found[UP_DOWN] == [membranes] and found[HALF_TURN] == []
         assert found[QUARTER_TURNS[0]] == found[QUARTER_TURNS[1]] == [level, membranes]
-        for folder, options in {"camvid": {"limit": 30}, "cityscapes_pairs": {"limit": 30}, "nuclei": {}}.items():
+        for folder, options in {"camvid": {"limit": 20}, "cityscapes_pairs": {"limit": 12}, "nuclei": {}}.items():
             assert not any(of(folder, **options).values())
 
 
