@@ -223,6 +223,23 @@ class TestCacheOfTiles:
         assert cache.find_part(damaged, 0, 0, height, width) is None
         assert cache.find_part(damaged, 0, 0, 128, 128) is not None
 
+    def test_photos_of_other_sizes_move_no_tile_of_the_others(self, tmp_path):
+        """As many tiles in all: the second photo's begin one later."""
+
+        def draw(*widths):
+            for i, width in enumerate(widths):
+                photo, ids = numbered(100, width)
+                for name, picture in (("images", photo), ("masks", ids)):
+                    (tmp_path / name).mkdir(exist_ok=True)
+                    Image.fromarray(picture).save(tmp_path / name / f"{i}.png")
+            return open_dataset(tmp_path, whole=True)
+
+        self.fill(draw(90, 300, 200), tmp_path / "cache")
+        dataset = draw(200, 300, 90)
+        second = sorted(dataset.samples, key=str)[1]
+        found = cache_of(dataset, tmp_path / "cache").find_part(second, 0, 0, 100, 128)
+        assert found is None or np.array_equal(found[0], dataset.load(second)[0][:, :128])
+
     def test_photos_without_room_are_left_out_and_said(self, dataset, tmp_path):
         tile = 36 + 128 * 128 * 4
         cache = cache_of(dataset, tmp_path, most_bytes=6 * tile)

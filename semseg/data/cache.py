@@ -33,8 +33,6 @@ _RECORD = 36  # bytes: digest of the source files (16), their state (16), CRC-32
 _NO_STATE = bytes(16)  # of files whose state says nothing
 _MIN_AGE = 2  # seconds since a file changed: a second change in the same tick of its clock would leave no trace
 MAX_AGE = 30 * 24 * 3600  # seconds that an unused cache is kept
-
-
 _TILE = 128  # pixels of the side of a slot that holds a part of a sample
 
 
@@ -92,7 +90,8 @@ class Cache:
         ordered = sorted(set(samples), key=str)
         files = [_digest([_way_to_read(s), *(str(path.absolute()) for path in s.files)]) for s in ordered]
         of_bands = [] if bands.are_rgb else [f"{bands} {bands.mean}"]
-        of_tiles = [] if scale is None else [str(scale)]
+        # Where sizes differ, slots do, and a slot would vouch for another tile of its sample.
+        of_tiles = [] if scale is None else [str([self._sizes[sample] for sample in ordered])]
         name = _digest([code_digest(), str(self.image_size), meaning, *of_bands, *of_tiles, *files]).hex()
         try:
             self._open(folder / f"{name}{_SUFFIX}", ordered)
