@@ -10,11 +10,13 @@ import pytest
 from helpers import make_folder
 from scipy import stats
 
+from semseg.backend.placing import Device
 from semseg.cli import commands
 from semseg.cli import compare as comparing
 from semseg.cli.backends import choose_backend
 from semseg.cli.flags import build_parser, given_settings, to_flags
 from semseg.comparison import trainings
+from semseg.comparison.apart import train_apart
 from semseg.comparison.networks import Network, group_runs, unequal_conditions
 from semseg.comparison.statistics import RULE, compare_networks, compare_pair, holm
 from semseg.comparison.tables import summarise, table, to_csv_rows, to_markdown
@@ -415,7 +417,8 @@ class TestTheCommand:
         with pytest.raises(
             SemsegError, match=r"run: ended with code 3: .*nowhere: no such .*; see log-failed\.txt"
         ) as caught:
-            comparing._train_one(config, "run 1/1")
+            ((_, _, error),) = train_apart([("run 1/1", config)], to_flags, [Device()])
+            raise error
         assert caught.value.exit_code == 3
         assert "nowhere" in (tmp_path / "run" / "log-failed.txt").read_text()
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["log-failed.txt"]
@@ -423,7 +426,7 @@ class TestTheCommand:
     def test_minutes_become_epochs_that_are_remembered(self, tmp_path, monkeypatch):
         asked = []
 
-        def measured(config, models):
+        def measured(config, models, environment):
             asked.append(models)
             return {"unet": 10.0, "resunet": 400.0}
 
@@ -450,18 +453,20 @@ class TestWhatFails:
     """Trainings are replaced by folders as they would leave them: their models, empty files, cannot be opened."""
 
     def compare(self, monkeypatch, tmp_path, failing, *arguments, code=7, splits=lambda _: {"train": "ab"}):
-        def train(config, label, stopping):
-            trained.append(Path(config.output).name)
-            if trained[-1] in failing:
-                error = SemsegError(f"{config.output}: ended with code {code}: the loss became NaN")
-                error.exit_code = code
-                raise error
-            make_run(
-                Path(config.output), [0.5] * 8, splits=splits(trained[-1]), noted={"parameters": 77}, **asdict(config)
-            )
+        def train(runs, **options):
+            for label, config in runs:
+                folder, error = Path(config.output), None
+                trained.append(folder.name)
+                if folder.name in failing:
+                    error = SemsegError(f"{folder}: ended with code {code}: the loss became NaN")
+                    error.exit_code = code
+                else:
+                    noted = {"parameters": 77}
+                    make_run(folder, [0.5] * 8, splits=splits(folder.name), noted=noted, **asdict(config))
+                yield label, config, error
 
         trained = []
-        monkeypatch.setattr(comparing, "_train_one", train)
+        monkeypatch.setattr(comparing, "train_apart", train)
         monkeypatch.setattr(trainings, "_refuse_changed_data", lambda config: None)  # there are no data
         asked = ["--models", "unet,resunet", "--seeds", "2", "--data", "x", "--output", str(tmp_path), *arguments]
         return commands(["compare", *asked]), trained

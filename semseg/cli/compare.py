@@ -2,30 +2,36 @@
 
 import argparse
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import keras
 
+from semseg.backend.devices import on_gpu
+from semseg.backend.placing import chosen_devices
 from semseg.cli.console import Progress, say, say_about
 from semseg.cli.flags import COMPARE_OUTPUT, SEEDS, given_settings, to_flags
+from semseg.comparison.apart import Training, train_apart
 from semseg.comparison.costs import costs_of, how_measured, open_models, same_photos
 from semseg.comparison.networks import Network, group_runs
 from semseg.comparison.tables import summarise, table, to_csv_rows, to_markdown
-from semseg.comparison.trainings import Trainings, check_models, epochs_in, planned_runs, train_all
-from semseg.errors import SemsegError, StopRequest
-from semseg.files import archive, check_output, last_lines, replacing, write_csv, write_json
+from semseg.comparison.trainings import (
+    Trainings,
+    check_models,
+    epochs_in,
+    is_finished,
+    of_part,
+    planned_runs,
+    train_all,
+)
+from semseg.errors import SemsegError
+from semseg.files import archive, check_output, replacing, write_csv, write_json
 from semseg.report import save_learning_curves, save_quality_cost, save_side_by_side
 from semseg.runs.config import RunConfig
-from semseg.runs.lock import one_writer
+from semseg.runs.lock import one_writer, writer_of
 from semseg.runs.run import Run
-from semseg.runs.stopping import SAVING_PATIENCE, STOPPED, Stopping
 
 TABLES = ("comparison.json", "comparison.csv", "comparison.md")
 CURVES, QUALITY_COST, SIDE_BY_SIDE = "curves.png", "quality_cost.png", "side_by_side.png"
@@ -39,8 +45,26 @@ def run(arguments: argparse.Namespace) -> None:
     _check_flags(arguments, given)
     output = Path(given.get("output", COMPARE_OUTPUT))
     check_output(output)
+    if arguments.part and not _train_part(arguments, given, output):
+        return
     with one_writer(output):
         _compare(arguments, given, output)
+
+
+def _train_part(arguments: argparse.Namespace, given: dict, output: Path) -> bool:
+    """Trains its part of the runs, beside other commands with theirs; whether all are over and nobody compares them."""
+    planned = _planned_runs(arguments, given, output)
+    trainings = _train(of_part(planned, arguments.part), arguments)
+    left = sum(not is_finished(config) for config in planned)
+    if trainings.errors:
+        raise _all_failed(trainings.errors, "the same command without --part tries again, and compares")
+    if left:
+        say_about("part", f"{arguments.part} is over; {left} of {len(planned)} runs are left to the others: the one "
+                  "that ends last compares all, or the same command without --part")  # fmt: skip
+        return False
+    if who := writer_of(output):
+        say_about("part", f"{arguments.part} is over, as are all; {who} compares them")
+    return not who
 
 
 def _compare(arguments: argparse.Namespace, given: dict, output: Path) -> None:
@@ -63,7 +87,7 @@ def _check_flags(arguments: argparse.Namespace, given: dict) -> None:
     """Raises a `SemsegError` for flags that would be of no effect."""
     if bool(arguments.runs) == bool(arguments.models):
         raise SemsegError("compare: give either --models unet,r2unet,... to train, or the folders of finished runs")
-    values = {**given, "seeds": arguments.seeds}
+    values = {**given, **{name: getattr(arguments, name) for name in ("seeds", "devices", "part")}}
     training = [name for name, value in values.items() if value is not None and name not in ("backend", "output")]
     if arguments.runs and training:
         raise SemsegError(
@@ -91,6 +115,15 @@ def _names(models: str) -> list[str]:
 
 def _train_all(arguments: argparse.Namespace, given: dict, output: Path) -> Trainings:
     """Trains what is not finished yet; the runs come network by network."""
+    planned = _planned_runs(arguments, given, output)
+    trainings = _train(planned, arguments)
+    if trainings.errors and len({run.config.model for run in trainings.runs}) < 2:
+        raise _all_failed(trainings.errors, "less than two networks are left to compare")
+    models = _names(arguments.models)
+    return Trainings([run for model in models for run in trainings.runs if run.config.model == model], trainings.errors)
+
+
+def _planned_runs(arguments: argparse.Namespace, given: dict, output: Path) -> list[RunConfig]:
     models = _names(arguments.models)
     check_models(models)
     seeds = SEEDS if arguments.seeds is None else arguments.seeds
@@ -98,12 +131,28 @@ def _train_all(arguments: argparse.Namespace, given: dict, output: Path) -> Trai
         raise SemsegError(f"`seeds`: got {seeds}; expected a whole number of at least 1, better {SEEDS}")
     minutes = given.get("minutes")
     common = RunConfig(**{**given, "minutes": None, "output": str(output)})
-    epochs = {} if minutes is None else epochs_in(minutes, common, models, output, say_about)
-    train = partial(_train_one, stopping=arguments.stopping)
-    trainings = train_all(planned_runs(common, models, seeds, output, epochs), train, say_about)
-    if trainings.errors and len({run.config.model for run in trainings.runs}) < 2:
-        raise _all_failed(trainings.errors, "less than two networks are left to compare")
-    return Trainings([run for model in models for run in trainings.runs if run.config.model == model], trainings.errors)
+    epochs = {} if minutes is None else epochs_in(minutes, common, models, output, say_about, _environment(arguments))
+    return planned_runs(common, models, seeds, output, epochs)
+
+
+def _environment(arguments: argparse.Namespace) -> Mapping[str, str]:
+    """Of the process that measures epochs; refuses what cannot be measured."""
+    first, *others = chosen_devices(arguments.devices)
+    if arguments.part or (others and not on_gpu()):
+        name = "part" if arguments.part else "devices"
+        raise SemsegError(f"`{name}`: runs of unlike computers, or that share one, take other times than are measured "
+                          "for `minutes`; give `epochs`")  # fmt: skip
+    return first.environment
+
+
+def _train(planned: Sequence[RunConfig], arguments: argparse.Namespace) -> Trainings:
+    devices = chosen_devices(arguments.devices)
+    if devices[1:]:
+        say_about("devices", f"{', '.join(device.name for device in devices)}: one run at a time on each")
+    with Progress("") as progress:
+        train = partial(train_apart, flags=to_flags, devices=devices, show=partial(_show, progress),
+                        stopping=arguments.stopping)  # fmt: skip
+        return train_all(planned, train, say_about)
 
 
 def _all_failed(errors: Sequence[SemsegError], others: str) -> SemsegError:
@@ -113,67 +162,16 @@ def _all_failed(errors: Sequence[SemsegError], others: str) -> SemsegError:
     return error
 
 
-def _train_one(config: RunConfig, label: str, stopping: Stopping | None = None) -> None:
-    """Trains, or goes on with what was stopped, in a process of its own: each starts alike, its peak of memory its own.
-
-    Raises:
-        SemsegError: The run failed; with its message and exit code.
-        StopRequest: It was stopped.
-    """
-    folder = Run(Path(config.output))
-    folder.folder.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with (
-        folder.log_path.open("wb") as log,
-        Progress(f"{label} {config.model}, seed {config.seed}") as progress,
-    ):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "semseg", "train", *to_flags(config)], stdin=subprocess.DEVNULL, stdout=log,
-            stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
-            start_new_session=True,  # a terminal's Ctrl-C would reach it twice, and twice means at once
-        )  # fmt: skip
-        _wait(child, folder.log_path, progress, config.epochs, stopping)
-    code = child.returncode if child.returncode >= 0 else 128 - child.returncode
-    if code in STOPPED:
-        raise StopRequest(STOPPED[code], code)
-    if code:
-        raise _failure(folder, child.returncode)
-
-
-def _failure(folder: Run, code: int) -> SemsegError:
-    """What a run that failed said, with its exit code."""
-    kept = folder.log_path.replace(folder.failed_log_path)
-    lines = last_lines(kept) or ["it said nothing"]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    last = (errors or lines)[-1]
-    how = f"ended with code {code}" if code > 0 else f"was killed ({-code})"
-    error = SemsegError(f"{folder.folder}: {how}: {last}; see {kept.name} there; the same command tries again")
-    error.exit_code = code if code > 0 else 128 - code
-    return error
-
-
-def _wait(
-    child: subprocess.Popen, log: Path, progress: Progress, epochs: int, stopping: Stopping | None = None
-) -> None:
-    """Shows how far the child is until it ends; whatever interrupts that ends the child, too."""
-    try:
-        while child.poll() is None:
-            try:
-                child.wait(0.5)
-            except subprocess.TimeoutExpired:
-                last = (last_lines(log) or ["starting"])[-1]
-                done = last.split("/")[0].strip()
-                progress.show(int(done) if done.isdecimal() else 0, epochs, " ".join(last.split())[:50])
-    except BaseException as error:
-        _ = stopping and stopping.request  # who reads it has the time that the child needs to save its state
-        number = error.exit_code - 128 if isinstance(error, StopRequest) else signal.SIGINT
-        child.terminate() if os.name == "nt" else child.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(SAVING_PATIENCE)
-        raise
-    finally:
-        if child.poll() is None:
-            child.kill()
+def _show(progress: Progress, running: Sequence[Training]) -> None:
+    """How far the runs are, side by side."""
+    if running:
+        first, *others = running
+        progress.label = f"{first.label} {first.config.model}, seed {first.config.seed}"
+        text = first.last_line[:50]
+        if others:
+            progress.label = ", ".join(training.label for training in running)
+            text = "epochs"
+        progress.show(sum(each.epochs for each in running), sum(each.config.epochs for each in running), text)
 
 
 # -------------------------------------------------------------------------------------------------------- results

@@ -305,7 +305,11 @@ def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="*", help="folders of finished runs, the first as the baseline")
     parser.add_argument("--models", metavar="A,B", help="networks to train, the first as the baseline")
     parser.add_argument("--seeds", metavar="N", type=int, help=f"runs of each network (default: {SEEDS})")
-    _add_settings(parser, [name for name in _SETTINGS if name != "model"],
+    parser.add_argument("--devices", metavar="WHICH", help="one run at a time on each: all GPUs, how many, or their "
+                        "numbers as 0,1,3; without a GPU, how many runs side by side (default: 1)")  # fmt: skip
+    parser.add_argument("--part", metavar="K/N", help="train every N-th run alone, from the K-th on: so do several "
+                        "commands, as of a Slurm array, share them")  # fmt: skip
+    _add_settings(parser, [name for name in _SETTINGS if name not in ("model", "devices")],
                   minutes="time for each run in place of --epochs: as many whole epochs as fit",
                   output=f"where the results go (default: {COMPARE_OUTPUT})")  # fmt: skip
 

@@ -1,7 +1,9 @@
 """Training several networks with several seeds under equal conditions: which runs, and what is finished already."""
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ KILLED = 128 + 9  # the exit code of a process that was killed, most often for i
 OF_ONE_RUN = (NonFiniteLossError.exit_code, ResourceError.exit_code, KILLED)  # these keep no other run from its turn
 _MAY_DIFFER = ("output", "workers", "cache", "keep", "checkpoint_minutes")  # between equal runs
 
-Train = Callable[[RunConfig, str], None]  # trains one run; takes its configuration and what to call it
+Outcome = tuple[str, RunConfig, SemsegError | None]  # what to call a run, itself, and what it failed with
+Train = Callable[[Sequence[tuple[str, RunConfig]]], Generator[Outcome]]  # trains runs, and gives each as it ends
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,29 @@ def planned_runs(
     ]
 
 
+def of_part(configs: Sequence[RunConfig], part: str | None) -> list[RunConfig]:
+    """Every N-th run, from the K-th on: what one of N commands trains that share them, on other computers perhaps.
+
+    Args:
+        configs: From `planned_runs`.
+        part: `"K/N"`, K from 0 or from 1 on; None for all runs.
+
+    Raises:
+        SemsegError: It is no such part.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", part or "1/1")
+    number, count = map(int, match.groups()) if match else (1, 0)
+    if number > count or not count:
+        raise SemsegError(f"`part`: got {part!r}; expected one of N parts of the runs, such as 2/8")
+    return [config for place, config in enumerate(configs) if (place + 1 - number) % count == 0]
+
+
 def train_all(configs: Sequence[RunConfig], train: Train, tell: Tell) -> Trainings:
     """Trains what is not finished yet; one that diverges or finds no memory does not keep the others from it.
 
     Args:
         configs: From `planned_runs`.
-        train: Trains one run; raises a `SemsegError` if it fails.
+        train: Trains runs, several at a time if it can.
         tell: Called with a topic and a sentence after each run.
 
     Raises:
@@ -85,27 +105,37 @@ def train_all(configs: Sequence[RunConfig], train: Train, tell: Tell) -> Trainin
         SemsegError: What a failed run ended with, if the others would fail alike.
     """
     trainings = Trainings([], [])
-    finished = [is_finished(config) for config in configs]
-    if any(finished) and not all(finished):
-        _refuse_changed_data(configs[finished.index(True)])
-    for number, (config, done) in enumerate(zip(configs, finished, strict=True), start=1):
-        label, name = f"run {number}/{len(configs)}", f"{config.model}, seed {config.seed}"
-        try:
-            if not done:
-                train(config, label)
-        except SemsegError as error:
-            if error.exit_code not in OF_ONE_RUN:
-                raise
-            tell(label, f"{name}: failed; {error}")
-            trainings.errors.append(error)
-            continue
-        run = Run.finished(config.output)
-        trainings.runs.append(run)
-        check_same_data(trainings.runs[0], run)
-        minutes = run.metrics["training_seconds"] / 60
-        how = "finished before" if done else f"{config.epochs} epochs in {minutes:.1f} min"
-        tell(label, f"{name}: mean IoU {run.metrics['macro_iou'] or 0:.4f}, {how}")
+    labels = {config.output: f"run {number}/{len(configs)}" for number, config in enumerate(configs, start=1)}
+    left = [config for config in configs if not is_finished(config)]
+    if left and len(left) < len(configs):
+        _refuse_changed_data(next(config for config in configs if config not in left))
+    for config in configs:
+        if config not in left:
+            _note(trainings, labels[config.output], config, "finished before", tell)
+    with closing(train([(labels[config.output], config) for config in left])) as outcomes:
+        for label, config, error in outcomes:
+            if error is None:
+                _note(trainings, label, config, "", tell)
+            elif error.exit_code in OF_ONE_RUN:
+                tell(label, f"{_name(config)}: failed; {error}")
+                trainings.errors.append(error)
+            else:
+                raise error
     return trainings
+
+
+def _name(config: RunConfig) -> str:
+    return f"{config.model}, seed {config.seed}"
+
+
+def _note(trainings: Trainings, label: str, config: RunConfig, how: str, tell: Tell) -> None:
+    """Adds a finished run to the others, on the same data."""
+    run = Run.finished(config.output)
+    trainings.runs.append(run)
+    check_same_data(trainings.runs[0], run)
+    minutes = run.metrics["training_seconds"] / 60
+    how = how or f"{config.epochs} epochs in {minutes:.1f} min"
+    tell(label, f"{_name(config)}: mean IoU {run.metrics['macro_iou'] or 0:.4f}, {how}")
 
 
 def _refuse_changed_data(config: RunConfig) -> None:
@@ -137,7 +167,10 @@ def is_finished(config: RunConfig) -> bool:
     return True
 
 
-def epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: Path, tell: Tell) -> dict[str, int]:
+def epochs_in(
+    minutes: float, config: RunConfig, models: Sequence[str], output: Path, tell: Tell,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, int]:  # fmt: skip
     """How many epochs of each network fit into the time, at least one; measured once for an output folder.
 
     Args:
@@ -146,6 +179,7 @@ def epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: 
         models: Names of the networks.
         output: Folder that keeps what was measured.
         tell: Called with a topic and a sentence.
+        environment: Variables for the process that measures, which say what GPU it sees.
 
     Raises:
         SemsegError: No time.
@@ -163,7 +197,7 @@ def epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: 
         raise RunFolderError(f"{path}: epochs were measured for another `{differing[0]}`; choose another `output`")
     if missing := [model for model in models if model not in seconds]:
         tell("measuring", f"how many epochs of {', '.join(missing)} fit into {minutes:g} minutes")
-        seconds.update(measured_apart(config, missing))
+        seconds.update(measured_apart(config, missing, environment))
         output.mkdir(parents=True, exist_ok=True)
         write_json(path, {"conditions": conditions, "seconds_per_epoch": seconds})
     epochs = {model: timing.epochs_in(minutes, seconds[model]) for model in models}
