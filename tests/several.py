@@ -18,12 +18,14 @@ LOSSES = ("ce", "focal", "tversky", "focal_tversky")
 # equal pixels a pooling takes, and the gradient jumps: float64 shows whether the sums are right.
 CASES = {
     **{network: {"model": network} for network in NETWORKS},
+    "encoder_unet": {"model": "encoder_unet", "encoder": "MobileNetV3Small", "encoder_weights": "none"},
     **{f"loss {loss}": {"loss": loss} for loss in LOSSES},
     "binary": {"loss": "bce+dice", "num_logits": 1},
     "class weights, smoothed": {"loss": "ce+tversky", "class_weights": [1.0, 0.5, 2.0, 1.5], "label_smoothing": 0.1},
     "accumulated": {"accumulate": 2},
     "remat": {"remat": True},
     "half": {"precision": "bfloat16", "floatx": "float32"},
+    "float16": {"precision": "float16", "floatx": "float32"},
 }
 BATCHES = (8, 5, 3, 1, 8)  # photos in each of the steps
 FIRST_GRADIENT, WEIGHTS = 1e-5, 1e-6  # that they may differ by, or by what another order of the photos makes
@@ -47,10 +49,13 @@ def run(processes: int, names: list[str], output: Path) -> dict:
         address["KERAS_BACKEND"] = "torch"
         command = [sys.executable, __file__, json.dumps(names), str(output)]
         started.append(subprocess.Popen(command, env={**os.environ, **of_rank, **address}))
-    for process in started:
-        if process.wait(LIMIT):
-            for other in started:
-                other.kill()
+    try:
+        for process in started:
+            if process.wait(LIMIT):
+                break
+    finally:
+        for process in started:  # those that are over do not mind, and the others would wait
+            process.kill()
     codes = [process.wait() for process in started]
     if any(codes):
         raise RuntimeError(f"processes ended with {codes}")
@@ -72,7 +77,8 @@ def batch(photos: int, num_classes: int, seed: int):
 
 def outcome(
     model="unet", loss="ce+dice", num_logits=4, floatx="float64", accumulate=1, class_weights=None,
-    label_smoothing=0.0, permuted=False, filters=4, **options,
+    label_smoothing=0.0, permuted=False, filters=4, encoder=None, encoder_weights=None, compiles=False,
+    **options,
 ) -> dict:  # fmt: skip
     """First gradient, weights, loss and confusion matrix after `BATCHES`, on this process' part of each."""
     import keras
@@ -86,7 +92,8 @@ def outcome(
 
     keras.config.set_dtype_policy(floatx)
     keras.utils.set_random_seed(3)
-    network = build_model(model, (32, 32, 3), num_logits, filters=filters)
+    of_encoder = {"encoder": encoder, "encoder_weights": encoder_weights}
+    network = build_model(model, (32, 32, 3), num_logits, filters=filters, **of_encoder)
     keras.config.set_dtype_policy("float32")
     k = max(2, num_logits)
     outputs = network.outputs if len(network.outputs) > 1 else network.outputs[0]
@@ -97,11 +104,14 @@ def outcome(
     gradients: list = []
     apply = optimizer.apply
 
-    def spy(values, variables):
+    def spy(values, trainable_variables):
         gradients.append(np.concatenate([value.detach().double().numpy().ravel() for value in values]))
-        return apply(values, variables)
+        return apply(values, trainable_variables)
 
     optimizer.apply = spy
+    if compiles:
+        x, y = _own(*batch(BATCHES[0], k, 0), here())
+        trained.compile_graph(x)
     train_together(trained)
     logs: dict = {}
     for seed, photos in enumerate(BATCHES):

@@ -63,7 +63,7 @@ def test_weights_after_five_batches_of_8_5_3_1_and_8_photos_are_those_of_one_pro
 def test_the_loss_and_the_confusion_matrix_are_those_of_all_photos(outcomes):
     for count, name, apart in cases(outcomes):
         if name in IN_FLOAT64:
-            assert apart["counts"] == 0, (count, name, apart)
+            assert apart["counts"] <= 3 * floor(apart, "counts"), (count, name, apart)
             assert apart["loss"] < 1e-5, (count, name, apart)
 
 

@@ -26,8 +26,10 @@ if keras.backend.backend() == "torch":
     import torch.distributed as dist
 
 PATIENCE = timedelta(days=1)  # the first process may check or unpack data for long; one that dies is noticed at once
+PATIENCE_FOR_NAMES = 15.0  # seconds in which the name of the first process' computer may become known
 ROLL_CALL = 2.0  # seconds in which those that live say so, once another one has gone
 HEAD_START = 0.5  # seconds for the first process, which knows what was saved
+SHOWN = 40  # letters of a value in a message
 BUCKET = 25_000_000  # bytes of gradients that travel together
 _Result = TypeVar("_Result")
 
@@ -120,17 +122,31 @@ def _connect(rank: int, count: int) -> tuple[Any, str]:
         raise SemsegError(f"torch {torch.__version__}: is built without torch.distributed; use one process")
     engine = _take_device()
     try:
+        _find_host(os.environ.get("MASTER_ADDR", "localhost"))
         store, *_ = next(dist.rendezvous("env://", rank, count, timeout=timedelta(minutes=5)))
         store.set_timeout(PATIENCE)
         both = "cpu:gloo,cuda:nccl" if engine == "nccl" else "gloo"
         dist.init_process_group(both, store=store, rank=rank, world_size=count, timeout=PATIENCE)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise ResourceError(
             f"rank {rank} of {count} on {socket.gethostname()}: cannot join the others at {where} "
             f"({first_line(error)}); give torchrun an address that all reach and a free port"
         ) from error
     return store, engine
+
+
+def _find_host(name: str) -> None:
+    """Asks for an address, which torch does for minutes; one that is to come up is waited for a little."""
+    end = time.monotonic() + PATIENCE_FOR_NAMES
+    while True:
+        try:
+            socket.getaddrinfo(name, None)
+            return
+        except socket.gaierror:
+            if time.monotonic() > end:
+                raise
+        time.sleep(1)
 
 
 def _take_device() -> str:
@@ -166,7 +182,7 @@ def last_words(message: str, own: bool) -> str | None:
         return message
     if not message:
         return None
-    line = f"{_here.name(_here.rank)}: {message}"
+    line = message if message.startswith("rank ") else f"{_here.name(_here.rank)}: {message}"
     try:
         if not own:
             return _words_of_survivor(message)
@@ -294,9 +310,18 @@ def refuse_differing(facts: Mapping[str, Any]) -> None:
     for rank, theirs in enumerate(everyones):
         differing = [name for name in {**everyones[0], **theirs} if theirs.get(name) != everyones[0].get(name)]
         if differing:
-            told = "; ".join(f"{name} {theirs.get(name)} (rank 0: {everyones[0].get(name)})" for name in differing[:3])
+            told = "; ".join(_told(name, str(theirs.get(name)), str(everyones[0].get(name))) for name in differing[:3])
             text = f"{_here.name(rank)} differs: {told}; start all processes with the same flags, versions and data"
             raise SemsegError(text if _here.is_first else "")  # all know it, one says it
+
+
+def _told(name: str, theirs: str, own: str) -> str:
+    """A fact and both values, of long ones the place where they part."""
+    alike = (one == other for one, other in zip(theirs, own, strict=False))
+    start = next((place for place, same in enumerate(alike) if not same), min(len(theirs), len(own)))
+    first = max(0, start - 8) if max(len(theirs), len(own)) > SHOWN else 0
+    theirs, own = (value[first : first + SHOWN] + "..." * (len(value) > first + SHOWN) for value in (theirs, own))
+    return f"{name} {'...' * bool(first)}{theirs} (rank 0: {'...' * bool(first)}{own})"
 
 
 # ---------------------------------------------------------------------------------------------------- a model
