@@ -207,3 +207,33 @@ def test_other_commands_and_backends_are_refused():
         patch.setenv("RANK", "0")
         with pytest.raises(ValueError, match=r"evaluate: got 2 processes; only train"):
             refuse_processes("evaluate")
+
+
+def test_of_long_values_the_place_where_they_part_is_told():
+    from semseg.backend.processes import _told
+
+    assert _told("epochs", "3", "2") == "epochs 3 (rank 0: 2)"
+    start = 50 * "a"
+    assert _told("classes", f"{start}XY", f"{start}Z") == "classes ...aaaaaaaaXY (rank 0: ...aaaaaaaaZ)"
+    assert _told("data", "0" + start, "1" + start) == f"data 0{39 * 'a'}... (rank 0: 1{39 * 'a'}...)"
+
+
+def test_an_address_that_nobody_has_is_told_soon(monkeypatch):
+    import socket
+
+    from semseg.backend import processes
+
+    def unknown(name, port):
+        asked.append(name)
+        if len(asked) < 3:
+            raise socket.gaierror(-2, "Name or service not known")
+
+    asked = []
+    monkeypatch.setattr(processes.socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(processes.time, "sleep", lambda seconds: None)
+    processes._find_host("node1")
+    assert asked == ["node1"] * 3  # it came up meanwhile
+    monkeypatch.setattr(processes, "PATIENCE_FOR_NAMES", -1)
+    asked.clear()
+    with pytest.raises(OSError, match="not known"):
+        processes._find_host("node1")

@@ -42,6 +42,7 @@ WIDTH = 110  # columns of a terminal
 def run(arguments: argparse.Namespace) -> None:
     """Compares as the flags say, and writes tables and pictures to the output folder."""
     given = given_settings(arguments)
+    given.pop("devices", None)  # here it says how many runs go side by side
     _check_flags(arguments, given)
     output = Path(given.get("output", COMPARE_OUTPUT))
     check_output(output)

@@ -38,6 +38,7 @@ class Training:
         self.folder.folder.mkdir(parents=True, exist_ok=True)
         path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", **device.environment}
+        environment.pop("SLURM_PROCID", None)  # it trains alone, whoever else srun started
         with self.folder.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [*COMMAND, *flags], stdin=subprocess.DEVNULL, stdout=log,
