@@ -143,7 +143,7 @@ def work(settings: dict) -> None:
     if several:
         together = first_gradient(settings, x[own], y[own])
         sums = counted_sums()
-        found |= {"sums": sums, **links(together.nbytes // 2, found["step"] / sums)}  # it is float64
+        found |= {"sums": sums, **links(together.nbytes // 2, found["step"], sums, settings["steps"])}  # it is float64
         with exchanging(lambda x, how="SUM": x):
             found["apart"] = timed_steps(settings, trained, x[own], y[own])
         if alone is not None:
@@ -200,10 +200,12 @@ def timed_steps(settings: dict, trained, x, y) -> float:
     return min(seconds[PAUSE:])
 
 
-def links(size: int, pause: float) -> dict:
-    """What a small sum adds to work of so many seconds before it, and the bandwidth for gradients of so many bytes."""
+def links(size: int, step: float, sums: int, tries: int) -> dict:
+    """What a small sum adds to the work of a step with so many, and the bandwidth for gradients of so many bytes."""
     import torch
     import torch.distributed as dist
+
+    from semseg.backend.processes import first
 
     small, large = torch.ones(64), torch.ones(size // 4)
     x, weight = torch.ones(1, 8, 64, 64), torch.ones(8, 8, 3, 3)
@@ -213,15 +215,16 @@ def links(size: int, pause: float) -> dict:
             torch.conv2d(x, weight)
 
     rounds = 100
-    rounds = max(1, round(rounds * pause / least(busy)))
-    latency = least(lambda: (busy(), dist.all_reduce(small))) - least(busy)
-    return {"bytes": size, "latency": latency, "bandwidth": size / max(least(lambda: dist.all_reduce(large)), 1e-9)}
+    rounds = first(lambda: max(1, round(rounds * step / sums / least(busy, tries))))
+    with_sums = least(lambda: (busy(), dist.all_reduce(small)), tries, sums)
+    bandwidth = size / max(least(lambda: dist.all_reduce(large), 2 * tries), 1e-9)
+    return {"bytes": size, "latency": with_sums - least(busy, tries, sums), "bandwidth": bandwidth}
 
 
-def least(do, times: int = 5, repeats: int = 10) -> float:
+def least(do, tries: int, repeats: int = 1) -> float:
     """Seconds of one call, the least mean of some in a row."""
     means = []
-    for _ in range(times):
+    for _ in range(tries):
         began = time.perf_counter()
         for _ in range(repeats):
             do()
