@@ -53,15 +53,11 @@ def chosen_devices(asked: str | None) -> list[Device]:
     if not re.fullmatch(r"all|\d+|\d+(,\d+)*,?", asked):
         raise SemsegError(f"`devices`: got {asked!r}; expected all, how many, or the numbers of GPUs such as 0,1,3")
     gpus = count_gpus()
-    numbers = _numbers(asked, gpus)
-    if gpus:
-        _refuse_missing(asked, numbers, gpus)
-        devices = [Device(f"GPU {number}", {GPUS: _visible_gpus(gpus)[number]}) for number in numbers]
-    else:
-        _refuse_more_than_cores(asked, numbers)
-        devices = [Device(f"CPU, share {1 + number}" if numbers[1:] else "") for number in numbers]
+    devices = _gpus(asked, _numbers(asked, gpus), gpus) if gpus else _shares(asked, _numbers(asked, gpus))
+    if len(devices) < 2:
+        return devices
     threads = str(max(1, cores() // len(devices)))
-    shared = {name: threads for name in _THREADS if name not in os.environ} if devices[1:] else {}
+    shared = {name: threads for name in _THREADS if name not in os.environ}
     return [Device(device.name, {**shared, **device.environment}) for device in devices]
 
 
@@ -71,19 +67,21 @@ def _numbers(asked: str, gpus: int) -> list[int]:
     return [int(number) for number in asked.split(",") if number] if "," in asked else list(range(int(asked)))
 
 
-def _refuse_missing(asked: str, numbers: list[int], gpus: int) -> None:
+def _gpus(asked: str, numbers: list[int], gpus: int) -> list[Device]:
     if not numbers or max(numbers) >= gpus or len(set(numbers)) < len(numbers):
         have = "one GPU, number 0" if gpus == 1 else f"{gpus} GPUs, numbers 0 to {gpus - 1}"
         raise SemsegError(f"`devices`: got {asked}; this computer has {have}: expected all, 1 to {gpus} of them, or "
                           "their numbers such as 0,1, each once")  # fmt: skip
+    return [Device(f"GPU {number}", {GPUS: _visible_gpus(gpus)[number]}) for number in numbers]
 
 
-def _refuse_more_than_cores(asked: str, numbers: list[int]) -> None:
+def _shares(asked: str, numbers: list[int]) -> list[Device]:
     if "," in asked or not 1 <= len(numbers) <= cores():
         raise SemsegError(
             f"`devices`: got {asked}; {keras.backend.backend()} sees no GPU here: expected a number of trainings side "
             f"by side on the CPU, 1 to {cores()} for as many cores"
         )
+    return [Device(f"CPU, share {1 + number}" if numbers[1:] else "") for number in numbers]
 
 
 def cores() -> int:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import keras
 
-from semseg.backend.devices import on_gpu
-from semseg.backend.placing import chosen_devices
+from semseg.backend.placing import GPUS, chosen_devices
 from semseg.cli.console import Progress, say, say_about
 from semseg.cli.flags import COMPARE_OUTPUT, SEEDS, given_settings, to_flags
 from semseg.comparison.apart import Training, train_apart
@@ -139,7 +138,7 @@ def _planned_runs(arguments: argparse.Namespace, given: dict, output: Path) -> l
 def _environment(arguments: argparse.Namespace) -> Mapping[str, str]:
     """Of the process that measures epochs; refuses what cannot be measured."""
     first, *others = chosen_devices(arguments.devices)
-    if arguments.part or (others and not on_gpu()):
+    if arguments.part or (others and GPUS not in first.environment):
         name = "part" if arguments.part else "devices"
         raise SemsegError(f"`{name}`: runs of unlike computers, or that share one, take other times than are measured "
                           "for `minutes`; give `epochs`")  # fmt: skip

@@ -117,21 +117,34 @@ def train_apart(
     waiting, running = deque(runs), list[Training]()
     try:
         while waiting or running:
-            free = [device for device in devices if device not in [each.device for each in running]]
-            if waiting and free and all(each.is_under_way for each in running):
+            device = _free(devices, running)
+            if waiting and device:
                 label, config = waiting.popleft()
-                running.append(Training(config, label, flags(config), free[0]))
+                running.append(Training(config, label, flags(config), device))
             show(running)
             time.sleep(_PAUSE)
-            for training in [each for each in running if each.is_over]:
-                running.remove(training)
-                yield training.label, training.config, training.outcome()
+            yield from _ended(running)
     except BaseException as error:
         _end(running, error, stopping)
         raise
     finally:
         for training in running:
             training.process.kill()
+
+
+def _free(devices: Sequence[Device], running: Sequence[Training]) -> Device | None:
+    """The device of the next run, once all others have read their data."""
+    if not all(training.is_under_way for training in running):
+        return None
+    taken = [training.device for training in running]
+    return next((device for device in devices if device not in taken), None)
+
+
+def _ended(running: list[Training]) -> Generator[Outcome]:
+    """Takes those that are over out of the list."""
+    for training in [each for each in running if each.is_over]:
+        running.remove(training)
+        yield training.label, training.config, training.outcome()
 
 
 def _end(running: Sequence[Training], error: BaseException, stopping: Stopping | None) -> None:

@@ -106,22 +106,24 @@ def train_all(configs: Sequence[RunConfig], train: Train, tell: Tell) -> Trainin
     """
     trainings = Trainings([], [])
     labels = {config.output: f"run {number}/{len(configs)}" for number, config in enumerate(configs, start=1)}
-    left = [config for config in configs if not is_finished(config)]
-    if left and len(left) < len(configs):
-        _refuse_changed_data(next(config for config in configs if config not in left))
-    for config in configs:
-        if config not in left:
-            _note(trainings, labels[config.output], config, "finished before", tell)
+    done, left = _done_and_left(configs)
+    if done and left:
+        _refuse_changed_data(done[0])
+    for config in done:
+        _note(trainings, labels[config.output], config, "finished before", tell)
     with closing(train([(labels[config.output], config) for config in left])) as outcomes:
         for label, config, error in outcomes:
             if error is None:
-                _note(trainings, label, config, "", tell)
-            elif error.exit_code in OF_ONE_RUN:
-                tell(label, f"{_name(config)}: failed; {error}")
-                trainings.errors.append(error)
+                _note(trainings, label, config, f"{config.epochs} epochs", tell)
             else:
-                raise error
+                _note_failed(trainings, label, config, error, tell)
     return trainings
+
+
+def _done_and_left(configs: Sequence[RunConfig]) -> tuple[list[RunConfig], list[RunConfig]]:
+    finished = [is_finished(config) for config in configs]
+    both = list(zip(configs, finished, strict=True))
+    return [config for config, is_done in both if is_done], [config for config, is_done in both if not is_done]
 
 
 def _name(config: RunConfig) -> str:
@@ -134,8 +136,15 @@ def _note(trainings: Trainings, label: str, config: RunConfig, how: str, tell: T
     trainings.runs.append(run)
     check_same_data(trainings.runs[0], run)
     minutes = run.metrics["training_seconds"] / 60
-    how = how or f"{config.epochs} epochs in {minutes:.1f} min"
-    tell(label, f"{_name(config)}: mean IoU {run.metrics['macro_iou'] or 0:.4f}, {how}")
+    tell(label, f"{_name(config)}: mean IoU {run.metrics['macro_iou'] or 0:.4f}, {how} in {minutes:.1f} min")
+
+
+def _note_failed(trainings: Trainings, label: str, config: RunConfig, error: SemsegError, tell: Tell) -> None:
+    """Adds what a run failed with, or raises it if the others would fail alike."""
+    if error.exit_code not in OF_ONE_RUN:
+        raise error
+    tell(label, f"{_name(config)}: failed; {error}")
+    trainings.errors.append(error)
 
 
 def _refuse_changed_data(config: RunConfig) -> None:
