@@ -121,7 +121,7 @@ class TestGrouping:
         wide = {"filters": 32, "image_size": (64, 96)}
         runs = self.runs(tmp_path, {"seed": 1}, {"seed": 0, "workers": 5}, {"model": "resunet"}, wide)
         networks = group_runs(runs)
-        names = ["unet image_size=128x128 filters=16", "resunet", "unet image_size=64x96 filters=32"]
+        names = ["unet image_size=None filters=16", "resunet", "unet image_size=64x96 filters=32"]
         assert [network.name for network in networks] == names
         assert [run.config.seed for run in networks[0].runs] == [0, 1]
 
