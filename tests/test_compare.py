@@ -426,7 +426,7 @@ class TestTheCommand:
     def test_minutes_become_epochs_that_are_remembered(self, tmp_path, monkeypatch):
         asked = []
 
-        def measured(config, models, environment):
+        def measured(config, models):
             asked.append(models)
             return {"unet": 10.0, "resunet": 400.0}
 

@@ -1,6 +1,7 @@
 """Trainings side by side: which device each gets, who waits for whom, and what ends them."""
 
 import json
+import os
 import signal
 import sys
 import time
@@ -213,6 +214,18 @@ def test_parts_train_their_runs_and_the_last_one_compares(tmp_path, monkeypatch,
     assert commands([*arguments, "--part", "2/2"]) == 0
     assert trained[2:] == ["resunet-seed0", "resunet-seed1"]
     assert "unet" in json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))["baseline"]
+
+
+def test_costs_are_measured_on_the_first_of_the_gpus(tmp_path, monkeypatch, gpus):
+    def train(runs, devices, **options):
+        seen.append([os.environ[GPUS], *(device.environment[GPUS] for device in devices)])
+        raise SemsegError("enough")
+
+    seen = []
+    monkeypatch.setattr(comparing, "train_apart", train)
+    gpus(4, visible="4,5,6,7")
+    assert commands(["compare", "--models", "unet,resunet", "--devices", "2,3", "--output", str(tmp_path / "out")]) == 2
+    assert seen == [["6", "6", "7"]]
 
 
 @pytest.mark.parametrize("flags", [["--devices", "2"], ["--part", "1/2"]])

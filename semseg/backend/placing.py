@@ -13,12 +13,13 @@ from semseg.errors import SemsegError
 
 if keras.backend.backend() == "torch":
     import torch
-elif keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
 
 GPUS = "CUDA_VISIBLE_DEVICES"  # all three backends look there, those for AMD's GPUs, too
 _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC")  # the last is JAX's
-_JAX_COUNTS = "import jax; print('gpus', sum(d.platform != 'cpu' for d in jax.local_devices()))"
+_COUNTS = {  # in a process of its own: JAX takes memory on all of them to look, TensorFlow looks once
+    "jax": "import jax; print('gpus', sum(device.platform != 'cpu' for device in jax.local_devices()))",
+    "tensorflow": "import tensorflow as tf; print('gpus', len(tf.config.list_physical_devices('GPU')))",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Device:
 
     name: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def gpu(self) -> dict[str, str]:
+        """The variable that names its GPU; none without one."""
+        return {name: value for name, value in self.environment.items() if name == GPUS}
 
 
 def chosen_devices(asked: str | None) -> list[Device]:
@@ -90,25 +96,12 @@ def cores() -> int:
 
 
 def count_gpus() -> int:
-    """How many GPUs the backend sees; no memory is taken on any."""
-    return _COUNTS[keras.backend.backend()]()
-
-
-def _count_for_torch() -> int:
-    return torch.cuda.device_count() or int(torch.backends.mps.is_available())
-
-
-def _count_for_jax() -> int:
-    """In a process of its own: to look is to take memory on all of them."""
-    command = [sys.executable, "-c", _JAX_COUNTS]
+    """How many GPUs the backend sees; no memory is taken on any, and this process may still choose among them."""
+    if keras.backend.backend() == "torch":
+        return torch.cuda.device_count() or int(torch.backends.mps.is_available())
+    command = [sys.executable, "-c", _COUNTS[keras.backend.backend()]]
     told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
     return int(told[-1]) if told[-2:-1] == ["gpus"] else 0
-
-
-_COUNTS = {
-    "torch": _count_for_torch, "tensorflow": lambda: len(tf.config.list_physical_devices("GPU")),
-    "jax": _count_for_jax,
-}  # fmt: skip
 
 
 def _visible_gpus(count: int) -> list[str]:

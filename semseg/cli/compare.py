@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from semseg.backend.placing import GPUS, chosen_devices
+from semseg.backend.placing import chosen_devices
 from semseg.cli.console import Progress, say, say_about
 from semseg.cli.flags import COMPARE_OUTPUT, SEEDS, given_settings, to_flags
 from semseg.comparison.apart import Training, train_apart
@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     _check_flags(arguments, given)
     output = Path(given.get("output", COMPARE_OUTPUT))
     check_output(output)
+    arguments.devices = chosen_devices(arguments.devices)
+    os.environ.update(arguments.devices[0].gpu)  # costs are measured on the first
     if arguments.part and not _train_part(arguments, given, output):
         return
     with one_writer(output):
@@ -131,22 +133,23 @@ def _planned_runs(arguments: argparse.Namespace, given: dict, output: Path) -> l
         raise SemsegError(f"`seeds`: got {seeds}; expected a whole number of at least 1, better {SEEDS}")
     minutes = given.get("minutes")
     common = RunConfig(**{**given, "minutes": None, "output": str(output)})
-    epochs = {} if minutes is None else epochs_in(minutes, common, models, output, say_about, _environment(arguments))
+    if minutes is not None:
+        _refuse_unlike(arguments)
+    epochs = {} if minutes is None else epochs_in(minutes, common, models, output, say_about)
     return planned_runs(common, models, seeds, output, epochs)
 
 
-def _environment(arguments: argparse.Namespace) -> Mapping[str, str]:
-    """Of the process that measures epochs; refuses what cannot be measured."""
-    first, *others = chosen_devices(arguments.devices)
-    if arguments.part or (others and GPUS not in first.environment):
+def _refuse_unlike(arguments: argparse.Namespace) -> None:
+    """Raises a `SemsegError` where an epoch would take another time than is measured."""
+    first, *others = arguments.devices
+    if arguments.part or (others and not first.gpu):
         name = "part" if arguments.part else "devices"
         raise SemsegError(f"`{name}`: runs of unlike computers, or that share one, take other times than are measured "
                           "for `minutes`; give `epochs`")  # fmt: skip
-    return first.environment
 
 
 def _train(planned: Sequence[RunConfig], arguments: argparse.Namespace) -> Trainings:
-    devices = chosen_devices(arguments.devices)
+    devices = arguments.devices
     if devices[1:]:
         say_about("devices", f"{', '.join(device.name for device in devices)}: one run at a time on each")
     with Progress("") as progress:

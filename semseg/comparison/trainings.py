@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -176,10 +176,7 @@ def is_finished(config: RunConfig) -> bool:
     return True
 
 
-def epochs_in(
-    minutes: float, config: RunConfig, models: Sequence[str], output: Path, tell: Tell,
-    environment: Mapping[str, str] | None = None,
-) -> dict[str, int]:  # fmt: skip
+def epochs_in(minutes: float, config: RunConfig, models: Sequence[str], output: Path, tell: Tell) -> dict[str, int]:
     """How many epochs of each network fit into the time, at least one; measured once for an output folder.
 
     Args:
@@ -188,7 +185,6 @@ def epochs_in(
         models: Names of the networks.
         output: Folder that keeps what was measured.
         tell: Called with a topic and a sentence.
-        environment: Variables for the process that measures, which say what GPU it sees.
 
     Raises:
         SemsegError: No time.
@@ -206,7 +202,7 @@ def epochs_in(
         raise RunFolderError(f"{path}: epochs were measured for another `{differing[0]}`; choose another `output`")
     if missing := [model for model in models if model not in seconds]:
         tell("measuring", f"how many epochs of {', '.join(missing)} fit into {minutes:g} minutes")
-        seconds.update(measured_apart(config, missing, environment))
+        seconds.update(measured_apart(config, missing))
         output.mkdir(parents=True, exist_ok=True)
         write_json(path, {"conditions": conditions, "seconds_per_epoch": seconds})
     epochs = {model: timing.epochs_in(minutes, seconds[model]) for model in models}

@@ -1,9 +1,8 @@
 """How many epochs fit into a time: what an epoch of a network takes, measured before it is trained."""
 
 import math
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -79,17 +78,9 @@ def _loading_seconds(batches: Batches) -> float:
     return (time.perf_counter() - began) / count * len(batches)
 
 
-def measured_apart(
-    config: RunConfig, models: Sequence[str], environment: Mapping[str, str] | None = None
-) -> dict[str, float]:
-    """`seconds_per_epoch` in a process of its own, which leaves no memory taken on a GPU and no generator moved.
-
-    Args:
-        config: As of `seconds_per_epoch`.
-        models: As of `seconds_per_epoch`.
-        environment: Variables for that process, which say what GPU it sees.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn"), os.environ.update, (environment or {},)) as pool:
+def measured_apart(config: RunConfig, models: Sequence[str]) -> dict[str, float]:
+    """`seconds_per_epoch` in a process of its own, which leaves no memory taken on a GPU and no generator moved."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
             return pool.submit(seconds_per_epoch, config, models).result()
         except KeyboardInterrupt:
