@@ -13,13 +13,16 @@ from pathlib import Path
 
 import several
 
+SMALL, FEW = "several_devices:small", (5, 1)  # photos of the steps that are to be quick
 CASES = {
     **several.CASES,
-    "small": {"model": "several_devices:small"},
-    **{f"small {loss}": {"model": "several_devices:small", "loss": loss} for loss in (*several.LOSSES, "lovasz")},
-    "small accumulated": {"model": "several_devices:small", "accumulate": 2},
-    "small remat": {"model": "several_devices:small", "remat": True},
-    "small binary": {"model": "several_devices:small", "loss": "bce+dice", "num_logits": 1},
+    **{f"{network}, few": {"model": network, "batches": FEW} for network in (*several.NETWORKS, "encoder_unet")},
+    "small": {"model": SMALL},
+    "small, few": {"model": SMALL, "batches": FEW},
+    **{f"small {loss}": {"model": SMALL, "loss": loss, "batches": FEW} for loss in (*several.LOSSES, "lovasz")},
+    "small accumulated": {"model": SMALL, "accumulate": 2, "batches": (*FEW, 5)},
+    "small remat": {"model": SMALL, "remat": True, "batches": FEW},
+    "small binary": {"model": SMALL, "loss": "bce+dice", "num_logits": 1, "batches": FEW},
 }
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 LIMIT = 400  # seconds

@@ -24,8 +24,8 @@ ENGINES = {
 }
 TRIED = {
     "JAX, 4 devices": ["small", "small focal", "small tversky"],
-    "JAX, 2 processes": ["small"],
-    "TensorFlow, 2 devices": ["unet", "small", "small focal", "small tversky", "small accumulated", "small remat"],
+    "JAX, 2 processes": ["small, few"],
+    "TensorFlow, 2 devices": ["small", "small focal", "small tversky", "small accumulated", "small remat"],
 }
 
 

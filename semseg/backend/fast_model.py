@@ -314,7 +314,8 @@ def _results(step: _Step, taken: list[Any], training: bool | None) -> tuple[Sequ
         return step.run(*taken, training=training)
     if step.divided:
         return step.divided(*taken, training=training)
-    results, updates = [], []
+    results: list[Sequence[Any]] = []
+    updates: list[Update] = []
     for number, tensors in enumerate(zip(*taken, strict=True)):
         with device(number):
             part, new = step.run(*tensors, training=training)
