@@ -13,10 +13,11 @@ from pathlib import Path
 
 import several
 
+ARCHITECTURES = (*several.NETWORKS, "encoder_unet")
 SMALL, FEW = "several_devices:small", (5, 1)  # photos of the steps that are to be quick
 CASES = {
     **several.CASES,
-    **{f"{network}, few": {"model": network, "batches": FEW} for network in (*several.NETWORKS, "encoder_unet")},
+    **{f"{network}, few": {"model": network, "batches": FEW, "floatx": "float32"} for network in ARCHITECTURES},
     "small": {"model": SMALL},
     "small, few": {"model": SMALL, "batches": FEW},
     **{f"small {loss}": {"model": SMALL, "loss": loss, "batches": FEW} for loss in (*several.LOSSES, "lovasz")},
@@ -76,8 +77,11 @@ def outcome(
 
     keras.config.set_dtype_policy(floatx)
     keras.utils.set_random_seed(3)
-    make = small if model.endswith(":small") else lambda *shape, filters: build_model(model, *shape, filters=filters)
-    network = make((32, 32, 3), num_logits, filters=filters)
+    if model == SMALL:
+        network = small((32, 32, 3), num_logits, filters)
+    else:
+        weights = "none" if model == "encoder_unet" else None
+        network = build_model(model, (32, 32, 3), num_logits, filters=filters, encoder_weights=weights)
     keras.config.set_dtype_policy("float32")
     k = max(2, num_logits)
     outputs = network.outputs if len(network.outputs) > 1 else network.outputs[0]
