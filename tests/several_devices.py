@@ -16,13 +16,15 @@ import several
 ARCHITECTURES = (*several.NETWORKS, "encoder_unet")
 SMALL, FEW = "several_devices:small", (5, 1)  # photos of the steps that are to be quick
 CASES = {
-    **several.CASES,
+    **{network: {"model": network} for network in several.NETWORKS},
     **{f"{network}, few": {"model": network, "batches": FEW, "floatx": "float32"} for network in ARCHITECTURES},
     "small": {"model": SMALL},
     "small, few": {"model": SMALL, "batches": FEW},
     **{f"small {loss}": {"model": SMALL, "loss": loss, "batches": FEW} for loss in (*several.LOSSES, "lovasz")},
     "small accumulated": {"model": SMALL, "accumulate": 2, "batches": (*FEW, 5)},
     "small remat": {"model": SMALL, "remat": True, "batches": FEW},
+    "small weighted": {"model": SMALL, "class_weights": [1.0, 0.5, 2.0, 1.5], "label_smoothing": 0.1, "batches": FEW},
+    "small half": {"model": SMALL, "precision": "bfloat16", "floatx": "float32", "batches": FEW},
     "small binary": {"model": SMALL, "loss": "bce+dice", "num_logits": 1, "batches": FEW},
 }
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

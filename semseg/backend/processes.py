@@ -258,7 +258,8 @@ def last_words(message: str, own: bool) -> str | None:
 
 def _last_words_on_jax(lifelines: Lifelines, message: str, own: bool) -> str | None:
     if own and message:
-        return f"{_here.name(_here.rank)}: {message}" if lifelines.may_speak() else None
+        line = message if message.startswith("rank ") else f"{_here.name(_here.rank)}: {message}"
+        return line if lifelines.may_speak() else None
     if lifelines.gone is not None:
         return lifelines.words(_beyond(message)) if lifelines.may_speak() else None
     if message and _here.is_first and lifelines.may_speak():  # someone asked all to end
