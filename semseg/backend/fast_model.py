@@ -193,8 +193,7 @@ class _Plan:
         if kernel.fresh:
             self._overwritable.add(id(node.outputs[0]))
         default = node.arguments.kwargs.get("training")
-        divided = kernel.divided and _with_one_result(kernel.divided, default)
-        run = _with_one_result(run, default)
+        run, divided = _with_one_result(run, default), _with_one_result(kernel.divided, default)
         self._steps.append(_Step(run, sources, (target,), _resizes(operation), divided=divided))
 
     def _kernel(self, node: Node) -> Kernel | None:
@@ -342,7 +341,10 @@ def _takes_tensors_alone(node: Node) -> bool:
     return all(value is None for value in (*node.arguments.args[1:], *options.values()))
 
 
-def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]], default: bool | None) -> Callable:
+def _with_one_result(run: Callable[..., tuple[Any, Sequence[Update]]] | None, default: bool | None) -> Any:
+    if run is None:
+        return None
+
     def run_step(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], Sequence[Update]]:
         result, updates = run(*tensors, training=default if training is None else training)
         return [result], updates

@@ -83,6 +83,14 @@ class Processes:
         """Whether the loss has the logits of a whole batch before it, wherever they were computed."""
         return self.parts == 1 or keras.backend.backend() != "torch"
 
+    @property
+    def in_words(self) -> tuple[str, str]:
+        """How many, such as `"2 processes"`, and the word for one of them."""
+        devices = f"{self.devices} devices"
+        if self.count == 1:
+            return devices, "one device"
+        return f"{self.count} processes{' of ' + devices if self.devices > 1 else ''}", "one process"
+
     def name(self, rank: int) -> str:
         """What a process is called in messages."""
         return f"rank {rank} of {self.count} on {self.hosts[rank] if self.hosts else socket.gethostname()}"

@@ -288,15 +288,13 @@ def _check_accumulation(config: RunConfig, steps_per_epoch: int) -> None:
 
 def _check_processes(config: RunConfig, batch_size: int) -> None:
     """Refuses what several processes or devices cannot do as one does."""
-    one = "process" if here().count > 1 else "device"
-    several = f"{here().count} processes" if here().count > 1 else f"{here().devices} devices"
+    several, one = here().in_words
     if here().parts > batch_size:
-        each = f" of {here().devices} devices" if here().parts > here().count > 1 else ""
-        raise SemsegError(f"`batch_size`: got {batch_size} for {several}{each}; expected at least as many photos, or "
-                          f"fewer {several.split()[1]}")  # fmt: skip
+        raise SemsegError(f"`batch_size`: got {batch_size} for {several}; expected at least as many photos, or fewer "
+                          f"{several.split()[-1]}")  # fmt: skip
     not_done = {"minutes": config.minutes and here().parts > 1, "average": config.average and here().count > 1}
     for name in (name for name, asked in not_done.items() if asked):
-        raise SemsegError(f"`{name}`: cannot be done by {several}; leave it out, or use one {one}")
+        raise SemsegError(f"`{name}`: cannot be done by {several}; leave it out, or use {one}")
     if not here().sees_all and "lovasz" in SegmentationLoss(config.loss).names.split("+"):
         raise SemsegError(
             f"`loss`: got {config.loss} for {here().count} processes; lovasz sorts the pixels of a whole batch: use "
