@@ -14,12 +14,13 @@ from pathlib import Path
 import several
 
 ARCHITECTURES = (*several.NETWORKS, "encoder_unet")
+EVERY = "ce+dice+focal+tversky"  # in one step that is compiled once
 SMALL, FEW = "several_devices:small", (5, 1)  # photos of the steps that are to be quick
 CASES = {
     **{network: {"model": network} for network in several.NETWORKS},
     **{f"{network}, few": {"model": network, "batches": FEW, "floatx": "float32"} for network in ARCHITECTURES},
-    "small": {"model": SMALL},
-    "small, few": {"model": SMALL, "batches": FEW},
+    "small": {"model": SMALL, "loss": EVERY},
+    "small, few": {"model": SMALL, "loss": EVERY, "batches": FEW},
     **{f"small {loss}": {"model": SMALL, "loss": loss, "batches": FEW} for loss in (*several.LOSSES, "lovasz")},
     "small accumulated": {"model": SMALL, "accumulate": 2, "batches": (*FEW, 5)},
     "small remat": {"model": SMALL, "remat": True, "batches": FEW},

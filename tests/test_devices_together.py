@@ -23,9 +23,9 @@ ENGINES = {
     "TensorFlow, 2 devices": ("tensorflow", 2, 1),
 }
 TRIED = {
-    "JAX, 4 devices": ["small", "small focal", "small tversky"],
+    "JAX, 4 devices": ["small"],
     "JAX, 2 processes": ["small, few"],
-    "TensorFlow, 2 devices": ["small", "small focal", "small tversky", "small accumulated", "small remat"],
+    "TensorFlow, 2 devices": ["small", "small accumulated", "small remat"],
 }
 
 
