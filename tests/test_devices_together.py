@@ -29,6 +29,11 @@ TRIED = {
 }
 
 
+# The losses are float32 sums, in another order on several devices, and AdamW makes much of gradients near 0: a
+# hundredth of a step. Batch normalisation of each device's own photos would move weights 300 times as far.
+ON_JAX = 1e-4
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_gradient_weights_loss_and_counts_are_those_of_one_device(engine, tmp_path):
     backend, devices, processes = ENGINES[engine]
@@ -36,9 +41,8 @@ def test_gradient_weights_loss_and_counts_are_those_of_one_device(engine, tmp_pa
     assert found["parts"] == devices * processes
     assert list(found["cases"]) == TRIED[engine]
     for name, apart in found["cases"].items():
-        permuted = apart.get("permuted", {})
         assert apart["gradient"] <= several.FIRST_GRADIENT, (name, apart)
-        assert apart["weights"] <= max(several.WEIGHTS, 3 * permuted.get("weights", 0.0)), (name, apart)
+        assert apart["weights"] <= (ON_JAX if backend == "jax" else several.WEIGHTS), (name, apart)
         assert apart["loss"] < 1e-5, (name, apart)
         assert apart["counts"] == 0, (name, apart)
 
