@@ -22,6 +22,7 @@ import semseg
 from semseg import cli
 from semseg.architectures import build_model
 from semseg.architectures.band_scaling import scale_bands
+from semseg.backend.launchers import JAX_VARIABLES
 from semseg.cli.flags import build_parser, training_parser
 from semseg.export.formats import FORMATS, export_model
 from semseg.images.bands import Bands
@@ -157,7 +158,7 @@ def without_settings(words: list[str]) -> list[str]:
     """The command without the variables that are set in front of it."""
     while words and re.match(r"[A-Z_]+=", words[0]):
         name, value = words[0].split("=")
-        assert name == "KERAS_BACKEND" and value in BACKENDS
+        assert name in JAX_VARIABLES or (name == "KERAS_BACKEND" and value in BACKENDS)
         words = words[1:]
     return words
 
@@ -217,6 +218,7 @@ CHECKS = {  # by the words that a command starts with
     ("pip", "install"): check_pip,
     ("docker",): check_docker,
     ("torchrun",): lambda words: parse(words[words.index("semseg") + 1 :]),
+    ("srun",): lambda words: parse(words[words.index("semseg") + 1 :]),
     ("curl",): check_curl,
     ("tensorboard",): check_logdir,
     ("jupyter",): check_jupyter,

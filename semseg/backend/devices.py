@@ -117,7 +117,7 @@ def _tensorflow_device() -> str | None:
 
 
 def _jax_device() -> str | None:
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     return None if device.platform == "cpu" else device.device_kind
 
 
@@ -138,7 +138,7 @@ def _tensorflow_bfloat16() -> bool:
 
 
 def _jax_bfloat16() -> bool:
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform in ("gpu", "cuda"):
         return float(getattr(device, "compute_capability", 0)) >= 8
     return device.platform != "cpu" or _cpu_bfloat16()
@@ -166,7 +166,7 @@ def _tensorflow_peak() -> int | None:
 
 
 def _jax_peak() -> int | None:
-    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 _PEAK_OF_BACKEND = {"torch": _torch_peak, "tensorflow": _tensorflow_peak, "jax": _jax_peak}

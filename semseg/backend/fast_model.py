@@ -16,7 +16,7 @@ from semseg.backend.keras_graph import (
     nodes_in_order,
     producing_node,
 )
-from semseg.backend.kernels import apply_updates, compiled, kernel_of, swap
+from semseg.backend.kernels import apply_updates, compiled, device, divide, kernel_of, swap, unite
 from semseg.backend.kernels.base import Kernel, Tensor, Update
 from semseg.errors import SemsegError
 
@@ -56,15 +56,19 @@ class FastModel(keras.Model):
         self.dtype_policy = "float32"  # the layers have their own
         self._scales_loss = precision == "float16"
         self._plan = _Plan(self, None if precision == "float32" else precision, remat)
+        self.parts = 1  # of a batch, each on a device of its own; only TensorFlow needs to be told
         self._compiled: Callable[..., Any] = self._plan
         self._compiled_shapes: list[tuple] | None = None
 
     def call(self, inputs: Any, training: bool | None = None, mask: None = None) -> Any:
         """Returns the outputs, as the functional model would."""
         tensors = self._tensors(inputs)
-        fitting = training and [tuple(x.shape) for x in tensors] == self._compiled_shapes
+        if self.parts > 1:
+            tensors = [divide(x, self.parts) for x in tensors]
+        fitting = training and self._compiled_shapes and [tuple(x.shape) for x in tensors] == self._compiled_shapes
         results, updates = (self._compiled if fitting else self._plan)(*tensors, training=training)
         apply_updates(updates)
+        results = [unite(x) if isinstance(x, tuple) else x for x in results]
         return tree.pack_sequence_as(self.output, results)
 
     def compile(
@@ -131,6 +135,7 @@ class _Step:
     resizes: bool = False
     repeatable: bool = True  # gives the same when it is computed again
     frees: tuple[int, ...] = ()
+    divided: Callable[..., tuple[Sequence[Any], Sequence[Update]]] | None = None  # takes and gives tensors in parts
 
 
 class _Plan:
@@ -187,8 +192,9 @@ class _Plan:
         target = self._made(node.outputs[0], swapped)
         if kernel.fresh:
             self._overwritable.add(id(node.outputs[0]))
-        run = _with_one_result(run, node.arguments.kwargs.get("training"))
-        self._steps.append(_Step(run, sources, (target,), _resizes(operation)))
+        default = node.arguments.kwargs.get("training")
+        run, divided = _with_one_result(run, default), _with_one_result(kernel.divided, default)
+        self._steps.append(_Step(run, sources, (target,), _resizes(operation), divided=divided))
 
     def _kernel(self, node: Node) -> Kernel | None:
         """The backend's kernel, if the operation is applied as usual: to tensors of one rank and nothing else."""
@@ -210,14 +216,15 @@ class _Plan:
             plan = _Plan(graph, self._low_precision, self._remat, inner=operation not in self._full)
             self.called += plan.called
             run: Callable = plan
+            divided: Callable | None = plan
         else:
             self.called.append(operation)
-            run = self._caller(node)
+            run, divided = self._caller(node), None
         sources = tuple(self._slot(x, swapped=False) for x in symbols)
         targets = tuple(self._made(x, swapped=False) for x in node.outputs)
         layer = isinstance(operation, keras.Layer)
         repeatable = not layer or (_without_loss(operation) and not operation.non_trainable_variables)
-        self._steps.append(_Step(run, sources, targets, _resizes(operation), repeatable))
+        self._steps.append(_Step(run, sources, targets, _resizes(operation), repeatable, divided=divided))
 
     def _caller(self, node: Node) -> Callable[..., tuple[list[Tensor], tuple]]:
         operation, symbols = node.operation, node.input_tensors
@@ -291,13 +298,29 @@ def _run(steps: list[_Step], values: dict[int, Tensor], training: bool | None) -
     updates: list[Update] = []
     for step in steps:
         taken = [values[slot] for slot in step.sources]
-        results, new = step.run(*taken, training=training)
+        results, new = _results(step, taken, training)
         values.update(zip(step.targets, results, strict=True))
         updates += new
         for slot in step.frees:
             values.pop(slot, None)
         del taken, results
     return updates
+
+
+def _results(step: _Step, taken: list[Any], training: bool | None) -> tuple[Sequence[Any], Sequence[Update]]:
+    """What a step makes of tensors, or of tensors in parts on several devices."""
+    if not isinstance(taken[0], tuple):
+        return step.run(*taken, training=training)
+    if step.divided:
+        return step.divided(*taken, training=training)
+    results: list[Sequence[Any]] = []
+    updates: list[Update] = []
+    for number, tensors in enumerate(zip(*taken, strict=True)):
+        with device(number):
+            part, new = step.run(*tensors, training=training)
+        results.append(part)
+        updates += new
+    return list(zip(*results, strict=True)), updates
 
 
 def _boundary(steps: list[_Step]) -> tuple[list[int], list[int], set[int]]:
@@ -318,7 +341,10 @@ def _takes_tensors_alone(node: Node) -> bool:
     return all(value is None for value in (*node.arguments.args[1:], *options.values()))
 
 
-def _with_one_result(run: Callable[..., tuple[Tensor, Sequence[Update]]], default: bool | None) -> Callable:
+def _with_one_result(run: Callable[..., tuple[Any, Sequence[Update]]] | None, default: bool | None) -> Any:
+    if run is None:
+        return None
+
     def run_step(*tensors: Tensor, training: bool | None) -> tuple[list[Tensor], Sequence[Update]]:
         result, updates = run(*tensors, training=default if training is None else training)
         return [result], updates

@@ -1,8 +1,9 @@
 """Processes that train one network together, each on its share of every batch: who they are, and what they exchange.
 
-`torchrun` starts them, and PyTorch's `torch.distributed` carries what they exchange. Sums over a batch go over all of
-its photos, wherever they are, so that loss, gradients, batch normalisation and scores are those of one process that
-sees the whole batch. Variables are therefore the same in all processes at all times.
+`torchrun` starts them, and PyTorch's `torch.distributed` carries what they exchange; or Slurm does, or somebody by
+hand, and JAX carries it. A process of JAX or TensorFlow may train on several devices. Sums over a batch go over all of
+its photos, wherever they are, so that loss, gradients, batch normalisation and scores are those of one device that
+sees the whole batch. Variables are therefore the same everywhere at all times.
 """
 
 import os
@@ -19,23 +20,27 @@ from typing import Any, TypeVar
 import keras
 
 from semseg import __version__
+from semseg.backend.launchers import JAX_VARIABLES, Launch, launched
+from semseg.backend.lifelines import Lifelines, LostError
 from semseg.errors import ResourceError, SemsegError, StopRequest, first_line
 
 if keras.backend.backend() == "torch":
     import torch
     import torch.distributed as dist
+elif keras.backend.backend() == "tensorflow":
+    from semseg.backend import together_on_tensorflow as together
+elif keras.backend.backend() == "jax":
+    from semseg.backend import jax_processes
+    from semseg.backend import together_on_jax as together
 
 PATIENCE = timedelta(days=1)  # the first process may check or unpack data for long; one that dies is noticed at once
 PATIENCE_FOR_NAMES = 15.0  # seconds in which the name of the first process' computer may become known
 ROLL_CALL = 2.0  # seconds in which those that live say so, once another one has gone
+LISTENING = 2.0  # seconds in which word comes of a process that has gone
 HEAD_START = 0.5  # seconds for the first process, which knows what was saved
 SHOWN = 40  # letters of a value in a message
 BUCKET = 25_000_000  # bytes of gradients that travel together
 _Result = TypeVar("_Result")
-
-
-class LostError(ResourceError):
-    """Another process has gone (exit code 6)."""
 
 
 @dataclass
@@ -45,8 +50,9 @@ class Processes:
     Attributes:
         rank: This one's number, 0 to below `count`.
         count: How many there are.
-        engine: What carries their tensors: `"gloo"`, or `"nccl"` between GPUs.
+        engine: What carries their tensors: `"gloo"`, or `"nccl"` between GPUs; `"JAX"`.
         hosts: The computer of each.
+        devices: That each of them computes on.
         own_photos: Photos of the batch in hand that this process sees; of 0 it holds one that counts nowhere.
         photos: Photos of the batch in hand.
     """
@@ -55,6 +61,7 @@ class Processes:
     count: int = 1
     engine: str = ""
     hosts: tuple[str, ...] = ()
+    devices: int = 1
     own_photos: int = 0
     photos: int = 0
 
@@ -64,9 +71,27 @@ class Processes:
         return self.rank == 0
 
     @property
-    def share(self) -> tuple[int, int]:
-        """Rank and count."""
-        return self.rank, self.count
+    def share(self) -> tuple[int, ...]:
+        """Of a batch that is this process': see `data.batches.own_places`; on JAX all have parts of one size."""
+        return (self.rank, self.count, self.devices) if self.engine == "JAX" else (self.rank, self.count)
+
+    @property
+    def parts(self) -> int:
+        """Devices of all processes, among which a batch is divided."""
+        return self.count * self.devices
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether the loss has the logits of a whole batch before it, wherever they were computed."""
+        return self.parts == 1 or keras.backend.backend() != "torch"
+
+    @property
+    def in_words(self) -> tuple[str, str]:
+        """How many, such as `"2 processes"`, and the word for one of them."""
+        devices = f"{self.devices} devices"
+        if self.count == 1:
+            return devices, "one device"
+        return f"{self.count} processes{' of ' + devices if self.devices > 1 else ''}", "one process"
 
     def name(self, rank: int) -> str:
         """What a process is called in messages."""
@@ -82,6 +107,7 @@ class Processes:
 _alone = Processes()
 _here = _alone
 _store: Any = None  # where processes leave words for each other, also when one of them has gone
+_lifelines: Lifelines | None = None  # by which those on JAX hear of each other's end
 
 
 def here() -> Processes:
@@ -92,28 +118,84 @@ def here() -> Processes:
 # ---------------------------------------------------------------------------------------------- coming and going
 
 
-def join() -> Processes:
-    """Joins the processes that `torchrun` started with this one; nothing happens where it started just one, or none.
+def join(devices: int | None = None, say: Callable[[str], None] = lambda line: None) -> Processes:
+    """Joins the processes that a launcher started with this one, and takes devices; nothing happens for one of each.
+
+    Args:
+        devices: Of this process, to train on; None for one, or where Slurm or JAX started several processes, for all
+            that each may use.
+        say: Says the one line of an error where the main thread cannot, as it waits for a process that has gone.
 
     Returns:
         All of them.
 
     Raises:
-        SemsegError: Keras runs on another backend than PyTorch, or they cannot be connected.
+        SemsegError: Keras runs on a backend that cannot do it, there are not as many devices, or the processes cannot
+            be connected.
     """
     global _here, _store
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1 or "RANK" not in os.environ or _here.count > 1:
+    launch, backend = launched(), keras.backend.backend()
+    if _here.parts > 1:
         return _here
-    rank, backend = int(os.environ["RANK"]), keras.backend.backend()
-    if backend != "torch":
-        raise SemsegError(f"`backend`: got {backend} for {count} processes, rank {rank} on {socket.gethostname()}; "
-                          "torchrun connects processes of PyTorch: use torch, or one process")  # fmt: skip
-    _store, engine = _connect(rank, count)
-    hosts: list[str] = [""] * count
-    dist.all_gather_object(hosts, socket.gethostname())
-    _here = Processes(rank, count, engine, tuple(hosts))
+    _refuse_launch(launch, backend)
+    if backend == "jax" and launch.count > 1:
+        _join_on_jax(launch, devices, say)
+        return _here
+    if devices not in (None, 1):
+        _here = Processes(devices=_own_devices(devices))
+    if launch.launcher == "torchrun":
+        _store, engine = _connect(launch.rank, launch.count)
+        hosts: list[str] = [""] * launch.count
+        dist.all_gather_object(hosts, socket.gethostname())
+        _here = Processes(launch.rank, launch.count, engine, tuple(hosts))
     return _here
+
+
+def _refuse_launch(launch: Launch, backend: str) -> None:
+    """Refuses several processes of a backend that the launcher does not connect."""
+    start = f"`backend`: got {backend} for {launch.count} processes, rank {launch.rank} on {socket.gethostname()}; "
+    if launch.launcher == "torchrun" and backend == "jax":
+        raise SemsegError(f"{start}torchrun connects processes of PyTorch: start those of JAX by srun, or each with "
+                          f"{', '.join(JAX_VARIABLES)}")  # fmt: skip
+    if (launch.count > 1 and backend == "tensorflow") or (launch.launcher == "JAX" and backend == "torch"):
+        raise SemsegError(f"{start}expected torch, started by torchrun, or jax, started by srun")
+
+
+def _own_devices(devices: int | None) -> int:
+    """So many of this computer, refused where there are fewer."""
+    if devices in (None, 1):
+        return 1
+    if keras.backend.backend() == "torch":
+        raise SemsegError(f"`devices`: got {devices}; PyTorch trains on several by its launcher, torchrun")
+    found = together.count_devices()
+    if devices > found:
+        what = f"one {together.describe_devices()}" if found == 1 else f"{found} {together.describe_devices()}s"
+        raise SemsegError(f"`devices`: got {devices}; {keras.backend.backend()} finds {what} here: expected at most "
+                          f"{found}")  # fmt: skip
+    return devices
+
+
+def _join_on_jax(launch: Launch, devices: int | None, say: Callable[[str], None]) -> None:
+    global _here, _lifelines
+    jax_processes.connect(launch)
+    found = together.count_devices()
+    everyones = jax_processes.gather((socket.gethostname(), devices or found, found))
+    hosts = tuple(host for host, _, _ in everyones)
+    _here = Processes(launch.rank, launch.count, "JAX", hosts, devices or found)
+    _lifelines = jax_processes.connect_lifelines(launch.rank, [_here.name(rank) for rank in range(launch.count)], say)
+    _refuse_uneven(everyones)
+
+
+def _refuse_uneven(everyones: Sequence[tuple[str, int, int]]) -> None:
+    """Refuses processes of different numbers of devices; all know it, one says it."""
+    for rank, (_, wanted, found) in enumerate(everyones):
+        text = ""
+        if wanted > found:
+            text = f"`devices`: got {wanted}; {_here.name(rank)} finds {found}"
+        elif wanted != everyones[0][1]:
+            text = f"{_here.name(rank)} differs: devices {wanted} (rank 0: {everyones[0][1]}); expected as many of all"
+        if text:
+            raise SemsegError(text)
 
 
 def _connect(rank: int, count: int) -> tuple[Any, str]:
@@ -161,11 +243,16 @@ def _take_device() -> str:
 
 def leave() -> None:
     """Leaves the others, after all have come here; the process goes on alone."""
-    global _here
-    if _here.count > 1:
+    global _here, _lifelines
+    if _here.count > 1 and _lifelines:
+        jax_processes.wait_for_all()
+        _lifelines.part()
+        _lifelines = None
+        jax_processes.disconnect()
+    elif _here.count > 1:
         _reduce(torch.zeros(1))
         dist.destroy_process_group()
-        _here = _alone
+    _here = _alone
 
 
 def last_words(message: str, own: bool) -> str | None:
@@ -180,6 +267,8 @@ def last_words(message: str, own: bool) -> str | None:
     """
     if _here.count == 1:
         return message
+    if _lifelines:
+        return _last_words_on_jax(_lifelines, message, own)
     if not message:
         return None
     line = message if message.startswith("rank ") else f"{_here.name(_here.rank)}: {message}"
@@ -189,6 +278,18 @@ def last_words(message: str, own: bool) -> str | None:
         return line if _speaks_first() else None
     except RuntimeError:  # the store went with the process or the agent that held it
         return line if own else None
+
+
+def _last_words_on_jax(lifelines: Lifelines, message: str, own: bool) -> str | None:
+    if own and message:
+        line = message if message.startswith("rank ") else f"{_here.name(_here.rank)}: {message}"
+        return line if lifelines.may_speak() else None
+    if lifelines.gone is not None:
+        return lifelines.words(_beyond(message)) if lifelines.may_speak() else None
+    if message and _here.is_first and lifelines.may_speak():  # someone asked all to end
+        return message
+    lifelines.part()
+    return None
 
 
 def _speaks_first() -> bool:
@@ -233,6 +334,16 @@ def _reduce(x: "torch.Tensor", how: str = "SUM") -> "torch.Tensor":
     return x
 
 
+def raise_if_lost(error: Exception) -> None:
+    """Raises a `LostError` where another process has gone, which JAX tells by errors of many kinds.
+
+    Args:
+        error: What was raised.
+    """
+    if _lifelines and not isinstance(error, SemsegError) and _lifelines.is_lost(LISTENING):
+        raise LostError(f"{_here.name(_here.rank)}: lost the others ({first_line(error)})") from error
+
+
 @contextmanager
 def _noticing() -> Iterator[None]:
     """Tells an error of the connection from others."""
@@ -255,6 +366,8 @@ def first(compute: Callable[[], _Result]) -> _Result:
     """
     if _here.count == 1:
         return compute()
+    if _lifelines:
+        return jax_processes.from_first(compute)
     result = [compute() if _here.is_first else None]
     with _noticing():
         dist.broadcast_object_list(result)
@@ -264,11 +377,24 @@ def first(compute: Callable[[], _Result]) -> _Result:
 @contextmanager
 def one_per_host_before_others() -> Iterator[None]:
     """Within, the first process of each computer works alone; the others follow, and find in caches what it left."""
-    waits = _here.count > 1 and os.environ.get("LOCAL_RANK", "0") != "0"
+    waits = _here.count > 1 and not _is_first_of_host()
     if waits:
-        _reduce(torch.zeros(1))
+        _wait_for_all()
     yield
     if _here.count > 1 and not waits:
+        _wait_for_all()
+
+
+def _is_first_of_host() -> bool:
+    if _lifelines:
+        return _here.hosts.index(_here.hosts[_here.rank]) == _here.rank
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _wait_for_all() -> None:
+    if _lifelines:
+        jax_processes.wait_for_all()
+    else:
         _reduce(torch.zeros(1))
 
 
@@ -276,7 +402,8 @@ def agreed(request: StopRequest | None) -> StopRequest | None:
     """What all are to end with after this batch: the request that one of them has, or None."""
     if _here.count == 1:
         return request
-    code = int(_reduce(torch.tensor([request.exit_code if request else 0]), "MAX"))
+    own = request.exit_code if request else 0
+    code = jax_processes.largest(own) if _lifelines else int(_reduce(torch.tensor([own]), "MAX"))
     if not code or (request and request.exit_code == code):
         return request
     return StopRequest("a word to another process", code)
@@ -304,9 +431,7 @@ def refuse_differing(facts: Mapping[str, Any]) -> None:
     """
     if _here.count == 1:
         return
-    everyones: list[Mapping[str, Any]] = [{}] * _here.count
-    with _noticing():
-        dist.all_gather_object(everyones, dict(facts))
+    everyones = _gathered(dict(facts))
     for rank, theirs in enumerate(everyones):
         differing = [name for name in {**everyones[0], **theirs} if theirs.get(name) != everyones[0].get(name)]
         if differing:
@@ -324,11 +449,21 @@ def _told(name: str, theirs: str, own: str) -> str:
     return f"{name} {'...' * bool(first)}{theirs} (rank 0: {'...' * bool(first)}{own})"
 
 
+def _gathered(value: _Result) -> list[_Result]:
+    """The values of all processes, by rank."""
+    if _lifelines:
+        return jax_processes.gather(value)
+    everyones = [value] * _here.count
+    with _noticing():
+        dist.all_gather_object(everyones, value)
+    return everyones
+
+
 # ---------------------------------------------------------------------------------------------------- a model
 
 
 def train_together(model: keras.Model) -> None:
-    """Makes the processes train one model: equal variables, mean gradients, and a mean loss over all photos.
+    """Makes processes and devices train one model: equal variables, mean gradients, and a mean loss over all photos.
 
     Args:
         model: Compiled, its optimiser built, with the weights to begin with; the first process gives its own to all.
@@ -336,9 +471,13 @@ def train_together(model: keras.Model) -> None:
     Raises:
         SemsegError: Batch normalisation in it that only sees its own process' photos.
     """
-    if _here.count == 1:
+    if _here.parts == 1:
         return
-    _refuse_partial_statistics(model)
+    if keras.backend.backend() != "jax":
+        _refuse_partial_statistics(model)
+    if keras.backend.backend() != "torch":
+        together.train_together(model, _here.devices, _here.count, lambda: _here.photos)
+        return
     with torch.no_grad(), _noticing():
         for variable in (*model.variables, *model.optimizer.variables):
             values = variable.value.data.contiguous()
@@ -356,12 +495,18 @@ def train_together(model: keras.Model) -> None:
     model.optimizer.apply, model._loss_tracker.update_state = apply_mean, update_by_photos
 
 
+def train_apart(model: keras.Model) -> None:
+    """Brings what `train_together` spread over devices back to one of this process, before it leaves the others."""
+    if _here.parts > 1 and keras.backend.backend() != "torch":
+        together.train_apart(model)
+
+
 def _refuse_partial_statistics(model: Any) -> None:
     for layer in model.called_layers:
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
             raise SemsegError(
-                f"`model`: its layer {layer.name!r} normalises the batch inside another layer, where {_here.count} "
-                "processes cannot do it together; put it into the graph, or use one process"
+                f"`model`: its layer {layer.name!r} normalises the batch inside another layer, where {_here.parts} "
+                "devices cannot do it together; put it into the graph, or use one"
             )
 
 

@@ -2,7 +2,10 @@
 
 import importlib.util
 import os
+import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from semseg.errors import SemsegError, pip_install
 
@@ -34,16 +37,39 @@ def choose_backend(name: str | None) -> str:
 
 
 def refuse_processes(command: str) -> None:
-    """Refuses what only one process can do, where `torchrun` started several.
+    """Refuses what only one process can do, where several were started to work together.
 
     Raises:
-        SemsegError: It did.
+        SemsegError: They were.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count > 1 and "RANK" in os.environ:
+    from semseg.backend.launchers import launched  # it loads NumPy, which --help can do without
+
+    launch = launched()
+    if launch.launcher in ("torchrun", "JAX"):
+        how = "torchrun" if launch.launcher == "torchrun" else "JAX_NUM_PROCESSES"
         raise SemsegError(
-            f"{command}: got {count} processes; only train spreads over several: start it without torchrun"
+            f"{command}: got {launch.count} processes; only train spreads over several: start it without {how}"
         )
+
+
+def refuse_devices(count: int | None, words: Sequence[str]) -> None:
+    """Refuses several devices for one process of PyTorch, which has a launcher for them.
+
+    Args:
+        count: What was asked for.
+        words: The program and its arguments, which the message repeats as they are to be.
+
+    Raises:
+        SemsegError: More than one.
+    """
+    if count in (None, 1) or os.environ.get("KERAS_BACKEND") != "torch":
+        return
+    program = ["-m", "semseg"] if Path(words[0]).name == "__main__.py" else [words[0]]
+    others = [word for word, before in zip(words[1:], words, strict=False)
+              if not word.startswith("--devices") and before != "--devices"]  # fmt: skip
+    one = [] if len(others) < len(words) - 1 else ["--devices", "1"]  # a configuration has it
+    command = shlex.join(["torchrun", "--standalone", "--nproc-per-node", str(count), *program, *others, *one])
+    raise SemsegError(f"`devices`: got {count} with torch, which has a launcher for them: {command}")
 
 
 def _refuse_another_running(wanted: str, source: str) -> None:

@@ -214,6 +214,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     ),
     "compile": ("", "compile the network first: a minute, then faster steps"),
     "remat": ("", "less memory for more time, for big photos"),
+    "devices": ("N", "GPUs of this computer that train together, with JAX or TensorFlow (default: one)"),
     "workers": ("N", "threads that load photos ahead (default: %(default)s)"),
     "output": ("DIR", "where the results go (default: %(default)s)"),
     "keep": ("WHICH", "weights that stay: best; last: also the last epoch's, and the state to train on; every: of each "
@@ -286,7 +287,7 @@ def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DIR", nargs="?", default=argparse.SUPPRESS,
                         help="folder, archive, or kaggle:owner/name (default: images)")  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="settings of an earlier run; flags beside it change them")
-    _add_settings(parser, [name for name in _SETTINGS if name not in ("data", "output")])
+    _add_settings(parser, [name for name in _SETTINGS if name not in ("data", "output", "devices")])
 
 
 def _add_check_flags(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ def data_generator(
     workers: int = 2,
     cache: Cache | None = None,
     sample_weights: np.ndarray | None = None,
-    share: tuple[int, int] = (0, 1),
+    share: tuple[int, ...] = (0, 1),
     scale: float | None = None,
     most_crops: int | None = None,
 ) -> "Batches":
@@ -112,18 +112,24 @@ def _probabilities(weights: np.ndarray, count: int) -> np.ndarray:
     return weights / weights.sum()
 
 
-def own_places(count: int, share: tuple[int, int]) -> range:
+def own_places(count: int, share: tuple[int, ...]) -> range:
     """The places of a process' photos in a batch.
 
     Args:
         count: Photos of the batch.
-        share: (r, R) for process r of R; those of lower numbers have as many as the others, or one more.
+        share: (r, R) for process r of R; those of lower numbers have as many as the others, or one more. With a third
+            number, the parts are of one size, a multiple of it, as far as the photos go.
 
     Example:
-        >>> [list(own_places(5, (rank, 3))) for rank in range(3)]
-        [[0, 1], [2, 3], [4]]
+        >>> [list(own_places(5, (rank, 4))) for rank in range(4)]
+        [[0, 1], [2], [3], [4]]
+        >>> [list(own_places(5, (rank, 4, 1))) for rank in range(4)]
+        [[0, 1], [2, 3], [4], []]
     """
-    rank, processes = share
+    rank, processes, *multiple = share
+    if multiple:
+        size = -(-count // (processes * multiple[0])) * multiple[0]
+        return range(min(count, rank * size), min(count, (rank + 1) * size))
     return range(-(-rank * count // processes), -(-(rank + 1) * count // processes))
 
 
@@ -151,7 +157,7 @@ class Batches(keras.utils.PyDataset):
         workers: int,
         cache: Cache | None,
         probabilities: np.ndarray | None,
-        share: tuple[int, int] = (0, 1),
+        share: tuple[int, ...] = (0, 1),
         scale: float | None = None,
         most_crops: int | None = None,
     ) -> None:

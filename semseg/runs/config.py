@@ -75,6 +75,7 @@ class RunConfig:
             `"mixed_float16"`; weights and results are float32 in any case.
         compile: PyTorch: the network is compiled first; TensorFlow: by XLA. JAX always compiles.
         remat: Less memory for more time: what lies within a block is computed again for the gradients.
+        devices: Of this computer, that one process trains on: JAX and TensorFlow; None for one.
         workers: Threads that load data.
         output: Folder for the results.
         keep: Which weights stay beside the best epoch's: `"best"` for no others, `"last"` for the last epoch's and the
@@ -127,6 +128,7 @@ class RunConfig:
     precision: str = _setting("speed", "float32")
     compile: bool = _setting("speed", False)
     remat: bool = _setting("speed", False)
+    devices: int | None = _setting("speed", None)
     workers: int = _setting("speed", 2)
     output: str = _setting("output", "outputs")
     keep: str = _setting("output", "best")
@@ -197,7 +199,7 @@ def _can_be_frozen(value: str) -> bool:
 
 _SMALLEST = {
     "epochs": 1, "batch_size": 1, "filters": 1, "limit": 2, "classes": 2, "accumulate": 1, "workers": 0, "seed": 0,
-    "split_seed": 0, "early_stop": 1,
+    "split_seed": 0, "early_stop": 1, "devices": 1,
 }  # fmt: skip
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "classes": (lambda value: not isinstance(value, int) or value <= MAX_CLASSES, f"at most {MAX_CLASSES}"),

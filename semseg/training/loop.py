@@ -14,7 +14,7 @@ from semseg.backend.crop_scale import with_scale
 from semseg.backend.devices import free_bytes, keras_compiles, leave_tensorflow_out, out_of_memory
 from semseg.backend.fast_model import FastModel
 from semseg.backend.optimizer import build_optimizer
-from semseg.backend.processes import here, train_together
+from semseg.backend.processes import here, raise_if_lost, train_apart, train_together
 from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset
 from semseg.data.batches import Batches, data_generator
@@ -195,9 +195,11 @@ def train_model(
         every = [count, photos, stop, recorder, keeper, *callbacks, early, saver]
         _fit(trained, batches, start, config.epochs, early, every)
         saver.wait()
+        train_apart(trained)
         if config.average:
             on_average(try_average(trained, keeper, batches, len(recorder.history), saver.stop_if_asked))
     except Exception as error:
+        raise_if_lost(error)
         for stalled in (error, train_batches.error, val_batches.error):
             if isinstance(stalled, StalledError):
                 raise saver.save_if_possible(stalled) from None

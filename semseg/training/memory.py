@@ -28,7 +28,7 @@ def check_memory(model: keras.Model, config: RunConfig) -> None:
 
 
 def _needed(model: keras.Model, config: RunConfig, batch_size: int) -> float | None:
-    need = training_bytes(model, -(-batch_size // here().count), config.seen_size)
+    need = training_bytes(model, -(-batch_size // here().parts), config.seen_size)
     return need if need is None or config.precision == "float32" else need / 2
 
 

@@ -287,16 +287,15 @@ def _check_accumulation(config: RunConfig, steps_per_epoch: int) -> None:
 
 
 def _check_processes(config: RunConfig, batch_size: int) -> None:
-    """Refuses what several processes cannot do as one does."""
-    if here().count > batch_size:
-        raise SemsegError(
-            f"`batch_size`: got {batch_size} for {here().count} processes; expected at least as many photos, "
-            "or fewer processes"
-        )
-    for name, asked in {"minutes": config.minutes is not None, "average": config.average}.items():
-        if asked and here().count > 1:
-            raise SemsegError(f"`{name}`: cannot be done by {here().count} processes; leave it out, or use one process")
-    if here().count > 1 and "lovasz" in SegmentationLoss(config.loss).names.split("+"):
+    """Refuses what several processes or devices cannot do as one does."""
+    several, one = here().in_words
+    if here().parts > batch_size:
+        raise SemsegError(f"`batch_size`: got {batch_size} for {several}; expected at least as many photos, or fewer "
+                          f"{several.split()[-1]}")  # fmt: skip
+    not_done = {"minutes": config.minutes and here().parts > 1, "average": config.average and here().count > 1}
+    for name in (name for name, asked in not_done.items() if asked):
+        raise SemsegError(f"`{name}`: cannot be done by {several}; leave it out, or use {one}")
+    if not here().sees_all and "lovasz" in SegmentationLoss(config.loss).names.split("+"):
         raise SemsegError(
             f"`loss`: got {config.loss} for {here().count} processes; lovasz sorts the pixels of a whole batch: use "
             "dice, iou or tversky, or one process"
@@ -449,6 +448,8 @@ def _compile(config: RunConfig) -> tuple[bool, str]:
     """Whether the network is compiled: PyTorch's compiler falls apart at each piece that is computed twice."""
     if keras_compiles(False):
         return config.compile, "JAX always compiles"
+    if config.compile and here().devices > 1:
+        return False, "compiling does not go with several devices on TensorFlow"
     if config.compile and config.remat and not keras_compiles(True):
         return False, "compiling does not go with `remat` on PyTorch"
     return config.compile, _default_or_asked(config, "compile")
@@ -466,10 +467,15 @@ def _speed_decisions(config: RunConfig, precision_reason: str, compile_reason: s
 
 
 def _processes_decision(batch_size: int) -> dict[str, Decision]:
-    count = here().count
-    if count == 1:
-        return {}
-    least, more = divmod(batch_size, count)
+    """Of processes and devices, where there are several."""
+    count, devices, decisions = here().count, here().devices, {}
+    least, more = divmod(batch_size, here().parts)
     each = f"{least} or {least + 1}" if more else str(least)
-    text = f"{here()}; each sees {each} of the {batch_size} photos of a step"
-    return {"processes": Decision(count, text, "as torchrun started them")}
+    seen = f"; each sees {each} of the {batch_size} photos of a step"
+    if count > 1:
+        how = "as they were started" if here().engine == "JAX" else "as torchrun started them"
+        decisions["processes"] = Decision(count, f"{here()}{seen if devices == 1 else ''}", how)
+    if devices > 1:
+        text = f"{devices}{' in each process' if count > 1 else ''}{seen}"
+        decisions["devices"] = Decision(devices, text, _ASKED)
+    return decisions

@@ -21,7 +21,7 @@ from semseg.runs.splits import Splits
 from semseg.training.plan import Plan
 
 # Data and classes are compared by what they hold.
-MAY_CHANGE = ("data", "cache", "classes", "workers", "output", "keep", "checkpoint_minutes", "epochs")
+MAY_CHANGE = ("data", "cache", "classes", "workers", "output", "keep", "checkpoint_minutes", "epochs", "devices")
 MAX_NAMED = 5  # photos that a message lists
 _WAY_OUT = "take them back, give `restart` to train from the beginning, or choose another `output`"
 
@@ -43,7 +43,7 @@ def identity_of(config: RunConfig, plan: Plan, planned_epochs: int, dataset: Dat
             f"{section}: {name.replace('_', ' ')}": decision.value
             for section, decisions in plan.sections.items()
             for name, decision in decisions.items()
-            if name not in ("device", "processes")
+            if name not in ("device", "processes", "devices")
         },
         "classes": [palette["classes"], palette["ignored"]],
         "photos": len(splits),
@@ -53,6 +53,7 @@ def identity_of(config: RunConfig, plan: Plan, planned_epochs: int, dataset: Dat
             "Keras": keras.__version__,
             "device": device_name(),
             "processes": here().count,
+            "devices": here().devices,
         },
     }
     return json.loads(json.dumps(identity))

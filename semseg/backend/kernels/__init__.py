@@ -6,6 +6,7 @@ layer would change, such as moving averages, it returns.
 
 import importlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import keras
 
@@ -87,6 +88,21 @@ def class_sums(values: Tensor, truth: Tensor, num_classes: int) -> Tensor:
     Rows are summed first: one long sum in float32 loses digits.
     """
     return _room.class_sums(values, truth, num_classes)
+
+
+def divide(x: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """A batch in parts that are as even as can be, each on the device of its number; TensorFlow alone needs it."""
+    return _room.divide(x, parts)
+
+
+def unite(parts: Sequence[Tensor]) -> Tensor:
+    """What `divide` divided, on the first device."""
+    return _room.unite(parts)
+
+
+def device(number: int) -> AbstractContextManager:
+    """Within it, what part `number` of a batch needs is computed on its device."""
+    return _room.device(number)
 
 
 def total(x: Tensor) -> Tensor:

@@ -21,12 +21,15 @@ class Kernel:
             (N, H, W, C); None: either way.
         fresh: The output is a new tensor whose values no gradient needs, so that the next kernel may overwrite it.
         overwriting: As `run`, but the output may take the input's place in memory.
+        divided: As `run`, for a batch in parts on several devices: from tuples of tensors to such a tuple; None where
+            each part can go by itself.
     """
 
     run: Callable[..., tuple[Tensor, tuple[Update, ...]]]
     channels_first: bool | None = None
     fresh: bool = False
     overwriting: Callable[..., tuple[Tensor, tuple[Update, ...]]] | None = None
+    divided: Callable[..., tuple[tuple[Tensor, ...], tuple[Update, ...]]] | None = None
 
 
 def counts(numbers: Tensor, length: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Kernels for TensorFlow: fused batch normalisation. Its graphs and XLA see to the rest."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import keras
 import tensorflow as tf
@@ -23,9 +24,7 @@ def apply_updates(updates: list[Update]) -> None:
 def _batch_normalization(layer: layers.BatchNormalization, dtype: str) -> Kernel | None:
     if layer.renorm or layer.synchronized or layer.input_spec.ndim != 4 or layer.axis not in (-1, 3):
         return None
-    if dtype == "float64":
-        return None
-    share = 1 - layer.momentum
+    share, full = 1 - layer.momentum, "float64" if dtype == "float64" else "float32"
 
     def run(x: tf.Tensor, *, training: bool | None) -> tuple[tf.Tensor, tuple[Update, ...]]:
         x = tf.cast(x, dtype)
@@ -49,7 +48,62 @@ def _batch_normalization(layer: layers.BatchNormalization, dtype: str) -> Kernel
         biased = outputs.batch_variance * ((count - 1) / count)
         return outputs.y, ((layer.moving_mean, outputs.batch_mean, share), (layer.moving_variance, biased, share))
 
-    return Kernel(run)
+    def normalise_together(parts: tuple[tf.Tensor, ...], *, training: bool | None) -> tuple[tuple, tuple[Update, ...]]:
+        mean, variance, updates = layer.moving_mean.value, layer.moving_variance.value, ()
+        if training and layer.trainable:
+            mean, variance = _moments([tf.cast(x, full) for x in parts])
+            updates = ((layer.moving_mean, mean, share), (layer.moving_variance, variance, share))
+        factor = tf.math.rsqrt(variance + layer.epsilon) * (layer.gamma.value if layer.scale else 1.0)
+        shift = (layer.beta.value if layer.center else 0.0) - mean * factor
+        results = []
+        for number, x in enumerate(parts):
+            with device(number):
+                results.append(tf.cast(tf.cast(x, full) * factor + shift, dtype))
+        return tuple(results), updates
+
+    def normalise(x: tf.Tensor, *, training: bool | None) -> tuple[tf.Tensor, tuple[Update, ...]]:
+        (y,), updates = normalise_together((x,), training=training)
+        return y, updates
+
+    fused = full == "float32"  # TensorFlow's own kernel takes no other
+    return Kernel(run if fused else normalise, divided=normalise_together)
+
+
+def _moments(parts: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance of each channel over parts `(n, H, W, C)`, some of which may be empty."""
+    pixels = tf.cast(tf.add_n([tf.size(x) // x.shape[-1] for x in parts]), parts[0].dtype)
+
+    def mean_of(function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        sums = []
+        for number, x in enumerate(parts):
+            with device(number):
+                sums.append(tf.reduce_sum(function(x), (0, 1, 2)))
+        return tf.add_n(sums) / pixels
+
+    mean = mean_of(tf.identity)
+    return mean, mean_of(lambda x: tf.square(x - mean))
+
+
+def divide(x: tf.Tensor, parts: int) -> tuple[tf.Tensor, ...]:
+    """See `semseg.backend.kernels.divide`."""
+    sizes = (tf.shape(x)[0] + tf.range(parts)[::-1]) // parts
+    divided = []
+    for number, part in enumerate(tf.split(x, sizes, num=parts)):
+        with device(number):
+            divided.append(tf.identity(part))
+    return tuple(divided)
+
+
+def unite(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    """See `semseg.backend.kernels.unite`."""
+    with device(0):
+        return tf.concat(parts, 0)
+
+
+def device(number: int) -> AbstractContextManager:
+    """See `semseg.backend.kernels.device`."""
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    return tf.device(f"{kind}:{number}")
 
 
 def compiled(graph: Callable, examples: Sequence[tf.Tensor]) -> Callable:
