@@ -16,7 +16,7 @@ from semseg.cli.backends import refuse_devices, refuse_processes
 
 pytestmark = pytest.mark.plain
 
-SETTINGS = ["--batch-size", "4", "--filters", "2", "--image-size", "32", "--epochs", "2"]
+SETTINGS = ["--batch-size", "4", "--filters", "2", "--image-size", "32"]
 ENGINES = {
     "JAX, 4 devices": ("jax", 4, 1),
     "JAX, 2 processes": ("jax", 1, 2),
