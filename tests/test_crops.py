@@ -269,7 +269,7 @@ def draw_set(root, thickness, size=(400, 600), count=4):
 
 
 def view_of(dataset, **settings):
-    return choose_view(RunConfig(**settings), survey_of(dataset), dataset.palette.names, on_gpu=False)
+    return choose_view(RunConfig(**settings), dataset, on_gpu=False)
 
 
 class TestView:

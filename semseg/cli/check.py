@@ -12,7 +12,6 @@ from semseg.cli.looking import look_at, say_what_was_found
 from semseg.data.base import Dataset, spread
 from semseg.data.check import Findings, to_json
 from semseg.data.opening import open_data
-from semseg.data.survey import survey_of
 from semseg.errors import DataError
 from semseg.files import archive, check_output, read_json, write_json
 from semseg.runs import names
@@ -31,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     output = Path(config.output)
     check_output(output)
     dataset = open_data(config, demo=True, tell=say_about)
-    view = choose_view(config, survey_of(dataset), dataset.palette.names, on_gpu=False)
+    view = choose_view(config, dataset, on_gpu=False)
     findings, cache = look_at(view.decided(config), dataset)
     output.mkdir(parents=True, exist_ok=True)
     found = to_json(dataset, findings)

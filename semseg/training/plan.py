@@ -15,7 +15,6 @@ from semseg.data.check import Findings
 from semseg.data.crops import crops_per_photo
 from semseg.data.exchanges import Move, find_exchanges, words_of_exchanges
 from semseg.data.splits import samples_of
-from semseg.data.survey import Survey, survey_of
 from semseg.errors import SemsegError
 from semseg.images.resizing import scaled_size
 from semseg.losses import LOSSES, SegmentationLoss
@@ -128,10 +127,9 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     """
     _check_loss(config, dataset)
     split, split_reason = _final_split(config, dataset)
-    survey = None if config.view == "whole" and config.image_size else survey_of(dataset)
-    view = choose_view(config, survey, dataset.palette.names, on_gpu())
+    view = choose_view(config, dataset, on_gpu())
     config = view.decided(config)
-    photos = _samples_of_epoch(dataset, view, survey)
+    photos = _samples_of_epoch(dataset, view)
     batch_size, batch_reason = _batch_size(config, photos)
     precision, precision_note = usable_precision(config.precision)
     compiled, compile_reason = _compile(config)
@@ -205,12 +203,12 @@ def _view(view: View, names: Sequence[str], findings: Findings | None) -> dict[s
     }
 
 
-def _samples_of_epoch(dataset: Dataset, view: View, survey: Survey | None) -> int:
+def _samples_of_epoch(dataset: Dataset, view: View) -> int:
     """Photos of an epoch, or crops; an estimate before the check, which tells all photos' sizes."""
     samples = dataset.splits["train"]
     if view.scale is None:
         return len(samples)
-    usual = survey.size if survey else (1, 1)
+    usual = dataset.survey.size if dataset.survey else (1, 1)
     sizes = [scaled_size(dataset.sizes.get(sample, usual), view.scale) for sample in samples]
     crops = int(crops_per_photo(sizes, view.image_size).sum())
     return crops if view.most_crops is None else min(crops, view.most_crops)

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from semseg.data.survey import Survey
+from semseg.data.base import Dataset
+from semseg.data.survey import Survey, survey_of
 from semseg.runs.config import USUAL_SIZE, RunConfig
 
 KEPT = 2.5  # pixels that the thinnest class should keep
@@ -36,7 +37,7 @@ class View:
         return replace(config, image_size=self.image_size, view=view, scale=self.scale)
 
 
-def choose_view(config: RunConfig, survey: Survey | None, names: Sequence[str], on_gpu: bool) -> View:
+def choose_view(config: RunConfig, dataset: Dataset, on_gpu: bool) -> View:
     """Decides what the run leaves open.
 
     Where resizing whole photos to the usual size would make a class thinner than 2.5 pixels, and the data are few
@@ -44,19 +45,20 @@ def choose_view(config: RunConfig, survey: Survey | None, names: Sequence[str], 
 
     Args:
         config: What was asked for.
-        survey: From `survey_of`; None where no sample could be read.
-        names: Of the classes.
+        dataset: From `open_data`; a few of its samples are looked at, where that matters.
         on_gpu: Whether a GPU computes.
     """
+    names = dataset.palette.names
     if config.view == "crops" or config.scale is not None:
+        survey = survey_of(dataset)
         size = config.image_size or (CROP[on_gpu], CROP[on_gpu])
         scale = config.scale or (_scale_for_thin(survey) if survey else 1.0)
         asked = config.scale is not None or survey is None or survey.thinnest is None
         return _crops(size, scale, "as asked" if asked else f"as asked; {_thin_words(survey, names)}", on_gpu)
-    if config.view == "whole" or config.image_size is not None or survey is None:
-        asked = config.view is not None or config.image_size is not None
-        return View(config.seen_size, None, None, "as asked" if asked else "the default")
-    return _suited(survey, names, on_gpu)
+    if config.view == "whole" or config.image_size is not None:
+        return View(config.seen_size, None, None, "as asked")
+    survey = survey_of(dataset)
+    return _suited(survey, names, on_gpu) if survey else View(USUAL_SIZE, None, None, "the default")
 
 
 def _suited(survey: Survey, names: Sequence[str], on_gpu: bool) -> View:
