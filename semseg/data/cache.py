@@ -105,7 +105,7 @@ class Cache:
         first = np.cumsum([0, *(math.prod(self._grid(sample)) for sample in samples)])
         sizes, there = first * (_RECORD + self._slot_bytes), path.stat().st_size if path.is_file() else -1
         kept = int(np.searchsorted(sizes, self._most_bytes, "right")) - 1
-        if there in sizes:  # what a run before had room for
+        if math.isfinite(self._most_bytes) and there in sizes[1:]:  # what a run before had room for
             kept = int(np.searchsorted(sizes, there))
         if kept < len(samples):
             self.note = (
