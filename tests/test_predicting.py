@@ -289,6 +289,9 @@ class TestGoingOn:
         assert len(table(tmp_path / "out")) == 6
 
     @pytest.mark.skipif(os.name == "nt", reason="no such signals there")
+    @pytest.mark.filterwarnings(  # where the signal comes between opening a file and its block, Python closes it
+        "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+    )
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
     def test_a_signal_leaves_whole_files_and_the_rest_for_later(
         self, model, photos, tmp_path, monkeypatch, capsys, number, code
