@@ -1,5 +1,7 @@
 """Crops: cut where they were drawn, of what the cache holds or the files, and every pixel of validation once."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -285,6 +287,23 @@ class TestView:
     def test_what_stays_wide_is_seen_whole(self, tmp_path):
         view = view_of(draw_set(tmp_path, 60))
         assert (view.image_size, view.scale) == ((128, 128), None)
+
+    def test_one_thin_class_of_several_is_worth_crops_only_where_an_epoch_shows_all_photos(self, tmp_path):
+        for i in range(2):
+            ids = np.zeros((400, 600), np.uint8)
+            ids[200:], ids[100:200, 300:], ids[:, 50:53] = 1, 2, 3
+            for folder, picture in (("images", 60 * ids), ("masks", ids)):
+                (tmp_path / folder).mkdir(exist_ok=True)
+                Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
+        dataset = open_dataset(tmp_path)
+        assert view_of(dataset).scale == 1.0
+        dataset.survey = replace(survey_of(dataset), samples=1000)
+        view = view_of(dataset)
+        assert (view.image_size, view.scale) == ((128, 128), None)
+        assert "for so many photos" in view.reason and "`view` crops" in view.reason
+        lines = draw_set(tmp_path / "lines", 3)
+        lines.survey = replace(survey_of(lines), samples=1000)
+        assert view_of(lines).scale == 1.0
 
     def test_thin_lines_of_small_photos_are_seen_whole_at_their_size(self, tmp_path):
         view = view_of(draw_set(tmp_path, 3, size=(250, 310)))

@@ -24,17 +24,28 @@ class Survey:
         samples: Training samples in all.
         widths: Mean width of each class in pixels of the masks, float `(K,)`: area over half the outline; 0 for a class
             that too few samples hold, or too few pixels.
+        largest: The class of most pixels, as the ground between things is.
     """
 
     size: tuple[int, int]
     pixels: float
     samples: int
     widths: np.ndarray
+    largest: int
 
     @property
     def thinnest(self) -> int | None:
         """The class of the smallest width; None where none was measured."""
         return int(np.where(self.widths > 0, self.widths, np.inf).argmin()) if self.widths.any() else None
+
+    def loses_most(self, least: float) -> bool:
+        """Whether half of the classes or more, the largest one left aside, are thinner than that.
+
+        Args:
+            least: In pixels of the masks.
+        """
+        others = np.delete(self.widths, self.largest)
+        return bool(2 * (others[others > 0] < least).sum() >= max(1, (others > 0).sum()))
 
 
 def survey_of(dataset: Dataset) -> Survey | None:
@@ -70,4 +81,4 @@ def _survey(dataset: Dataset) -> Survey | None:
     counts = (held >= min(_MIN_SAMPLES, len(sizes))) & (areas >= _MIN_SHARE * areas.sum()) & (areas > 0)
     widths = np.where(counts, areas / np.maximum(lengths, 1e-9), 0.0)
     height, width = (int(side) for side in np.median(sizes, axis=0))
-    return Survey((height, width), pixels / len(sizes), len(dataset.splits["train"]), widths)
+    return Survey((height, width), pixels / len(sizes), len(dataset.splits["train"]), widths, int(areas.argmax()))

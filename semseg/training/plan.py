@@ -192,7 +192,9 @@ def _view(view: View, names: Sequence[str], findings: Findings | None) -> dict[s
     if findings is not None and findings.sizes:
         photo = next(iter(findings.sizes))
         seen = view.image_size if view.scale is None else scaled_size(photo, view.scale)
-        reason += f"; {_scale_words(photo, seen)}{_thinness_words(names, findings)}"
+        reason += f"; {_scale_words(photo, seen)}"
+        if "pixels wide" not in reason:
+            reason += _thinness_words(names, findings)
     text = f"{width}x{height} pixels"
     if view.scale is None:
         return {"image_size": Decision([height, width], text, reason)}

@@ -40,8 +40,11 @@ class View:
 def choose_view(config: RunConfig, dataset: Dataset, on_gpu: bool) -> View:
     """Decides what the run leaves open.
 
-    Where resizing whole photos to the usual size would make a class thinner than 2.5 pixels, and the data are few
-    enough for it, photos are seen at the smallest scale that keeps it so: whole where they are small, else in crops.
+    Where resizing whole photos to the usual size would make a class thinner than 2.5 pixels, photos are seen at the
+    smallest scale that keeps it so: whole where they are small, else in crops. That is so where an epoch can show them
+    all, and of large photos also where half of the classes would be lost. Otherwise crops see too little in the same
+    time: on CamVid's 367 photos (3 of 11 classes lost) mean IoU is .57 after 13 minutes whole and .33 in crops, where
+    DRIVE and sections of neurons gain .03 and .2 over photos at 512 whole.
 
     Args:
         config: What was asked for.
@@ -68,11 +71,14 @@ def _suited(survey: Survey, names: Sequence[str], on_gpu: bool) -> View:
         return View(USUAL_SIZE, None, None, "the default, as no class becomes too thin for it")
     scale, crop = _scale_for_thin(survey), CROP[on_gpu]
     reason = f"{_thin_words(survey, names)}, and would be {usual * survey.widths[thinnest]:.2g} in {text} whole"
-    if scale**2 * survey.pixels > _WHOLE * crop**2:
+    pixels = scale**2 * survey.pixels
+    is_small, is_short = pixels <= _WHOLE * crop**2, pixels * survey.samples <= PIXELS_OF_EPOCH[on_gpu]
+    if not is_small and (is_short or survey.loses_most(KEPT / usual)):
         return _crops((crop, crop), scale, reason, on_gpu)
-    if scale**2 * survey.pixels * survey.samples > PIXELS_OF_EPOCH[on_gpu]:
-        return View(USUAL_SIZE, None, None, f"the default for so many photos; {reason}: a larger `image_size` shows it")
-    return View((_multiple(scale * survey.size[0]), _multiple(scale * survey.size[1])), None, None, reason)
+    if is_small and is_short:
+        return View((_multiple(scale * survey.size[0]), _multiple(scale * survey.size[1])), None, None, reason)
+    way = "a larger `image_size` shows" if is_small else "`view` crops or a larger `image_size` show"
+    return View(USUAL_SIZE, None, None, f"the default for so many photos; {reason}: {way} it")
 
 
 def _crops(size: tuple[int, int], scale: float, reason: str, on_gpu: bool) -> View:
