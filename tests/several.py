@@ -110,7 +110,7 @@ def outcome(
 
     optimizer.apply = spy
     if compiles:
-        x, y = _own(*batch(BATCHES[0], k, 0), here())
+        x, y = own_part(*batch(BATCHES[0], k, 0), here())
         trained.compile_graph(x)
     train_together(trained)
     logs: dict = {}
@@ -118,10 +118,10 @@ def outcome(
         x, y = batch(photos, k, seed)
         if permuted:
             x, y = x[::-1].copy(), y[::-1].copy()
-        logs = trained.train_on_batch(*_own(x, y, here()), return_dict=True)
+        logs = trained.train_on_batch(*own_part(x, y, here()), return_dict=True)
     trained.reset_metrics()
     x, y = batch(7, k, 99)
-    trained.test_on_batch(*_own(x, y, here()))
+    trained.test_on_batch(*own_part(x, y, here()))
     return {
         "gradient": gradients[0],
         "weights": np.concatenate([np.asarray(keras.ops.convert_to_numpy(v)).ravel() for v in trained.variables]),
@@ -130,7 +130,7 @@ def outcome(
     }
 
 
-def _own(x, y, processes):
+def own_part(x, y, processes):
     """A process' part of a batch, cut as `Batches` cuts it."""
     from semseg.data.batches import own_places
 

@@ -100,11 +100,11 @@ def outcome(
         x, y = several.batch(photos, k, seed)
         if permuted:
             x, y = x[::-1].copy(), y[::-1].copy()
-        logs = trained.train_on_batch(*_own(x, y, here()), return_dict=True)
+        logs = trained.train_on_batch(*several.own_part(x, y, here()), return_dict=True)
         gradient = gradient if seed else _first_gradient(optimizer)
     trained.reset_metrics()
     x, y = several.batch(7, k, 99)
-    trained.test_on_batch(*_own(x, y, here()))
+    trained.test_on_batch(*several.own_part(x, y, here()))
     train_apart(trained)
     return {
         "gradient": gradient,
@@ -127,17 +127,6 @@ def _first_gradient(optimizer):
             value, share = optimizer._momentums[place], 1.0 if optimizer.takes(variable) else 1 - optimizer.beta_1
         found.append(np.asarray(keras.ops.convert_to_numpy(value), np.float64).ravel() / share)
     return np.concatenate(found)
-
-
-def _own(x, y, processes):
-    """A process' part of a batch, cut as `Batches` cuts it."""
-    from semseg.data.batches import own_places
-
-    places = own_places(len(x), processes.share)
-    processes.own_photos, processes.photos = len(places), len(x)
-    if not len(places):
-        return x[:1], y[:1] * 0 + 255
-    return x[places.start : places.stop], y[places.start : places.stop]
 
 
 def main() -> None:

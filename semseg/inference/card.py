@@ -202,10 +202,10 @@ class ModelCard:
         return bands
 
     def scale_of(self, model: "keras.Model") -> float | None:
-        """The scale at which a Keras model learned crops: as its run noted it, else as its name tells."""
+        """The scale at which a Keras model learned crops: as its name tells, else as its run noted it."""
         from semseg.backend.crop_scale import scale_of  # exported files do without Keras
 
-        return self.scale if self.scale is not None else scale_of(model)
+        return scale_of(model) or self.scale
 
     def palette_of(self, num_classes: int) -> Palette:
         """Names and colours of so many classes; numbered where nothing says them.
@@ -290,7 +290,10 @@ class ModelCard:
             )
         classes = sample.shape[-1] if gives != "ids" else card.palette.num_classes if card.palette else 2
         palette = card.palette_of(max(2, classes))
-        compute = lambda photos: opened.compute(photos.astype(opened.dtype))  # noqa: E731
+
+        def compute(photos: np.ndarray) -> np.ndarray:
+            return opened.compute(photos.astype(opened.dtype))
+
         return _segmenter(compute, gives, size, palette, card.bands, card.scale)
 
     def _opened(self) -> tuple["ModelCard", Opened]:
