@@ -102,11 +102,12 @@ def measure(data: str | None, epochs: int, quick: bool) -> Stopwatch:
             make_demo(root / "images", num_train=40 if quick else 200, num_val=10 if quick else 50)
         config = RunConfig(epochs=epochs, batch_size=4)
         dataset = open_dataset(data or root / "images")
-        keras.utils.set_random_seed(config.seed)
-        model = build_model(config.model, (*config.image_size, 3), dataset.num_logits, filters=config.filters)
-        watch = Stopwatch()
-        cache = Cache(dataset.samples, config.image_size, "benchmark", root)
         plan = plan_run(config, dataset)
+        size = plan.config.seen_size
+        keras.utils.set_random_seed(config.seed)
+        model = build_model(config.model, (*size, 3), dataset.num_logits, filters=config.filters)
+        watch = Stopwatch()
+        cache = Cache(dataset.samples, size, "benchmark", root)
         train_model(
             model,
             make_batches(dataset, plan, cache),
@@ -117,7 +118,7 @@ def measure(data: str | None, epochs: int, quick: bool) -> Stopwatch:
         )
         watch.bare_step = bare_step(watch.model, *make_batches(dataset, plan, cache)[0][0])
         photos = ", ".join(f"{len(samples)} {name}" for name, samples in dataset.splits.items())
-        print(f"{keras.backend.backend()} on {device_name()}: {photos} photos, {config.image_size[0]} pixels, "
+        print(f"{keras.backend.backend()} on {device_name()}: {photos} photos, {size[0]} pixels, "
               f"{config.filters} filters, batches of {config.batch_size}")  # fmt: skip
     return watch
 
