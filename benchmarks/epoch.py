@@ -36,6 +36,7 @@ from semseg.training.loop import make_batches, train_model
 from semseg.training.plan import plan_run
 
 PARTS = ("steps", "loading", "evaluation", "rest")
+SIZE = (128, 128)
 
 
 def seconds_of_process() -> float:
@@ -100,14 +101,13 @@ def measure(data: str | None, epochs: int, quick: bool) -> Stopwatch:
         leave_tensorflow_out()
         if data is None:
             make_demo(root / "images", num_train=40 if quick else 200, num_val=10 if quick else 50)
-        config = RunConfig(epochs=epochs, batch_size=4)
+        config = RunConfig(epochs=epochs, batch_size=4, image_size=SIZE)
         dataset = open_dataset(data or root / "images")
         plan = plan_run(config, dataset)
-        size = plan.config.seen_size
         keras.utils.set_random_seed(config.seed)
-        model = build_model(config.model, (*size, 3), dataset.num_logits, filters=config.filters)
+        model = build_model(config.model, (*SIZE, 3), dataset.num_logits, filters=config.filters)
         watch = Stopwatch()
-        cache = Cache(dataset.samples, size, "benchmark", root)
+        cache = Cache(dataset.samples, SIZE, "benchmark", root)
         train_model(
             model,
             make_batches(dataset, plan, cache),
@@ -118,7 +118,7 @@ def measure(data: str | None, epochs: int, quick: bool) -> Stopwatch:
         )
         watch.bare_step = bare_step(watch.model, *make_batches(dataset, plan, cache)[0][0])
         photos = ", ".join(f"{len(samples)} {name}" for name, samples in dataset.splits.items())
-        print(f"{keras.backend.backend()} on {device_name()}: {photos} photos, {size[0]} pixels, "
+        print(f"{keras.backend.backend()} on {device_name()}: {photos} photos, {SIZE[0]} pixels, "
               f"{config.filters} filters, batches of {config.batch_size}")  # fmt: skip
     return watch
 
