@@ -11,12 +11,20 @@ from semseg.backend.processes import here
 
 if keras.backend.backend() == "torch":
     import torch
+elif keras.backend.backend() == "jax":
+    import jax
 
 
 def synchronise(model: keras.Model) -> None:
-    """Brings the variables of a model up to date in the middle of `fit`; JAX keeps them to itself there."""
+    """Brings the variables of a model up to date in the middle of `fit`, and waits until they are computed.
+
+    JAX keeps them to itself there, and goes on before a step has ended, as PyTorch does on a GPU.
+    """
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
+        jax.block_until_ready([variable.value for variable in model.variables])
+    elif keras.backend.backend() == "torch" and torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def is_whole_after_error() -> bool:

@@ -156,9 +156,9 @@ class SaveState(keras.callbacks.Callback):
         """
         if self._write is None:
             return
+        synchronise(self.model)  # what is left of the step is no part of saving
         began = time.perf_counter()
         self.wait()
-        synchronise(self.model)
         best = self.keeper.path if self.keeper.epoch else None
         state = self.position, self._arrays(), self._facts(), best
         self._last = self.position
