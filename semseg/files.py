@@ -272,6 +272,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def identity_of(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or written again; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def remove_temporaries(folder: Path) -> None:
     """Removes what `replacing` left in a folder where a process was killed; those of living processes stay.
 

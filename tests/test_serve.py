@@ -1,6 +1,7 @@
 """The page of `python -m semseg serve` and what scripts may ask it."""
 
 import base64
+import functools
 import http.client
 import importlib.util
 import io
@@ -25,6 +26,7 @@ from PIL import Image
 from semseg.cli import commands
 from semseg.cli import serve as serving
 from semseg.errors import pip_install
+from semseg.files import identity_of
 from semseg.images.bands import RGB
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
@@ -131,6 +133,18 @@ class TestScripts:
         }
         np.testing.assert_array_equal(ids_in(mask), IDS)
         assert ask(port, "POST", "/mask", png(PHOTO))[2] == mask
+
+    def test_a_model_whose_file_is_replaced_is_told_with_each_answer(self, network, tmp_path):
+        path, later = tmp_path / "a.keras", tmp_path / "later"
+        path.write_bytes(b"one")
+        later.write_bytes(b"two")
+        warning = functools.partial(serving._replaced, path, identity_of(path))
+        with running(make_app(Segmenter(network, (SIZE, SIZE), PALETTE), warning=warning)) as port:
+            assert "warning" not in json.loads(ask(port, "POST", "/segment", png(PHOTO))[2])
+            later.replace(path)
+            line = "a.keras was replaced or removed; this page keeps to the one before"
+            assert json.loads(ask(port, "POST", "/segment", png(PHOTO))[2])["warning"] == line
+            assert ask(port, "POST", "/mask", png(PHOTO))[1]["x-semseg-warning"] == line
 
     @pytest.mark.parametrize("size", [(1, 1), (15, 17), (130, 40)])
     def test_the_mask_has_the_photos_own_size(self, port, size):

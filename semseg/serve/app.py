@@ -33,12 +33,20 @@ Example = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 MAX_WAITING = 8  # photos that wait while one is computed
 _RETRY_SECONDS = "2"
+_WARNING = "x-semseg-warning"
 _THUMBNAIL = 320
 _FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
-def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Example] = (), note: str = "") -> Starlette:
+def make_app(
+    segmenter: Segmenter,
+    *,
+    title: str = "",
+    examples: Sequence[Example] = (),
+    note: str = "",
+    warning: Callable[[], str] = str,
+) -> Starlette:
     """The web application around a network: a page for people, and addresses for scripts.
 
     Args:
@@ -47,12 +55,13 @@ def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Exampl
         examples: Each gives a photo `(H, W, C)`, as the network takes it, and its true ids, uint8 `(H, W)`, 255 for
             what is no class.
         note: A line about the examples.
+        warning: Gives a line about the network that goes with each answer; empty where there is nothing to tell.
 
     Returns:
         An ASGI application. `POST /segment` takes an image file as its body and gives JSON: `width`, `height`, the
         `classes` that were found with `id`, `name`, `color`, `pixels` and `share` (0 to 1), the largest first, and
-        `mask`, the PNG file of the ids in base64. `POST /mask` takes the same and gives the PNG file. What cannot be
-        answered has a status of 400 or more and a JSON object with `error`.
+        `mask`, the PNG file of the ids in base64; and `warning`, where there is one. `POST /mask` takes the same and
+        gives the PNG file. What cannot be answered has a status of 400 or more and a JSON object with `error`.
 
     Example:
         >>> segmenter = Segmenter(lambda photos: photos[..., :1] - 100.0, (16, 16), Palette.numbered(2))
@@ -81,10 +90,13 @@ def make_app(segmenter: Segmenter, *, title: str = "", examples: Sequence[Exampl
 
     async def segment(request: Request) -> Response:
         answer = await queue.answer(request)
-        return JSONResponse(_as_json(answer, segmenter.palette, with_photo="photo" in request.query_params))
+        values = _as_json(answer, segmenter.palette, with_photo="photo" in request.query_params)
+        line = warning()
+        return JSONResponse({**values, "warning": line} if line else values)
 
     async def mask(request: Request) -> Response:
-        return Response((await queue.answer(request)).mask, media_type="image/png")
+        answer, line = await queue.answer(request), warning()
+        return Response(answer.mask, media_type="image/png", headers={_WARNING: line} if line else None)
 
     routes = [
         *(Route(path, _file(name)) for path, name in _FILES.items()),

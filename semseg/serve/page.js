@@ -115,6 +115,7 @@
     const values = await ask(photo.blob);
     photo.mask = blobOf(values.mask, "image/png");
     photo.picture = blobOf(values.photo, "image/jpeg"); // what is shown is what the network saw
+    say("warning", values.warning || "");
   };
 
   const workAll = async () => {
