@@ -113,7 +113,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             draw_lines(Path(folder) / "lines")
             views = (("--image-size", "32"), ("--image-size", "96", "--view", "crops"))
-            quick = Set("", 0, "dice", ("--filters", "4", "--epochs", "4", "--batch-size", "2"), views)
+            quick = Set("", 0, "dice", ("--filters", "4", "--epochs", "2", "--batch-size", "2"), views)
             scores = {}
             for flags in views:
                 output = Path(folder) / "_".join(flags)

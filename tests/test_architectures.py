@@ -142,6 +142,10 @@ def test_weights_counted_by_hand():
     # R2U-Net: 1x1 without bias, two shared convolutions, each with a normalisation for each of two steps
     assert count("r2unet") == sum(i * o + 2 * (9 * o * o + 2 * 2 * o) for i, o in widths) + ends
     assert count("ddunet") == unet + conv(f, f) + conv(2 * f, 2 * f) + conv(4 * f, 4 * f)
+    a, b = 6, 12  # channels at half the size and below; at the bottom 8 * f = 32 would bound them, and 24 are fewer
+    fast = [(c, a), (a, a), (a, a), (a, b), (b, b), (b, 2 * b), (2 * b, 2 * b), (2 * b, b), (b, b), (b, a), (a, a)]
+    ends_of_fast = conv(2 * b, b, 2, False) + conv(b, a, 2, False) + conv(a, f, 2) + conv(f, k, 1, False)
+    assert count("fast_unet") == sum(conv(i, o) for i, o in fast) + ends_of_fast
     residual = sum(conv(i, o) + conv(o, o) + i * o for i, o in widths if (i, o) != (2 * f, 4 * f))
     bottom = 3 * conv(2 * f, 2 * f) + conv(6 * f, 4 * f, 1) + 2 * 2 * f * 4 * f
     gates = 3 * 2 * f * 4 + 4 + 4 * 2 * f + 2 * f + 3 * f * 4 + 4 + 4 * f + f  # 4 channels in the middle of each

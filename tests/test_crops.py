@@ -1,5 +1,6 @@
 """Crops: cut where they were drawn, of what the cache holds or the files, and every pixel of validation once."""
 
+from collections import Counter
 from dataclasses import replace
 
 import cv2
@@ -139,6 +140,17 @@ class TestBatches:
         first = [batches.photos(0), batches.photos(1)]
         batches.start_epoch(1)
         assert first != [batches.photos(0), batches.photos(1)]
+
+    def test_few_photos_are_passed_over_several_times_with_other_crops_in_each(self, dataset):
+        one_pass = data_generator(dataset, batch_size=1, image_size=CROP, scale=1.0, workers=0)
+        batches = data_generator(
+            dataset, batch_size=1, image_size=CROP, scale=1.0, most_crops=3 * len(one_pass) + 1, workers=0
+        )
+        assert len(batches) == 3 * len(one_pass)
+        seen = [batches.photos(index)[0] for index in range(len(batches))]
+        once = [one_pass.photos(index)[0] for index in range(len(one_pass))]
+        assert Counter(seen) == {photo: 3 * count for photo, count in Counter(once).items()}
+        assert len({photos.tobytes() for photos, _ in batches}) > len(one_pass)
 
     @pytest.mark.parametrize("scale", [1.0, 0.5])
     @pytest.mark.parametrize("split", ["train", "val"])
@@ -287,6 +299,12 @@ class TestView:
     def test_what_stays_wide_is_seen_whole(self, tmp_path):
         view = view_of(draw_set(tmp_path, 60))
         assert (view.image_size, view.scale) == ((128, 128), None)
+
+    def test_networks_that_do_less_at_full_size_see_more_pixels(self, tmp_path):
+        dataset = draw_set(tmp_path, 60)
+        view = view_of(dataset, model="fast_unet")
+        assert (view.image_size, view.scale) == ((192, 192), None)
+        assert view_of(dataset, model="resunet").image_size == (128, 128)
 
     def test_one_thin_class_of_several_is_worth_crops_only_where_an_epoch_shows_all_photos(self, tmp_path):
         for i in range(2):

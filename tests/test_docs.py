@@ -383,7 +383,7 @@ def test_the_table_of_networks_names_every_network_with_what_it_costs():
     for name in ARCHITECTURES:
         options = {"encoder_weights": "none"} if name == "encoder_unet" else {}
         model = build_model(name, (128, 128, 3), 19, filters=16, **options)
-        costs = f"{model.count_params() / 1e6:.2f}".removeprefix("0") + f", {count_flops(model) / 1e9:.2f}"
+        costs = ", ".join(f"{n:.2f}".removeprefix("0") for n in (model.count_params() / 1e6, count_flops(model) / 1e9))
         (row,) = rows(read("training.md"), f"| `{name}` | ")
         assert row[-1] == costs, (row, costs)
 

@@ -18,6 +18,7 @@ import keras
 from semseg.architectures.attention_unet import AttentionUnet
 from semseg.architectures.ddunet import DDUnet
 from semseg.architectures.encoder_unet import EncoderUnet
+from semseg.architectures.fast_unet import FastUnet
 from semseg.architectures.hybrid_unet import HybridUnet
 from semseg.architectures.r2unet import R2Unet
 from semseg.architectures.resunet import ResUnet
@@ -30,6 +31,7 @@ from semseg.segmentation_model import Unet
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "unet": Unet,
+    "fast_unet": FastUnet,
     "r2unet": R2Unet,
     "ddunet": DDUnet,
     "hybrid_unet": HybridUnet,

@@ -130,4 +130,5 @@ def _conditions(run: Run) -> dict[str, str]:
         f"{SPLIT_WORDS.get(split, split)} photos": f"{count} (list {digest})"
         for split, (count, digest) in run.split_digests.items()
     }
-    return {**asked, "seed": str(run.config.seed), **noted, **photos, **run.facts.get("versions", {})}
+    seen = {"image_size": _shown(run.image_size), "scale": str(run.facts.get("scale"))}  # what was decided
+    return {**asked, **seen, "seed": str(run.config.seed), **noted, **photos, **run.facts.get("versions", {})}

@@ -12,7 +12,7 @@ from semseg import IGNORE
 from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset, Sample, spread
 from semseg.data.cache import Cache
-from semseg.data.crops import crops_per_photo, cut, draw_place, places_of_tiles
+from semseg.data.crops import crops_of_epoch, crops_per_photo, cut, draw_place, places_of_tiles
 from semseg.errors import DataError, SemsegError
 from semseg.files import in_hand
 from semseg.images.resizing import scaled_size
@@ -53,7 +53,8 @@ def data_generator(
         scale: None to see each sample whole. A number to see crops of it at that scale, in pixels of the crop for one
             of the files': of a training sample as many in an epoch, each drawn anew, as make a pass over its area, of
             others those that cover it.
-        most_crops: In an epoch; in training chosen anew in each, of other splits spread evenly. None for all.
+        most_crops: In an epoch; in training chosen anew in each, of other splits spread evenly. Few training samples
+            are passed over several times: see `crops_of_epoch`. None for one pass over all.
 
     Returns:
         A `keras.utils.PyDataset` of photos uint8 `(N, H, W, 3)`, or float32 `(N, H, W, C)` where they hold other bands,
@@ -182,7 +183,7 @@ class Batches(keras.utils.PyDataset):
     def _crops(self, most: int | None) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """How often each sample is seen in an epoch, and where; no places where each is seen whole, or they are drawn.
 
-        An epoch of drawn crops that would have more than `most` takes so many of them.
+        An epoch of drawn crops takes the first of as many passes as it needs.
         """
         if self.scale is None:
             times = np.ones(len(self.samples), int)
@@ -191,8 +192,9 @@ class Batches(keras.utils.PyDataset):
         self._sizes = [scaled_size(self.dataset.size_of(sample), self.scale) for sample in self.samples]
         if self.shuffled:
             times = crops_per_photo(self._sizes, self.image_size)
-            self.count = min(most or times.sum(), int(times.sum()))
-            return times, []
+            one_pass = int(times.sum())
+            self.count = crops_of_epoch(one_pass, most) if most else one_pass
+            return times * -(-self.count // one_pass), []
         tiles = [(i, place) for i, size in enumerate(self._sizes) for place in places_of_tiles(size, self.image_size)]
         chosen = spread(tiles, most) if most else tiles
         self.count = len(chosen)

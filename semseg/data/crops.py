@@ -8,6 +8,7 @@ from semseg.data.augment import change
 from semseg.images.bands import RGB, Bands
 
 Read = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]  # (top, left, bottom, right) to photo and mask
+_MOST_PASSES = 4  # over few photos in an epoch
 _IDENTITY = np.eye(2, 3)
 _SAME_COLORS = np.eye(3, 4)
 
@@ -28,6 +29,20 @@ def crops_per_photo(sizes: Sequence[tuple[int, int]], crop: tuple[int, int]) -> 
     """
     areas = np.prod(np.reshape(sizes, (-1, 2)), axis=1, dtype=float)
     return np.maximum(1, np.rint(areas / np.prod(crop))).astype(int)
+
+
+def crops_of_epoch(one_pass: int, most: int) -> int:
+    """How many crops an epoch of training shows: whole passes over few photos, a part of one over many.
+
+    Args:
+        one_pass: Crops that make a pass over all photos, at least 1.
+        most: In an epoch; few photos are passed over as often as keeps below it, up to 4 times.
+
+    Example:
+        >>> [crops_of_epoch(one_pass, 180) for one_pass in (10, 80, 170, 5000)]
+        [40, 160, 170, 180]
+    """
+    return most if one_pass >= most else one_pass * min(_MOST_PASSES, most // one_pass)
 
 
 def places_of_tiles(size: tuple[int, int], crop: tuple[int, int]) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from semseg.data.augment import Augmentation, parse_augmentation, suited_augment
 from semseg.data.base import Dataset
 from semseg.data.batches import rare_class_weights
 from semseg.data.check import Findings
-from semseg.data.crops import crops_per_photo
+from semseg.data.crops import crops_of_epoch, crops_per_photo
 from semseg.data.exchanges import Move, find_exchanges, words_of_exchanges
 from semseg.data.splits import samples_of
 from semseg.errors import SemsegError
@@ -212,8 +212,8 @@ def _samples_of_epoch(dataset: Dataset, view: View) -> int:
         return len(samples)
     usual = dataset.survey.size if dataset.survey else (1, 1)
     sizes = [scaled_size(dataset.sizes.get(sample, usual), view.scale) for sample in samples]
-    crops = int(crops_per_photo(sizes, view.image_size).sum())
-    return crops if view.most_crops is None else min(crops, view.most_crops)
+    one_pass = int(crops_per_photo(sizes, view.image_size).sum())
+    return one_pass if view.most_crops is None else crops_of_epoch(one_pass, view.most_crops)
 
 
 def _bands_decision(dataset: Dataset) -> dict[str, Decision]:
