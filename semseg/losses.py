@@ -2,8 +2,8 @@
 
 In every function `y_true` is an integer `(N, H, W)` tensor of class ids, 255 where a pixel counts nowhere, and `logits`
 is a float `(N, H, W, K)` tensor, or `(N, H, W, 1)` for the binary task with classes 0 and 1. The value is a float32
-scalar, also for half-precision logits; a batch with every pixel ignored gives 0. `class_weights` are K floats of at
-least 0, two for the binary task; None weighs all alike.
+scalar, also for half-precision logits, and float64 for float64; a batch with every pixel ignored gives 0.
+`class_weights` are K floats of at least 0, two for the binary task; None weighs all alike.
 
 There are two kinds. The pixels' losses (cross-entropy, focal) are a mean over the counted pixels, each with the weight
 of its true class. The classes' losses (Dice, IoU, Tversky, Lovasz) look at the pixels of the whole batch together and
@@ -297,7 +297,7 @@ def lovasz(y_true: KerasTensor, logits: KerasTensor, *, class_weights: _Weights 
     # If the first i pixels are wrong, those of the class among them are missed and the others are false positives.
     rank, missed = ops.cumsum(ops.ones_like(y), axis=-1), ops.cumsum(y, axis=-1)
     class_size = missed[:, -1:]
-    overlap, union = ops.cast(class_size - missed, "float32"), ops.cast(class_size + rank - missed, "float32")
+    overlap, union = (ops.cast(count, batch.dtype) for count in (class_size - missed, class_size + rank - missed))
     # J_i - J_(i-1), written without the difference: that of two nearly equal numbers would be mostly rounding.
     increments = ops.where(y == 1, 1 / union, overlap / (union * ops.maximum(union - 1, 1)))
     values = ops.sum(increments * ops.relu(ops.take_along_axis(errors, order, axis=-1)), axis=-1)
@@ -352,7 +352,7 @@ class SegmentationLoss(keras.losses.Loss):
         self._parts = [(LOSSES[part], smoothing if part in SMOOTHED else {}) for part in parts]
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        """Returns the sum, a float32 scalar.
+        """Returns the sum, a scalar.
 
         Args:
             y_true: Integer class ids `(N, H, W)`, 255 where a pixel counts nowhere.
@@ -475,13 +475,15 @@ class _Batch:
     """
 
     def __init__(self, y_true: KerasTensor, logits: KerasTensor, class_weights: _Weights):
+        logits = ops.convert_to_tensor(logits)
         truth = _drop_channel(ops.cast(y_true, "int32"), logits)
         counted = truth != IGNORE
-        self.logits = ops.cast(logits, "float32")
+        self.dtype = "float64" if keras.backend.standardize_dtype(logits.dtype) == "float64" else "float32"
+        self.logits = ops.cast(logits, self.dtype)
         self.binary = logits.shape[-1] == 1
         self.truth = truth * ops.cast(counted, "int32")  # (N, H, W): 0 where ignored
-        self.counted = ops.cast(counted, "float32")  # (N, H, W): 1.0, and 0.0 where ignored
-        self.class_weights = _weights_tensor(class_weights, max(2, logits.shape[-1]))
+        self.counted = ops.cast(counted, self.dtype)  # (N, H, W): 1.0, and 0.0 where ignored
+        self.class_weights = _weights_tensor(class_weights, max(2, logits.shape[-1]), self.dtype)
 
     @classmethod
     def from_logits(cls, y_true: KerasTensor, logits: "KerasTensor | _Batch", class_weights: _Weights) -> "_Batch":
@@ -537,7 +539,7 @@ class _Batch:
         Over the pixels of all processes that train together, as `mean_over_pixels`.
         """
         if self.binary:
-            y = self.counted * ops.cast(self.truth, "float32")
+            y = self.counted * ops.cast(self.truth, self.dtype)
             overlap, truth_sum = ops.sum(y * self.p[..., 0])[None], ops.sum(y)[None]
         else:
             overlap, truth_sum = self._sum_by_class(self.counted * ops.exp(-self.nll)), self._sum_by_class(self.counted)
@@ -573,7 +575,7 @@ class _Batch:
     @cached_property
     def weights_of_present(self) -> KerasTensor:
         """The weight, 1.0 or its own, of each class that the truth holds and 0.0 of the others, `(K,)` or `(1,)`."""
-        present = ops.cast(self.soft_counts[1] > 0, "float32")
+        present = ops.cast(self.soft_counts[1] > 0, self.dtype)
         return present if self.class_weights is None or self.binary else present * self.class_weights
 
 
@@ -591,13 +593,13 @@ def _drop_channel(truth: KerasTensor, logits: KerasTensor) -> KerasTensor:
     return truth
 
 
-def _weights_tensor(class_weights: _Weights, num_classes: int) -> KerasTensor | None:
-    """The weights as a float32 tensor `(K,)`."""
+def _weights_tensor(class_weights: _Weights, num_classes: int, dtype: str) -> KerasTensor | None:
+    """The weights as a tensor `(K,)`."""
     if class_weights is None:
         return None
     if len(class_weights) != num_classes:
         raise SemsegError(f"class weights: got {len(class_weights)} of them; expected {num_classes}, one per class")
-    return ops.convert_to_tensor(class_weights, "float32")
+    return ops.convert_to_tensor(class_weights, dtype)
 
 
 def _tversky_per_class(where: str, batch: _Batch, alpha: float, beta: float) -> KerasTensor:
@@ -611,4 +613,4 @@ def _tversky_per_class(where: str, batch: _Batch, alpha: float, beta: float) -> 
 def _mean(values: KerasTensor, weights: KerasTensor, weight_sum: KerasTensor | None = None) -> KerasTensor:
     """Weighted mean, 0 where every weight is 0; weighted before it is summed, since a sum might overflow."""
     weight_sum = ops.sum(weights) if weight_sum is None else weight_sum
-    return ops.sum(values * (weights / (weight_sum + ops.cast(weight_sum == 0, "float32"))))
+    return ops.sum(values * (weights / (weight_sum + ops.cast(weight_sum == 0, weight_sum.dtype))))

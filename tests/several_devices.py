@@ -17,8 +17,8 @@ ARCHITECTURES = (*several.NETWORKS, "encoder_unet")
 EVERY = "ce+dice+focal+tversky"  # in one step that is compiled once
 SMALL, FEW = "several_devices:small", (5, 1)  # photos of the steps that are to be quick
 CASES = {
-    **{network: {"model": network} for network in several.NETWORKS},
-    **{f"{network}, few": {"model": network, "batches": FEW, "floatx": "float32"} for network in ARCHITECTURES},
+    **{network: {"model": network, "loss": EVERY} for network in ARCHITECTURES},
+    **{f"{network}, few": {"model": network, "loss": EVERY, "batches": FEW} for network in ARCHITECTURES},
     "small": {"model": SMALL, "loss": EVERY},
     "small, few": {"model": SMALL, "loss": EVERY, "batches": FEW},
     **{f"small {loss}": {"model": SMALL, "loss": loss, "batches": FEW} for loss in (*several.LOSSES, "lovasz")},
@@ -78,20 +78,20 @@ def outcome(
     from semseg.training.loop import TrainingModel
     from semseg.training.muon import Muon
 
+    keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(floatx)
     keras.utils.set_random_seed(3)
     if model == SMALL:
         network = small((32, 32, 3), num_logits, filters)
     else:
-        weights = "none" if model == "encoder_unet" else None
-        network = build_model(model, (32, 32, 3), num_logits, filters=filters, encoder_weights=weights)
-    keras.config.set_dtype_policy("float32")
+        of_encoder = {"encoder": "MobileNetV3Small", "encoder_weights": "none"} if model == "encoder_unet" else {}
+        network = build_model(model, (32, 32, 3), num_logits, filters=filters, **of_encoder)
     k = max(2, num_logits)
     outputs = network.outputs if len(network.outputs) > 1 else network.outputs[0]
     trained = TrainingModel(
         network.inputs[0], outputs, SegmentationLoss(loss, class_weights, label_smoothing), k, **options
     )
-    optimizer = Muon(0.01, gradient_accumulation_steps=accumulate if accumulate > 1 else None)
+    optimizer = Muon(0.01, precision=floatx, gradient_accumulation_steps=accumulate if accumulate > 1 else None)
     trained.compile(optimizer, jit_compile=keras_compiles(False))
     build_optimizer(trained)
     train_together(trained)

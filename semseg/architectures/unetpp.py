@@ -69,5 +69,5 @@ def UnetPP(
     if not deep_supervision:
         return keras.Model(inputs, logits_head(nodes[0][-1], num_classes), name=name)
     heads = [logits_head(x, num_classes, name=f"logits{j}") for j, x in enumerate(nodes[0][1:], 1)]
-    mean = layers.Average(dtype="float32", name="logits")(heads) if depth > 1 else heads[0]
+    mean = layers.Average(dtype=keras.config.floatx(), name="logits")(heads) if depth > 1 else heads[0]
     return keras.Model(inputs, [mean, *heads], name=name)

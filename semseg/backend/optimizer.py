@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import KerasTensor
+from keras import KerasTensor, ops
 
 from semseg.backend.kernels import ADAMW
 
@@ -39,7 +39,7 @@ class PartialAdamW(ADAMW):
     def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
         """Changes one variable."""
         if self.takes(variable):
-            self.own_steps([(gradient, variable)], learning_rate)
+            self.own_steps([(gradient, variable)], ops.cast(learning_rate, variable.dtype))
         else:
             super().update_step(gradient, variable, learning_rate)
 

@@ -31,7 +31,7 @@ class Muon(PartialAdamW):
         learning_rate: Float or schedule.
         momentum: Share that is kept of the sum of the kernels' gradients, 0 to below 1.
         precision: `"float32"`, or `"bfloat16"` to look for the orthogonal matrices in less time where the device
-            computes in it; weights and sums stay as they are.
+            computes in it; weights and sums stay as they are. `"float64"` for weights in float64.
         options: Of `keras.optimizers.AdamW`.
 
     Reference: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; Liu et al. 2025,
@@ -112,7 +112,8 @@ def orthogonal_all(matrices: Sequence[KerasTensor], precision: str = "float32") 
 
 def _products(squares: KerasTensor, precision: str) -> KerasTensor:
     """What matrices X are to be multiplied with, from their X'X: `(M, C, C)` each."""
-    squares = ops.cast(squares, "float32")
+    full = "float64" if precision == "float64" else "float32"
+    squares = ops.cast(squares, full)
     traces = ops.sum(ops.diagonal(squares, axis1=1, axis2=2), axis=-1)[:, None, None]
     square = ops.cast(squares / (traces + _MIN_SQUARES), precision)
     one, product = ops.eye(squares.shape[1], dtype=precision), None
@@ -121,4 +122,4 @@ def _products(squares: KerasTensor, precision: str) -> KerasTensor:
         product = polynomial if product is None else ops.matmul(product, polynomial)
         if left:
             square = ops.matmul(polynomial, ops.matmul(square, polynomial))
-    return ops.cast(ops.cast(product, "float32") / ops.sqrt(traces + _MIN_SQUARES), precision)
+    return ops.cast(ops.cast(product, full) / ops.sqrt(traces + _MIN_SQUARES), precision)

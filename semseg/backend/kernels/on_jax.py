@@ -34,13 +34,14 @@ def softmax_statistics(logits: jax.Array, truth: jax.Array, counted: jax.Array) 
 
 
 def _batch_normalization(layer: layers.BatchNormalization, dtype: str) -> Kernel | None:
-    if layer.renorm or layer.synchronized or not isinstance(layer.axis, int) or dtype == "float64":
+    if layer.renorm or layer.synchronized or not isinstance(layer.axis, int):
         return None
+    full = "float64" if dtype == "float64" else "float32"  # Keras' own layer takes no more than float32 here
     share, axis = 1 - layer.momentum, layer.axis % layer.input_spec.ndim
     others = tuple(k for k in range(layer.input_spec.ndim) if k != axis)
 
     def run(x: jax.Array, *, training: bool | None) -> tuple[jax.Array, tuple[Update, ...]]:
-        x = x.astype("float32")
+        x = x.astype(full)
         learning = bool(training) and layer.trainable
         if learning:
             mean, variance = keras.ops.moments(x, others)
