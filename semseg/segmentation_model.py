@@ -442,7 +442,7 @@ def logits_head(
 ) -> KerasTensor:
     """The 1x1 convolution that gives each pixel its class scores.
 
-    Float32 whatever the precision policy, because softmax and the loss need it.
+    Of `keras.config.floatx()`, float32 by default, whatever the precision policy, because softmax and the loss need it.
 
     Args:
         x: `(N, H, W, C)`.
@@ -453,8 +453,9 @@ def logits_head(
     Returns:
         `(N, H, W, K)`.
     """
-    x = layers.Conv2D(num_classes, 1, data_format=CHANNELS_LAST, dtype="float32", name=name)(x)
-    return x if activation is None else layers.Activation(activation, dtype="float32", name="probabilities")(x)
+    full = keras.config.floatx()
+    x = layers.Conv2D(num_classes, 1, data_format=CHANNELS_LAST, dtype=full, name=name)(x)
+    return x if activation is None else layers.Activation(activation, dtype=full, name="probabilities")(x)
 
 
 def _crop_to(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor:

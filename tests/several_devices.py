@@ -15,10 +15,14 @@ import several
 
 ARCHITECTURES = (*several.NETWORKS, "encoder_unet")
 EVERY = "ce+dice+focal+tversky"  # in one step that is compiled once
-SMALL, FEW = "several_devices:small", (5, 1)  # photos of the steps that are to be quick
+SMALL, FEW = "several_devices:small", (5, 1, 5, 1, 5)  # photos of the steps that are to be quick: two sizes to compile
 CASES = {
     **{network: {"model": network, "loss": EVERY} for network in ARCHITECTURES},
     **{f"{network}, few": {"model": network, "loss": EVERY, "batches": FEW} for network in ARCHITECTURES},
+    **{
+        f"{network}, eager": {"model": network, "loss": EVERY, "batches": (3, 1), "eager": True, "filters": 2}
+        for network in ARCHITECTURES
+    },
     "small": {"model": SMALL, "loss": EVERY},
     "small, few": {"model": SMALL, "loss": EVERY, "batches": FEW},
     **{f"small {loss}": {"model": SMALL, "loss": loss, "batches": FEW} for loss in (*several.LOSSES, "lovasz")},
@@ -64,7 +68,8 @@ def run(backend: str, devices: int, names: list[str], output: Path, processes: i
 
 def outcome(
     model="unet", loss="ce+dice", num_logits=4, floatx="float64", accumulate=1, class_weights=None,
-    label_smoothing=0.0, permuted=False, filters=4, batches=several.BATCHES, **options,
+    label_smoothing=0.0, permuted=False, filters=4, batches=several.BATCHES, eager=False,
+    **options,
 ) -> dict:  # fmt: skip
     """First gradient, weights, loss and confusion matrix after the batches, as `here()` divides them."""
     import keras
@@ -92,7 +97,7 @@ def outcome(
         network.inputs[0], outputs, SegmentationLoss(loss, class_weights, label_smoothing), k, **options
     )
     optimizer = Muon(0.01, precision=floatx, gradient_accumulation_steps=accumulate if accumulate > 1 else None)
-    trained.compile(optimizer, jit_compile=keras_compiles(False))
+    trained.compile(optimizer, jit_compile=keras_compiles(False), run_eagerly=eager)
     build_optimizer(trained)
     train_together(trained)
     gradient, logs = np.empty(0), {}

@@ -185,13 +185,18 @@ class TestBatches:
         np.testing.assert_array_equal(photos[0], resize_photo(photo, size)[:64, :64])
         np.testing.assert_array_equal(masks[0], resize_mask(ids, size)[:64, :64])
 
-    def test_parts_of_several_processes_are_the_batches_of_one(self, dataset):
-        options = {"batch_size": 3, "image_size": CROP, "scale": 1.0, "workers": 0, "augmentation": Augmentation()}
-        whole = data_generator(dataset, **options)
-        parts = [data_generator(dataset, **options, share=(rank, 2)) for rank in range(2)]
+    @pytest.mark.parametrize("count", [(2,), (3,), (2, 2)], ids=["2 processes", "3 processes", "2 of 2 devices"])
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_parts_of_several_processes_are_the_batches_of_one(self, dataset, split, count):
+        options = {"batch_size": 5, "image_size": CROP, "scale": 1.0, "workers": 0}
+        options["augmentation"] = Augmentation() if split == "train" else None
+        whole = data_generator(dataset, split, **options)
+        parts = [data_generator(dataset, split, **options, share=(rank, *count)) for rank in range(count[0])]
         for index in range(len(whole)):
-            photos = [part[index][0][: part.photo_counts(index)[0]] for part in parts]
-            np.testing.assert_array_equal(np.concatenate(photos), whole[index][0])
+            own = [part.photo_counts(index)[0] for part in parts]
+            for k in (0, 1):  # photos, masks
+                pieces = [part[index][k][:photos] for part, photos in zip(parts, own, strict=True)]
+                np.testing.assert_array_equal(np.concatenate(pieces), whole[index][k])
 
     def test_the_middle_of_an_epoch_is_as_if_it_had_begun_before(self, dataset):
         every = epoch(dataset, workers=0, augmentation=NO_AUGMENTATION)

@@ -109,8 +109,9 @@ def test_a_run_that_was_cut_ends_as_the_whole_one(dataset, whole, tmp_path, aske
     {"precision": "mixed_bfloat16", "remat": True, "workers": 0},
     {"precision": "mixed_float16", "accumulate": 1},
     *([{"compile": True}] if BACKEND != "jax" else []),  # it always compiles
+    *([{"view": "crops", "scale": 2.0}] if BACKEND == "torch" else []),  # 4 of each photo; alike on all
 ], ids="+".join)  # fmt: skip
-def test_so_does_one_in_another_precision_or_compiled(dataset, tmp_path, monkeypatch, settings):
+def test_so_does_one_in_another_precision_or_compiled_or_of_crops(dataset, tmp_path, monkeypatch, settings):
     monkeypatch.setattr(planning, "usable_precision", lambda precision: (precision, ""))  # slow here, and right
     config = replace(CONFIG, epochs=2, **settings)
     whole = train(dataset, tmp_path / "whole", config)
