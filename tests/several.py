@@ -18,7 +18,12 @@ LOSSES = ("ce", "focal", "tversky", "focal_tversky")
 # equal pixels a pooling takes, and the gradient jumps: float64 shows whether the sums are right.
 CASES = {
     **{network: {"model": network} for network in NETWORKS},
-    "encoder_unet": {"model": "encoder_unet", "encoder": "MobileNetV3Small", "encoder_weights": "none"},
+    "encoder_unet": {  # its last levels see a pixel of each photo: longer steps make 1e-3 of a rounding
+        "model": "encoder_unet",
+        "encoder": "MobileNetV3Small",
+        "encoder_weights": "none",
+        "learning_rate": 1e-4,
+    },
     **{f"loss {loss}": {"loss": loss} for loss in LOSSES},
     "binary": {"loss": "bce+dice", "num_logits": 1},
     "class weights, smoothed": {"loss": "ce+tversky", "class_weights": [1.0, 0.5, 2.0, 1.5], "label_smoothing": 0.1},
@@ -78,7 +83,7 @@ def batch(photos: int, num_classes: int, seed: int):
 def outcome(
     model="unet", loss="ce+dice", num_logits=4, floatx="float64", accumulate=1, class_weights=None,
     label_smoothing=0.0, permuted=False, filters=4, encoder=None, encoder_weights=None, compiles=False,
-    **options,
+    learning_rate=0.01, **options,
 ) -> dict:  # fmt: skip
     """First gradient, weights, loss and confusion matrix after `BATCHES`, on this process' part of each."""
     import keras
@@ -90,16 +95,18 @@ def outcome(
     from semseg.training.loop import TrainingModel
     from semseg.training.muon import Muon
 
+    keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(floatx)
     keras.utils.set_random_seed(3)
     of_encoder = {"encoder": encoder, "encoder_weights": encoder_weights}
     network = build_model(model, (32, 32, 3), num_logits, filters=filters, **of_encoder)
-    keras.config.set_dtype_policy("float32")
     k = max(2, num_logits)
     outputs = network.outputs if len(network.outputs) > 1 else network.outputs[0]
     function = SegmentationLoss(loss, class_weights, label_smoothing)
     trained = TrainingModel(network.inputs[0], outputs, function, k, **options)
-    optimizer = Muon(0.01, gradient_accumulation_steps=accumulate if accumulate > 1 else None)
+    optimizer = Muon(
+        learning_rate, precision=floatx, gradient_accumulation_steps=accumulate if accumulate > 1 else None
+    )
     trained.compile(optimizer, jit_compile=False)
     gradients: list = []
     apply = optimizer.apply
