@@ -31,7 +31,7 @@ CASES = {
     "small binary": {"model": SMALL, "loss": "bce+dice", "num_logits": 1, "batches": FEW},
 }
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-LIMIT = 400  # seconds
+LIMIT = 600  # seconds
 
 
 def small(input_shape, num_logits, filters):
