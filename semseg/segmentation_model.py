@@ -442,7 +442,7 @@ def logits_head(
 ) -> KerasTensor:
     """The 1x1 convolution that gives each pixel its class scores.
 
-    Of `keras.config.floatx()`, float32 by default, whatever the precision policy, because softmax and the loss need it.
+    Of `full_precision()` whatever the precision policy, because softmax and the loss need it.
 
     Args:
         x: `(N, H, W, C)`.
@@ -453,9 +453,14 @@ def logits_head(
     Returns:
         `(N, H, W, K)`.
     """
-    full = keras.config.floatx()
+    full = full_precision()
     x = layers.Conv2D(num_classes, 1, data_format=CHANNELS_LAST, dtype=full, name=name)(x)
     return x if activation is None else layers.Activation(activation, dtype=full, name="probabilities")(x)
+
+
+def full_precision() -> str:
+    """The dtype of what may not be rounded further: `"float64"` where Keras is set to it, else `"float32"`."""
+    return "float64" if keras.config.floatx() == "float64" else "float32"
 
 
 def _crop_to(skip: KerasTensor, x: KerasTensor, name: str | None) -> KerasTensor:

@@ -6,6 +6,7 @@ from keras import layers
 from semseg.segmentation_model import (
     check_arguments,
     convolutions,
+    full_precision,
     logits_head,
     max_pool,
     scaled_input,
@@ -69,5 +70,5 @@ def UnetPP(
     if not deep_supervision:
         return keras.Model(inputs, logits_head(nodes[0][-1], num_classes), name=name)
     heads = [logits_head(x, num_classes, name=f"logits{j}") for j, x in enumerate(nodes[0][1:], 1)]
-    mean = layers.Average(dtype=keras.config.floatx(), name="logits")(heads) if depth > 1 else heads[0]
+    mean = layers.Average(dtype=full_precision(), name="logits")(heads) if depth > 1 else heads[0]
     return keras.Model(inputs, [mean, *heads], name=name)
