@@ -177,7 +177,7 @@ def training_step(filters: int, size: int, precision: str, steps: int) -> Traini
     loss = SegmentationLoss("cross_entropy+dice")
     model = TrainingModel(network.inputs[0], network.outputs[0], loss, CLASSES, precision=precision)
     config = RunConfig(precision="float32" if precision == "float32" else f"mixed_{precision}", epochs=1)
-    model.compile(Recipe.suited(config, steps).optimizer(), jit_compile=BACKEND == "jax")
+    model.compile(Recipe.suited(config, steps).optimizer(network), jit_compile=BACKEND == "jax")
     return model
 
 

@@ -65,7 +65,7 @@ class WarmingUp(Recipe):
 class WithAdamW(Recipe):
     """AdamW for all weights."""
 
-    def optimizer(self) -> keras.optimizers.Optimizer:
+    def optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
         optimizer = ADAMW(self.schedule(), weight_decay=self.weight_decay)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer
@@ -204,7 +204,8 @@ def learn(task: Task, contender: Contender, seed: int, minutes: float = 0.0) -> 
         if contender.momentum and isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = contender.momentum
     trained = training_model(model, plan)
-    trained.compile((contender.optimizer or recipe.optimizer)(), jit_compile=keras.backend.backend() == "jax")
+    optimizer = contender.optimizer() if contender.optimizer else recipe.optimizer(model)
+    trained.compile(optimizer, jit_compile=keras.backend.backend() == "jax")
     judge = Judge(val, config.epochs, minutes)
     most = config.epochs if contender.optimizer is None else 100 * config.epochs
     callbacks = [CountEpochs(train, seed, Position(0)), judge, *([Average(model, train)] if contender.averaged else [])]

@@ -24,7 +24,7 @@ def test_the_rate_of_every_size_of_run_falls_from_its_peak_to_0_along_a_cosine(p
 
 def test_a_run_of_a_single_step_takes_it_at_full_rate():
     recipe = Recipe.suited(RunConfig(epochs=1, learning_rate=0.01), 1)
-    assert float(recipe.optimizer().learning_rate) == pytest.approx(0.01)
+    assert float(recipe.optimizer(Unet((16, 16, 3), 2, filters=2, depth=1)).learning_rate) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.01), (5, 0.3981), (43, 0.8985), (44, 0.9), (5000, 0.9)])

@@ -71,7 +71,7 @@ def test_averages_are_tried_when_asked_for(frozen_run):
 def test_averaged_weights_are_kept_if_they_win(dataset, tmp_path, best, kept):
     model, plan = small(), plan_run(CONFIG, dataset)
     trained, batches = training_model(model, plan), make_batches(dataset, plan)
-    trained.compile(plan.recipe.optimizer())
+    trained.compile(plan.recipe.optimizer(model))
     trained.optimizer.build(trained.trainable_variables)
     for average, variable in zip(averages_of(trained.optimizer), trained.trainable_variables, strict=True):
         average.assign(np.ones(variable.shape, "float32"))

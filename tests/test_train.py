@@ -317,7 +317,7 @@ def test_a_step_makes_no_tensors_of_numbers(dataset, monkeypatch):
     model = build_model("unet", (32, 32, 3), dataset.num_logits, filters=4)
     plan = plan_run(CONFIG, dataset)
     trained = training_model(model, plan)
-    trained.compile(plan.recipe.optimizer())
+    trained.compile(plan.recipe.optimizer(model))
     photos, masks = np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 32), np.uint8)
     trained.train_on_batch(photos, masks)
     assert trained.optimizer.learning_rate > 0  # computed on the CPU, once a step

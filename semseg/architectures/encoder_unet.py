@@ -1,4 +1,4 @@
-"""A U-Net whose way down is an image network of `keras.applications`, with ImageNet weights where they can be had."""
+"""A U-Net whose way down is an image network, with ImageNet weights where they can be had."""
 
 import difflib
 import math
@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers
 
+from semseg.architectures import efficientnet_lite
+from semseg.architectures.band_adaptation import scaling_before_convolutions, take_over
 from semseg.backend.keras_graph import producer
 from semseg.errors import SemsegError, first_line
 from semseg.segmentation_model import (
@@ -28,6 +30,7 @@ PROBE_SIZE = 1024  # of a photo, in pixels, to see what becomes of its size
 NO_FEATURES = 99  # stands for the halvings of what has lost height and width
 # These scale photos by layers of their own, which can be left out.
 WITH_OPTIONAL_SCALING = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")
+OWN_ENCODERS = {name: getattr(efficientnet_lite, name) for name in efficientnet_lite.PACKAGES}
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
 
@@ -50,13 +53,14 @@ def EncoderUnet(
     around instead). Moving averages follow as fast as in the other networks.
 
     Args:
-        input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None. 3 channels, unless `weights` is None.
+        input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None. For other than 3 channels, the first
+            convolution of `weights` is adapted: see `take_over`.
         num_classes: K, the channels of the logits; 1 for the binary task, a single logit.
         filters: Channels of the last up block; they double with each step down.
         depth: Steps of the encoder that are used; most have 5.
-        encoder: Name of a function of `keras.applications`; `encoder_names()` lists them.
-        weights: `"imagenet"`, which downloads them if Keras' cache has none and Keras knows their checksum, the path of
-            a file of weights, or None for random ones.
+        encoder: Name of a function of `keras.applications`, or `EfficientNetLite0` or `2`; `encoder_names()` lists all.
+        weights: `"imagenet"`, for the EfficientNetLites from an installed package, for all others as a download, if
+            Keras' cache has none and Keras knows their checksum; the path of a file of weights; or None for random ones.
         normalization: Of the up blocks: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or
             `"none"`.
         name: Name of the model.
@@ -75,11 +79,6 @@ def EncoderUnet(
     Reference: the form is Iglovikov and Shvets 2018, https://arxiv.org/abs/1801.05746; encoders: https://keras.io/api/applications.
     """
     check_arguments(name, input_shape, num_classes, filters, depth)
-    if weights is not None and input_shape[2] != 3:
-        raise SemsegError(
-            f"`encoder_weights`: {encoder}'s weights are for photos of 3 channels, got {input_shape[2]}; use "
-            "`encoder_weights` none"
-        )
     inputs = keras.Input(input_shape, name="photo")
     network = _encoder(encoder, inputs, weights)
     skips = _features_by_size(network, encoder, depth)
@@ -94,33 +93,66 @@ def EncoderUnet(
 
 
 def encoder_names() -> list[str]:
-    """The networks of `keras.applications`, by the names that `EncoderUnet` takes.
+    """The image networks, by the names that `EncoderUnet` takes.
 
     Example:
         >>> encoder_names()[:2]
         ['ConvNeXtBase', 'ConvNeXtLarge']
     """
-    return [name for name in dir(keras.applications) if name[0].isupper()]
+    return sorted([*OWN_ENCODERS, *(name for name in dir(keras.applications) if name[0].isupper())])
+
+
+def encoder_constructor(name: str) -> Callable[..., keras.Model]:
+    """The function that builds an image network; `preprocess_input` in its module scales photos for it.
+
+    Example:
+        >>> encoder_constructor("VGG16").__name__
+        'VGG16'
+    """
+    return OWN_ENCODERS.get(name) or getattr(keras.applications, name)
 
 
 def _encoder(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model:
     """The image network without its classifier, from `inputs`, its weights loaded."""
     _check_encoder(name, weights)
-    constructor = getattr(keras.applications, name)
+    if weights is not None and inputs.shape[-1] != 3:
+        network = _encoder_of_bands(name, inputs, weights)
+    else:
+        network = _encoder_of_colors(name, inputs, weights)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = BATCH_NORM_MOMENTUM
+    return network
+
+
+def _encoder_of_colors(name: str, inputs: KerasTensor, weights: str | None) -> keras.Model:
+    """As `_encoder`; without weights for any bands."""
+    constructor = encoder_constructor(name)
     order, scale, offset = input_scaling(constructor)
     from_file = weights not in (None, "imagenet")
-    options = {"include_top": False, "weights": None if from_file else weights}
-    if inputs.shape[-1] != 3 and name.startswith(WITH_OPTIONAL_SCALING):
-        options["include_preprocessing"] = False
+    options = _options(name, inputs, None if from_file else weights)
     network = _build(constructor, _scaled_for(name, inputs, scale, offset), options)
     if from_file:
         _load(network, weights, name)
     if weights is not None:
         _reorder_colors(network, order)
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = BATCH_NORM_MOMENTUM
     return network
+
+
+def _encoder_of_bands(name: str, inputs: KerasTensor, weights: str) -> keras.Model:
+    """As `_encoder`, from bands that are scaled as all colours are in the mean."""
+    learnt = _encoder_of_colors(name, keras.Input((*inputs.shape[1:3], 3)), weights)
+    scale, offset = scaling_before_convolutions(learnt)
+    factor = scale * 255 if name.startswith("EfficientNetB") else scale  # which divide by 255 themselves
+    scaled = layers.Normalization(mean=-offset / scale, variance=factor**-2, name="scale")(inputs)
+    network = _build(encoder_constructor(name), scaled, _options(name, inputs, None))
+    take_over(learnt, network)
+    return network
+
+
+def _options(name: str, inputs: KerasTensor, weights: str | None) -> dict[str, Any]:
+    scales_colors = inputs.shape[-1] != 3 and name.startswith(WITH_OPTIONAL_SCALING)
+    return {"include_top": False, "weights": weights} | ({"include_preprocessing": False} if scales_colors else {})
 
 
 def _check_encoder(name: str, weights: str | None) -> None:
@@ -157,7 +189,7 @@ def input_scaling(constructor: Callable) -> tuple[np.ndarray, np.ndarray, np.nda
     """How a network's `preprocess_input` changes photos, found by using it on black and on the three pure colours.
 
     Args:
-        constructor: A function of `keras.applications`.
+        constructor: From `encoder_constructor`.
 
     Returns:
         Order, scale and offset, `(3,)` each: which colour of the photo becomes channel 0, 1, 2 of the network; and by
@@ -185,6 +217,8 @@ def _build(constructor: Callable, x: KerasTensor, options: dict) -> keras.Model:
             warnings.simplefilter("ignore")  # of numbers of channels and sizes that ImageNet does not have
             with _checked_downloads():
                 return constructor(input_tensor=x, input_shape=x.shape[1:], **options)
+    except SemsegError:
+        raise
     except Exception as error:
         _refuse_size(constructor, x, options)
         raise SemsegError(
@@ -257,7 +291,8 @@ def _features_by_size(network: keras.Model, name: str, depth: int) -> list[Keras
 def _last_features(network: keras.Model) -> dict[int, KerasTensor]:
     """By the number of halvings of the photo's size, the last features of that size.
 
-    A point through which everything passes goes before one on a branch that others run beside.
+    A point through which everything passes goes before one on a branch that others run beside, and what the network
+    gives itself before all.
     """
     parents = {  # in the order of work
         operation: [producer(x) for x in keras.tree.flatten(operation.input)] for operation in network.operations
@@ -272,7 +307,7 @@ def _last_features(network: keras.Model) -> dict[int, KerasTensor]:
             if branches_end <= place:
                 last_alone[steps[operation]] = operation.output
         branches_end = max(branches_end, last_use.get(operation, place))
-    return {**last, **last_alone}
+    return {**last, **last_alone, **{steps[producer(x)]: x for x in network.outputs}}
 
 
 def _halvings(parents: dict[keras.Operation, list[keras.Operation]]) -> dict[keras.Operation, int]:

@@ -165,6 +165,12 @@ class RunConfig:
         """At which scale photos are cropped; None where they are seen whole, or that is not decided yet."""
         return self.scale if self.view == "crops" else None
 
+    @property
+    def encoder_is_learnt(self) -> bool:
+        """Whether the encoder starts from weights of its own, rather than random ones or another run's."""
+        named = self.encoder_weights is not None or self.init is None
+        return self.model == "encoder_unet" and named and self.encoder_weights != "none"
+
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, ignore_unknown: bool = False) -> "RunConfig":
         """The run that the content of a configuration file describes.

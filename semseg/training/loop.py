@@ -186,7 +186,7 @@ def train_model(
     here().own_photos, here().photos = train_batches.photo_counts(0)
     try:
         works = config.compile and not keras_compiles(False) and _compiles(trained, train_batches, tell)
-        trained.compile(plan.recipe.optimizer(), jit_compile=keras_compiles(works))
+        trained.compile(plan.recipe.optimizer(model), jit_compile=keras_compiles(works))
         build_optimizer(trained)
         count, stop = CountEpochs(train_batches, config.seed, start), StopOnNonFiniteLoss(train_batches, keeper)
         saver.restore(trained)

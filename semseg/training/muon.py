@@ -32,7 +32,7 @@ class Muon(PartialAdamW):
         momentum: Share that is kept of the sum of the kernels' gradients, 0 to below 1.
         precision: `"float32"`, or `"bfloat16"` to look for the orthogonal matrices in less time where the device
             computes in it; weights and sums stay as they are. `"float64"` for weights in float64.
-        options: Of `keras.optimizers.AdamW`.
+        options: Of `PartialAdamW`.
 
     Reference: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; Liu et al. 2025,
         https://arxiv.org/abs/2502.16982 (the scale that lets AdamW's learning rate hold); Amsel et al. 2025,

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import CosineDecay
 
+from semseg.architectures.levels import encoder_levels
 from semseg.backend.keras_graph import all_layers, producer
 from semseg.runs.config import RunConfig
 from semseg.segmentation_model import BATCH_NORM_MOMENTUM
@@ -19,6 +20,7 @@ from semseg.training.muon import Muon
 WEIGHT_DECAY = 0.1
 LEFT_AFTER_AN_EPOCH = 0.01  # share of their first values that moving averages may still hold then
 AVERAGED_SHARE = 0.1  # of the steps: what averaged weights look back on
+ENCODER_RATE = 0.3  # of the learning rate, for an encoder that has learnt before
 MIN_SHARE = 1e-4  # of the pixels: a class with fewer starts no less likely
 
 
@@ -34,6 +36,8 @@ class Recipe:
         batch_norm_momentum: The most that moving averages keep of themselves at a step.
         precision: In which Muon looks for its steps: `"bfloat16"` where the network computes in it, else `"float32"`.
         average: Whether a moving average of the weights is kept beside them.
+        encoder_rate: By what the learning rate is multiplied in the encoder.
+        encoder_norms_fixed: Whether batch normalisation in the encoder stays as it is: averages, scale and shift.
     """
 
     steps: int
@@ -43,6 +47,8 @@ class Recipe:
     batch_norm_momentum: float
     precision: str
     average: bool = False
+    encoder_rate: float = 1.0
+    encoder_norms_fixed: bool = False
 
     @classmethod
     def suited(cls, config: RunConfig, steps_per_epoch: int) -> "Recipe":
@@ -60,6 +66,8 @@ class Recipe:
             batch_norm_momentum=min(BATCH_NORM_MOMENTUM, LEFT_AFTER_AN_EPOCH ** (1 / steps_per_epoch)),
             precision="bfloat16" if config.precision == "mixed_bfloat16" else "float32",
             average=config.average,
+            encoder_rate=ENCODER_RATE if config.encoder_is_learnt else 1.0,
+            encoder_norms_fixed=config.encoder_is_learnt,
         )
 
     def schedule(self) -> CosineDecay:
@@ -69,10 +77,17 @@ class Recipe:
         """
         return CosineDecay(self.learning_rate, self.steps)
 
-    def optimizer(self) -> keras.optimizers.Optimizer:
-        """Muon, without weight decay for biases and normalisations."""
+    def optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
+        """Muon, without weight decay for biases and normalisations.
+
+        Args:
+            model: Whose encoder has a learning rate of its own.
+        """
+        encoder = encoder_levels(model) if self.encoder_rate != 1 else []
+        weights = [weight for level in encoder for layer in level for weight in layer.weights]
         optimizer = Muon(
             self.schedule(),
+            rates={weight.path: self.encoder_rate for weight in weights},
             weight_decay=self.weight_decay,
             precision=self.precision,
             gradient_accumulation_steps=self.accumulate if self.accumulate > 1 else None,
@@ -95,10 +110,18 @@ def prepare(model: keras.Model, recipe: Recipe, shares: Sequence[float] | None =
     for layer in all_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, recipe.batch_norm_momentum)
+    fix_norms(model, recipe)
     if shares is not None:
         shares = np.maximum(np.asarray(shares, float), MIN_SHARE)
         for output in model.outputs:
             _start_from(producer(output), np.log(shares))
+
+
+def fix_norms(model: keras.Model, recipe: Recipe) -> None:
+    """Lets batch normalisation in the encoder stay as it is, where the recipe says so."""
+    for layer in (layer for level in encoder_levels(model) for layer in level) if recipe.encoder_norms_fixed else ():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 def _start_from(layer: keras.layers.Layer, log_shares: np.ndarray) -> None:

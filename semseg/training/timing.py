@@ -19,6 +19,7 @@ from semseg.data.opening import Tell, open_data
 from semseg.runs.config import RunConfig
 from semseg.training.loop import make_batches, new_model, training_model
 from semseg.training.plan import Plan, plan_run
+from semseg.training.recipe import fix_norms
 from semseg.training.starting import freeze
 
 RESERVE = 0.1  # of the time: loading, saving and logging, which steps alone do not show
@@ -110,8 +111,9 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
     for name in models:
         model = new_model(with_network(config, name), dataset.num_logits, dataset.bands)
         freeze(model, config.freeze)
+        fix_norms(model, plan.recipe)
         trained = training_model(model, plan)
-        trained.compile(plan.recipe.optimizer(), jit_compile=keras_compiles(config.compile))
+        trained.compile(plan.recipe.optimizer(model), jit_compile=keras_compiles(config.compile))
         if config.compile:
             with suppress(Exception):  # the run itself tells
                 trained.compile_graph(photos)

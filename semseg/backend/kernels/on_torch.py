@@ -59,30 +59,50 @@ _MIN_STRIDED_CHANNELS = 8
 
 
 def _convolution(layer: layers.Conv2D, dtype: str) -> Kernel | None:
-    padding = _even_padding(layer)
-    if padding is None or not _simple(layer):
+    if layer.padding not in ("same", "valid") or not _simple(layer):
         return None
-    strides, dilation, groups = layer.strides, layer.dilation_rate, layer.groups
     if max(layer.kernel_size) == 1 and layer.kernel.shape[2] < _MIN_STRIDED_CHANNELS:
-        rows, columns = (slice(None, None, stride) for stride in strides)
+        groups = layer.groups
+        rows, columns = (slice(None, None, stride) for stride in layer.strides)
 
         def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
             return functional.conv2d(x[:, :, rows, columns], weight, bias, groups=groups)
 
         return _with_weights(layer, dtype, convolve)
-    return _with_weights(layer, dtype, lambda x, w, b: functional.conv2d(x, w, b, strides, padding, dilation, groups))
+    return _with_weights(layer, dtype, _padded_convolution(layer, layer.groups))
 
 
-def _even_padding(layer: layers.Conv2D) -> list[int] | None:
-    """Rows and columns of zeros on each side; None where Keras adds more on one side, or pads in another way."""
-    if layer.padding not in ("same", "valid"):
+def _depthwise_convolution(layer: layers.DepthwiseConv2D, dtype: str) -> Kernel | None:
+    if layer.padding not in ("same", "valid") or not _simple(layer):
         return None
-    if layer.padding == "valid":
-        return [0, 0]
-    reach = [(size - 1) * dilation for size, dilation in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
-    if any(length % 2 for length in reach) or (max(layer.strides) > 1 and max(reach) > 0):
-        return None
-    return [length // 2 for length in reach]
+    channels, each = layer.kernel.shape[2:]
+    convolve = _padded_convolution(layer, channels)
+
+    def apply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return convolve(x, weight.transpose(0, 1).reshape(channels * each, 1, *weight.shape[2:]), bias)
+
+    return _with_weights(layer, dtype, apply)
+
+
+def _padded_convolution(layer: layers.Layer, groups: int) -> Callable[..., torch.Tensor]:
+    """With Keras' padding: with strides or kernels of even length it may be a pixel more below and at the right."""
+    strides, dilation, sizes, padded = layer.strides, layer.dilation_rate, layer.kernel_size, layer.padding == "same"
+
+    def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        rims = [_rim(*axis) if padded else (0, 0) for axis in zip(x.shape[2:], sizes, strides, dilation, strict=True)]
+        if all(before == after for before, after in rims):
+            padding = [before for before, _ in rims]
+            return functional.conv2d(x, weight, bias, strides, padding, dilation, groups)
+        x = functional.pad(x, (*rims[1], *rims[0]))
+        return functional.conv2d(x, weight, bias, strides, 0, dilation, groups)
+
+    return convolve
+
+
+def _rim(length: int, size: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Zeros before and after the pixels of an axis, so that there is a result for each stride that begins in it."""
+    missing = max(0, (length - 1) // stride * stride + (size - 1) * dilation + 1 - length)
+    return missing // 2, missing - missing // 2
 
 
 def _transposed_convolution(layer: layers.Conv2DTranspose, dtype: str) -> Kernel | None:
@@ -177,8 +197,13 @@ class _SharedBatchNormalization(torch.autograd.Function):
 
 
 def _relu(layer: layers.ReLU, dtype: str) -> Kernel | None:
-    if layer.negative_slope or layer.threshold or layer.max_value is not None:
+    if layer.negative_slope or layer.threshold:
         return None
+    if layer.max_value is not None:
+        top = float(layer.max_value)
+        return _pointwise(
+            lambda x: functional.hardtanh(x, 0.0, top), dtype, overwriting=lambda x: functional.hardtanh_(x, 0.0, top)
+        )
     return _pointwise(torch.relu, dtype, overwriting=torch.relu_)
 
 
@@ -259,6 +284,7 @@ def _channels_first_view(layer: layers.Layer) -> bool:
 
 KERNELS: dict[type, Callable[[layers.Layer, str], Kernel | None]] = {
     layers.Conv2D: _convolution,
+    layers.DepthwiseConv2D: _depthwise_convolution,
     layers.Conv2DTranspose: _transposed_convolution,
     layers.BatchNormalization: _batch_normalization,
     layers.ReLU: _relu,
