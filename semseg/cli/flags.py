@@ -175,7 +175,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "allow_leaks": ("", "go on when a photo is in two splits"),
     "cache": ("DIR", "where decoded photos are kept for the next run, or none (default: the user's cache folder)"),
     "model": ("NAME", "network, or module:function of a builder of your own (default: %(default)s)"),
-    "encoder": ("NAME", "of encoder_unet: a network of keras.applications, such as ResNet50"),
+    "encoder": ("NAME", "of encoder_unet: EfficientNetLite0 or 2, or a network of keras.applications such as ResNet50"),
     "encoder_weights": ("WHICH", "of encoder_unet: imagenet, none, or a file (default: imagenet)"),
     "image_size": ("SIZE", "pixels that the network sees: 192, or height x width such as 192x256 (default: what keeps "
                    "thin classes, at least 128)"),

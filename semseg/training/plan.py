@@ -431,6 +431,8 @@ def _recipe_decisions(config: RunConfig, recipe: Recipe, findings: Findings | No
         "weight_decay": Decision(decay, f"{decay:g} of the kernels", _DEFAULT),
         "batch_norm_momentum": Decision(momentum, f"{momentum:.2f}", forgets),
     }
+    if config.encoder_is_learnt:
+        decisions |= _encoder_decisions(recipe)
     if config.early_stop:
         text = f"after {config.early_stop} epochs without a better validation"
         decisions["early_stop"] = Decision(config.early_stop, text, _ASKED)
@@ -442,6 +444,17 @@ def _recipe_decisions(config: RunConfig, recipe: Recipe, findings: Findings | No
             "class shares", "the classes' shares", "so that the first steps need not learn which classes are frequent"
         )
     return decisions
+
+
+def _encoder_decisions(recipe: Recipe) -> dict[str, Decision]:
+    """How an encoder that has learnt before is kept from forgetting it."""
+    rate = recipe.encoder_rate
+    return {
+        "encoder_rate": Decision(rate, f"{rate:g} of the learning rate", "what its weights have learnt is to last"),
+        "encoder_norms": Decision(
+            "fixed", "averages, scale and shift as they were learnt", "a few photos give worse ones, and at more cost"
+        ),
+    }
 
 
 def _compile(config: RunConfig) -> tuple[bool, str]:
