@@ -34,7 +34,7 @@ def network(dataset, seed):
     """Small, as compilers take their time; with kernels for both optimisers, moving averages and a random generator."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((32, 32, 3))
-    x = keras.layers.Conv2D(8, 3, padding="same", name="first")(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.Conv2D(8, 3, padding="same", name="down1_first")(keras.layers.Rescaling(1 / 255)(inputs))
     x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
     x = keras.layers.Dropout(0.2)(keras.layers.Conv2D(8, 3, padding="same", name="between")(x))
     return keras.Model(inputs, keras.layers.Conv2D(dataset.num_logits, 1, name="logits")(x))
@@ -108,6 +108,7 @@ def test_a_run_that_was_cut_ends_as_the_whole_one(dataset, whole, tmp_path, aske
 @pytest.mark.parametrize("settings", [
     {"precision": "mixed_bfloat16", "remat": True, "workers": 0},
     {"precision": "mixed_float16", "accumulate": 1},
+    {"model": "encoder_unet"},  # its first convolution has a learning rate of its own
     *([{"compile": True}] if BACKEND != "jax" else []),  # it always compiles
     *([{"view": "crops", "scale": 2.0}] if BACKEND == "torch" else []),  # 4 of each photo; alike on all
 ], ids="+".join)  # fmt: skip
