@@ -452,9 +452,9 @@ def _encoder_decisions(recipe: Recipe) -> dict[str, Decision]:
     return {
         "encoder_rate": Decision(rate, f"{rate:g} of the learning rate", "what its weights have learnt is to last"),
         "encoder_norms": Decision(
-            "trained",
-            "trained like all others",
-            "better in equal time than keeping averages, scale and shift",
+            "fixed",
+            "averages, scale and shift as they were learnt",
+            "in small batches, trained ones may fail validation",
         ),
     }
 

@@ -67,6 +67,7 @@ class Recipe:
             precision="bfloat16" if config.precision == "mixed_bfloat16" else "float32",
             average=config.average,
             encoder_rate=ENCODER_RATE if config.encoder_is_learnt else 1.0,
+            encoder_norms_fixed=config.encoder_is_learnt,
         )
 
     def schedule(self) -> CosineDecay:
