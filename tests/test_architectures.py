@@ -146,6 +146,8 @@ def test_weights_counted_by_hand():
     fast = [(c, a), (a, a), (a, a), (a, b), (b, b), (b, 2 * b), (2 * b, 2 * b), (2 * b, b), (b, b), (b, a), (a, a)]
     ends_of_fast = conv(2 * b, b, 2, False) + conv(b, a, 2, False) + conv(a, f, 2) + conv(f, k, 1, False)
     assert count("fast_unet") == sum(conv(i, o) for i, o in fast) + ends_of_fast
+    widest = max(w.shape[-1] for w in ARCHITECTURES["fast_unet"]((64, 64, c), k, filters=f).weights)
+    assert widest == 8 * f  # at depth 4, where the channels would double to 24 times the filters
     residual = sum(conv(i, o) + conv(o, o) + i * o for i, o in widths if (i, o) != (2 * f, 4 * f))
     bottom = 3 * conv(2 * f, 2 * f) + conv(6 * f, 4 * f, 1) + 2 * 2 * f * 4 * f
     gates = 3 * 2 * f * 4 + 4 + 4 * 2 * f + 2 * f + 3 * f * 4 + 4 + 4 * f + f  # 4 channels in the middle of each

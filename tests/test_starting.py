@@ -184,9 +184,9 @@ def test_another_network_gives_what_fits_and_none_is_refused():
 def test_every_network_has_levels_from_the_photo_to_the_bottleneck(name):
     levels = encoder_levels(build_model(name, (32, 32, 3), 2, filters=2))
     starts = [{layer.name.split("_")[0] for layer in level} for level in levels]
-    last = f"down{len(levels)}" if name == "unetpp" else "bottleneck"
-    assert starts == [*({f"down{number}"} for number in range(1, len(levels))), {last}]
-    assert len(levels) == {"resunet": 4, "ddunet": 4}.get(name, 5)
+    first, last = int(name != "fast_unet"), f"down{len(levels)}" if name == "unetpp" else "bottleneck"
+    assert starts == [*({f"down{number}"} for number in range(first, first + len(levels) - 1)), {last}]
+    assert len(levels) == {"resunet": 4, "ddunet": 4, "fast_unet": 6}.get(name, 5)
 
 
 @pytest.mark.plain
