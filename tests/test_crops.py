@@ -305,12 +305,6 @@ class TestView:
         view = view_of(draw_set(tmp_path, 60))
         assert (view.image_size, view.scale) == ((128, 128), None)
 
-    def test_networks_that_do_less_at_full_size_see_more_pixels(self, tmp_path):
-        dataset = draw_set(tmp_path, 60)
-        view = view_of(dataset, model="fast_unet")
-        assert (view.image_size, view.scale) == ((192, 192), None)
-        assert view_of(dataset, model="resunet").image_size == (128, 128)
-
     def test_one_thin_class_of_several_is_worth_crops_only_where_an_epoch_shows_all_photos(self, tmp_path):
         for i in range(2):
             ids = np.zeros((400, 600), np.uint8)

@@ -20,7 +20,7 @@ MOST_TIMES_FILTERS = 8  # channels, at the bottom
 
 
 def FastUnet(
-    input_shape: tuple[int | None, int | None, int] = (192, 192, 3),
+    input_shape: tuple[int | None, int | None, int] = (128, 128, 3),
     num_classes: int = 19,
     *,
     filters: int = 16,
@@ -28,7 +28,7 @@ def FastUnet(
     normalization: str = "batch",
     name: str = "fast_unet",
 ) -> keras.Model:
-    """A U-Net at half the photo's size, for more pixels and epochs in the same time.
+    """A U-Net at half the photo's size, for more epochs in the same time.
 
     The first convolution goes in steps of two pixels, and only the last, thin layers work at the photo's own size. The
     channels double on the way down as far as 8 times `filters`, as wider kernels cost the optimiser more than they

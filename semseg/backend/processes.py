@@ -437,7 +437,9 @@ def refuse_differing(facts: Mapping[str, Any]) -> None:
         if differing:
             told = "; ".join(_told(name, str(theirs.get(name)), str(everyones[0].get(name))) for name in differing[:3])
             text = f"{_here.name(rank)} differs: {told}; start all processes with the same flags, versions and data"
-            raise SemsegError(text if _here.is_first else "")  # all know it, one says it
+            is_first = _here.is_first
+            leave()  # in order: JAX aborts a process whose first one has ended
+            raise SemsegError(text if is_first else "")  # all know it, one says it
 
 
 def _told(name: str, theirs: str, own: str) -> str:

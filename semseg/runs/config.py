@@ -11,8 +11,7 @@ from semseg.files import read_json
 CLASS_WEIGHTINGS = ("none", "inverse", "effective")  # beside weights given as numbers
 KEEPS = ("best", "last", "every")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-_USUAL_SIZE = (128, 128)  # (height, width) that networks see where nothing asks for more
-_USUAL_SIZES = {"fast_unet": (192, 192)}  # of networks that do less at the photo's own size
+USUAL_SIZE = (128, 128)  # (height, width) that networks see where nothing asks for more
 MAX_SCALE = 16
 MAX_FILTERS = 8192  # channels of the first block; a network of 256 is large
 FORMAT = 2  # of the file; 1 had no sections
@@ -153,12 +152,7 @@ class RunConfig:
     @property
     def seen_size(self) -> tuple[int, int]:
         """(height, width) that the network sees; a usual size where that is not decided yet."""
-        return self.image_size or self.usual_size
-
-    @property
-    def usual_size(self) -> tuple[int, int]:
-        """(height, width) that the network sees of whole photos, where nothing asks for another."""
-        return _USUAL_SIZES.get(self.model, _USUAL_SIZE)
+        return self.image_size or USUAL_SIZE
 
     @property
     def crop_scale(self) -> float | None:

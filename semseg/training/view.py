@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from semseg.data.base import Dataset
 from semseg.data.survey import Survey, survey_of
-from semseg.runs.config import RunConfig
+from semseg.runs.config import USUAL_SIZE, RunConfig
 
 KEPT = 2.5  # pixels that the thinnest class should keep
 CROP = {False: 256, True: 512}  # pixels of a crop's side, on a CPU and on a GPU
@@ -61,16 +61,14 @@ def choose_view(config: RunConfig, dataset: Dataset, on_gpu: bool) -> View:
     if config.view == "whole" or config.image_size is not None:
         return View(config.seen_size, None, None, "as asked")
     survey = survey_of(dataset)
-    if survey is None:
-        return View(config.usual_size, None, None, "the default")
-    return _suited(survey, names, config.usual_size, on_gpu)
+    return _suited(survey, names, on_gpu) if survey else View(USUAL_SIZE, None, None, "the default")
 
 
-def _suited(survey: Survey, names: Sequence[str], size: tuple[int, int], on_gpu: bool) -> View:
-    usual = min(1.0, *(new / old for new, old in zip(size, survey.size, strict=True)))
-    thinnest, text = survey.thinnest, f"{size[1]}x{size[0]}"
+def _suited(survey: Survey, names: Sequence[str], on_gpu: bool) -> View:
+    usual = min(1.0, *(new / old for new, old in zip(USUAL_SIZE, survey.size, strict=True)))
+    thinnest, text = survey.thinnest, f"{USUAL_SIZE[1]}x{USUAL_SIZE[0]}"
     if thinnest is None or usual * survey.widths[thinnest] >= KEPT or usual == 1:
-        return View(size, None, None, "the default, as no class becomes too thin for it")
+        return View(USUAL_SIZE, None, None, "the default, as no class becomes too thin for it")
     scale, crop = _scale_for_thin(survey), CROP[on_gpu]
     reason = f"{_thin_words(survey, names)}, and would be {usual * survey.widths[thinnest]:.2g} in {text} whole"
     pixels = scale**2 * survey.pixels
@@ -80,7 +78,7 @@ def _suited(survey: Survey, names: Sequence[str], size: tuple[int, int], on_gpu:
     if is_small and is_short:
         return View((_multiple(scale * survey.size[0]), _multiple(scale * survey.size[1])), None, None, reason)
     way = "a larger `image_size` shows" if is_small else "`view` crops or a larger `image_size` show"
-    return View(size, None, None, f"the default for so many photos; {reason}: {way} it")
+    return View(USUAL_SIZE, None, None, f"the default for so many photos; {reason}: {way} it")
 
 
 def _crops(size: tuple[int, int], scale: float, reason: str, on_gpu: bool) -> View:
