@@ -251,7 +251,8 @@ class TestGoingOn:
 
         def changing(self, rows):
             write(self, rows)
-            save(photos / "2.png", 48, 16)
+            save(tmp_path / "later.png", 48, 16)
+            (tmp_path / "later.png").replace(photos / "2.png")  # a half-written one would be refused for that
 
         monkeypatch.setattr(PngWriter, "write", changing)
         assert predict(model, photos, tmp_path / "out", "--batch-size", "1", "--workers", "1") == 3
