@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from semseg.backend.keras_graph import all_layers
 from semseg.errors import SemsegError, first_line, require
 from semseg.inference.card import ModelCard
 from semseg.inference.runtimes import KEY, RUNTIMES
@@ -147,10 +148,18 @@ def _with_output(logits: Any, gives: str) -> Any:
 def _serving_model(model: keras.Model, card: ModelCard) -> keras.Model:
     """The model with photos of one size and type in, and what was asked for out."""
     shape, dtype = (*card.image_size, card.bands.count), "uint8" if card.bands.dtype == "uint8" else "float32"
+    _hold_numbers(model)
     photos = keras.Input(shape, dtype=dtype, name=INPUT)
     served = keras.Model(photos, _with_output(model(keras.ops.cast(photos, "float32")), card.gives))
     served(np.zeros((1, *shape), dtype))  # exporters refuse a model that was never called
     return served
+
+
+def _hold_numbers(model: keras.Model) -> None:
+    """Gives scalings their numbers as arrays: of tensors, TensorFlow's converters make inputs that nobody fills."""
+    for layer in all_layers(model) if keras.backend.backend() == "tensorflow" else ():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.mean, layer.variance = map(keras.ops.convert_to_numpy, (layer.mean, layer.variance))
 
 
 def _write_keras(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
