@@ -19,7 +19,7 @@ from semseg.runs.checkpoints import Checkpoint, Checkpoints, Position
 from semseg.runs.stalling import DaemonPool, StalledError, result_of
 from semseg.training.callbacks import KeepBest, Recorder
 
-MAX_SHARE = 0.01  # of the time that saving between the ends of epochs may cost, where no minutes are given
+MAX_SHARE = 0.01  # of the time that saving may cost, where no minutes are given; the ends of epochs go before
 NOT_WRITABLE = (*DISK_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)  # or the folder is gone
 _WEIGHTS, _OPTIMIZER, _METRICS, _RANDOM = "weights", "optimizer", "metrics", "random."
 
@@ -74,7 +74,7 @@ class SaveState(keras.callbacks.Callback):
         self._metrics: dict[str, np.ndarray] | None = None  # of the training batches, while the validation goes on
         self._began = time.perf_counter() - (saving.start.facts["elapsed"] if saving.start else 0)
         self._next, self._first = time.perf_counter(), 0
-        self._cost = saving.start.facts["saving"] if saving.start else 0.0
+        self._cost, self._last_cost = saving.start.facts["saving"] if saving.start else 0.0, 0.0
 
     def restore(self, model: keras.Model) -> None:
         """Gives a compiled model and the history the state to go on from.
@@ -119,8 +119,10 @@ class SaveState(keras.callbacks.Callback):
         """Saves if it is time to, and ends the training if that is wanted."""
         self.position = Position(self.position.epoch, self._first + batch + 1)
         self.stop_if_asked()
-        if time.perf_counter() >= self._next:
-            self.save()
+        if self._is_time():
+            self.wait()  # what writing the last one took may put this one off
+            if self._is_time():
+                self.save()
 
     def on_test_begin(self, logs=None):
         """Keeps the metrics of the training, which the validation resets."""
@@ -163,13 +165,17 @@ class SaveState(keras.callbacks.Callback):
         state = self.position, self._arrays(), self._facts(), best
         self._last = self.position
         self._pending = self._writer.submit(_timed, self._write, *state)
-        cost = time.perf_counter() - began
-        self._cost += cost
-        self._next = time.perf_counter() + self._pause_after(cost)
+        now = time.perf_counter()
+        self._last_cost = now - began
+        self._cost += self._last_cost
+        self._next = now + 60 * (self.saving.minutes or 0)
 
-    def _pause_after(self, cost: float) -> float:
-        """Seconds until the next state, after one that took so many."""
-        return cost / MAX_SHARE if self.saving.minutes is None else 60 * self.saving.minutes
+    def _is_time(self) -> bool:
+        """Whether the minutes are over; without them, whether there is time for this state and the end of the epoch's."""
+        now = time.perf_counter()
+        if self.saving.minutes is not None:
+            return now >= self._next
+        return self._cost + 2 * self._last_cost <= MAX_SHARE * (now - self._began)
 
     def wait(self) -> None:
         """Waits until the last state is written; raises as `save` does."""
@@ -179,8 +185,7 @@ class SaveState(keras.callbacks.Callback):
             raise self.in_words(error) from error
         self._pending = _nothing()
         self._cost += written
-        if self.saving.minutes is None:
-            self._next += self._pause_after(written)
+        self._last_cost += written
 
     def in_words(self, error: OSError) -> SemsegError:
         """What to end with when a file cannot be written, with the state that stands."""
