@@ -171,7 +171,7 @@ class SaveState(keras.callbacks.Callback):
         self._next = now + 60 * (self.saving.minutes or 0)
 
     def _is_time(self) -> bool:
-        """Whether the minutes are over; without them, whether there is time for this state and the end of the epoch's."""
+        """Whether the minutes are over; without them, whether this state and that of the epoch's end fit."""
         now = time.perf_counter()
         if self.saving.minutes is not None:
             return now >= self._next
