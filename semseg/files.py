@@ -272,7 +272,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def identity_of(path: Path) -> tuple[int, ...] | None:
+def stamp_of(path: Path) -> tuple[int, ...] | None:
     """What changes when a file is replaced or written again; None where there is none."""
     try:
         status = path.stat()

@@ -26,7 +26,7 @@ from PIL import Image
 from semseg.cli import commands
 from semseg.cli import serve as serving
 from semseg.errors import pip_install
-from semseg.files import identity_of
+from semseg.files import stamp_of
 from semseg.images.bands import RGB
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
@@ -138,7 +138,7 @@ class TestScripts:
         path, later = tmp_path / "a.keras", tmp_path / "later"
         path.write_bytes(b"one")
         later.write_bytes(b"two")
-        warning = functools.partial(serving._replaced, path, identity_of(path))
+        warning = functools.partial(serving._replaced, path, stamp_of(path))
         with running(make_app(Segmenter(network, (SIZE, SIZE), PALETTE), warning=warning)) as port:
             assert "warning" not in json.loads(ask(port, "POST", "/segment", png(PHOTO))[2])
             later.replace(path)

@@ -14,7 +14,7 @@ from semseg.cli.console import say, say_about, view_text
 from semseg.data.base import spread
 from semseg.errors import SemsegError
 from semseg.evaluation.opening import own_data
-from semseg.files import identity_of
+from semseg.files import stamp_of
 from semseg.images.bands import Bands
 from semseg.inference.card import ModelCard
 from semseg.runs.run import Run
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _app(card: ModelCard, image_size: tuple[int, int] | None, show: str | None) -> Callable:
     """The application around a network; says what it is."""
-    file = identity_of(card.path)
+    file = stamp_of(card.path)
     segmenter = card.load(image_size=image_size, batch_size=1)
     if show:
         segmenter = replace(segmenter, bands=segmenter.bands.showing(show))
@@ -58,9 +58,7 @@ def _app(card: ModelCard, image_size: tuple[int, int] | None, show: str | None) 
 
 def _replaced(path: Path, file: tuple[int, ...] | None) -> str:
     """A line where the model's file is not the one any more that was loaded."""
-    return (
-        "" if identity_of(path) == file else f"{path.name} was replaced or removed; this page keeps to the one before"
-    )
+    return "" if stamp_of(path) == file else f"{path.name} was replaced or removed; this page keeps to the one before"
 
 
 def _examples(model_run: Run, bands: Bands) -> tuple[list[Callable], str]:
