@@ -202,6 +202,33 @@ def upsample_and_concatenate(x: KerasTensor, *skips: KerasTensor, filters: int, 
     return layers.Concatenate(name=_layer_name(name, "concatenate"))([*cropped, x])
 
 
+def upsample(x: KerasTensor, filters: int, *, normalization: str = "batch", name: str | None = None) -> KerasTensor:
+    """`x` at twice its size, by a 2x2 transposed convolution, normalisation and ReLU.
+
+    Args:
+        x: `(N, H, W, C)`.
+        filters: Channels F of the result.
+        normalization: `"batch"`, `"group"` (8 groups, fewer where 8 do not divide the channels) or `"none"`.
+        name: Prefix of the layer names.
+
+    Returns:
+        `(N, 2H, 2W, F)`.
+
+    Raises:
+        SemsegError: The normalisation is not one of these.
+
+    Example:
+        >>> upsample(keras.Input((8, 8, 32)), 16).shape
+        (None, 16, 16, 16)
+    """
+    use_bias = normalization == "none"
+    x = layers.Conv2DTranspose(
+        filters, 2, strides=2, use_bias=use_bias, data_format=CHANNELS_LAST, name=_layer_name(name, "up")
+    )(x)
+    x = normalize(x, normalization, name=_layer_name(name, "norm"))
+    return layers.ReLU(name=_layer_name(name, "relu"))(x)
+
+
 def down_block(
     x: KerasTensor,
     filters: int,

@@ -150,12 +150,14 @@ def model_name(name: str) -> str:
     """What stands for a network in the names of files.
 
     Args:
-        name: As for `build_model`.
+        name: As for `build_model`, or `"auto"`: what the plan chooses is a U-Net in any case.
 
     Example:
-        >>> model_name("unet"), model_name("package.module:fn")
-        ('unet', 'fn')
+        >>> model_name("auto"), model_name("hybrid_unet"), model_name("package.module:fn")
+        ('unet', 'hybrid_unet', 'fn')
     """
+    if name == "auto":
+        return "unet"
     return re.sub(r"\W", "_", name.rpartition(":")[-1])
 
 

@@ -24,8 +24,10 @@ from semseg.segmentation_model import (
     logits_head,
     scaled_input,
     up_block,
+    upsample,
 )
 
+MOST_TIMES_FILTERS = 6  # channels of the up blocks
 PROBE_SIZE = 1024  # of a photo, in pixels, to see what becomes of its size
 NO_FEATURES = 99  # stands for the halvings of what has lost height and width
 # These scale photos by layers of their own, which can be left out.
@@ -45,9 +47,10 @@ def EncoderUnet(
     normalization: str = "batch",
     name: str = "encoder_unet",
 ) -> keras.Model:
-    """A U-Net with an image network for its way down, and the up blocks of the U-Net.
+    """A U-Net with an image network for its way down, and light up blocks: less to learn, and more steps in a time.
 
-    The skip connections are the network's last features at each scale, and where it has none, the scaled photo.
+    The skip connections are the network's last features at each scale below the photo's own, and where it has none,
+    the scaled photo. The last step up has no skip connection.
     Networks without padding lose a few pixels at the edges; their features get a rim of zeros. The photo is scaled as
     the network's own `preprocess_input` does it (networks that want blue first have their first convolution turned
     around instead). Moving averages follow as fast as in the other networks.
@@ -56,7 +59,7 @@ def EncoderUnet(
         input_shape: `(H, W, C)`; H and W multiples of `2 ** depth`, or None. For other than 3 channels, the first
             convolution of `weights` is adapted: see `take_over`.
         num_classes: K, the channels of the logits; 1 for the binary task, a single logit.
-        filters: Channels of the last up block; they double with each step down.
+        filters: Channels at the photo's own size; they double with each step down, as far as 6 times as many.
         depth: Steps of the encoder that are used; most have 5.
         encoder: Name of a function of `keras.applications`, or `EfficientNetLite0` or `2`; `encoder_names()` lists all.
         weights: `"imagenet"`, for the EfficientNetLites from an installed package, for all others as a download, if
@@ -87,8 +90,10 @@ def EncoderUnet(
     else:
         skips = [_pad_to(x, [length >> step for length in input_shape[:2]]) for step, x in enumerate(skips)]
     x = skips.pop()
-    for step in reversed(range(depth)):
-        x = up_block(x, skips[step], filters * 2**step, normalization=normalization, name=f"up{step + 1}")
+    for step in reversed(range(1, depth)):
+        channels = filters * min(2**step, MOST_TIMES_FILTERS)
+        x = up_block(x, skips[step], channels, normalization=normalization, name=f"up{step + 1}")
+    x = upsample(x, filters, normalization=normalization, name="up1")
     return keras.Model(inputs, logits_head(x, num_classes), name=name)
 
 

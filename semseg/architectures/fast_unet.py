@@ -1,19 +1,17 @@
 """A U-Net that does less where photos are large: it starts at half their size, and bounds its channels."""
 
 import keras
-from keras import layers
 
 from semseg.segmentation_model import (
-    CHANNELS_LAST,
     bottleneck,
     check_arguments,
     check_size,
     convolution,
     down_block,
     logits_head,
-    normalize,
     scaled_input,
     up_block,
+    upsample,
 )
 
 MOST_TIMES_FILTERS = 8  # channels, at the bottom
@@ -65,8 +63,5 @@ def FastUnet(
     x = bottleneck(x, widths[depth], normalization=normalization, name="bottleneck")
     for step in reversed(range(depth)):
         x = up_block(x, skips[step], widths[step], normalization=normalization, name=f"up{step + 1}")
-    x = layers.Conv2DTranspose(
-        filters, 2, strides=2, use_bias=normalization == "none", data_format=CHANNELS_LAST, name="up0_up"
-    )(x)
-    x = layers.ReLU(name="up0_relu")(normalize(x, normalization, name="up0_norm"))
+    x = upsample(x, filters, normalization=normalization, name="up0")
     return keras.Model(inputs, logits_head(x, num_classes), name=name)

@@ -49,7 +49,8 @@ def _by_skips(model: keras.Model) -> list[list[keras.Layer]]:
     if not steps:
         return []
     last = max(number for number, _ in steps)
-    ends = [steps[number, "concatenate"].input_tensors[0] for number in range(1, last + 1)]
+    concatenations = sorted(key for key in steps if key[1] == "concatenate")
+    ends = [steps[key].input_tensors[0] for key in concatenations]
     ends.append(steps[last, "up"].input_tensors[0])
     levels: list[list[keras.Layer]] = [[]]
     for end in ends:

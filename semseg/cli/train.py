@@ -110,8 +110,8 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     _greet(config, folder, state)
     asked, config = config, as_seen(config, state) if state else config
     with one_per_host_before_others():
-        dataset, model, source, view = open_data_and_network(config, new=state is None)
-        findings, cache = _look(view.decided(config), dataset)
+        dataset, model, source, first_plan = open_data_and_network(config, new=state is None)
+        findings, cache = _look(first_plan.view.decided(config), dataset)
     config = _with_epochs(config, state, dataset, cache)
     planned_epochs = state.facts["identity"]["planned_epochs"] if state else config.epochs
     plan = plan_run(replace(config, epochs=planned_epochs), dataset, findings)
@@ -257,6 +257,7 @@ def _describe(
         },
     }
     facts["image_size"], facts["scale"] = plan.view.image_size, plan.view.scale
+    facts["model"], facts["encoder"] = plan.config.model, plan.config.encoder
     if not dataset.bands.are_rgb:
         facts["bands"] = dataset.bands.to_dict()
     if source:

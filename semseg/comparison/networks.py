@@ -48,7 +48,7 @@ def group_runs(runs: Sequence[Run]) -> list[Network]:
         _check_same_truth(runs[0], run)
     groups: dict[RunConfig, list[Run]] = {}
     for run in runs:
-        key = replace(run.config, seed=0, data="", output="", workers=0, cache=None)
+        key = replace(run.config, model=run.model, seed=0, data="", output="", workers=0, cache=None)
         for other in groups.setdefault(key, []):
             if other.config.seed == run.config.seed:
                 raise RunFolderError(
@@ -57,7 +57,7 @@ def group_runs(runs: Sequence[Run]) -> list[Network]:
         groups[key].append(run)
     if len(groups) < 2:
         raise RunFolderError(
-            f"{runs[0].folder}: got runs of one network only ({runs[0].config.model}); expected at least two to compare"
+            f"{runs[0].folder}: got runs of one network only ({runs[0].model}); expected at least two to compare"
         )
     return [
         Network(_name(key, list(groups)), sorted(members, key=lambda run: run.config.seed))

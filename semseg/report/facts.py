@@ -28,7 +28,7 @@ def facts_of(folder: Path, name: str = "", commands: Sequence[tuple[str, str]] =
     """
     run = Run.finished(folder, with_model=False)
     try:
-        return _facts(run, name or f"{run.config.model} on {Path(run.config.data).name or run.config.data}", commands)
+        return _facts(run, name or f"{run.model} on {Path(run.config.data).name or run.config.data}", commands)
     except SemsegError as error:
         raise RunFolderError(f"{folder}: {str(error).removeprefix(f'{folder}: ')}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

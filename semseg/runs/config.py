@@ -10,6 +10,7 @@ from semseg.files import read_json
 
 CLASS_WEIGHTINGS = ("none", "inverse", "effective")  # beside weights given as numbers
 KEEPS = ("best", "last", "every")
+AUTO = "auto"  # a network that the plan chooses
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 USUAL_SIZE = (128, 128)  # (height, width) that networks see where nothing asks for more
 MAX_SCALE = 16
@@ -44,7 +45,7 @@ class RunConfig:
         skip_bad: Files that cannot be used are left out.
         allow_leaks: A photo may be in two splits.
         cache: Folder of decoded photos; `"none"` for no cache, None for the user's cache folder.
-        model: Name of the network, or `module:function` of a builder of one's own.
+        model: Name of the network, `module:function` of a builder of one's own, or `"auto"` for what suits the data.
         encoder: Of `encoder_unet`: a network of `keras.applications`; None for its default.
         encoder_weights: Of `encoder_unet`: `"imagenet"`, `"none"`, or a file; None for `"imagenet"`.
         image_size: (height, width) in pixels that the network sees; None for what suits the data.
@@ -54,7 +55,8 @@ class RunConfig:
             data.
         filters: Channels of the first block.
         init: The folder of a run, or a model's file, whose weights the network starts from; None for new ones.
-        freeze: What keeps its weights: `"none"`, `"encoder"`, or the number of the encoder's levels from the input on.
+        freeze: What keeps its weights: `"none"`, `"encoder"`, or the number of the encoder's levels from the input on;
+            None for what suits the network.
         epochs: Times that every training sample is seen.
         minutes: Time for the training, which then has as many whole epochs as fit; None for `epochs` as they are.
         batch_size: Samples per step; None for as many as suit the length of the run.
@@ -102,7 +104,7 @@ class RunConfig:
     skip_bad: bool = _setting("data", False)
     allow_leaks: bool = _setting("data", False)
     cache: str | None = _setting("data", None)
-    model: str = _setting("network", "unet")
+    model: str = _setting("network", AUTO)
     encoder: str | None = _setting("network", None)
     encoder_weights: str | None = _setting("network", None)
     image_size: tuple[int, int] | None = _setting("network", None)
@@ -110,7 +112,7 @@ class RunConfig:
     scale: float | None = _setting("network", None)
     filters: int = _setting("network", 16)
     init: str | None = _setting("network", None)
-    freeze: str = _setting("network", "none")
+    freeze: str | None = _setting("network", None)
     epochs: int = _setting("training", 10)
     minutes: float | None = _setting("training", None)
     batch_size: int | None = _setting("training", None)
@@ -199,8 +201,8 @@ class RunConfig:
         return sections
 
 
-def _can_be_frozen(value: str) -> bool:
-    return value in ("none", "encoder") or (value.isdecimal() and int(value) > 0)
+def _can_be_frozen(value: str | None) -> bool:
+    return value in (None, "none", "encoder") or (str(value).isdecimal() and int(str(value)) > 0)
 
 
 _SMALLEST = {

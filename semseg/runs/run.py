@@ -107,6 +107,11 @@ class Run:
         return values.get("facts", {}) if "format" in values else values
 
     @property
+    def model(self) -> str:
+        """Name of its network."""
+        return self.facts.get("model") or self.config.model
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) that its network sees."""
         height, width = self.facts.get("image_size") or self.config.seen_size

@@ -20,11 +20,13 @@ from semseg.images.resizing import scaled_size
 from semseg.losses import LOSSES, SegmentationLoss
 from semseg.runs.config import RunConfig
 from semseg.segmentation_model import BATCH_NORM_MOMENTUM
+from semseg.training.network import Network, choose_network
 from semseg.training.recipe import AVERAGED_SHARE, Recipe
 from semseg.training.view import View, choose_view
 from semseg.training.weighting import idle_class_weights, make_class_weights
 
 MIN_STEPS = {4: 300, 2: 200, 1: 0}  # by batch size: a shorter run learns more from smaller batches
+LEAST_FOR_ENCODER = 2  # photos of a batch: a step of one costs an encoder nearly as much
 LONG_RUN = 30  # epochs from which photos are also turned and recoloured; sooner, none is known by heart
 FEW_PHOTOS = 200  # below, they are turned, zoomed and recoloured more, in runs of any length
 STRONG_CHANGES = {"rotation": 3.0, "brightness": 0.2, "contrast": 0.2, "saturation": 0.4, "scale": (0.8, 1.25)}
@@ -52,7 +54,7 @@ class Plan:
     """What a run will do.
 
     Args:
-        config: The run with batch size, precision, compilation and final split decided.
+        config: The run with network, view, batch size, precision, compilation and final split decided.
         batch_size: Photos, or crops of them, per step.
         view: How the network sees photos.
         class_names: Of the K classes.
@@ -129,6 +131,8 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     split, split_reason = _final_split(config, dataset)
     view = choose_view(config, dataset, on_gpu())
     config = view.decided(config)
+    network = choose_network(config, dataset, view)
+    config = network.decided(config)
     photos = _samples_of_epoch(dataset, view)
     batch_size, batch_reason = _batch_size(config, photos)
     precision, precision_note = usable_precision(config.precision)
@@ -142,6 +146,7 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     weights, sample_weights = _weights(config, dataset, findings)
     sections = {
         "data": {"final_split": Decision(split, split, split_reason)},
+        "network": {"network": _network(network)},
         "view": {**_view(view, dataset.palette.names, findings), **_bands_decision(dataset)},
         "batches": {
             "batch_size": Decision(batch_size, str(batch_size), batch_reason),
@@ -183,6 +188,10 @@ def _final_split(config: RunConfig, dataset: Dataset) -> tuple[str, str]:
     if split == "test":
         return split, "held out; val chooses the best epoch"
     return split, "there is no test split; val also chooses the best epoch, which makes its scores a little too good"
+
+
+def _network(network: Network) -> Decision:
+    return Decision(network.settings, network.text, network.reason)
 
 
 def _view(view: View, names: Sequence[str], findings: Findings | None) -> dict[str, Decision]:
@@ -264,6 +273,8 @@ def _batch_size(config: RunConfig, photos: int) -> tuple[int, str]:
     usual = max(MIN_STEPS)
     steps = {size: config.epochs * -(-photos // size) for size in MIN_STEPS}
     size = next(size for size, least in MIN_STEPS.items() if steps[size] >= least)
+    if config.encoder_is_learnt and size < LEAST_FOR_ENCODER:
+        return LEAST_FOR_ENCODER, "few steps ask for small batches, and one photo costs an encoder as much as two"
     if size == usual:
         return size, f"{_DEFAULT}; runs of fewer than {MIN_STEPS[usual]} steps take smaller batches"
     return size, f"batches of {usual} would give only {steps[usual]} steps, and short runs learn more from more steps"
@@ -431,7 +442,7 @@ def _recipe_decisions(config: RunConfig, recipe: Recipe, findings: Findings | No
         "weight_decay": Decision(decay, f"{decay:g} of the kernels", _DEFAULT),
         "batch_norm_momentum": Decision(momentum, f"{momentum:.2f}", forgets),
     }
-    if config.encoder_is_learnt:
+    if config.encoder_is_learnt and config.freeze != "encoder":
         decisions |= _encoder_decisions(recipe)
     if config.early_stop:
         text = f"after {config.early_stop} epochs without a better validation"

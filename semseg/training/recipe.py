@@ -20,7 +20,7 @@ from semseg.training.muon import Muon
 WEIGHT_DECAY = 0.1
 LEFT_AFTER_AN_EPOCH = 0.01  # share of their first values that moving averages may still hold then
 AVERAGED_SHARE = 0.1  # of the steps: what averaged weights look back on
-ENCODER_RATE = 0.3  # of the learning rate, for an encoder that has learnt before
+ENCODER_RATE = 0.1  # of the learning rate, for an encoder that has learnt before
 MIN_SHARE = 1e-4  # of the pixels: a class with fewer starts no less likely
 
 

@@ -107,7 +107,7 @@ def as_planned(config: RunConfig, state: Checkpoint, tell: Callable[[str], None]
 
 
 def as_seen(config: RunConfig, state: Checkpoint) -> RunConfig:
-    """The run with the view that was decided when it began: another device would decide for another.
+    """The run with the network and the view that were decided when it began: here others might be.
 
     Args:
         config: What is asked for now.
@@ -116,7 +116,8 @@ def as_seen(config: RunConfig, state: Checkpoint) -> RunConfig:
     decided = state.facts["identity"]["plan"]
     scale = decided.get("view: crops")
     height, width = decided["view: image size"]
-    return replace(config, image_size=(height, width), view="whole" if scale is None else "crops", scale=scale)
+    view = "whole" if scale is None else "crops"
+    return replace(config, **decided.get("network: network", {}), image_size=(height, width), view=view, scale=scale)
 
 
 def can_grow(run: Run, config: RunConfig) -> bool:

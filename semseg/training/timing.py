@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing import active_children, get_context
 
 import numpy as np
@@ -101,27 +102,34 @@ def seconds_per_epoch(config: RunConfig, models: Sequence[str]) -> dict[str, flo
         Seconds by network.
     """
     dataset = open_data(config, demo=True)
-    plan = plan_run(_without_weighting(config), dataset)
-    config = plan.config
-    size = (config.batch_size, *config.seen_size)
-    rng = np.random.default_rng(0)
-    photos = rng.integers(0, 256, (*size, dataset.bands.count)).astype(np.uint8)
-    batch = photos, rng.integers(0, dataset.palette.num_classes, size).astype(np.uint8)
     functions: list[Callable[[], object]] = []
+    steps = []
     for name in models:
-        model = new_model(with_network(config, name), dataset.num_logits, dataset.bands)
-        freeze(model, config.freeze)
+        plan = plan_run(with_network(_without_weighting(config), name), dataset)
+        batch = _random_batch(plan.config, dataset)
+        per_epoch = plan.recipe.steps // plan.config.epochs
+        steps.append((per_epoch, math.ceil(per_epoch * len(dataset.splits["val"]) / len(dataset.splits["train"]))))
+        model = new_model(plan.config, dataset.num_logits, dataset.bands)
+        freeze(model, plan.config.freeze or "none")
         fix_norms(model, plan.recipe)
         trained = training_model(model, plan)
         trained.compile(plan.recipe.optimizer(model), jit_compile=keras_compiles(config.compile))
         if config.compile:
             with suppress(Exception):  # the run itself tells
-                trained.compile_graph(photos)
-        functions += [lambda m=trained: m.train_on_batch(*batch), lambda m=trained: m.test_on_batch(*batch)]
-    measured = interleaved_medians(functions, rounds=7)
-    steps = plan.recipe.steps // config.epochs
-    val_steps = math.ceil(steps * len(dataset.splits["val"]) / len(dataset.splits["train"]))
-    return {name: steps * measured[2 * i] + val_steps * measured[2 * i + 1] for i, name in enumerate(models)}
+                trained.compile_graph(batch[0])
+        functions += [partial(trained.train_on_batch, *batch), partial(trained.test_on_batch, *batch)]
+    measured = iter(interleaved_medians(functions, rounds=7))
+    return {
+        name: train * next(measured) + val * next(measured) for name, (train, val) in zip(models, steps, strict=True)
+    }
+
+
+def _random_batch(config: RunConfig, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Photos and masks of a run."""
+    size = (config.batch_size, *config.seen_size)
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 256, (*size, dataset.bands.count)).astype(np.uint8)
+    return photos, rng.integers(0, dataset.palette.num_classes, size).astype(np.uint8)
 
 
 def with_network(config: RunConfig, model: str) -> RunConfig:
