@@ -135,8 +135,10 @@ def encoder_of(model):
 def test_any_size_that_can_be_halved_five_times_is_taken():
     model = EncoderUnet((None, None, 3), 3, filters=2, encoder="EfficientNetLite0", weights=None)
     assert outputs(model, np.zeros((1, 32, 96, 3))).shape == (1, 32, 96, 3)
-    skips = [model.get_layer(f"up{step}_concatenate").input[0].shape[-1] for step in range(1, 6)]
-    assert skips == [3, 16, 24, 40, 112]
+    skips = [model.get_layer(f"up{step}_concatenate").input[0].shape[-1] for step in range(2, 6)]
+    assert skips == [16, 24, 40, 112]
+    channels = [model.get_layer(f"up{step}_up").filters for step in range(1, 6)]
+    assert channels == [2, 4, 8, 12, 12]  # doubled with each step down, as far as six times the filters
 
 
 # -------------------------------------------------------------------------------------------------------- the files
@@ -371,7 +373,7 @@ def test_rates_are_saved_with_the_optimizer():
 )
 def test_only_an_encoder_with_weights_of_its_own_is_spared(settings, learnt):
     recipe = Recipe.suited(RunConfig(**settings), 5)
-    assert recipe.encoder_rate == (0.3 if learnt else 1.0)
+    assert recipe.encoder_rate == (0.1 if learnt else 1.0)
 
 
 @pytest.mark.plain
@@ -385,7 +387,7 @@ def test_the_encoder_that_has_learnt_takes_smaller_steps_and_keeps_its_norms_if_
     rates = recipe.optimizer(model).rates
     for layer in (layer for layer in model.layers if layer.weights):
         assert [rates.get(weight.path, 1.0) for weight in layer.weights] == [
-            0.3 if layer.name in encoder else 1.0
+            0.1 if layer.name in encoder else 1.0
         ] * len(layer.weights)
         is_norm = layer.name in encoder and isinstance(layer, keras.layers.BatchNormalization)
         assert layer.trainable != (is_norm and fixed)

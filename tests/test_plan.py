@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from helpers import make_folder, make_pairs
 
+from semseg.architectures.packaged_weights import WeightsPackage
 from semseg.data import open_dataset
 from semseg.data.check import Findings, check_dataset
 from semseg.data.thinness import ClassWidth
 from semseg.errors import SemsegError
 from semseg.losses import effective_number_weights, inverse_frequency_weights
 from semseg.runs.config import RunConfig
+from semseg.runs.run import Run
 from semseg.training.loop import make_batches
 from semseg.training.plan import plan_run
 from semseg.training.weighting import idle_class_weights, make_class_weights
@@ -30,12 +32,71 @@ def with_photos(dataset, monkeypatch, count):
     monkeypatch.setattr(dataset, "splits", {**dataset.splits, "train": many})
 
 
+def with_package(monkeypatch, installed):
+    monkeypatch.setattr(WeightsPackage, "is_installed", installed)
+
+
+USUAL = replace(CONFIG, filters=16, batch_size=None)
+LEARNT = {"model": "encoder_unet", "encoder": "EfficientNetLite0", "encoder_weights": "imagenet", "freeze": "encoder"}
+BARE = {"encoder": None, "encoder_weights": None, "freeze": "none"}
+
+
+class TestNetwork:
+    @pytest.mark.parametrize(("photos", "installed", "expected"), [
+        (49, True, LEARNT),
+        (49, False, {"model": "fast_unet", **BARE}),
+        (50, True, {"model": "fast_unet", **BARE}),
+        (199, True, {"model": "fast_unet", **BARE}),
+        (200, True, {"model": "unet", **BARE}),
+    ])  # fmt: skip
+    def test_it_follows_the_number_of_photos(self, photos, installed, expected, dataset, monkeypatch):
+        with_photos(dataset, monkeypatch, photos)
+        with_package(monkeypatch, installed)
+        plan = plan_run(USUAL, dataset)
+        assert {name: getattr(plan.config, name) for name in expected} == expected
+        assert str(photos) in plan.sections["network"]["network"].reason
+
+    def test_without_the_package_the_reason_says_what_it_would_bring(self, dataset, monkeypatch):
+        with_package(monkeypatch, False)
+        assert "[pretrained]" in plan_run(USUAL, dataset).sections["network"]["network"].reason
+
+    @pytest.mark.parametrize(("asked", "expected"), [
+        ({"model": "resunet"}, "resunet"),
+        ({"encoder": "EfficientNetLite2"}, "encoder_unet"),
+        ({"filters": 8}, "unet"),
+        ({"image_size": (48, 48)}, "unet"),
+        ({"view": "crops"}, "unet"),
+        ({"freeze": "none"}, "fast_unet"),
+        ({"precision": "mixed_bfloat16"}, "fast_unet"),
+    ])  # fmt: skip
+    def test_what_is_asked_for_goes_first(self, asked, expected, dataset, monkeypatch):
+        with_package(monkeypatch, True)
+        assert plan_run(replace(USUAL, **asked), dataset).config.model == expected
+
+    def test_one_step_of_an_encoder_sees_at_least_two_photos(self, dataset, monkeypatch):
+        for installed, expected in ((True, 2), (False, 1)):
+            with_package(monkeypatch, installed)
+            assert plan_run(USUAL, dataset).batch_size == expected
+
+    def test_weights_of_a_run_go_on_in_its_network(self, dataset, monkeypatch, tmp_path):
+        with_package(monkeypatch, True)
+        run = Run(tmp_path)
+        run.write_config(RunConfig(), {}, {"model": "encoder_unet", "encoder": "EfficientNetLite2"})
+        for init in (tmp_path, tmp_path / "unet_model.keras"):
+            config = plan_run(replace(USUAL, init=str(init)), dataset).config
+            assert (config.model, config.encoder) == ("encoder_unet", "EfficientNetLite2")
+            assert config.encoder_weights is None and config.freeze == "none"
+        config = plan_run(replace(USUAL, init=str(tmp_path / "alone" / "unet_model.keras")), dataset).config
+        assert (config.model, config.encoder) == ("unet", None)
+
+
 class TestPlan:
     def test_nothing_is_left_open(self, dataset, findings):
         asked = replace(CONFIG, batch_size=None, test_split=None, precision="mixed_float16")
         plan = plan_run(asked, dataset, findings)
         assert (plan.config.batch_size, plan.config.test_split, plan.config.precision) == (1, "val", "float32")
-        assert plan.config == replace(asked, batch_size=1, test_split="val", precision="float32", view="whole")
+        decided = {"batch_size": 1, "test_split": "val", "precision": "float32", "view": "whole"}
+        assert plan.config == replace(asked, **decided, model="unet", freeze="none")
         assert plan.recipe.steps == 3 * 12
         assert plan.class_names == dataset.palette.names
         np.testing.assert_array_equal(plan.class_shares, findings.shares("train"))

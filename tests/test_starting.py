@@ -193,7 +193,8 @@ def test_every_network_has_levels_from_the_photo_to_the_bottleneck(name):
 def test_the_levels_of_an_image_network_are_its_stages():
     model = build_model("encoder_unet", (64, 64, 3), 2, filters=2, encoder="VGG16", encoder_weights="none")
     levels = [[layer.name for layer in level] for level in encoder_levels(model)]
-    assert levels[0] == ["block1_conv1", "block1_conv2"] and levels[4][-1] == "block5_conv3"
+    assert levels[0] == ["block1_conv1", "block1_conv2", "block2_conv1", "block2_conv2"]  # below the first connection
+    assert len(levels) == 4 and levels[3][-1] == "block5_conv3"
     assert sum(map(len, levels)) == 13  # all convolutions of the network, and none of the decoder
 
 
