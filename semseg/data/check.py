@@ -11,6 +11,7 @@ from semseg import IGNORE, __version__
 from semseg.data.bands import remarks_on_bands
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
+from semseg.data.centres import centres_of, rare_classes
 from semseg.data.fit import duplicates, judge_misfits, turned_duplicates
 from semseg.data.polarity import find_swapped
 from semseg.data.records import Record, look_at_all
@@ -69,6 +70,15 @@ class Findings:
             split: A key of `records`.
         """
         return [record.poses for _, record in self.records[split] if record.poses]
+
+    def centres(self, split: str) -> list[list[np.ndarray]]:
+        """Where each sample shows classes that are rare in the training split: see `centres_of`.
+
+        Args:
+            split: A key of `records`, of photos that the check saw at a scale.
+        """
+        rare = rare_classes(self.shares("train"))
+        return [centres_of(record.pixels, record.size, rare) for _, record in self.records[split]]
 
     @property
     def sizes(self) -> dict[tuple[int, int], int]:
