@@ -20,6 +20,7 @@ from semseg.data.survey import survey_of
 from semseg.errors import SemsegError
 from semseg.images.resizing import resize_mask, resize_photo, scaled_size
 from semseg.runs.config import RunConfig
+from semseg.training.plan import plan_run
 from semseg.training.view import choose_view
 
 pytestmark = pytest.mark.plain
@@ -172,6 +173,28 @@ class TestRareClasses:
         files, places = self.drawn(dataset, 1 / 3)
         around = [top == 86 and left <= 5 for name, (top, left) in zip(files, places, strict=True) if name == "0"]
         assert 0 < sum(around) < len(around) == 8
+
+    def test_a_plan_has_them_where_they_are_asked_for(self, dataset):
+        findings = check_dataset(dataset, image_size=CROP, scale=1.0)
+        config = RunConfig(view="crops", scale=1.0, image_size=CROP)
+        assert plan_run(config, dataset, findings).centres is None
+        findings.records["train"][2][1].counts[:] = [990, 9, 1, 0]
+        findings.records["train"][2][1].pixels[:] = [[0], [], [64]]
+        for i in (0, 1, 3):
+            findings.records["train"][i][1].counts[:] = [1000, 1000, 0, 0]
+            findings.records["train"][i][1].pixels[:] = [[0], [1], []]
+        plan = plan_run(replace(config, sample_rare=True), dataset, findings)
+        assert [len(classes) for classes in plan.centres] == [0, 0, 1, 0]
+        height, width = dataset.size_of(dataset.splits["train"][2])
+        row, column = divmod(64, width)
+        np.testing.assert_allclose(plan.centres[2][0], [[(row + 0.5) / height, (column + 0.5) / width]])
+        sampling = plan.sections["batches"]["sampling"]
+        assert "33% of the crops around pixels of these" in sampling.text and sampling.reason == "as asked"
+
+    def test_a_check_of_whole_photos_knows_no_pixels(self, dataset):
+        findings = check_dataset(dataset, image_size=CROP)
+        with pytest.raises(SemsegError, match="saw photos whole; crops around rare classes need it with `scale`"):
+            findings.centres("train")
 
     def test_the_check_finds_them_and_remembers_them(self, tmp_path):
         for i in range(4):

@@ -16,7 +16,7 @@ from semseg.data.fit import duplicates, judge_misfits, turned_duplicates
 from semseg.data.polarity import find_swapped
 from semseg.data.records import Record, look_at_all
 from semseg.data.thinness import ClassWidth, class_widths
-from semseg.errors import DataError
+from semseg.errors import DataError, SemsegError
 
 _MAX_NAMED = 3  # files named in a message; the others are counted
 _MAX_UNKNOWN_SHARE = 0.3  # of the training pixels; real pairs have .05
@@ -75,8 +75,13 @@ class Findings:
         """Where each sample shows classes that are rare in the training split: see `centres_of`.
 
         Args:
-            split: A key of `records`, of photos that the check saw at a scale.
+            split: A key of `records`.
+
+        Raises:
+            SemsegError: The check saw photos whole, and kept no pixels.
         """
+        if not all(record.pixels for _, record in self.records[split]):
+            raise SemsegError("check_dataset: saw photos whole; crops around rare classes need it with `scale`")
         rare = rare_classes(self.shares("train"))
         return [centres_of(record.pixels, record.size, rare) for _, record in self.records[split]]
 

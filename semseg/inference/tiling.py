@@ -145,8 +145,8 @@ def tiled_logits(
 
     Each tile counts by a Gaussian window around its centre, and nothing near its edge, where the network lacks what
     lies beyond: where `image_size` equals `tile` and the network looks no farther than 3/8 of the overlap, the result
-    is that of the whole photo at once, but for the photo's own edge, beyond which its mirror image is seen. So that this
-    holds for networks that pool, tiles start at multiples of 32 pixels, or of the power of 2 that divides their side.
+    is that of the whole photo at once, but for the photo's own edge, beyond which its mirror image is seen. To this end
+    all tiles start at multiples of 32 pixels, or of the power of 2 that divides their side, where networks pool.
 
     Args:
         predict_batch: From photos uint8 `(N, h, w, 3)` to logits `(N, h, w, K)`, or `(N, h, w, 1)`.
