@@ -191,8 +191,11 @@ class TestRareClasses:
         sampling = plan.sections["batches"]["sampling"]
         assert "33% of the crops around pixels of these" in sampling.text and sampling.reason == "as asked"
 
-    def test_a_check_of_whole_photos_knows_no_pixels(self, dataset):
+    def test_a_check_of_whole_photos_keeps_no_pixels_and_tells_that_they_are_stretched(self, dataset):
         findings = check_dataset(dataset, image_size=CROP)
+        assert any("are stretched to what the network sees" in warning for warning in findings.warnings)
+        in_crops = check_dataset(dataset, image_size=CROP, scale=1.0).warnings
+        assert not any("stretched" in warning for warning in in_crops)
         with pytest.raises(SemsegError, match="saw photos whole; crops around rare classes need it with `scale`"):
             findings.centres("train")
 

@@ -357,7 +357,7 @@ class Batches(keras.utils.PyDataset):
         size, centres = self._sizes[i], self._centres[i] if self._centres else ()
         if not centres or rng.random() >= self._centred:
             return draw_place(size, self.image_size, rng)
-        places = centres[rng.integers(len(centres))]
+        places = centres[int(rng.integers(len(centres)))]
         return draw_place_around(places[rng.integers(len(places))], size, self.image_size, rng)
 
     def _read(self, sample: Sample, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -190,7 +190,7 @@ def check_dataset(
         _check_fit(findings)
         _check_polarity(dataset, findings)
         _check_widths(dataset, findings, image_size, scale)
-    _remark(findings)
+    _remark(findings, in_crops=scale is not None)
     _remark_on_masks(dataset, findings)
     if not dataset.bands.are_rgb:
         findings.warnings += remarks_on_bands(dataset.bands, findings.all)
@@ -432,7 +432,7 @@ def _keeping(thin: ClassWidth, size: tuple[int, int]) -> str:
     return f"`image_size` {enough[0] if enough[0] == enough[1] else f'{enough[0]}x{enough[1]}'} keeps it"
 
 
-def _remark(findings: Findings) -> None:
+def _remark(findings: Findings, *, in_crops: bool) -> None:
     """Counts what was converted, and what is unusual without being wrong."""
     records = [record for _, record in findings.all]
     for form, count in Counter(record.form for record in records if record.form).items():
@@ -444,7 +444,7 @@ def _remark(findings: Findings) -> None:
             f"turned upright by an EXIF orientation: {_some(tagged, 'photo')}, and with them {_some(turned, 'mask')}"
         )
     aspect_ratios = {round(width / height, 2) for height, width in findings.sizes}
-    if len(aspect_ratios) > 1:
+    if len(aspect_ratios) > 1 and not in_crops:
         findings.warnings.append(
             f"photos of {len(findings.sizes)} sizes and {len(aspect_ratios)} shapes are stretched to what the network "
             "sees"
