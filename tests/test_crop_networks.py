@@ -10,6 +10,7 @@ from helpers import draw_pair, make_pairs
 from PIL import Image
 
 from semseg.backend.crop_scale import scale_of, with_scale
+from semseg.backend.predictor import predictor
 from semseg.cli import commands
 from semseg.data import open_dataset
 from semseg.data.splits import splits_of
@@ -73,6 +74,20 @@ def test_photos_are_seen_in_tiles_at_the_scale(run):
     half = resize_photo(photo, (35, 35)).astype(float)
     expected = resize_photo(half.astype(np.float32)[..., :2], (70, 70))
     assert np.abs(logits - expected).max() < 1e-3
+
+
+def test_tiles_give_what_one_pass_gives():
+    """A network that looks about ten pixels far; the tiles' edges count nothing for twelve."""
+    keras.utils.set_random_seed(1)
+    network, size = Unet((128, 128, 3), 2, filters=2, depth=1), (210, 300)
+    one_pass = Unet((*size, 3), 2, filters=2, depth=1)
+    one_pass.set_weights(network.get_weights())
+    photo = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    expected = predictor(one_pass, 1)(photo[None])[0]
+    logits = Segmenter(predictor(network, 1), (128, 128), Palette.numbered(2), batch_size=1, scale=1.0).logits(photo)
+    inside = slice(12, -12)  # beyond the photo's edge tiles see its mirror image, one pass sees zeros
+    np.testing.assert_allclose(logits[inside, inside], expected[inside, inside], atol=1e-3)
+    assert np.abs(expected).max() > 0.1
 
 
 def test_masks_are_the_argmax_at_the_photos_own_size(run):

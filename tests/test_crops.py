@@ -13,11 +13,14 @@ from semseg.data import open_dataset
 from semseg.data.augment import NO_AUGMENTATION, Augmentation
 from semseg.data.batches import data_generator
 from semseg.data.cache import Cache
-from semseg.data.crops import crops_per_photo, cut, draw_place, places_of_tiles
+from semseg.data.centres import some_pixels
+from semseg.data.check import check_dataset
+from semseg.data.crops import crops_per_photo, cut, draw_place, draw_place_around, places_of_tiles
 from semseg.data.survey import survey_of
 from semseg.errors import SemsegError
 from semseg.images.resizing import resize_mask, resize_photo, scaled_size
 from semseg.runs.config import RunConfig
+from semseg.training.plan import plan_run
 from semseg.training.view import choose_view
 
 pytestmark = pytest.mark.plain
@@ -113,6 +116,109 @@ def test_places_are_drawn_within_the_photo_and_smaller_photos_lie_within_the_cro
     assert places.max(axis=0).tolist() == [6, 0]
 
 
+@pytest.mark.parametrize(
+    ("centre", "rows", "columns"),
+    [
+        ((0.5, 0.5), (53, 84), (68, 99)),  # the pixel (100, 115) in rows and columns 16 to 47 of the crop
+        ((0.0, 0.999), (0, 0), (166, 166)),  # a corner of the photo
+    ],
+)
+def test_crops_around_a_pixel_show_it_in_their_middle_half(centre, rows, columns):
+    rng = np.random.default_rng(0)
+    places = np.array([draw_place_around(np.array(centre), (200, 230), (64, 64), rng) for _ in range(500)])
+    assert (places.min(axis=0), places.max(axis=0))[0].tolist() == [rows[0], columns[0]]
+    assert places.max(axis=0).tolist() == [rows[1], columns[1]]
+
+
+def test_a_photo_smaller_than_the_crop_lies_within_it_whatever_pixel_is_its_centre():
+    rng = np.random.default_rng(0)
+    places = np.array([draw_place_around(rng.random(2), (20, 70), (64, 64), rng) for _ in range(500)])
+    assert places.min(axis=0).tolist() == [-44, 0] and places.max(axis=0).tolist() == [0, 6]
+
+
+class TestRareClasses:
+    """A class in one small place of large photos, and not in all of them."""
+
+    CENTRES = ([np.array([[0.9, 0.1]])], [], [np.array([[0.5, 0.5]]), np.array([[0.1, 0.2], [0.1, 0.8]])], [])
+
+    def test_pixels_of_every_class_are_kept_from_all_over_the_mask(self):
+        ids = np.zeros((1500, 1000), np.uint8)
+        ids[:, 500:], ids[7, 5:8], ids[1200:1210, :30] = 1, 2, 4
+        found = some_pixels(ids, np.bincount(ids.ravel(), minlength=6).tolist())
+        assert [len(pixels) for pixels in found] == [22, 22, 3, 0, 22, 0]
+        for i, pixels in enumerate(found):
+            assert len(set(pixels)) == len(pixels) and (ids.ravel()[pixels] == i).all()
+        rows = np.array(found[0]) // 1000
+        assert rows.min() < 400 and rows.max() > 1100
+
+    def drawn(self, dataset, centred, **options):
+        """Photo and place of each crop of an epoch."""
+        batches = data_generator(
+            dataset, batch_size=1, image_size=CROP, scale=1.0, workers=0, centres=self.CENTRES, centred=centred, seed=3
+        )
+        files = [batches.photos(index)[0].stem for index in range(len(batches))]
+        return files, [(int(photos[0, 0, 0, 0]), int(photos[0, 0, 0, 1])) for photos, _ in batches]
+
+    def test_crops_are_drawn_around_them_where_a_photo_has_some(self, dataset):
+        assert [sample.photo.stem for sample in dataset.splits["train"]] == ["0", "1", "4", "5"]
+        places = {name: set() for name in "0145"}
+        for name, place in zip(*self.drawn(dataset, 1.0), strict=True):
+            places[name].add(place)
+        assert all(top == 86 and left <= 5 for top, left in places["0"])  # (135, 21) of 150x210
+        near = [{(top, left) for top, left in places["4"] if low <= top <= high} for low, high in ((17, 49), (0, 0))]
+        assert near[0] | near[1] == places["4"] and min(map(len, near)) > 0  # either class
+        assert len(places["5"]) == 5  # as without
+
+    def test_a_share_of_them(self, dataset):
+        files, places = self.drawn(dataset, 1 / 3)
+        around = [top == 86 and left <= 5 for name, (top, left) in zip(files, places, strict=True) if name == "0"]
+        assert 0 < sum(around) < len(around) == 8
+
+    def test_a_plan_has_them_where_they_are_asked_for(self, dataset):
+        findings = check_dataset(dataset, image_size=CROP, scale=1.0)
+        config = RunConfig(view="crops", scale=1.0, image_size=CROP)
+        assert plan_run(config, dataset, findings).centres is None
+        findings.records["train"][2][1].counts[:] = [990, 9, 1, 0]
+        findings.records["train"][2][1].pixels[:] = [[0], [], [64]]
+        for i in (0, 1, 3):
+            findings.records["train"][i][1].counts[:] = [1000, 1000, 0, 0]
+            findings.records["train"][i][1].pixels[:] = [[0], [1], []]
+        plan = plan_run(replace(config, sample_rare=True), dataset, findings)
+        assert [len(classes) for classes in plan.centres] == [0, 0, 1, 0]
+        height, width = dataset.size_of(dataset.splits["train"][2])
+        row, column = divmod(64, width)
+        np.testing.assert_allclose(plan.centres[2][0], [[(row + 0.5) / height, (column + 0.5) / width]])
+        sampling = plan.sections["batches"]["sampling"]
+        assert "33% of the crops around pixels of these" in sampling.text and sampling.reason == "as asked"
+
+    def test_a_check_of_whole_photos_keeps_no_pixels_and_tells_that_they_are_stretched(self, dataset):
+        findings = check_dataset(dataset, image_size=CROP)
+        assert any("are stretched to what the network sees" in warning for warning in findings.warnings)
+        in_crops = check_dataset(dataset, image_size=CROP, scale=1.0).warnings
+        assert not any("stretched" in warning for warning in in_crops)
+        with pytest.raises(SemsegError, match="saw photos whole; crops around rare classes need it with `scale`"):
+            findings.centres("train")
+
+    def test_the_check_finds_them_and_remembers_them(self, tmp_path):
+        for i in range(4):
+            photo, ids = numbered(400, 300)
+            ids[:] = 0
+            if i % 2:
+                ids[300:310, 20:30] = 1
+            for folder, picture in (("images", photo), ("masks", ids)):
+                (tmp_path / folder).mkdir(exist_ok=True)
+                Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
+        dataset = open_dataset(tmp_path, seed=1)
+        for _ in range(2):
+            cache = Cache(dataset.samples, CROP, "meaning", tmp_path / "cache")
+            findings = check_dataset(dataset, cache=cache, image_size=CROP, scale=1.0)
+            for sample, centres in zip(dataset.splits["train"], findings.centres("train"), strict=True):
+                assert len(centres) == int(sample.photo.stem) % 2
+                for rows, columns in (places.T * [[400], [300]] for places in centres):
+                    assert len(rows) == 16
+                    assert rows.min() > 300 and rows.max() < 310 and columns.min() > 20 and columns.max() < 30
+
+
 class TestBatches:
     def test_an_epoch_is_a_pass_over_the_area_of_every_photo(self, dataset):
         times = crops_per_photo([dataset.size_of(sample) for sample in dataset.splits["train"]], CROP)
@@ -156,6 +262,7 @@ class TestBatches:
     @pytest.mark.parametrize("split", ["train", "val"])
     def test_the_same_with_and_without_cache_and_workers(self, dataset, tmp_path, split, scale):
         options = {"augmentation": Augmentation(rotation=20.0) if split == "train" else None, "scale": scale}
+        options["centres"] = TestRareClasses.CENTRES if split == "train" else None
         expected = epoch(dataset, split, workers=0, **options)
         for workers in (0, 2):
             cache = cache_of(dataset, tmp_path, scale)
@@ -190,6 +297,7 @@ class TestBatches:
     def test_parts_of_several_processes_are_the_batches_of_one(self, dataset, split, count):
         options = {"batch_size": 5, "image_size": CROP, "scale": 1.0, "workers": 0}
         options["augmentation"] = Augmentation() if split == "train" else None
+        options["centres"] = TestRareClasses.CENTRES if split == "train" else None
         whole = data_generator(dataset, split, **options)
         parts = [data_generator(dataset, split, **options, share=(rank, *count)) for rank in range(count[0])]
         for index in range(len(whole)):
@@ -199,10 +307,9 @@ class TestBatches:
                 np.testing.assert_array_equal(np.concatenate(pieces), whole[index][k])
 
     def test_the_middle_of_an_epoch_is_as_if_it_had_begun_before(self, dataset):
-        every = epoch(dataset, workers=0, augmentation=NO_AUGMENTATION)
-        batches = data_generator(
-            dataset, batch_size=3, image_size=CROP, seed=5, scale=1.0, workers=0, augmentation=NO_AUGMENTATION
-        )
+        options = {"workers": 0, "augmentation": NO_AUGMENTATION, "centres": TestRareClasses.CENTRES}
+        every = epoch(dataset, **options)
+        batches = data_generator(dataset, batch_size=3, image_size=CROP, seed=5, scale=1.0, **options)
         batches.start_epoch(0, 2)
         assert_same([batches[index] for index in range(len(batches))], every[2:])
 

@@ -6,7 +6,7 @@ import pytest
 
 from semseg.errors import SemsegError
 from semseg.inference.logits import probabilities_of_logits
-from semseg.inference.tiling import resize_bands, tile_count, tiled_logits, with_scales
+from semseg.inference.tiling import OVERLAP, OVERLAP_OF_CROPS, resize_bands, tile_count, tiled_logits, with_scales
 
 pytestmark = pytest.mark.plain
 REACH = 11  # pixels that the network below looks to each side, and beyond the photo it sees zeros
@@ -33,6 +33,26 @@ def test_tiles_give_what_the_whole_photo_gives_where_their_overlap_covers_the_fi
     inside = slice(REACH, -REACH)
     np.testing.assert_allclose(tiled[inside, inside], blur(photo[None])[0][inside, inside], atol=1e-3)
     assert tiled.shape == photo.shape and np.isfinite(tiled).all()
+
+
+def pool(photos, stride):
+    """A network that pools: of each square on a grid its brightest pixel, at all of its pixels."""
+    n, height, width, _ = photos.shape
+    squares = photos[..., :1].reshape(n, height // stride, stride, width // stride, stride, 1).max(axis=(2, 4))
+    return squares.repeat(stride, axis=1).repeat(stride, axis=2).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "stride"),
+    [(128, OVERLAP, 16), (96, OVERLAP, 16), (256, OVERLAP_OF_CROPS, 16), (192, OVERLAP_OF_CROPS, 16), (32, OVERLAP, 4)],
+)
+def test_tiles_lie_on_the_grid_of_a_network_that_pools(tile, overlap, stride):
+    photo = noise(304, 560, 3)
+    bands = tiled_logits(
+        lambda photos: pool(photos, stride), [photo], (304, 560), image_size=(tile, tile), tile=(tile, tile),
+        overlap=overlap,
+    )  # fmt: skip
+    np.testing.assert_allclose(np.concatenate(list(bands)), pool(photo[None], stride)[0], atol=1e-3)
 
 
 def test_tiles_that_disagree_leave_no_seam():

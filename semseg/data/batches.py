@@ -1,7 +1,7 @@
 """Batches for training: shuffled, augmented and loaded in the background, the same for the same seed."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -12,11 +12,20 @@ from semseg import IGNORE
 from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset, Sample, spread
 from semseg.data.cache import Cache
-from semseg.data.crops import crops_of_epoch, crops_per_photo, cut, draw_place, places_of_tiles
+from semseg.data.crops import (
+    crops_of_epoch,
+    crops_per_photo,
+    cut,
+    draw_place,
+    draw_place_around,
+    places_of_tiles,
+)
 from semseg.errors import DataError, SemsegError
 from semseg.files import in_hand
 from semseg.images.resizing import scaled_size
 from semseg.runs.stalling import DaemonPool, result_of
+
+CENTRED = 1 / 3  # of the crops, where they are drawn around rare classes
 
 
 def data_generator(
@@ -33,6 +42,8 @@ def data_generator(
     share: tuple[int, ...] = (0, 1),
     scale: float | None = None,
     most_crops: int | None = None,
+    centres: Sequence[Sequence[np.ndarray]] | None = None,
+    centred: float = CENTRED,
 ) -> "Batches":
     """Batches of one split, for `model.fit` or a `for` loop.
 
@@ -55,6 +66,9 @@ def data_generator(
             others those that cover it.
         most_crops: In an epoch; in training chosen anew in each, of other splits spread evenly. Few training samples
             are passed over several times: see `crops_of_epoch`. None for one pass over all.
+        centres: Where each sample shows rare classes, a list of arrays from `centres_of` for each, which may be empty:
+            a share of its crops is drawn around them, each class as likely, then each of its pixels. None for no such.
+        centred: That share, 0 to 1.
 
     Returns:
         A `keras.utils.PyDataset` of photos uint8 `(N, H, W, 3)`, or float32 `(N, H, W, C)` where they hold other bands,
@@ -75,7 +89,7 @@ def data_generator(
         probabilities = _probabilities(np.asarray(sample_weights, float), len(dataset.splits[split]))
     return Batches(
         dataset, split, batch_size, image_size, augmentation, seed, workers, cache, probabilities, share, scale,
-        most_crops,
+        most_crops, centres, centred,
     )  # fmt: skip
 
 
@@ -161,6 +175,8 @@ class Batches(keras.utils.PyDataset):
         share: tuple[int, ...] = (0, 1),
         scale: float | None = None,
         most_crops: int | None = None,
+        centres: Sequence[Sequence[np.ndarray]] | None = None,
+        centred: float = CENTRED,
     ) -> None:
         super().__init__(workers=0)
         self.dataset, self.samples = dataset, dataset.splits[split]
@@ -168,6 +184,7 @@ class Batches(keras.utils.PyDataset):
         self.augmentation, self.shuffled = augmentation, split == "train"
         self.cache, self.probabilities, self.share, self.scale = cache, probabilities, share, scale
         self._times, self._places = self._crops(most_crops)
+        self._centres, self._centred = centres, centred
         self.seed, self.epoch, self.first, self._finished = seed, 0, 0, False
         self.waited: dict[int, float] = {}
         self.error: SemsegError | None = None
@@ -324,7 +341,7 @@ class Batches(keras.utils.PyDataset):
 
     def _crop(self, i: int, position: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         sample, size = self.samples[i], self._sizes[i]
-        place = self._places[position] if self._places else draw_place(size, self.image_size, rng)
+        place = self._places[position] if self._places else self._draw_place(i, rng)
         drawn = None if self.augmentation is None else self.augmentation.draw(self.image_size, rng)
 
         def read(top: int, left: int, bottom: int, right: int) -> tuple[np.ndarray, np.ndarray]:
@@ -335,6 +352,13 @@ class Batches(keras.utils.PyDataset):
             return photo[top:bottom, left:right], mask[top:bottom, left:right]
 
         return cut(read, size, place, self.image_size, self.dataset.bands, drawn)
+
+    def _draw_place(self, i: int, rng: np.random.Generator) -> tuple[int, int]:
+        size, centres = self._sizes[i], self._centres[i] if self._centres else ()
+        if not centres or rng.random() >= self._centred:
+            return draw_place(size, self.image_size, rng)
+        places = centres[int(rng.integers(len(centres)))]
+        return draw_place_around(places[rng.integers(len(places))], size, self.image_size, rng)
 
     def _read(self, sample: Sample, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         photo, mask = self.dataset.load(sample, size)

@@ -11,11 +11,12 @@ from semseg import IGNORE, __version__
 from semseg.data.bands import remarks_on_bands
 from semseg.data.base import Dataset, Sample
 from semseg.data.cache import Cache
+from semseg.data.centres import centres_of, rare_classes
 from semseg.data.fit import duplicates, judge_misfits, turned_duplicates
 from semseg.data.polarity import find_swapped
 from semseg.data.records import Record, look_at_all
 from semseg.data.thinness import ClassWidth, class_widths
-from semseg.errors import DataError
+from semseg.errors import DataError, SemsegError
 
 _MAX_NAMED = 3  # files named in a message; the others are counted
 _MAX_UNKNOWN_SHARE = 0.3  # of the training pixels; real pairs have .05
@@ -69,6 +70,20 @@ class Findings:
             split: A key of `records`.
         """
         return [record.poses for _, record in self.records[split] if record.poses]
+
+    def centres(self, split: str) -> list[list[np.ndarray]]:
+        """Where each sample shows classes that are rare in the training split: see `centres_of`.
+
+        Args:
+            split: A key of `records`.
+
+        Raises:
+            SemsegError: The check saw photos whole, and kept no pixels.
+        """
+        if not all(record.pixels for _, record in self.records[split]):
+            raise SemsegError("check_dataset: saw photos whole; crops around rare classes need it with `scale`")
+        rare = rare_classes(self.shares("train"))
+        return [centres_of(record.pixels, record.size, rare) for _, record in self.records[split]]
 
     @property
     def sizes(self) -> dict[tuple[int, int], int]:
@@ -175,7 +190,7 @@ def check_dataset(
         _check_fit(findings)
         _check_polarity(dataset, findings)
         _check_widths(dataset, findings, image_size, scale)
-    _remark(findings)
+    _remark(findings, in_crops=scale is not None)
     _remark_on_masks(dataset, findings)
     if not dataset.bands.are_rgb:
         findings.warnings += remarks_on_bands(dataset.bands, findings.all)
@@ -417,7 +432,7 @@ def _keeping(thin: ClassWidth, size: tuple[int, int]) -> str:
     return f"`image_size` {enough[0] if enough[0] == enough[1] else f'{enough[0]}x{enough[1]}'} keeps it"
 
 
-def _remark(findings: Findings) -> None:
+def _remark(findings: Findings, *, in_crops: bool) -> None:
     """Counts what was converted, and what is unusual without being wrong."""
     records = [record for _, record in findings.all]
     for form, count in Counter(record.form for record in records if record.form).items():
@@ -429,7 +444,7 @@ def _remark(findings: Findings) -> None:
             f"turned upright by an EXIF orientation: {_some(tagged, 'photo')}, and with them {_some(turned, 'mask')}"
         )
     aspect_ratios = {round(width / height, 2) for height, width in findings.sizes}
-    if len(aspect_ratios) > 1:
+    if len(aspect_ratios) > 1 and not in_crops:
         findings.warnings.append(
             f"photos of {len(findings.sizes)} sizes and {len(aspect_ratios)} shapes are stretched to what the network "
             "sees"

@@ -72,6 +72,24 @@ def draw_place(size: tuple[int, int], crop: tuple[int, int], rng: np.random.Gene
     return top, left
 
 
+def draw_place_around(
+    centre: np.ndarray, size: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int]:
+    """Draws the corner (top, left) of a crop whose middle half shows a pixel, as far as the photo reaches.
+
+    Args:
+        centre: (row, column) of the pixel, as shares of the photo's height and width.
+        size: (H, W) of the photo, at the scale at which it is cropped.
+        crop: (height, width) of a crop.
+        rng: Where the draws come from, two in any case.
+    """
+    corner = []
+    for share, have, want in zip(centre.tolist(), size, crop, strict=True):
+        first = int(share * have) - int(rng.integers(want // 4, want - want // 4))
+        corner.append(min(max(first, min(0, have - want)), max(0, have - want)))
+    return corner[0], corner[1]
+
+
 def cut(
     read: Read,
     size: tuple[int, int],

@@ -18,6 +18,7 @@ import numpy as np
 from semseg import IGNORE
 from semseg.data.base import Dataset, Look, Sample, spread
 from semseg.data.cache import RECORDS_SUFFIX, Cache, code_digest
+from semseg.data.centres import some_pixels
 from semseg.data.exchanges import measure_poses
 from semseg.data.fit import fingerprint, misfit
 from semseg.data.masks import count_values
@@ -58,6 +59,7 @@ class Record:
         contrast: Of two classes, what `contrast_of_classes` measured; else empty.
         contested: Of pixels that files of several classes claim, and that are ignored, how many each class claims.
         poses: How its classes lie, from `measure_poses`; empty for samples that were not measured.
+        pixels: Some pixels of each class, from `some_pixels`; empty where photos are seen whole.
     """
 
     size: tuple[int, int]
@@ -77,6 +79,7 @@ class Record:
     contrast: list[float] = field(default_factory=list)
     contested: dict[str, int] = field(default_factory=dict)
     poses: list[list[float]] = field(default_factory=list)
+    pixels: list[list[int]] = field(default_factory=list)
 
     @property
     def fingerprint(self) -> np.ndarray:
@@ -203,7 +206,7 @@ def _look(
     try:
         look = dataset.inspect(sample, tuple(np.maximum(enough_for(image_size), _MIN_SIZE)))
         seen = image_size if scale is None else scaled_size(look.ids.shape, scale)
-        record = _record(dataset, sample, look, seen if measure else None)
+        record = _record(dataset, sample, look, seen if measure else None, in_crops=scale is not None)
         if not with_pixels:
             return (record,)
         return record, resize_photo(look.photo, image_size), resize_mask(look.ids, image_size)
@@ -213,7 +216,9 @@ def _look(
         return DataError(f"{sample.photo}: cannot be looked at ({type(error).__name__}: {error}); leave it out")
 
 
-def _record(dataset: Dataset, sample: Sample, look: Look, measured_at: tuple[int, int] | None) -> Record:
+def _record(
+    dataset: Dataset, sample: Sample, look: Look, measured_at: tuple[int, int] | None, *, in_crops: bool
+) -> Record:
     k, half = dataset.palette.num_classes, look.ids.shape[0] // 2
     top, bottom = (np.bincount(part.ravel(), minlength=256) for part in (look.ids[:half], look.ids[half:]))
     counts = top + bottom
@@ -238,6 +243,7 @@ def _record(dataset: Dataset, sample: Sample, look: Look, measured_at: tuple[int
         contrast=contrast_of_classes(visible, look.ids) if k == 2 else [],
         contested=_contested(dataset, sample) if look.overlapping else {},
         poses=measure_poses(look.ids, visible, k) if measured_at else [],
+        pixels=some_pixels(look.ids, counts[:k].tolist()) if in_crops else [],
     )
 
 

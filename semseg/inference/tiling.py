@@ -17,6 +17,7 @@ from semseg.inference.logits import mean_of_views
 OVERLAP = 0.5  # of a tile's side, with the next tile
 OVERLAP_OF_CROPS = 0.25  # where the network learned crops: tiles look to it as all it has seen
 _UNUSED = 3 / 8  # of the overlap: what a tile says so near to its edge counts nothing
+_MAX_STRIDE = 32  # pixels of the photo for one of a network's deepest layer, at most
 _BAND_BYTES = 1 << 24  # of logits at the photo's size that are made at once
 
 
@@ -28,7 +29,7 @@ class _Axis:
         length: Of the photo's side, in its own pixels.
         tile: Side of a tile, in the photo's pixels.
         seen_tile: The same, in the pixels that the network sees; so are all the other lengths.
-        overlap: Share of a tile's side that lies in the next tile, too.
+        overlap: Share of a tile's side that lies in the next tile, too, about.
     """
 
     length: int
@@ -49,17 +50,32 @@ class _Axis:
     @property
     def stride(self) -> int:
         """From the start of a tile to that of the next."""
-        return max(1, self.seen_tile - round(self.overlap * self.seen_tile))
+        return max(1, round((1 - self.overlap) * self.seen_tile / self._grid)) * self._grid
+
+    @property
+    def unused(self) -> int:
+        """Length of a tile's edge that counts nothing."""
+        return 0 if self.seen_length <= self.seen_tile else round(_UNUSED * (self.seen_tile - self.stride))
 
     @property
     def margin(self) -> int:
-        """What the first tile sees before the photo's edge: a mirror image, as far as a tile's edge counts nothing."""
-        return 0 if self.seen_length <= self.seen_tile else round(_UNUSED * (self.seen_tile - self.stride))
+        """What the first tile sees before the photo's edge: its mirror image."""
+        return math.ceil(self.unused / self._grid) * self._grid
+
+    @property
+    def _grid(self) -> int:
+        """What tiles' starts are multiples of.
+
+        A network that pools gives other logits for a photo that is shifted by less than a pixel of its deepest layer,
+        so all tiles should lie on one grid of these. They divide the tile's side.
+        """
+        return min(math.gcd(self.seen_tile, _MAX_STRIDE), 1 << max(0, (self.seen_tile // 4).bit_length() - 1))
 
     @property
     def count(self) -> int:
         """How many tiles lie side by side."""
-        return 1 + max(0, math.ceil((self.seen_length - (self.seen_tile - 2 * self.margin)) / self.stride))
+        used = self.seen_tile - self.margin - self.unused
+        return 1 + max(0, math.ceil((self.seen_length - used) / self.stride))
 
     @property
     def padded_length(self) -> int:
@@ -76,8 +92,8 @@ class _Axis:
         """float32 `(count, seen_tile)`: how much each pixel of each tile counts; the sum over the tiles is 1."""
         centred = (np.arange(self.seen_tile) - (self.seen_tile - 1) / 2) / (self.seen_tile / 8)
         window = np.exp(-(centred**2) / 2)
-        # Shifted down to 0 in the margin, so that what a tile says near its edge counts nothing, without a step.
-        window = (window - (window[self.margin - 1] if self.margin else 0)).clip(min=0)
+        # Shifted down to 0 near the edge, so that what a tile says there counts nothing, without a step.
+        window = (window - (window[self.unused - 1] if self.unused else 0)).clip(min=0)
         total = np.zeros(self.padded_length)
         for place in range(self.count):
             total[place * self.stride :][: self.seen_tile] += window
@@ -129,7 +145,8 @@ def tiled_logits(
 
     Each tile counts by a Gaussian window around its centre, and nothing near its edge, where the network lacks what
     lies beyond: where `image_size` equals `tile` and the network looks no farther than 3/8 of the overlap, the result
-    is that of the whole photo at once, but for the photo's own edge, beyond which its mirror image is seen.
+    is that of the whole photo at once, but for the photo's own edge, beyond which its mirror image is seen. To this end
+    all tiles start at multiples of 32 pixels, or of the power of 2 that divides their side, where networks pool.
 
     Args:
         predict_batch: From photos uint8 `(N, h, w, 3)` to logits `(N, h, w, K)`, or `(N, h, w, 1)`.
@@ -138,7 +155,7 @@ def tiled_logits(
         image_size: (h, w) that the network sees, and that each tile is resized to.
         tile: (height, width) of the tiles in the photo's pixels.
         batch_size: Tiles per call.
-        overlap: Share of a tile's side that lies in the next tile, too, 0 to .5.
+        overlap: Share of a tile's side that lies in the next tile, too, 0 to .5; rounded so that tiles start there.
 
     Yields:
         float32 `(n, W, K)`, or `(n, W, 1)`, from top to bottom. A tile's height of the photo and of the logits that the

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from semseg.architectures import build_model
 from semseg.architectures.band_scaling import scale_bands
@@ -15,7 +14,6 @@ from semseg.backend.devices import free_bytes, keras_compiles, leave_tensorflow_
 from semseg.backend.fast_model import FastModel
 from semseg.backend.optimizer import build_optimizer
 from semseg.backend.processes import here, raise_if_lost, train_apart, train_together
-from semseg.data.augment import Augmentation
 from semseg.data.base import Dataset
 from semseg.data.batches import Batches, data_generator
 from semseg.data.cache import Cache
@@ -126,14 +124,17 @@ def make_batches(dataset: Dataset, plan: Plan, cache: Cache | None = None) -> tu
     plan.require_findings()
     config = plan.config
 
-    def batches_of(split: str, augmentation: Augmentation | None, weights: np.ndarray | None) -> Batches:
+    def batches_of(split: str, **of_training: Any) -> Batches:
         return data_generator(
-            dataset, split, batch_size=plan.batch_size, image_size=config.seen_size, augmentation=augmentation,
-            seed=config.seed, workers=config.workers, cache=cache, sample_weights=weights, share=here().share,
-            scale=config.crop_scale, most_crops=plan.view.most_crops,
+            dataset, split, batch_size=plan.batch_size, image_size=config.seen_size, seed=config.seed,
+            workers=config.workers, cache=cache, share=here().share, scale=config.crop_scale,
+            most_crops=plan.view.most_crops, **of_training,
         )  # fmt: skip
 
-    return batches_of("train", plan.augmentation, plan.sample_weights), batches_of("val", None, None)
+    training = batches_of(
+        "train", augmentation=plan.augmentation, sample_weights=plan.sample_weights, centres=plan.centres
+    )
+    return training, batches_of("val")
 
 
 def train_model(

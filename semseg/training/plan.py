@@ -10,7 +10,7 @@ from semseg.backend.devices import device_name, keras_compiles, on_gpu, usable_p
 from semseg.backend.processes import here
 from semseg.data.augment import Augmentation, parse_augmentation, suited_augmentation
 from semseg.data.base import Dataset
-from semseg.data.batches import rare_class_weights
+from semseg.data.batches import CENTRED, rare_class_weights
 from semseg.data.check import Findings
 from semseg.data.crops import crops_of_epoch, crops_per_photo
 from semseg.data.exchanges import Move, find_exchanges, words_of_exchanges
@@ -63,6 +63,7 @@ class Plan:
         class_shares: Share of each class among the counted training pixels, `(K,)`; None before they were counted.
         class_weights: Weight of each class in the loss, `(K,)`; None where all weigh the same.
         sample_weights: How often each training photo is drawn, `(samples,)`; None for each once per epoch.
+        centres: Of each training photo, where it shows rare classes, if crops are drawn around them; else None.
         sections: All decisions by section and name, in the order in which they are printed.
     """
 
@@ -75,6 +76,7 @@ class Plan:
     class_shares: np.ndarray | None
     class_weights: np.ndarray | None
     sample_weights: np.ndarray | None
+    centres: list[list[np.ndarray]] | None
     sections: Mapping[str, Mapping[str, Decision]]
 
     def require_findings(self) -> None:
@@ -143,7 +145,7 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
     _check_processes(decided, batch_size)
     augmentation, augmentation_reason = _augmentation(config, dataset, findings)
     recipe = Recipe.suited(decided, steps_per_epoch)
-    weights, sample_weights = _weights(config, dataset, findings)
+    weights, sample_weights = _weights(config, dataset, view, findings)
     sections = {
         "data": {"final_split": Decision(split, split, split_reason)},
         "network": {"network": _network(network)},
@@ -168,6 +170,7 @@ def plan_run(config: RunConfig, dataset: Dataset, findings: Findings | None = No
         class_shares=None if findings is None else findings.shares("train"),
         class_weights=weights,
         sample_weights=sample_weights,
+        centres=findings.centres("train") if config.sample_rare and view.scale and findings else None,
         sections=sections,
     )
 
@@ -202,7 +205,7 @@ def _view(view: View, names: Sequence[str], findings: Findings | None) -> dict[s
         photo = next(iter(findings.sizes))
         seen = view.image_size if view.scale is None else scaled_size(photo, view.scale)
         reason += f"; {_scale_words(photo, seen)}"
-        if "pixels wide" not in reason:
+        if not view.names_width:
             reason += _thinness_words(names, findings)
     text = f"{width}x{height} pixels"
     if view.scale is None:
@@ -314,6 +317,9 @@ def _check_processes(config: RunConfig, batch_size: int) -> None:
 
 
 def _sampling(config: RunConfig, view: View) -> Decision:
+    if config.sample_rare and view.scale is not None:
+        text = f"photos with rare classes are drawn more often, and {CENTRED:.0%} of the crops around pixels of these"
+        return Decision("rare classes more often", text, _ASKED)
     if config.sample_rare:
         return Decision("rare classes more often", "photos with rare classes are drawn more often", _ASKED)
     if view.scale is not None:
@@ -399,14 +405,17 @@ def _check_loss(config: RunConfig, dataset: Dataset) -> None:
 
 
 def _weights(
-    config: RunConfig, dataset: Dataset, findings: Findings | None
+    config: RunConfig, dataset: Dataset, view: View, findings: Findings | None
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Of the classes in the loss, and of the photos when they are drawn."""
     if findings is None:
         return None, None
     class_weights = make_class_weights(config.class_weights, findings, dataset.palette.names)
     SegmentationLoss(config.loss, class_weights, config.label_smoothing)  # refuses weights that it has no use for
-    return class_weights, rare_class_weights(findings.counts("train")[:, :-1]) if config.sample_rare else None
+    if not config.sample_rare:
+        return class_weights, None
+    weights = rare_class_weights(findings.counts("train")[:, :-1])
+    return class_weights, None if view.scale is not None and np.ptp(weights) == 0 else weights
 
 
 def _loss_decisions(

@@ -24,12 +24,14 @@ class View:
         scale: Of the photos that crops are cut from; None where they are seen whole.
         most_crops: In an epoch; None where photos are seen whole.
         reason: Why.
+        names_width: Whether the reason tells how thin the thinnest class is, and what becomes of it.
     """
 
     image_size: tuple[int, int]
     scale: float | None
     most_crops: int | None
     reason: str
+    names_width: bool = False
 
     def decided(self, config: RunConfig) -> RunConfig:
         """A run with this view."""
@@ -57,7 +59,8 @@ def choose_view(config: RunConfig, dataset: Dataset, on_gpu: bool) -> View:
         size = config.image_size or (CROP[on_gpu], CROP[on_gpu])
         scale = config.scale or (_scale_for_thin(survey) if survey else 1.0)
         asked = config.scale is not None or survey is None or survey.thinnest is None
-        return _crops(size, scale, "as asked" if asked else f"as asked; {_thin_words(survey, names)}", on_gpu)
+        reason = "as asked" if asked else f"as asked; {_thin_words(survey, names)}"
+        return _crops(size, scale, reason, on_gpu, names_width=not asked)
     if config.view == "whole" or config.image_size is not None:
         return View(config.seen_size, None, None, "as asked")
     survey = survey_of(dataset)
@@ -74,15 +77,18 @@ def _suited(survey: Survey, names: Sequence[str], on_gpu: bool) -> View:
     pixels = scale**2 * survey.pixels
     is_small, is_short = pixels <= _WHOLE * crop**2, pixels * survey.samples <= PIXELS_OF_EPOCH[on_gpu]
     if not is_small and (is_short or survey.loses_most(KEPT / usual)):
-        return _crops((crop, crop), scale, reason, on_gpu)
+        return _crops((crop, crop), scale, reason, on_gpu, names_width=True)
     if is_small and is_short:
-        return View((_multiple(scale * survey.size[0]), _multiple(scale * survey.size[1])), None, None, reason)
+        size = (_multiple(scale * survey.size[0]), _multiple(scale * survey.size[1]))
+        return View(size, None, None, reason, names_width=True)
     way = "a larger `image_size` shows" if is_small else "`view` crops or a larger `image_size` show"
-    return View(USUAL_SIZE, None, None, f"the default for so many photos; {reason}: {way} it")
+    reason = f"the default for so many photos; {reason}: {way} it"
+    return View(USUAL_SIZE, None, None, reason, names_width=True)
 
 
-def _crops(size: tuple[int, int], scale: float, reason: str, on_gpu: bool) -> View:
-    return View(size, scale, max(1, round(PIXELS_OF_EPOCH[on_gpu] / math.prod(size))), reason)
+def _crops(size: tuple[int, int], scale: float, reason: str, on_gpu: bool, *, names_width: bool) -> View:
+    most_crops = max(1, round(PIXELS_OF_EPOCH[on_gpu] / math.prod(size)))
+    return View(size, scale, most_crops, reason, names_width)
 
 
 def _scale_for_thin(survey: Survey) -> float:
