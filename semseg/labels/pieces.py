@@ -66,7 +66,7 @@ class Pieces:
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """(left, top, right, bottom) of each piece, int64 `(P, 4)`: its first column and row, and those after its last."""
+        """(left, top, right, bottom) of each piece, int64 `(P, 4)`: first column and row, and those after the last."""
         rows, columns = np.divmod(self.starts, self.size[1])
         boxes = np.tile(np.array([*self.size[::-1], 0, 0], np.int64), (len(self), 1))
         for axis, (low, high) in enumerate(((columns, columns + self.lengths), (rows, rows + 1))):
@@ -160,8 +160,8 @@ def overlaps(starts: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.
         size: (H, W).
 
     Returns:
-        The upper run, the lower run, the first column that they share and the one after the last, int64 `(M,)` each, row
-        after row and from left to right.
+        The upper run, the lower run, the first column that they share and the one after the last, int64 `(M,)` each,
+        row after row and from left to right.
     """
     total, width = size[0] * size[1], size[1]
     # Runs above each other share columns from where one of them begins to where the next one of them does.
