@@ -53,7 +53,8 @@ class GeoTiffWriter:
             place = stack.enter_context(rasterio.open(photo))
             self._file = rasterio.open(
                 path, "w", driver="GTiff", height=size[0], width=size[1], count=channels, dtype=np.dtype(dtype).name,
-                crs=place.crs, transform=place.transform, nodata=nodata, compress="deflate", bigtiff="if_safer", tiled=True, blockxsize=_TILE, blockysize=_TILE,
+                crs=place.crs, transform=place.transform, nodata=nodata, compress="deflate", bigtiff="if_safer",
+                tiled=True, blockxsize=_TILE, blockysize=_TILE,
             )  # fmt: skip
         if colors is not None:
             self._file.write_colormap(1, {number: tuple(color) for number, color in enumerate(colors.tolist())})

@@ -63,9 +63,7 @@ class Answers:
         if self.polygons is not None and self.polygons not in SUFFIXES:
             raise SemsegError(f"`polygons`: got {self.polygons!r}; expected one of {', '.join(SUFFIXES)}")
         if self.min_area < 0:
-            raise SemsegError(
-                f"`min_area`: got {self.min_area}; expected a number of pixels, 0 for objects of any size"
-            )
+            raise SemsegError(f"`min_area`: got {self.min_area}; expected pixels, 0 for objects of any size")
         if not 0 <= self.tolerance <= 1000:
             raise SemsegError(f"`tolerance`: got {self.tolerance}; expected pixels, from 0 (borders of pixels) to 1000")
 
@@ -160,10 +158,12 @@ class _Scratch:
         self._stack = ExitStack()
 
     def __enter__(self) -> "_Scratch":
-        self._ids, self._certainty = (
-            self._stack.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=self._folder)) for _ in range(2)
-        )
+        self._ids, self._certainty = self._file(), self._file()
         return self
+
+    def _file(self) -> IO[bytes]:
+        file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=self._folder)  # noqa: SIM115
+        return self._stack.enter_context(file)
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
@@ -211,7 +211,9 @@ def wanted_answers(
         polygons: A format of outlines.
         tolerance: Pixels by which outlines are simplified; None for half a pixel.
         objects: Classes whose objects are measured, see `classes_of`; it chooses those of outlines, too.
-        min_area: As in `Answers`, and so are `fill_holes` and `watershed`.
+        min_area: As in `Answers`.
+        fill_holes: As in `Answers`.
+        watershed: As in `Answers`.
 
     Returns:
         None where nothing is asked.
