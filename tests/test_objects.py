@@ -34,10 +34,10 @@ def discs(size, *circles):
 class TestPieces:
     def test_pixels_that_touch_at_a_corner_are_two_pieces(self):
         pieces = find_pieces([mask_of("110 001 101")], 3)
-        assert pieces.classes.tolist() == [1, 0, 1, 1]
-        assert pieces.areas.tolist() == [2, 4, 2, 1]
-        assert pieces.boxes[2].tolist() == [2, 1, 3, 3]
-        assert pieces.centroids[2].tolist() == [2.5, 2.0]
+        assert pieces.classes.tolist() == [1, 0, 0, 1, 1]
+        assert pieces.areas.tolist() == [2, 1, 3, 2, 1]
+        assert pieces.boxes[3].tolist() == [2, 1, 3, 3]
+        assert pieces.centroids[3].tolist() == [2.5, 2.0]
 
     @pytest.mark.parametrize("cut", [0, 1, 7, 20])
     def test_bands_change_nothing(self, cut):
