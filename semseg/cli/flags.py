@@ -363,7 +363,7 @@ def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     add("--no-overlays", action="store_true", help="no pictures of the classes over the photo")
     add("--polygons", metavar="FORMAT", help="also outlines: geojson, coco, yolo or labelme")
     add("--tolerance", metavar="PX", type=float, help="simplify outlines by so many pixels, 0 for the borders of "
-        "pixels (default: 0.5)")  # fmt: skip
+        "pixels (default: 0.4)")  # fmt: skip
     add("--objects", metavar="A,B", help="also a table of the connected objects of these classes (all: of all but the "
         "background), and how many each photo has")  # fmt: skip
     add("--min-area", metavar="N", type=int, help="objects of fewer pixels become what is around them")

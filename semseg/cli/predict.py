@@ -4,7 +4,7 @@ import argparse
 import glob
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -254,30 +254,36 @@ def _predict_frames(
     segmenter = replace(segmenter, batch_size=1) if video.live else segmenter
     frames = predict_video(segmenter, video, files=files, overlays=film, workers=workers, answers=answers)
     start = time.monotonic()
-    count = _write_frames(frames, video, shares, segmenter.palette.names)
-    if answers:
-        finish({str(number): files(number) for number in range(count)}, answers, output, first="frame")
+
+    def finish_frames(count: int) -> None:
+        if answers:
+            finish({str(number): files(number) for number in range(count)}, answers, output, first="frame")
+
+    count = _write_frames(frames, video, shares, segmenter.palette.names, finish_frames)
     if count < video.frames:
         say_about("note", f"{source}: {video.frames} frames announced, {count} could be read")
     say_about("wrote", f"in {output}{os.sep}: {count} frames, {', '.join(f'{kind}{os.sep}' for kind in kinds)}, "
               f"{SHARES_FILE}, {count / (time.monotonic() - start):.1f} frames per second")  # fmt: skip
 
 
-def _write_frames(frames: Iterator[Frame], video: Video, shares: Path, class_names: Sequence[str]) -> int:
+def _write_frames(
+    frames: Iterator[Frame], video: Video, shares: Path, class_names: Sequence[str], finish_frames: Callable[[int], Any]
+) -> int:
     """Goes through the frames, writes the table, which is there when all else is, and counts them."""
     count, start = 0, time.monotonic()
     ended_by_hand = (KeyboardInterrupt,) if video.live else ()
-    with (
-        replacing(shares) as unfinished,
-        closing(SharesTable(unfinished, FRAME_COLUMNS, class_names)) as table,
-        suppress(*ended_by_hand),
-        Progress("predicting") as progress,
-        closing(frames),
-    ):
-        for frame in frames:
-            seconds = time.monotonic() - start
-            when = seconds if video.live else frame.number / video.rate
-            table.add((frame.number, f"{when:.3f}"), frame.counts)
-            count += 1
-            progress.show(count, max(count, video.frames), f"{count / seconds:.1f} frames per second")
+    with replacing(shares) as unfinished:
+        with (
+            closing(SharesTable(unfinished, FRAME_COLUMNS, class_names)) as table,
+            suppress(*ended_by_hand),
+            Progress("predicting") as progress,
+            closing(frames),
+        ):
+            for frame in frames:
+                seconds = time.monotonic() - start
+                when = seconds if video.live else frame.number / video.rate
+                table.add((frame.number, f"{when:.3f}"), frame.counts)
+                count += 1
+                progress.show(count, max(count, video.frames), f"{count / seconds:.1f} frames per second")
+        finish_frames(count)
     return count

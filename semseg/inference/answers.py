@@ -209,7 +209,7 @@ def wanted_answers(
     Args:
         names: Of all classes, in the order of their ids.
         polygons: A format of outlines.
-        tolerance: Pixels by which outlines are simplified; None for half a pixel.
+        tolerance: Pixels by which outlines are simplified; None for the default.
         objects: Classes whose objects are measured, see `classes_of`; it chooses those of outlines, too.
         min_area: As in `Answers`.
         fill_holes: As in `Answers`.

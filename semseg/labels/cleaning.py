@@ -10,7 +10,7 @@ from semseg.labels.pieces import Pieces, find_pieces
 
 _BAND_BYTES = 1 << 24
 _LARGEST_BOX = 1 << 22  # pixels of the box around an object that may be parted
-_LEAST_NECK, _NECK = 1.0, 0.25  # pixels, and share of the smaller half width, by which a neck is narrower
+_LEAST_NECK, _NECK = 1.5, 0.35  # pixels, and share of the smaller half width, by which a neck is narrower
 
 
 def clean_mask(
@@ -30,7 +30,7 @@ def clean_mask(
         fill_holes: Whether what an object encloses becomes part of it, unless that holds another of the classes, or
             pixels of 255.
         watershed: Whether objects that touch are parted, by a line of pixels of the class around them. They are parted
-            where the half width along their middle has a neck: a quarter less than on both sides, and one pixel at
+            where the half width along their middle has a neck: a third less than on both sides, and 1.5 pixels at
             least. Objects in boxes of more than 4 million pixels stay as they are.
 
     Returns:
