@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semseg.images.georeference import Georeference, read_georeference
+from semseg.images.georeference import Georeference, read_georeference, to_system
 
 _LONGITUDE_LATITUDE = "EPSG:4326"
 _UNTRUE_METRES = {"merc", "webmerc"}  # Mercator's metres are those of the ground at the equator alone
@@ -20,17 +20,19 @@ class Ground:
     """Where the pixels of a photo lie on the ground.
 
     Attributes:
+        photo: Its file.
         place: Of the photo, in its own coordinate system.
         system: That of the coordinates that `on_ground` gives: `"EPSG:4326"` for longitude and latitude (WGS 84); else
             the photo's own, where rasterio is not installed or cannot tell it from another; empty where nothing says
             it.
-        crs: The photo's own system as rasterio has it; None where `on_ground` gives the photo's own coordinates.
+        crs: The photo's own system as well-known text; None where `on_ground` gives the photo's own coordinates.
         square_metres: Of a pixel; None where the photo's coordinates are no true metres, or where that is not known.
     """
 
+    photo: Path
     place: Georeference
     system: str
-    crs: Any
+    crs: str | None
     square_metres: float | None
 
     def on_ground(self, ring: np.ndarray) -> np.ndarray:
@@ -41,9 +43,7 @@ class Ground:
         x, y = (self.place.matrix() @ columns)[:2]
         if not bent:
             return np.stack([x, y], axis=1).round(self._digits())
-        from rasterio.warp import transform
-
-        x, y = map(np.array, transform(self.crs, _LONGITUDE_LATITUDE, x, y))
+        x, y = to_system(np.stack([x, y]), self.crs, _LONGITUDE_LATITUDE, self.photo)
         # A photo across the 180th meridian stays in one piece.
         x = x[0] + (x - x[0] + 180) % 360 - 180
         return np.stack([x, y], axis=1).round(9)
@@ -62,13 +62,13 @@ def ground_of(photo: Path) -> Ground | None:
     a, b, _, d, e, _ = place.transform
     crs = _crs_of(photo)
     if crs is None:
-        return Ground(place, place.system, None, None)
+        return Ground(photo, place, place.system, None, None)
     metres = None
     if crs.is_projected and crs.to_dict().get("proj") not in _UNTRUE_METRES:
         metres = abs(a * e - b * d) * crs.linear_units_factor[1] ** 2
     if not (crs.is_projected or crs.is_geographic):
-        return Ground(place, place.system, None, metres)
-    return Ground(place, _LONGITUDE_LATITUDE, crs, metres)
+        return Ground(photo, place, place.system, None, metres)
+    return Ground(photo, place, _LONGITUDE_LATITUDE, crs.to_wkt(), metres)
 
 
 def _crs_of(photo: Path) -> Any:
