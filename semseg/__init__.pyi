@@ -25,6 +25,9 @@ from semseg.inference.card import ModelCard as ModelCard
 from semseg.inference.card import open_model as open_model
 from semseg.inference.segmenter import Segmenter as Segmenter
 from semseg.inference.segmenter import predict_ids as predict_ids
+from semseg.labels.cleaning import clean_mask as clean_mask
+from semseg.labels.objects import Object as Object
+from semseg.labels.objects import find_objects as find_objects
 from semseg.labels.painting import paint_errors as paint_errors
 from semseg.labels.palettes import Label as Label
 from semseg.labels.palettes import Palette as Palette

@@ -232,6 +232,19 @@ class TestGoingOn:
         assert [row["sha256"] for row in table(output)] == digests
         assert again.splitlines()[:5] == text.splitlines()[:5] and again.splitlines()[6] == text.splitlines()[6]
 
+    def test_objects_and_outlines_go_on_too(self, model, photos, tmp_path, capsys):
+        flags = ("--objects", "c1", "--polygons", "coco", "--no-overlays")
+        assert predict(model, photos, tmp_path / "out", *flags) == 0
+        merged = [tmp_path / "out" / name for name in ("objects.csv", "counts.csv", "coco.json")]
+        before = [path.read_text() for path in merged]
+        assert before[1].splitlines() == ["photo,c1", *(f"{i}.png,1" for i in range(6))]
+        for path in (*merged, tmp_path / "out" / "polygons" / "2.json", tmp_path / "out" / "objects" / "3.csv"):
+            path.unlink()
+        assert predict(model, photos, tmp_path / "out", *flags) == 0
+        assert "4 of them are done" in capsys.readouterr().out
+        assert [path.read_text() for path in merged] == before
+        assert predict(model, photos, tmp_path / "out", "--objects", "c2", *flags[2:]) == 4
+
     def test_two_predictions_do_not_write_into_one_folder(self, model, photos, tmp_path, capsys):
         output = tmp_path / "out"
         output.mkdir()
@@ -354,6 +367,15 @@ class TestVideo:
         rows = table(tmp_path / "out")
         assert [row["seconds"] for row in rows[:3]] == ["0.000", "0.080", "0.160"] and len(rows) == 9
 
+    def test_its_objects_are_told_by_frame(self, model, video, tmp_path):
+        assert (
+            predict(model, video, tmp_path / "out", "--objects", "all", "--polygons", "labelme", "--no-overlays") == 0
+        )
+        with (tmp_path / "out" / "counts.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["frame"] for row in rows] == [str(i) for i in range(9)] and rows[0]["c1"] == "1"
+        assert len(list((tmp_path / "out" / "polygons" / "v").glob("*.json"))) == 9
+
     def test_a_file_that_is_no_video(self, model, tmp_path, capsys):
         (tmp_path / "x.mp4").write_text("x")
         assert predict(model, tmp_path / "x.mp4", tmp_path / "out") == 3
@@ -397,6 +419,10 @@ class TestBadInput:
             (("--tile", "0"), "--tile: got 0x0"),
             (("--batch-size", "0"), "--batch-size: got 0"),
             (("--workers", "0"), "--workers: got 0"),
+            (("--objects", "car"), "--objects: 'car' is no class; expected some of c0, c1, c2, or all"),
+            (("--min-area", "-1"), "--min-area: got -1; expected pixels"),
+            (("--polygons", "shp"), "--polygons: got 'shp'; expected one of geojson"),
+            (("--tolerance", "2"), "--tolerance: simplifies outlines"),
         ],
     )
     def test_flags_that_make_no_sense(self, fails, tmp_path, flags, part):

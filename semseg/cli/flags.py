@@ -361,6 +361,14 @@ def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     add("--colors", action="store_true", help="also masks in the classes' colours")
     add("--probabilities", action="store_true", help="also the probability of every class (.npy)")
     add("--no-overlays", action="store_true", help="no pictures of the classes over the photo")
+    add("--polygons", metavar="FORMAT", help="also outlines: geojson, coco, yolo or labelme")
+    add("--tolerance", metavar="PX", type=float, help="simplify outlines by so many pixels, 0 for the borders of "
+        "pixels (default: 0.4)")  # fmt: skip
+    add("--objects", metavar="A,B", help="also a table of the connected objects of these classes (all: of all but the "
+        "background), and how many each photo has")  # fmt: skip
+    add("--min-area", metavar="N", type=int, help="objects of fewer pixels become what is around them")
+    add("--fill-holes", action="store_true", help="holes in objects become part of them")
+    add("--watershed", action="store_true", help="part objects that touch, such as cells")
     add("--show", metavar="A,B,C", help=_SHOW)
     add("--batch-size", metavar="N", type=int, help="photos or tiles per step (default: by what the network sees)")
     add("--workers", metavar="N", type=int, default=RunConfig.workers,

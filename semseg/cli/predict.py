@@ -4,7 +4,7 @@ import argparse
 import glob
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 from semseg.cli.console import Progress, percent, say_about, size_text, view_text
 from semseg.errors import DataError, RunFolderError, SemsegError
 from semseg.files import check_output, replacing
+from semseg.inference.answers import SUFFIXES as POLYGON_SUFFIXES
+from semseg.inference.answers import Answers, finish, wanted_answers
 from semseg.inference.card import ModelCard
 from semseg.inference.files import KINDS, Job, Result, mask_values, predict_files
 from semseg.inference.predictions import (
@@ -24,8 +26,11 @@ from semseg.inference.predictions import (
     is_done,
     jobs_of,
     join_bands,
+    lies,
+    note_on_ground,
     notes_on_places,
     photos_of,
+    printable_name,
     state_of,
     take_folder,
 )
@@ -56,15 +61,16 @@ def run(arguments: argparse.Namespace) -> None:
     if video and not segmenter.bands.are_rgb:
         raise SemsegError(f"{source}: videos are 8-bit RGB; {card.path} was trained on {segmenter.bands}")
     palette, seen = segmenter.palette, view_text(segmenter.image_size, segmenter.scale)
-    kinds = _kinds(arguments, palette)
-    settings = _settings(arguments, card.path, segmenter, kinds)
+    answers = _answers(arguments, palette.names)
+    kinds = [*_kinds(arguments, palette), *(answers.kinds if answers else [])]
+    settings = {**_settings(arguments, card.path, segmenter, kinds), **_settings_of_answers(arguments)}
     say_about("model", f"{card.path}: {palette.num_classes} classes, sees photos {seen}, on {card.device()}")
     segmenter = _with_views(segmenter, arguments)
     with take_folder(output, settings):
         if video:
-            _predict_frames(segmenter, video, source, output, kinds, workers=arguments.workers)
+            _predict_frames(segmenter, video, source, output, kinds, answers, workers=arguments.workers)
         else:
-            _predict_photos(segmenter, photos, output, kinds, arguments)
+            _predict_photos(segmenter, photos, output, kinds, answers, arguments)
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:
@@ -101,6 +107,19 @@ def _kinds(arguments: argparse.Namespace, palette: Palette) -> list[str]:
         "probabilities": arguments.probabilities,
     }
     return [kind for kind, asked in wanted.items() if asked]
+
+
+_OF_OBJECTS = ("polygons", "tolerance", "objects", "min_area", "fill_holes", "watershed")
+
+
+def _answers(arguments: argparse.Namespace, names: Sequence[str]) -> Answers | None:
+    """What is asked of the objects in masks."""
+    return wanted_answers(names, **{name: getattr(arguments, name) for name in _OF_OBJECTS})
+
+
+def _settings_of_answers(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(arguments, name) for name in _OF_OBJECTS}
+    return {name: value for name, value in given.items() if value}
 
 
 def _with_views(segmenter: Segmenter, arguments: argparse.Namespace) -> Segmenter:
@@ -140,18 +159,21 @@ def _settings(arguments: argparse.Namespace, path: Path, segmenter: Segmenter, k
 
 
 def _predict_photos(
-    segmenter: Segmenter, photos: dict[str, Path], output: Path, kinds: list[str], arguments: argparse.Namespace
-) -> None:
-    jobs = jobs_of(join_bands(photos, segmenter.bands), output, kinds)
+    segmenter: Segmenter, photos: dict[str, Path], output: Path, kinds: list[str], answers: Answers | None,
+    arguments: argparse.Namespace,
+) -> None:  # fmt: skip
+    jobs = jobs_of(join_bands(photos, segmenter.bands), output, kinds, arguments.polygons)
     table = SharesTable(output / SHARES_FILE, PHOTO_COLUMNS, segmenter.palette.names)
     waiting = {name: job for name, job in jobs.items() if not is_done(name, job, table)}
     say_about("photos", f"{len(jobs)} in {arguments.what}")
     for note in notes_on_places(jobs.values()):
         say_about("place", note)
+    if arguments.polygons == "geojson" and (placed := next((job for job in jobs.values() if lies(job)), None)):
+        say_about("outlines", note_on_ground(placed))
     if len(waiting) < len(jobs):
         say_about("", f"{len(jobs) - len(waiting)} of them are done")
     with closing(table):
-        skipped, seconds = _predict_jobs(segmenter, waiting, table, arguments)
+        skipped, seconds = _predict_jobs(segmenter, waiting, table, answers, arguments)
         table.finish(jobs)
     done = len(waiting) - skipped
     if table.rows:
@@ -159,6 +181,9 @@ def _predict_photos(
         say_about("shares", ", ".join(f"{name} {percent(share)}" for share, name in ranked if share))
     speed = f", {done / seconds:.1f} photos per second" if done else ""
     written = [f"{kind}{os.sep}" for kind in kinds if (output / kind).exists()]
+    if answers:
+        parts = {name: job.files for name, job in jobs.items() if printable_name(name) in table.rows}
+        written += finish(parts, answers, output)
     say_about("wrote", f"in {output}{os.sep}: {', '.join([*written, SHARES_FILE])}{speed}")
     if skipped:
         raise DataError(
@@ -168,12 +193,13 @@ def _predict_photos(
 
 
 def _predict_jobs(
-    segmenter: Segmenter, jobs: dict[str, Job], table: SharesTable, arguments: argparse.Namespace
-) -> tuple[int, float]:
+    segmenter: Segmenter, jobs: dict[str, Job], table: SharesTable, answers: Answers | None,
+    arguments: argparse.Namespace,
+) -> tuple[int, float]:  # fmt: skip
     """Predicts; returns how many photos were skipped, and the seconds."""
     start, skipped = time.monotonic(), 0
     states = {name: state_of(job) for name, job in jobs.items()}
-    results = predict_files(segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers)
+    results = predict_files(segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers, answers=answers)
     try:
         with Progress("predicting") as progress, closing(results):
             for number, (name, (job, result)) in enumerate(zip(jobs, results, strict=True), start=1):
@@ -208,8 +234,9 @@ def _note(
 
 
 def _predict_frames(
-    segmenter: Segmenter, video: Video, source: Path | int, output: Path, kinds: list[str], *, workers: int
-) -> None:
+    segmenter: Segmenter, video: Video, source: Path | int, output: Path, kinds: list[str], answers: Answers | None, *,
+    workers: int,
+) -> None:  # fmt: skip
     shares, name = output / SHARES_FILE, f"camera {source}" if video.live else source.stem
     if shares.exists() and video.live:
         raise RunFolderError(f"{output}: holds what a camera showed before; choose another `output`")
@@ -217,36 +244,46 @@ def _predict_frames(
         say_about("video", f"{source}: is done, see {output}{os.sep}")
         return
 
+    suffixes = {**KINDS, "polygons": POLYGON_SUFFIXES[answers.polygons] if answers and answers.polygons else ""}
+
     def files(number: int) -> dict[str, Path]:
-        return {kind: output / kind / name / f"{number:06}{KINDS[kind]}" for kind in kinds if kind != "overlays"}
+        return {kind: output / kind / name / f"{number:06}{suffixes[kind]}" for kind in kinds if kind != "overlays"}
 
     say_about("video", f"{source}: {video.rate:g} frames per second" + (", until Ctrl-C" if video.live else ""))
     film = output / "overlays" / f"{name}.mp4" if "overlays" in kinds else None
     segmenter = replace(segmenter, batch_size=1) if video.live else segmenter
-    frames = predict_video(segmenter, video, files=files, overlays=film, workers=workers)
+    frames = predict_video(segmenter, video, files=files, overlays=film, workers=workers, answers=answers)
     start = time.monotonic()
-    count = _write_frames(frames, video, shares, segmenter.palette.names)
+
+    def finish_frames(count: int) -> None:
+        if answers:
+            finish({str(number): files(number) for number in range(count)}, answers, output, first="frame")
+
+    count = _write_frames(frames, video, shares, segmenter.palette.names, finish_frames)
     if count < video.frames:
         say_about("note", f"{source}: {video.frames} frames announced, {count} could be read")
     say_about("wrote", f"in {output}{os.sep}: {count} frames, {', '.join(f'{kind}{os.sep}' for kind in kinds)}, "
               f"{SHARES_FILE}, {count / (time.monotonic() - start):.1f} frames per second")  # fmt: skip
 
 
-def _write_frames(frames: Iterator[Frame], video: Video, shares: Path, class_names: Sequence[str]) -> int:
+def _write_frames(
+    frames: Iterator[Frame], video: Video, shares: Path, class_names: Sequence[str], finish_frames: Callable[[int], Any]
+) -> int:
     """Goes through the frames, writes the table, which is there when all else is, and counts them."""
     count, start = 0, time.monotonic()
     ended_by_hand = (KeyboardInterrupt,) if video.live else ()
-    with (
-        replacing(shares) as unfinished,
-        closing(SharesTable(unfinished, FRAME_COLUMNS, class_names)) as table,
-        suppress(*ended_by_hand),
-        Progress("predicting") as progress,
-        closing(frames),
-    ):
-        for frame in frames:
-            seconds = time.monotonic() - start
-            when = seconds if video.live else frame.number / video.rate
-            table.add((frame.number, f"{when:.3f}"), frame.counts)
-            count += 1
-            progress.show(count, max(count, video.frames), f"{count / seconds:.1f} frames per second")
+    with replacing(shares) as unfinished:
+        with (
+            closing(SharesTable(unfinished, FRAME_COLUMNS, class_names)) as table,
+            suppress(*ended_by_hand),
+            Progress("predicting") as progress,
+            closing(frames),
+        ):
+            for frame in frames:
+                seconds = time.monotonic() - start
+                when = seconds if video.live else frame.number / video.rate
+                table.add((frame.number, f"{when:.3f}"), frame.counts)
+                count += 1
+                progress.show(count, max(count, video.frames), f"{count / seconds:.1f} frames per second")
+        finish_frames(count)
     return count

@@ -1,4 +1,7 @@
-"""GeoTIFF files written from top to bottom, at the place of the photo that they belong to."""
+"""GeoTIFF files written from top to bottom, at the place of the photo that they belong to.
+
+They are stored in tiles, with smaller copies of the picture (overviews), so that viewers open large ones at once.
+"""
 
 import warnings
 from contextlib import ExitStack
@@ -6,6 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+
+_TILE = 512  # side of the squares that a file is stored in, in pixels
+_CACHE_MB = 64  # that GDAL may keep
 
 
 def can_write_geotiff() -> bool:
@@ -39,7 +45,8 @@ class GeoTiffWriter:
     ):
         import rasterio
 
-        self._row = 0
+        self._path, self._size, self._row = path, size, 0
+        self._waiting: list[np.ndarray] = []  # rows that do not yet fill tiles
         with ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -47,6 +54,7 @@ class GeoTiffWriter:
             self._file = rasterio.open(
                 path, "w", driver="GTiff", height=size[0], width=size[1], count=channels, dtype=np.dtype(dtype).name,
                 crs=place.crs, transform=place.transform, nodata=nodata, compress="deflate", bigtiff="if_safer",
+                tiled=True, blockxsize=_TILE, blockysize=_TILE,
             )  # fmt: skip
         if colors is not None:
             self._file.write_colormap(1, {number: tuple(color) for number, color in enumerate(colors.tolist())})
@@ -58,6 +66,14 @@ class GeoTiffWriter:
             rows: `(n, width)`, or `(n, width, 3)` for RGB, of the writer's dtype. All calls together give
                 `height` rows.
         """
+        self._waiting.append(rows)
+        whole = sum(map(len, self._waiting)) // _TILE * _TILE
+        if whole:
+            rows = np.concatenate(self._waiting)
+            self._write(rows[:whole])
+            self._waiting = [rows[whole:].copy()]
+
+    def _write(self, rows: np.ndarray) -> None:
         bands = rows[None] if rows.ndim == 2 else np.moveaxis(rows, 2, 0)
         self._file.write(bands, window=((self._row, self._row + len(rows)), (0, rows.shape[1])))
         self._row += len(rows)
@@ -65,6 +81,18 @@ class GeoTiffWriter:
     def __enter__(self) -> "GeoTiffWriter":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Ends the file."""
-        self._file.close()
+    def __exit__(self, kind: type | None, *rest: object) -> None:
+        """Ends the file; after an error it is only closed."""
+        import rasterio
+
+        with self._file:
+            rows = np.concatenate(self._waiting) if self._waiting else ()
+            if kind is None and len(rows):
+                self._write(rows)
+        factors = [2**i for i in range(1, 16) if max(self._size) > _TILE << (i - 1)]
+        if kind is None and factors:
+            with (
+                rasterio.Env(COMPRESS_OVERVIEW="DEFLATE", GDAL_CACHEMAX=_CACHE_MB),
+                rasterio.open(self._path, "r+") as file,
+            ):
+                file.build_overviews(factors, rasterio.enums.Resampling.nearest)

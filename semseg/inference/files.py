@@ -23,14 +23,18 @@ from semseg.images.large import BigPicture
 from semseg.images.png_writer import PngWriter
 from semseg.images.reading import read_photo
 from semseg.images.resizing import enough_for, resize_photo, size_within
-from semseg.inference.logits import ids_of_logits, probabilities_of_logits
+from semseg.inference.answers import Answers
+from semseg.inference.logits import confidence_of_logits, ids_of_logits, probabilities_of_logits
 from semseg.inference.segmenter import Item, Segmenter, in_batches
 from semseg.inference.tiling import OVERLAP, OVERLAP_OF_CROPS, resize_bands, tiled_logits
 from semseg.labels.legend import add_strip_below, legend, visible_classes
 from semseg.labels.painting import overlay
 from semseg.labels.palettes import Palette
 
-KINDS = {"masks": ".png", "values": ".png", "colors": ".png", "overlays": ".jpg", "probabilities": ".npy"}
+KINDS = {
+    "masks": ".png", "values": ".png", "colors": ".png", "overlays": ".jpg", "probabilities": ".npy",
+    "polygons": ".json", "objects": ".csv",
+}  # fmt: skip
 MASKS = ("masks", "values", "colors")  # those that show the classes pixel by pixel
 SHOWN = 2048  # pixels of an overlay's longer side, at most
 _LEAST_TILE = 1024  # pixels of the shorter side, where nobody said how large tiles are
@@ -105,6 +109,7 @@ def predict_files(
     *,
     tile: tuple[int, int] | None = None,
     workers: int = 2,
+    answers: Answers | None = None,
 ) -> Iterator[tuple[Job, Result | DataError]]:
     """Predicts photos and writes what is wanted of each.
 
@@ -115,6 +120,7 @@ def predict_files(
             tiles where the network learned crops. Photos of more than 89 million pixels are seen in tiles in any case:
             see `automatic_tile`.
         workers: Threads that load, and as many that write.
+        answers: What is wanted of the objects in masks; None for nothing.
 
     Yields:
         Each job, in order, with its result, or with a `DataError` that says what is wrong with its photo; files of that
@@ -155,7 +161,7 @@ def predict_files(
                 stack.enter_context(large_photos)  # one large photo at a time
             try:
                 bands = _stoppable(stopped, _logits_of(serialized, loaded, logits))
-                return _write(job, loaded, bands, segmenter.palette)
+                return _write(job, loaded, bands, segmenter.palette, answers)
             except DataError as error:  # a large photo that is cut shows it late
                 return error
 
@@ -318,12 +324,13 @@ class _ShrinkingPicture:
         return np.concatenate(self._parts)[: self.size[0]]
 
 
-def _write(job: Job, loaded: _Loaded, bands: Iterable[np.ndarray], palette: Palette) -> Result:
+def _write(job: Job, loaded: _Loaded, bands: Iterable[np.ndarray], palette: Palette, answers: Answers | None) -> Result:
     picture = loaded.picture
     size = None if picture is None else _size_of(picture)
     counts, shown = write_masks(
-        bands, loaded.size, job.files, palette, shown=size, photo=job.photo, without_data=loaded.without_data
-    )
+        bands, loaded.size, job.files, palette, shown=size, photo=job.photo, without_data=loaded.without_data,
+        answers=answers,
+    )  # fmt: skip
     if job.place:
         for kind in (kind for kind in job.files if kind in MASKS):
             write_world_file(job.files[kind], job.place)
@@ -346,6 +353,7 @@ def write_masks(
     shown: tuple[int, int] | None = None,
     photo: Path | None = None,
     without_data: np.ndarray | None = None,
+    answers: Answers | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Writes all kinds of files but the overlay, as the logits come, each whole or not at all.
 
@@ -360,11 +368,12 @@ def write_masks(
         without_data: Where the photo has no data, bool `(H, W)`: masks are 255 there, as what is ignored in training,
             black in colours, and in values the number that the user's masks ignore, else the largest up to 255 that
             stands for no class. None where it has data everywhere.
+        answers: What is wanted of the objects in the mask, and whether it is cleaned; None for nothing.
 
     Returns:
         int64 `(K,)`, the pixels of each class, those without data in none; and uint8 ids `(h, w)`, or None.
     """
-    counts, row = np.zeros(256, np.int64), 0
+    counts = np.zeros(256, np.int64)
     preview = _Preview(size, shown) if shown else None
     with ExitStack() as stack:
         is_whole = without_data is None
@@ -372,19 +381,34 @@ def write_masks(
             _mask(stack, kind, path, size, palette, photo, is_whole) for kind, path in files.items() if kind in MASKS
         ]
         probabilities = _npy(stack, files.get("probabilities"), (*size, palette.num_classes))
-        for band in bands:
-            ids = ids_of_logits(band)
-            if without_data is not None:
-                ids[without_data[row : row + len(ids)]] = IGNORE
-                row += len(ids)
+        seen = _ids_of_bands(bands, without_data, probabilities)
+        if answers is None:
+            final = (ids for ids, _ in seen)
+        else:
+            certain = ((ids, confidence_of_logits(logits)) for ids, logits in seen)
+            final = answers.apply(certain, size, files, photo)
+        for ids in final:
             counts += np.bincount(ids.ravel(), minlength=len(counts))
             for table, mask in masks:
                 mask.write(ids if table is None else table[ids])
-            if probabilities:
-                probabilities.write(probabilities_of_logits(band).astype("<f2").tobytes())
             if preview:
                 preview.add(ids)
     return counts[: palette.num_classes], preview.ids if preview else None
+
+
+def _ids_of_bands(
+    bands: Iterable[np.ndarray], without_data: np.ndarray | None, probabilities: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids, 255 where there is no data, and logits, band by band; writes probabilities on the way."""
+    row = 0
+    for band in bands:
+        ids = ids_of_logits(band)
+        if without_data is not None:
+            ids[without_data[row : row + len(ids)]] = IGNORE
+        row += len(ids)
+        if probabilities:
+            probabilities.write(probabilities_of_logits(band).astype("<f2").tobytes())
+        yield ids, band
 
 
 class _Preview:

@@ -19,7 +19,10 @@ from semseg.images.band_files import group_band_files
 from semseg.images.bands import Bands
 from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
+from semseg.images.ground import ground_of
 from semseg.images.reading import list_images
+from semseg.inference.answers import COCO_FILE, COUNTS_FILE, OBJECTS_FILE
+from semseg.inference.answers import SUFFIXES as POLYGON_SUFFIXES
 from semseg.inference.files import KINDS, MASKS, Job
 from semseg.runs import names
 from semseg.runs.lock import one_writer
@@ -109,7 +112,7 @@ def take_folder(output: Path, settings: Mapping[str, Any]) -> Iterator[None]:
         RunFolderError: It holds something else, or another process predicts into it.
     """
     file = output / SETTINGS_FILE
-    held = [name for name in (*KINDS, SHARES_FILE) if (output / name).exists()]
+    held = [name for name in (*KINDS, SHARES_FILE, OBJECTS_FILE, COUNTS_FILE, COCO_FILE) if (output / name).exists()]
     if held and not file.exists():
         raise RunFolderError(f"{output}: holds {', '.join(held)} that no prediction wrote; choose another `output`")
     output.mkdir(parents=True, exist_ok=True)
@@ -195,7 +198,9 @@ def printable_name(name: Any) -> str:
     return str(name).encode(**_ANY_NAME).decode("utf-8")
 
 
-def jobs_of(photos: Mapping[str, Sequence[Path]], output: Path, kinds: Sequence[str]) -> dict[str, Job]:
+def jobs_of(
+    photos: Mapping[str, Sequence[Path]], output: Path, kinds: Sequence[str], polygons: str | None = None
+) -> dict[str, Job]:
     """What to do for each photo; files go by its name without the suffix, unless another's would be the same.
 
     Masks of photos that know where on Earth they lie are GeoTIFF files where rasterio is installed, else PNG files with
@@ -205,6 +210,7 @@ def jobs_of(photos: Mapping[str, Sequence[Path]], output: Path, kinds: Sequence[
         photos: From `join_bands`.
         output: The folder of predictions.
         kinds: Of files, some of `KINDS`.
+        polygons: The format of outlines, where these are among the kinds.
     """
     times = Counter(_stem(name).lower() for name in photos)
     stems = {name: name if times[_stem(name).lower()] > 1 else _stem(name) for name in photos}
@@ -215,6 +221,7 @@ def jobs_of(photos: Mapping[str, Sequence[Path]], output: Path, kinds: Sequence[
     for name, (path, *further) in photos.items():
         place = read_georeference(path)
         suffixes = {**KINDS, **(dict.fromkeys(MASKS, ".tif") if place and as_geotiff else {})}
+        suffixes["polygons"] = POLYGON_SUFFIXES.get(polygons, "")
         files = {kind: output / kind / (stems[name] + suffixes[kind]) for kind in kinds}
         jobs[name] = Job(path, files, None if as_geotiff else place, (path, *further) if further else ())
     return jobs
@@ -227,7 +234,7 @@ def notes_on_places(jobs: Iterable[Job]) -> list[str]:
         jobs: From `jobs_of`.
     """
     jobs = list(jobs)
-    suffixes = Counter(job.files["masks"].suffix for job in jobs if _lies(job))
+    suffixes = Counter(job.files["masks"].suffix for job in jobs if lies(job))
     notes = {
         ".tif": "know where on Earth they lie; their masks are GeoTIFF files at the same place",
         ".png": "know where on Earth they lie; their masks get a world file each, without the coordinate system: run "
@@ -236,7 +243,28 @@ def notes_on_places(jobs: Iterable[Job]) -> list[str]:
     return [f"{count} of {len(jobs)} photos {notes[suffix]}" for suffix, count in suffixes.items()]
 
 
-def _lies(job: Job) -> bool:
+def note_on_ground(job: Job) -> str:
+    """Says in what coordinates outlines on the ground are, and whether their areas are in square metres.
+
+    Args:
+        job: One whose photo lies somewhere on Earth, with GeoJSON among its files.
+    """
+    ground = ground_of(job.photo)
+    if ground is None:
+        return "coordinates are pixels"
+    if ground.crs is not None:
+        system = "longitude and latitude (WGS 84), as RFC 7946 has it"
+    elif ground.system:
+        system = f"the photo's own coordinates, {ground.system}, which QGIS reads; run {pip_install('geo')}, for "
+        system += "longitude and latitude, as RFC 7946 has it"
+    else:
+        system = "the photo's own coordinates, of which nothing tells the system"
+    metres = "in square metres, too" if ground.square_metres else "in pixels alone: coordinates are no true metres"
+    return f"GeoJSON is in {system}; areas are {metres}"
+
+
+def lies(job: Job) -> bool:
+    """Whether something says where on Earth a photo lies."""
     return job.place is not None or job.files["masks"].suffix == ".tif"
 
 

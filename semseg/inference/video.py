@@ -13,6 +13,7 @@ import numpy as np
 from semseg.errors import DataError, ResourceError
 from semseg.files import replacing
 from semseg.images.resizing import resize_photo
+from semseg.inference.answers import Answers
 from semseg.inference.files import OPACITY, map_ahead, write_masks
 from semseg.inference.segmenter import Segmenter, in_batches
 from semseg.inference.tiling import resize_bands
@@ -90,6 +91,7 @@ def predict_video(
     files: Callable[[int], Mapping[str, Path]],
     overlays: Path | None,
     workers: int = 2,
+    answers: Answers | None = None,
 ) -> Iterator[Frame]:
     """Predicts every frame, seen as the network sees photos, and writes what is wanted of each.
 
@@ -99,6 +101,7 @@ def predict_video(
         files: From a frame's number to its files: see `semseg.inference.files.write_masks`.
         overlays: The video to write, of the same size and rate; None for none.
         workers: Threads that write masks.
+        answers: What is wanted of the objects in each frame; None for nothing.
 
     Yields:
         The frames, in order. The video is there when the iterator has ended; of a camera also when it was closed.
@@ -116,8 +119,9 @@ def predict_video(
             (number, photo), logits = item
             size = photo.shape[:2]
             return write_masks(
-                resize_bands([logits], size, logits.shape[:2]), size, files(number), segmenter.palette, shown=size
-            )
+                resize_bands([logits], size, logits.shape[:2]), size, files(number), segmenter.palette, shown=size,
+                answers=answers,
+            )  # fmt: skip
 
         def seen(frame: tuple[int, np.ndarray]) -> np.ndarray:
             return resize_photo(frame[1], segmenter.image_size)

@@ -1,6 +1,6 @@
 """Masks to outlines and run lengths, and the outlines of circles and lines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import cv2
@@ -92,6 +92,23 @@ def pieces_of(inside: np.ndarray) -> Iterator[np.ndarray]:
         start = loops[0][:1]
         closed = [part for loop in loops[1:] for part in (loop, loop[:1], start)]
         yield np.concatenate([loops[0], *([start, *closed[:-1]] if closed else [])]) + np.array([left, top], float)
+
+
+def with_bridges(rings: Sequence[np.ndarray]) -> np.ndarray:
+    """One outline in place of an outer one and holes, which runs to each hole and back along the same straight line.
+
+    Args:
+        rings: float64 `(M, 2)` each, the outer one first.
+
+    Returns:
+        float64 `(P, 2)`; by the even-odd rule it encloses what the rings do.
+    """
+    joined = rings[0]
+    for hole in sorted(rings[1:], key=lambda ring: float(ring[:, 0].min())):
+        hole = np.roll(hole, -int(hole[:, 0].argmin()), axis=0)
+        at = int(np.square(joined - hole[0]).sum(axis=1).argmin())
+        joined = np.concatenate([joined[: at + 1], hole, hole[:1], joined[at:]])
+    return joined
 
 
 def _loops(piece: np.ndarray) -> Iterator[np.ndarray]:

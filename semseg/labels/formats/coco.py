@@ -162,15 +162,14 @@ def write(folder: Path, split: str, masks: Iterable[tuple[str, np.ndarray]], cla
         masks: The name of each photo and its mask, uint8 `(H, W)`: ids, and 255 for what counts nowhere.
         classes: Names of those ids that are drawn.
     """
-    categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(classes.values(), start=1)]
+    categories = categories_of(classes.values())
     number_of = dict(zip(classes, range(1, len(classes) + 1), strict=True))
     images: list[dict[str, Any]] = []
     entries: list[dict[str, Any]] = []
     for name, ids in masks:
         image = {"id": len(images) + 1, "file_name": name, "height": ids.shape[0], "width": ids.shape[1]}
         images.append(image)
-        drawn = [(number_of[i], {"segmentation": [piece.ravel().tolist()], "iscrowd": 0, **_extent(piece)})
-                 for i in classes for piece in pieces_of(ids == i)]  # fmt: skip
+        drawn = [(number_of[i], outlined(piece)) for i in classes for piece in pieces_of(ids == i)]
         if (ids == IGNORE).any():
             drawn.append((len(classes) + 1, _crowd(ids == IGNORE)))
         entries += [
@@ -182,6 +181,16 @@ def write(folder: Path, split: str, masks: Iterable[tuple[str, np.ndarray]], cla
     path = folder / "annotations" / f"instances_{split}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"images": images, "annotations": entries, "categories": categories}), encoding="utf-8")
+
+
+def categories_of(names: Iterable[str]) -> list[dict[str, Any]]:
+    """The entries of classes, numbered from 1 on."""
+    return [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(names, start=1)]
+
+
+def outlined(outline: np.ndarray) -> dict[str, Any]:
+    """What an annotation says of its area, by the closed outline of this, float64 `(P, 2)` of (x, y)."""
+    return {"segmentation": [outline.ravel().tolist()], "iscrowd": 0, **_extent(outline)}
 
 
 def _extent(piece: np.ndarray) -> dict[str, Any]:

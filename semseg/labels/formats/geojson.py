@@ -1,7 +1,8 @@
 """GeoJSON: areas on the ground, and photos that know where they lie; or areas in pixels, as QuPath writes them."""
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from semseg.errors import DataError
 from semseg.images.georeference import Georeference, read_georeference, to_system
+from semseg.images.ground import Ground
 from semseg.images.reading import list_images
 from semseg.labels.drawings import Shape
 from semseg.labels.formats.common import Annotations, as_dict, as_list, as_points, attribute_of_class, get, load_json
@@ -57,6 +59,39 @@ def read(path: Path, root: Path) -> Annotations | None:
             "file beside them), in the coordinate system that the file names"
         )
     return annotations
+
+
+def write_photo(
+    path: Path, areas: Iterable[tuple[Sequence[np.ndarray], Mapping[str, Any]]], ground: Ground | None
+) -> None:
+    """Writes the areas of one photo, as RFC 7946 has it: longitude and latitude, outer rings anticlockwise.
+
+    Args:
+        path: The file.
+        areas: The rings of each, float64 `(M, 2)` of (x, y) in pixels, the outer one first; and its properties.
+        ground: Where the photo lies; None for coordinates in pixels. Where it does not give longitude and latitude,
+            coordinates are the photo's own, and a member `crs` names their system, if it has a number: older than RFC
+            7946, and known to QGIS and GDAL.
+    """
+    system = _SYSTEM.search(ground.system if ground else "")
+    crs = {"crs": {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{system[1]}"}}} if system else {}
+    head = json.dumps({"type": "FeatureCollection", **({} if ground and ground.system == _DEGREES else crs)})
+    with path.open("w", encoding="utf-8") as file:
+        file.write(f'{head[:-1]}, "features": [')
+        for number, (rings, properties) in enumerate(areas, start=1):
+            lines = [_closed(ring if ground is None else ground.on_ground(ring), i > 0) for i, ring in enumerate(rings)]
+            feature = {"type": "Feature", "id": number, "properties": dict(properties),
+                       "geometry": {"type": "Polygon", "coordinates": lines}}  # fmt: skip
+            file.write(f"{',' if number > 1 else ''}\n{json.dumps(feature, ensure_ascii=False)}")
+        file.write("\n]}\n")
+
+
+def _closed(ring: np.ndarray, is_hole: bool) -> list[list[float]]:
+    """The ring back to its first point; anticlockwise with y upwards, holes clockwise."""
+    x, y = (ring - ring.mean(axis=0)).T
+    is_anticlockwise = np.dot(x, np.roll(y, -1)) > np.dot(y, np.roll(x, -1))
+    ring = ring[::-1] if is_anticlockwise == is_hole else ring
+    return np.concatenate([ring, ring[:1]]).tolist()
 
 
 @lru_cache(maxsize=4)

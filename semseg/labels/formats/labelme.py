@@ -24,6 +24,7 @@ from semseg.labels.formats.common import (
 from semseg.labels.outlines import ellipse_ring, line_rings, pieces_of, rectangle_ring, runs_of_mask
 
 _VERSION = "5.5.0"  # of labelme, whose form is written
+IGNORED_LABEL = "__ignore__"  # of what counts nowhere
 _LINE_WIDTH, _POINT_RADIUS = 10, 5  # pixels, as labelme draws them into masks
 
 
@@ -97,15 +98,35 @@ def write(folder: Path, split: str, masks: Iterable[tuple[str, np.ndarray]], cla
         classes: Names of those ids that are drawn.
     """
     for name, ids in masks:
-        shapes = [
-            {"label": label, "points": piece.tolist(), "group_id": None, "shape_type": "polygon", "flags": {}}
-            for i, label in {**classes, IGNORE: "__ignore__"}.items()
+        outlines = [
+            (label, piece, {})
+            for i, label in {**classes, IGNORE: IGNORED_LABEL}.items()
             for piece in pieces_of(ids == i)
         ]
-        values = {"version": _VERSION, "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None,
-                  "imageHeight": ids.shape[0], "imageWidth": ids.shape[1]}  # fmt: skip
-        path = folder / split / Path(name).with_suffix(".json")
-        path.write_text(json.dumps(values), encoding="utf-8")
+        write_photo(folder / split / Path(name).with_suffix(".json"), name, ids.shape, outlines)
+
+
+def write_photo(
+    path: Path,
+    name: str,
+    size: tuple[int, int],
+    outlines: Iterable[tuple[str, np.ndarray, Mapping[str, Any]]],
+) -> None:
+    """Writes the file of one photo.
+
+    Args:
+        path: The file.
+        name: The photo's, as seen from the file.
+        size: (H, W) of the photo.
+        outlines: The label of each polygon, its points, float64 `(P, 2)` of (x, y), and what else is said of it.
+    """
+    shapes = [
+        {"label": label, "points": points.tolist(), "group_id": None, "shape_type": "polygon", "flags": {}, **more}
+        for label, points, more in outlines
+    ]
+    values = {"version": _VERSION, "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None,
+              "imageHeight": size[0], "imageWidth": size[1]}  # fmt: skip
+    path.write_text(json.dumps(values), encoding="utf-8")
 
 
 _MANY = 1 << 40

@@ -1,6 +1,6 @@
 """YOLO's text files for segmentation: a line per object, its class by number, then x and y as shares of the size."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,27 @@ def write(folder: Path, split: str, masks: Iterable[tuple[str, np.ndarray]], cla
         lines = []
         for number, i in enumerate(classes):
             for piece in pieces_of(ids == i):
-                shares = piece / np.array(ids.shape[::-1])
-                lines.append(" ".join([str(number), *(f"{share:.10g}" for share in shares.ravel())]))
+                lines.append(line_of(number, piece, ids.shape))
         (labels / Path(name).with_suffix(".txt")).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     splits = {path.name: f"images/{path.name}" for path in sorted((folder / "labels").iterdir())}
-    values = {**splits, "names": dict(enumerate(classes.values()))}
+    write_names(folder, list(classes.values()), splits)
+
+
+def line_of(number: int, outline: np.ndarray, size: tuple[int, int]) -> str:
+    """The line of one object.
+
+    Args:
+        number: Of its class.
+        outline: float64 `(P, 2)` of (x, y) in pixels.
+        size: (H, W) of the photo.
+    """
+    shares = outline / np.array(size[::-1])
+    return " ".join([str(number), *(f"{share:.10g}" for share in shares.ravel())])
+
+
+def write_names(folder: Path, names: Sequence[str], splits: Mapping[str, str]) -> None:
+    """Writes `data.yaml`: the folders of photos by their split, and the names of classes in order."""
+    values = {**splits, "names": dict(enumerate(names))}
     (folder / "data.yaml").write_text(yaml.safe_dump(values, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
 
