@@ -39,6 +39,11 @@ WRITTEN = {
 }  # fmt: skip
 
 
+def as_flags(text):
+    """With each parameter in backquotes as its flag."""
+    return re.sub(r"`(\w+)`", lambda match: f"--{match[1].replace('_', '-')}", text)
+
+
 def run_main(*arguments, cwd):
     return subprocess.run(
         [sys.executable, str(REPOSITORY / "main.py"), *arguments],
@@ -145,7 +150,7 @@ class TestARun:
         said = " ".join(finished[1].stdout.split())
         for decisions in config["plan"].values():
             for decision in decisions.values():
-                assert " ".join(decision["reason"].split()).replace("`image_size`", "--image-size") in said, decision
+                assert as_flags(" ".join(decision["reason"].split())) in said, decision
 
     @pytest.mark.plain
     def test_a_second_run_moves_the_first_and_leaves_other_files(self, finished, pairs, tmp_path, monkeypatch, capsys):
@@ -230,7 +235,7 @@ class TestPlanCommand:
     @pytest.mark.parametrize(
         ("flags", "said"),
         [(["--model", "vnet"], "no network 'vnet'"), (["--image-size", "33"], "height 33"),
-         (["--encoder", "ResNet50"], "--encoder: got ResNet50, but unet has no encoder")],
+         (["--model", "unet", "--encoder", "ResNet50"], "--encoder: got ResNet50, but unet has no encoder")],
     )  # fmt: skip
     def test_it_refuses_a_network_that_training_would_refuse(self, pairs, capsys, flags, said):
         assert commands(["plan", str(pairs), "--cache", "none", *flags]) == 2

@@ -35,7 +35,8 @@ SMALL = ["--image-size", "32", "--filters", "4", "--epochs", "1", "--learning-ra
 def make_run(folder, ious, *, iou=None, metrics=None, noted=None, splits=None, **config):
     """The folder of a finished run with a mean IoU for each photo; its model is an empty file."""
     folder.mkdir(parents=True, exist_ok=True)
-    Run(folder).write_config(RunConfig(**config), {}, {"versions": {"keras": "3"}, **(noted or {})})
+    asked = RunConfig(**{"model": "unet", **config})
+    Run(folder).write_config(asked, {}, {"versions": {"keras": "3"}, **(noted or {})})
     if splits is not None:
         rows = [f"{split},{photo},9" for split, names in splits.items() for photo in names]
         (folder / "splits.csv").write_text("\n".join(["split,photo,bytes", *rows, ""]))

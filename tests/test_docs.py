@@ -71,7 +71,7 @@ def project(tmp_path_factory):
         save_pair(root / "other_data" / f"{i}.png", 500 + i)
     (root / "my_photos").mkdir()
     photo = Image.fromarray(draw_pair(0)[0])
-    for path in (root / "photo.jpg", root / "my_photos" / "1.jpg", root / "my_photos" / "2.jpg"):
+    for path in (root / name for name in ("photo.jpg", "map.tif", "my_photos/1.jpg", "my_photos/2.jpg")):
         photo.save(path)
     writer = cv2.VideoWriter(str(root / "drive.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (32, 32))
     for _ in range(2):

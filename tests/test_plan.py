@@ -44,9 +44,8 @@ BARE = {"encoder": None, "encoder_weights": None, "freeze": "none"}
 class TestNetwork:
     @pytest.mark.parametrize(("photos", "installed", "expected"), [
         (49, True, LEARNT),
-        (49, False, {"model": "fast_unet", **BARE}),
-        (50, True, {"model": "fast_unet", **BARE}),
-        (199, True, {"model": "fast_unet", **BARE}),
+        (49, False, {"model": "unet", **BARE}),
+        (50, True, {"model": "unet", **BARE}),
         (200, True, {"model": "unet", **BARE}),
     ])  # fmt: skip
     def test_it_follows_the_number_of_photos(self, photos, installed, expected, dataset, monkeypatch):
@@ -55,6 +54,11 @@ class TestNetwork:
         plan = plan_run(USUAL, dataset)
         assert {name: getattr(plan.config, name) for name in expected} == expected
         assert str(photos) in plan.sections["network"]["network"].reason
+
+    @pytest.mark.parametrize(("photos", "expected"), [(199, "fast_unet"), (200, "unet")])
+    def test_in_minutes_photos_are_seen_more_often(self, photos, expected, dataset, monkeypatch):
+        with_photos(dataset, monkeypatch, photos)
+        assert plan_run(replace(USUAL, minutes=3), dataset).config.model == expected
 
     def test_without_the_package_the_reason_says_what_it_would_bring(self, dataset, monkeypatch):
         with_package(monkeypatch, False)
@@ -66,8 +70,8 @@ class TestNetwork:
         ({"filters": 8}, "unet"),
         ({"image_size": (48, 48)}, "unet"),
         ({"view": "crops"}, "unet"),
-        ({"freeze": "none"}, "fast_unet"),
-        ({"precision": "mixed_bfloat16"}, "fast_unet"),
+        ({"freeze": "none"}, "unet"),
+        ({"precision": "mixed_bfloat16"}, "unet"),
     ])  # fmt: skip
     def test_what_is_asked_for_goes_first(self, asked, expected, dataset, monkeypatch):
         with_package(monkeypatch, True)
