@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from semseg.backend.state import arrays_of
+from semseg.backend.state import arrays_of, random_state
 from semseg.runs import stalling
 from semseg.runs.checkpoints import Checkpoints, Position
 from semseg.runs.config import RunConfig
@@ -24,6 +24,7 @@ CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learn
                    average=True)  # fmt: skip
 STEPS = 3  # of an epoch: 12 photos in batches of 4
 TIMES = ("seconds", "waiting")
+SAVED = ("weights", "optimizer", "random.numpy", "random.keras", "random.torch")  # what a run's future depends on
 
 
 class Cut(BaseException):
@@ -53,13 +54,15 @@ def train(dataset, folder, config=CONFIG, asked=10**9, callbacks=()):
         model, make_batches(dataset, plan), plan, model_path=folder / "model.keras",
         results_path=folder / "results.csv", callbacks=[*callbacks, note], saving=saving,
     )  # fmt: skip
-    final = final or {name: start.arrays[name] for name in start.arrays if name.startswith(("weights", "optimizer"))}
+    final = final or {name: start.arrays[name] for name in start.arrays if name.startswith(SAVED)}
     best = {f"best.{i}": value for i, value in enumerate(model.get_weights())}
     return {**final, **best}, [{name: row[name] for name in row if name not in TIMES} for row in history]
 
 
 def _arrays(model):
-    return {**arrays_of(model.variables, "weights"), **arrays_of(model.optimizer.variables, "optimizer")}
+    generators = {f"random.{name}": array for name, array in random_state().items()}
+    drawn = {name: array for name, array in generators.items() if name.startswith(SAVED)}
+    return {**arrays_of(model.variables, "weights"), **arrays_of(model.optimizer.variables, "optimizer"), **drawn}
 
 
 def assert_same(one, other):
@@ -95,7 +98,8 @@ def whole(dataset, tmp_path_factory):
 # Looks: batches 1 to 3 of an epoch, its one batch of validation, and its end.
 @pytest.mark.parametrize(("asked", "position"), [
     (2, Position(0, 2)), (9, Position(1, 3)),
-    *([(3, Position(0, 3)), (5, Position(1)), (6, Position(1, 1)), (15, Position(3))] if BACKEND == "torch" else []),
+    *([(3, Position(0, 3)), (5, Position(1)), (6, Position(1, 1)), (13, Position(2, 3)),
+      (14, Position(2, 3)), (15, Position(3))] if BACKEND == "torch" else []),
 ])  # fmt: skip
 def test_a_run_that_was_cut_ends_as_the_whole_one(dataset, whole, tmp_path, asked, position):
     with pytest.raises(Cut):

@@ -45,6 +45,10 @@ class CountEpochs(keras.callbacks.Callback):
         if batch == 0 and self.is_whole:
             seed_epoch(self.seed, self.epoch)
 
+    def on_test_begin(self, logs=None):
+        """Seeds what comes after the training batches, of which a run that goes on may have none left."""
+        seed_epoch(self.seed, self.epoch)
+
 
 class CountPhotos(keras.callbacks.Callback):
     """Tells the processes that train together how many photos the batch in hand holds, here and in all.
