@@ -16,7 +16,9 @@ from semseg.losses import effective_number_weights, inverse_frequency_weights
 from semseg.runs.config import RunConfig
 from semseg.runs.run import Run
 from semseg.training.loop import make_batches
+from semseg.training.network import choose_network
 from semseg.training.plan import plan_run
+from semseg.training.view import View
 from semseg.training.weighting import idle_class_weights, make_class_weights
 
 CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, workers=0)
@@ -76,6 +78,13 @@ class TestNetwork:
     def test_what_is_asked_for_goes_first(self, asked, expected, dataset, monkeypatch):
         with_package(monkeypatch, True)
         assert plan_run(replace(USUAL, **asked), dataset).config.model == expected
+
+    def test_thin_classes_are_seen_at_the_photos_own_size(self, dataset, monkeypatch):
+        with_package(monkeypatch, True)
+        for size, thin, expected in (((320, 320), True, "unet"), ((320, 320), False, "encoder_unet"),
+                                     ((128, 128), True, "encoder_unet")):  # fmt: skip
+            view = View(size, None, None, "", names_width=thin)
+            assert choose_network(USUAL, dataset, view).model == expected
 
     def test_one_step_of_an_encoder_sees_at_least_two_photos(self, dataset, monkeypatch):
         for installed, expected in ((True, 2), (False, 1)):

@@ -6,7 +6,7 @@ from pathlib import Path
 from semseg.architectures.efficientnet_lite import PACKAGES
 from semseg.data.base import Dataset
 from semseg.errors import pip_install
-from semseg.runs.config import AUTO, RunConfig
+from semseg.runs.config import AUTO, USUAL_SIZE, RunConfig
 from semseg.runs.run import Run
 from semseg.training.view import View
 
@@ -113,8 +113,8 @@ def _against_others(config: RunConfig, photos: int, view: View) -> str:
     """Why it is the U-Net; empty if nothing speaks for that."""
     if photos >= MANY:
         return f"for {photos} photos"
-    if view.scale is not None:
-        return "for crops, which show what is thin"
+    if view.scale is not None or (view.names_width and view.image_size != USUAL_SIZE):
+        return "where a class is thin, as it is the only one that works at the photos' own size"
     if config.filters != RunConfig.filters:
         return "for as many `filters` as asked"
     return f"for sides that are no multiples of {_STEP}" if any(side % _STEP for side in view.image_size) else ""
