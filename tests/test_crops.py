@@ -420,7 +420,8 @@ class TestView:
                 (tmp_path / folder).mkdir(exist_ok=True)
                 Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
         dataset = open_dataset(tmp_path)
-        assert view_of(dataset).scale == 1.0
+        assert view_of(dataset).scale == view_of(dataset, minutes=20).scale == 1.0
+        assert view_of(dataset, minutes=0.3).scale is None  # ten epochs show 180,000 pixels each in so short a time
         dataset.survey = replace(survey_of(dataset), samples=1000)
         view = view_of(dataset)
         assert (view.image_size, view.scale) == ((128, 128), None)

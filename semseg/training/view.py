@@ -11,6 +11,7 @@ from semseg.runs.config import USUAL_SIZE, RunConfig
 KEPT = 2.5  # pixels that the thinnest class should keep
 CROP = {False: 256, True: 512}  # pixels of a crop's side, on a CPU and on a GPU
 PIXELS_OF_EPOCH = {False: 12e6, True: 300e6}  # that an epoch shows at most, about: ten take minutes
+USUAL_MINUTES = 20  # that ten such epochs take, about
 _STEP = 32  # networks take sides that are multiples of it
 _WHOLE = 1.5  # crops' areas up to which a photo is seen whole
 
@@ -43,10 +44,11 @@ def choose_view(config: RunConfig, dataset: Dataset, on_gpu: bool) -> View:
     """Decides what the run leaves open.
 
     Where resizing whole photos to the usual size would make a class thinner than 2.5 pixels, photos are seen at the
-    smallest scale that keeps it so: whole where they are small, else in crops. That is so where an epoch can show them
-    all, and of large photos also where half of the classes would be lost. Otherwise crops see too little in the same
-    time: on CamVid's 367 photos (3 of 11 classes lost) mean IoU is .57 after 8 minutes whole and .33 in crops, where
-    DRIVE and sections of neurons gain .03 and .2 over photos at 512 whole.
+    smallest scale that keeps it so: whole where they are small, else in crops. That is so where each of ten epochs in
+    the time can show them all, and of large photos also where half of the classes would be lost. Otherwise crops see
+    too little in the same time: on CamVid's 367 photos (3 of 11 classes lost) mean IoU is .57 after 8 minutes whole and
+    .33 in crops, and 20 of them give .19 in crops after 3 minutes, where DRIVE and sections of neurons gain .03 and .2
+    over photos at 512 whole.
 
     Args:
         config: What was asked for.
@@ -64,18 +66,19 @@ def choose_view(config: RunConfig, dataset: Dataset, on_gpu: bool) -> View:
     if config.view == "whole" or config.image_size is not None:
         return View(config.seen_size, None, None, "as asked")
     survey = survey_of(dataset)
-    return _suited(survey, names, on_gpu) if survey else View(USUAL_SIZE, None, None, "the default")
+    minutes = USUAL_MINUTES if config.minutes is None else config.minutes
+    return _suited(survey, names, on_gpu, minutes) if survey else View(USUAL_SIZE, None, None, "the default")
 
 
-def _suited(survey: Survey, names: Sequence[str], on_gpu: bool) -> View:
+def _suited(survey: Survey, names: Sequence[str], on_gpu: bool, minutes: float) -> View:
     usual = min(1.0, *(new / old for new, old in zip(USUAL_SIZE, survey.size, strict=True)))
     thinnest, text = survey.thinnest, f"{USUAL_SIZE[1]}x{USUAL_SIZE[0]}"
     if thinnest is None or usual * survey.widths[thinnest] >= KEPT or usual == 1:
         return View(USUAL_SIZE, None, None, "the default, as no class becomes too thin for it")
     scale, crop = _scale_for_thin(survey), CROP[on_gpu]
     reason = f"{_thin_words(survey, names)}, and would be {usual * survey.widths[thinnest]:.2g} in {text} whole"
-    pixels = scale**2 * survey.pixels
-    is_small, is_short = pixels <= _WHOLE * crop**2, pixels * survey.samples <= PIXELS_OF_EPOCH[on_gpu]
+    pixels, most = scale**2 * survey.pixels, PIXELS_OF_EPOCH[on_gpu] * min(1.0, minutes / USUAL_MINUTES)
+    is_small, is_short = pixels <= _WHOLE * crop**2, pixels * survey.samples <= most
     if not is_small and (is_short or survey.loses_most(KEPT / usual)):
         return _crops((crop, crop), scale, reason, on_gpu, names_width=True)
     if is_small and is_short:
