@@ -175,22 +175,22 @@ def test_unetpp_with_deep_supervision_gives_the_mean_and_every_depth():
 
 @pytest.mark.plain
 @pytest.mark.parametrize(
-    ("encoder", "channels"),  # of the skip connections from full size down, and of the bottom
+    ("encoder", "channels"),  # of the skip connections from half size down, and of the bottom
     [
-        ("MobileNetV3Small", [3, 16, 72, 96, 288, 576]),
-        ("EfficientNetV2B0", [3, 16, 32, 192, 672, 1280]),
-        ("ResNet50", [3, 64, 256, 512, 1024, 2048]),
-        ("ConvNeXtTiny", [3, 3, 96, 192, 384, 768]),  # has nothing at half size
-        ("DenseNet121", [3, 64, 128, 256, 512, 1024]),
-        ("VGG16", [64, 128, 256, 512, 512, 512]),
-        ("InceptionV3", [3, 64, 192, 288, 768, 2048]),  # its "valid" padding leaves 47 of 48 pixels, and so on
+        ("MobileNetV3Small", [16, 72, 96, 288, 576]),
+        ("EfficientNetV2B0", [16, 32, 192, 672, 1280]),
+        ("ResNet50", [64, 256, 512, 1024, 2048]),
+        ("ConvNeXtTiny", [3, 96, 192, 384, 768]),  # has nothing at half size
+        ("DenseNet121", [64, 128, 256, 512, 1024]),
+        ("VGG16", [128, 256, 512, 512, 512]),
+        ("InceptionV3", [64, 192, 288, 768, 2048]),  # its "valid" padding leaves 47 of 48 pixels, and so on
     ],
 )
 def test_an_encoder_gives_its_last_features_at_each_scale(encoder, channels):
     model = EncoderUnet((96, 160, 3), 5, filters=2, encoder=encoder, weights=None)
     assert model.output_shape == (None, 96, 160, 5)
-    skips = [model.get_layer(f"up{step}_concatenate").input[0].shape for step in range(1, 6)]
-    assert skips == [(None, 96 >> i, 160 >> i, c) for i, c in enumerate(channels[:-1])]
+    skips = [model.get_layer(f"up{step}_concatenate").input[0].shape for step in range(2, 6)]
+    assert skips == [(None, 96 >> i, 160 >> i, c) for i, c in enumerate(channels[:-1], start=1)]
     assert model.get_layer("up5_up").input.shape == (None, 3, 5, channels[-1])
 
 

@@ -24,7 +24,7 @@ def epochs(monkeypatch, dataset, minutes, seconds, **settings):
 
     monkeypatch.setattr(timing, "measured_apart", steps)
     monkeypatch.setattr(timing, "_loading_seconds", lambda batches: batches.close() or 0.0)
-    config, said = RunConfig(image_size=(32, 32), **settings), []
+    config, said = RunConfig(model="unet", image_size=(32, 32), **settings), []
     cache = Cache(dataset.samples, (32, 32), "", None)
     found = timing.epochs_of_run(minutes, config, dataset, cache, lambda *line: said.append(line))
     return found, measured, said[-1][1]
@@ -55,7 +55,8 @@ def test_one_epoch_is_trained_in_any_case(monkeypatch, dataset):
 def test_loading_takes_its_time(monkeypatch, dataset):
     monkeypatch.setattr(timing, "measured_apart", lambda config, models: {"unet": 2.0})
     monkeypatch.setattr(timing, "_loading_seconds", lambda batches: batches.close() or 1.5)  # training, validation
-    config, cache = RunConfig(image_size=(32, 32), batch_size=4), Cache(dataset.samples, (32, 32), "", None)
+    config = RunConfig(model="unet", image_size=(32, 32), batch_size=4)
+    cache = Cache(dataset.samples, (32, 32), "", None)
     for on_gpu, expected in ((False, 10), (True, 18)):  # in 54 seconds: beside the steps, or while a GPU computes
         monkeypatch.setattr(timing, "on_gpu", lambda found=on_gpu: found)
         assert timing.epochs_of_run(1, config, dataset, cache, lambda *_: None) == expected

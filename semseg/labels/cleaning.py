@@ -146,10 +146,10 @@ def _basins(height: np.ndarray) -> np.ndarray:
             best[higher] = beside[higher]
             above[higher] = numbers[higher] + (y - 1) * columns + x - 1
     _, summits = cv2.connectedComponents(((above == numbers) & (height > 0)).view(np.uint8), connectivity=8)
-    above = above.ravel()
-    while not np.array_equal(farther := above[above], above):
-        above = farther
-    return summits.ravel()[above].reshape(height.shape).astype(np.int64)
+    to = above.ravel()
+    while not np.array_equal(farther := to[to], to):
+        to = farther
+    return summits.ravel()[to].reshape(height.shape).astype(np.int64)
 
 
 def _merged(basins: np.ndarray, height: np.ndarray) -> np.ndarray:
