@@ -101,7 +101,7 @@ def measure(data: str | None, epochs: int, quick: bool) -> Stopwatch:
         leave_tensorflow_out()
         if data is None:
             make_demo(root / "images", num_train=40 if quick else 200, num_val=10 if quick else 50)
-        config = RunConfig(epochs=epochs, batch_size=4, image_size=SIZE)
+        config = RunConfig(model="unet", epochs=epochs, batch_size=4, image_size=SIZE)
         dataset = open_dataset(data or root / "images")
         plan = plan_run(config, dataset)
         keras.utils.set_random_seed(config.seed)

@@ -119,7 +119,7 @@ def compare(name: str, dataset: Dataset, rounds: int) -> tuple[float, float]:
 
 def measure_waiting(dataset: Dataset, epochs: int) -> float:
     """Share of the time after the first epoch that a training waits for its batches."""
-    config = RunConfig(epochs=epochs, batch_size=BATCH_SIZE, image_size=SIZE, filters=8, workers=WORKERS)
+    config = RunConfig(model="unet", epochs=epochs, batch_size=BATCH_SIZE, image_size=SIZE, filters=8, workers=WORKERS)
     model = build_model(config.model, (*SIZE, 3), dataset.num_logits, filters=config.filters)
     plan = plan_run(config, dataset)
     with tempfile.TemporaryDirectory() as folder:

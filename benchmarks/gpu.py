@@ -271,7 +271,8 @@ def feeding(arguments: argparse.Namespace) -> dict[str, object]:
             make_demo(Path(folder, "images"), num_train=24, num_val=8)
             data = str(Path(folder, "images"))
         dataset = open_dataset(data, limit=24 if arguments.tiny else None)
-        config = RunConfig(epochs=3, batch_size=BATCH, image_size=(size, size), precision="mixed_bfloat16", filters=16)
+        config = RunConfig(model="unet", epochs=3, batch_size=BATCH, image_size=(size, size), filters=16,
+                           precision="mixed_bfloat16")  # fmt: skip
         cache = Cache(dataset.samples, config.image_size, "benchmark", Path(folder))
         plan = plan_run(config, dataset)
         augmentation = plan.augmentation

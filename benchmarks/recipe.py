@@ -252,8 +252,8 @@ def make_task(arguments: argparse.Namespace, root: Path) -> Task:
         make_demo(root / "images", num_train=24, num_val=8)
         data = root / "images"
     config = RunConfig(
-        data=str(data), epochs=arguments.epochs, image_size=(arguments.size, arguments.size), filters=arguments.filters,
-        precision=arguments.precision,
+        data=str(data), model="unet", epochs=arguments.epochs, image_size=(arguments.size, arguments.size),
+        filters=arguments.filters, precision=arguments.precision,
     )  # fmt: skip
     dataset = open_dataset(data)
     dataset.splits["train"] = dataset.splits["train"][:: arguments.every]
