@@ -72,7 +72,7 @@ class TestNetwork:
         ({"filters": 8}, "unet"),
         ({"image_size": (48, 48)}, "unet"),
         ({"view": "crops"}, "unet"),
-        ({"freeze": "none"}, "unet"),
+        ({"freeze": "none"}, "encoder_unet"),
         ({"precision": "mixed_bfloat16"}, "unet"),
     ])  # fmt: skip
     def test_what_is_asked_for_goes_first(self, asked, expected, dataset, monkeypatch):
@@ -85,6 +85,12 @@ class TestNetwork:
                                      ((128, 128), True, "encoder_unet")):  # fmt: skip
             view = View(size, None, None, "", names_width=thin)
             assert choose_network(USUAL, dataset, view).model == expected
+
+    def test_what_is_frozen_may_be_asked_for(self, dataset, monkeypatch):
+        with_package(monkeypatch, True)
+        assert [plan_run(replace(USUAL, freeze=freeze), dataset).config.freeze for freeze in (None, "none", "2")] == [
+            "encoder", "none", "2",
+        ]  # fmt: skip
 
     def test_one_step_of_an_encoder_sees_at_least_two_photos(self, dataset, monkeypatch):
         for installed, expected in ((True, 2), (False, 1)):

@@ -23,13 +23,14 @@ from semseg.training.network import network_by_flags
 from semseg.training.plan import Plan, plan_run
 from semseg.training.starting import freeze, refuse_unlearnt, take_weights
 from semseg.training.timing import epochs_of_run
+from semseg.training.view import View
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Checks the data and says what a run on them would decide."""
     config = asked_run(arguments)
-    dataset, _, _, plan = open_data_and_network(config)
-    findings, cache = look_at(plan.view.decided(config), dataset)
+    dataset, _, _, view = open_data_and_network(config)
+    findings, cache = look_at(view.decided(config), dataset)
     findings.refuse(f"python -m semseg check {config.data}")
     say_what_was_found(dataset, findings)
     if config.minutes is not None:
@@ -39,11 +40,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def open_data_and_network(
     config: RunConfig, new: bool = True
-) -> tuple[Dataset, keras.Model, dict[str, str] | None, Plan]:
+) -> tuple[Dataset, keras.Model, dict[str, str] | None, View]:
     """Both, before the files are read; what does not fit is told at once, and a wrong name before data are drawn.
 
     A run that is not new has its data, and gets its weights from its state. The third result is for the run's record:
-    whose weights the network starts from, None for new ones. The last is the plan, as far as it can be made then.
+    whose weights the network starts from, None for new ones. The last is how it sees photos.
     """
     leave_tensorflow_out()
     SegmentationLoss(config.loss, label_smoothing=config.label_smoothing)
@@ -61,7 +62,7 @@ def open_data_and_network(
     if new and (bare or config.encoder_weights == "none" or config.model != "encoder_unet"):
         refuse_unlearnt(frozen, learnt)
     check_memory(model, plan.config)
-    return dataset, model, source, plan
+    return dataset, model, source, plan.view
 
 
 def _without_weights(config: RunConfig) -> RunConfig:

@@ -110,8 +110,8 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     _greet(config, folder, state)
     asked, config = config, as_seen(config, state) if state else config
     with one_per_host_before_others():
-        dataset, model, source, first_plan = open_data_and_network(config, new=state is None)
-        findings, cache = _look(first_plan.view.decided(config), dataset)
+        dataset, model, source, view = open_data_and_network(config, new=state is None)
+        findings, cache = _look(view.decided(config), dataset)
     config = _with_epochs(config, state, dataset, cache)
     planned_epochs = state.facts["identity"]["planned_epochs"] if state else config.epochs
     plan = plan_run(replace(config, epochs=planned_epochs), dataset, findings)

