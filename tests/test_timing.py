@@ -2,6 +2,7 @@
 
 import sys
 
+import keras
 import pytest
 
 from semseg.cli import main, train
@@ -9,7 +10,8 @@ from semseg.cli.flags import asked_run, to_flags, training_parser
 from semseg.data.cache import Cache
 from semseg.files import write_json
 from semseg.runs.config import RunConfig
-from semseg.training import timing
+from semseg.training import plan, timing
+from semseg.training.network import Network
 
 pytestmark = pytest.mark.plain
 
@@ -91,3 +93,17 @@ def test_minutes_and_epochs_take_each_other_s_place(tmp_path):
         asked = asked_run(training_parser().parse_args(["--config", str(file), *flags]))
         assert (asked.minutes, asked.epochs) == expected
     assert to_flags(RunConfig(minutes=5.0, epochs=7), without_defaults=True) == ["--minutes", "5.0"]
+
+
+def test_a_network_that_the_plan_chose_keeps_its_file_when_the_run_goes_on(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "_finish", lambda *_: None)
+    monkeypatch.setattr(train, "_draw_before", lambda *_: None)
+    monkeypatch.setattr(plan, "choose_network", lambda config, *_: Network("resunet", "", freeze="none"))
+    flags = ["--data", str(pairs), "--image-size", "32", "--filters", "2", "--cache", "none", "--batch-size", "4",
+             "--keep", "last", "--output", str(tmp_path)]  # fmt: skip
+    for epochs in ("1", "2"):
+        assert main([*flags, "--epochs", epochs]) == 0
+        assert [path.name for path in tmp_path.glob("*_model*.keras") if "last" not in path.name] == [
+            "unet_model.keras"
+        ]
+    assert keras.saving.load_model(tmp_path / "unet_model.keras").name == "resunet"

@@ -125,7 +125,7 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     refuse_differing({name: identity[name] for name in ("photos", "classes", "data")} | identity["plan"])
     saving = Saving(None, identity, state, config.checkpoint_minutes, lambda: agreed(stopping.request))
     train = partial(
-        train_model, model, batches, plan, model_path=folder.model_path(model_name(config.model)),
+        train_model, model, batches, plan, model_path=folder.model_path(model_name(asked.model)),
         results_path=folder.history_path, tell=lambda line: say_about("compile", line),
     )  # fmt: skip
     if not here().is_first:
@@ -148,7 +148,7 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
             log_batch(log, *_visible(dataset, batches[0][0]), dataset.palette)
         start = time.perf_counter() - (state.facts["elapsed"] if state else 0)
         progress = _ShowProgress(plan.config, saving.position)
-        model_file = partial(folder.file_of_weights, model_name(config.model))
+        model_file = partial(folder.file_of_weights, model_name(asked.model))
         averaged: list[Averaged] = []
         keep = [KeepEpochs(plain_model(model), model_file, config.keep)] if config.keep != "best" else []
         with stopping.between_batches(), progress:
