@@ -4,6 +4,9 @@
 moment, or in the middle of a save, and the same command again. The last state (weights, moving
 averages, optimiser, generators), the history and the scores of the best weights are compared bit for bit. At the end it
 trains the usual network and says which share of the time saving takes. `--quick` kills three times and leaves that out.
+
+`--ranks 2` trains by torchrun and kills one of its processes, drawn anew each time: `slowest_end` is how long the
+others took to end at most, in seconds, and each time one line must name the rank that has gone.
 """
 
 import argparse
@@ -11,12 +14,14 @@ import csv
 import json
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +50,9 @@ def build(input_shape, num_classes, *, filters=4):
     return keras.Model(inputs, keras.layers.Conv2D(num_classes, 1)(x))
 
 def count(self, batch, logs=None, after=SaveState.on_train_batch_end):
-    with open("batches", "ab") as file:
-        file.write(b"x")
+    if os.environ.get("RANK", "0") == "0":
+        with open("batches", "ab") as file:
+            file.write(b"x")
     time.sleep(0.05)
     after(self, batch, logs)
 
@@ -82,6 +88,8 @@ class Bench:
     folder: Path
     backend: str
     rng: random.Random
+    ranks: int = 1
+    ends: list[float] = field(default_factory=list)  # seconds from the kill of a rank to the end of all
 
     def prepare(self, more: str = "") -> None:
         """Draws the data, and trains once in peace; `more` is code that every training runs at its start."""
@@ -93,8 +101,9 @@ class Bench:
         """Begins a training, or goes on with it: the same command."""
         for name in ("batches", "saving"):
             (self.folder / name).unlink(missing_ok=True)
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.ranks)]
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "main.py"), *FLAGS, "--output", output],
+            [sys.executable, *(launcher if self.ranks > 1 else []), str(ROOT / "main.py"), *FLAGS, "--output", output],
             env={**os.environ, "KERAS_BACKEND": self.backend, "OMP_NUM_THREADS": "1", **environment},
             cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -129,11 +138,29 @@ class Bench:
     def _kill(self, process: subprocess.Popen, output: str, begun: int) -> int | None:
         """None where there was no process any more."""
         alive = process.poll() is None
-        process.kill()
-        text = process.communicate()[0]
-        if process.returncode not in (0, -9):
+        if self.ranks == 1:
+            process.kill()
+            text = process.communicate()[0]
+            as_expected = process.returncode in (0, -9)
+        else:
+            text, as_expected = self._kill_rank(process)
+        if not as_expected:
             raise SystemExit(f"{self.backend}, {output}: ended with {process.returncode}\n{text[-2000:]}")
         return begun + self.done() - self.saved(output) if alive else None
+
+    def _kill_rank(self, process: subprocess.Popen) -> tuple[str, bool]:
+        """Kills one rank; returns what all said, and whether they ended with one line that names it."""
+        rank = self.rng.randrange(self.ranks)
+        victim = process_of_rank(rank, process.pid)
+        began = time.monotonic()
+        if victim is not None:
+            os.kill(victim, signal.SIGKILL)
+        text = process.communicate()[0]
+        if process.returncode == 0:
+            return text, True
+        self.ends.append(time.monotonic() - began)
+        lines = re.findall("^error: .*", text, re.MULTILINE)
+        return text, process.returncode == 1 and len(lines) == 1 and f"rank {rank} of {self.ranks}" in lines[0]
 
     def done(self) -> int:
         """Batches that the process in hand has trained on."""
@@ -157,6 +184,19 @@ class Bench:
                 found |= {f"{row['epoch']} {name}": np.float64(row[name]) for name in row if name not in TIMES}
         metrics = json.loads((folder / "metrics.json").read_text())
         return found | {name: np.float64(metrics[name]) for name in ("best_epoch", "macro_iou", "accuracy")}
+
+
+def process_of_rank(rank: int, parent: int) -> int | None:
+    """The process of a rank that torchrun started; None where there is none."""
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False)
+    for child in children.stdout.split():
+        try:
+            variables = Path(f"/proc/{child}/environ").read_text(encoding="utf-8").split("\0")
+        except OSError:  # it ended meanwhile
+            continue
+        if f"RANK={rank}" in variables:
+            return int(child)
+    return None
 
 
 def difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
@@ -234,19 +274,22 @@ def main() -> None:
         "--backends", help="joined by commas, such as torch,tensorflow,jax; default: KERAS_BACKEND, else torch"
     )
     parser.add_argument("--kills", type=int, default=36, help="on each backend, one in three within a save")
+    parser.add_argument("--ranks", type=int, default=1, help="processes of one training, on torch alone")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    total, shares = Tally([]), []
+    total, shares, ends = Tally([]), [], []
     for backend in (options.backends or os.environ.get("KERAS_BACKEND", "torch")).split(","):
         with tempfile.TemporaryDirectory() as name:
-            bench = Bench(Path(name), backend, random.Random(options.seed))
+            bench = Bench(Path(name), backend, random.Random(options.seed), options.ranks)
             bench.prepare()
             tally = kill_often(bench, 3 if options.quick else options.kills)
-            if not options.quick:
+            ends += bench.ends
+            if not (options.quick or options.ranks > 1):
                 shares.append(overhead(bench.folder, backend))
             print(f"{backend}: {tally}", flush=True)
             total.add(tally)
-    print(f"RESULT {total} overhead={f'{max(shares):.4f}' if shares else '-'}")
+    slowest = f" slowest_end={max(ends):.1f}" if ends else ""
+    print(f"RESULT {total} overhead={f'{max(shares):.4f}' if shares else '-'}{slowest}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ CONFIG = RunConfig(epochs=3, batch_size=4, image_size=(32, 32), filters=4, learn
                    average=True)  # fmt: skip
 STEPS = 3  # of an epoch: 12 photos in batches of 4
 TIMES = ("seconds", "waiting")
-SAVED = ("weights", "optimizer", "random.numpy", "random.keras", "random.torch")  # what a run's future depends on
+SAVED = ("weights", "optimizer", "random.numpy", "random.keras")  # what a run's future depends on
 
 
 class Cut(BaseException):

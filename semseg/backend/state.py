@@ -57,44 +57,32 @@ def assign(variables: Sequence[keras.Variable], group: str, arrays: dict[str, np
 
 
 def random_state() -> dict[str, np.ndarray]:
-    """The generators of Python, NumPy, Keras and PyTorch, as arrays by name."""
+    """The generators of Python, NumPy and Keras, as arrays by name; that of PyTorch is seeded for every batch."""
     version, words, gauss = random.getstate()
     _, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
-    state = {
+    return {
         "python": np.array([version, *words], np.uint64),
         "python_gauss": np.array([np.nan if gauss is None else gauss]),
         "numpy": np.array([*keys, place, has_gauss], np.uint64),
         "numpy_gauss": np.array([cached]),
         "keras": np.array(keras.ops.convert_to_numpy(global_seed_generator().state)),
     }
-    if keras.backend.backend() == "torch":
-        state["torch"] = torch.get_rng_state().numpy().copy()
-        if torch.cuda.is_available():
-            state["cuda"] = torch.cuda.get_rng_state().numpy().copy()
-    return state
 
 
-def seed_epoch(seed: int, epoch: int) -> None:
-    """Makes what PyTorch draws in an epoch depend on nothing but these two: its loaders draw in between, too.
+def seed_batch(seed: int, epoch: int, batch: int) -> None:
+    """Makes what PyTorch draws for a batch depend on nothing but these three: its loaders draw in between, too.
 
     Processes that train together draw for photos of their own, and each draws differently.
     """
     if keras.backend.backend() == "torch":
-        numbers = [seed, epoch, here().rank] if here().rank else [seed, epoch]
-        torch.manual_seed(int(np.random.default_rng(numbers).integers(2**63)))
+        torch.manual_seed(int(np.random.default_rng([seed, epoch, batch, here().rank]).integers(2**63)))
 
 
 def set_random_state(state: dict[str, np.ndarray]) -> None:
-    """Puts all generators where they were; one of a device that is not here is left out."""
+    """Puts the generators of `random_state` where they were."""
     version, *words = map(int, state["python"])
     gauss = float(state["python_gauss"][0])
     random.setstate((version, tuple(words), None if np.isnan(gauss) else gauss))
     *keys, place, has_gauss = map(int, state["numpy"])
     np.random.set_state(("MT19937", np.array(keys, np.uint32), place, has_gauss, float(state["numpy_gauss"][0])))
     global_seed_generator().state.assign(state["keras"])
-    if keras.backend.backend() == "torch":
-        torch.set_rng_state(torch.from_numpy(state["torch"].copy()))
-        if torch.cuda.is_available() and "cuda" in state:
-            torch.cuda.set_rng_state(torch.from_numpy(state["cuda"].copy()))
-        if here().rank:  # the state is that of the first process
-            torch.manual_seed(int(torch.randint(2**62, ())) + here().rank)

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 
 from semseg.backend.processes import Processes
-from semseg.backend.state import seed_epoch
+from semseg.backend.state import seed_batch
 from semseg.data.batches import Batches
 from semseg.errors import NonFiniteLossError
 from semseg.files import replacing, write_csv
@@ -22,7 +22,7 @@ MAX_LISTED = 8  # photos that a message lists
 class CountEpochs(keras.callbacks.Callback):
     """Tells the batches which epoch it is: adapters of some backends look at batches before the first one.
 
-    Layers without a seed of their own draw as (seed, epoch) says, as all else does.
+    Layers without a seed of their own draw as (seed, epoch, batch) says.
 
     Args:
         batches: Of the training split.
@@ -36,18 +36,16 @@ class CountEpochs(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Passes the number on, and of the first one the batches that are over."""
-        self.epoch, first = epoch, self.start.batch if epoch == self.start.epoch else 0
-        self.batches.start_epoch(epoch, first)
-        self.is_whole = first == 0
+        self.epoch, self.first = epoch, self.start.batch if epoch == self.start.epoch else 0
+        self.batches.start_epoch(epoch, self.first)
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Seeds the epoch."""
-        if batch == 0 and self.is_whole:
-            seed_epoch(self.seed, self.epoch)
+        """Seeds the batch."""
+        seed_batch(self.seed, self.epoch, self.first + batch)
 
     def on_test_begin(self, logs=None):
         """Seeds what comes after the training batches, of which a run that goes on may have none left."""
-        seed_epoch(self.seed, self.epoch)
+        seed_batch(self.seed, self.epoch, self.batches.per_epoch)
 
 
 class CountPhotos(keras.callbacks.Callback):

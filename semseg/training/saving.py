@@ -70,7 +70,6 @@ class SaveState(keras.callbacks.Callback):
         self._writer, self._pending = DaemonPool(1, "semseg-save"), _nothing()
         self._write = saving.checkpoints and saving.checkpoints.write
         self._last = saving.start and saving.start.position  # of the last state that was handed to the writer
-        self._random: dict[str, np.ndarray] = {}  # of all generators, to go on from
         self._metrics: dict[str, np.ndarray] | None = None  # of the training batches, while the validation goes on
         self._began = time.perf_counter() - (saving.start.facts["elapsed"] if saving.start else 0)
         self._next, self._first = time.perf_counter(), 0
@@ -92,8 +91,7 @@ class SaveState(keras.callbacks.Callback):
         except ValueError as error:
             raise RunFolderError(f"the state is of another network: {error}; `restart` to train anew") from None
         prefix = len(_RANDOM)
-        self._random = {name[prefix:]: array for name, array in start.arrays.items() if name.startswith(_RANDOM)}
-        set_random_state(self._random)
+        set_random_state({k[prefix:]: array for k, array in start.arrays.items() if k.startswith(_RANDOM)})
         columns = start.facts["history"]
         rows = start.arrays["history"].tolist()
         self.recorder.restore(
@@ -109,11 +107,6 @@ class SaveState(keras.callbacks.Callback):
             assign(self.model.metrics_variables, _METRICS, start.arrays)
             self._first = start.position.batch
         self.position = Position(epoch, self._first)
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Puts the generators where they were once more: Keras draws from that of PyTorch to get ready for this."""
-        if self._first and batch == 0:
-            set_random_state(self._random)
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves if it is time to, and ends the training if that is wanted."""
