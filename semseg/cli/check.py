@@ -13,7 +13,9 @@ from semseg.data.base import Dataset, spread
 from semseg.data.check import Findings, to_json
 from semseg.data.opening import open_data
 from semseg.errors import DataError
+from semseg.evaluation.album import LONGEST
 from semseg.files import archive, check_output, read_json, write_json
+from semseg.images.resizing import resize_mask, resize_photo, size_within
 from semseg.runs import names
 from semseg.runs.classes import write_classes
 from semseg.runs.config import RunConfig
@@ -70,9 +72,13 @@ def _write(output: Path, dataset: Dataset, findings: Findings, found: dict[str, 
     shown = []
     for split, entries in findings.records.items():
         count = PICTURES if len(findings.records) == 1 else PICTURES // 2
-        shown += [(split, sample, *dataset.load(sample)) for sample, _ in spread(entries, count)]
+        for sample, _ in spread(entries, count):
+            photo, ids = dataset.load(sample)
+            size = size_within(ids.shape, LONGEST)
+            photo, ids = dataset.bands.view(resize_photo(photo, size)), resize_mask(ids, size)
+            shown.append((f"{split}: {sample.photo.name}", photo, ids))
     save_data_page(
-        [(f"{split}: {sample.photo.name}", dataset.bands.view(photo), ids) for split, sample, photo, ids in shown],
+        shown,
         dataset.palette,
         {split: findings.counts(split).sum(axis=0) for split in findings.records},
         _headline(dataset, findings),

@@ -11,9 +11,10 @@ import numpy as np
 from semseg import IGNORE
 from semseg.data.fit import better_turn
 from semseg.data.united import OVERLAP, foreground, unite_masks
-from semseg.errors import DataError
+from semseg.errors import DataError, TooManyPixelsError
 from semseg.images.bands import RGB, Bands
 from semseg.images.georeference import Georeference, georeference_of_tags, is_same_grid, lay_on
+from semseg.images.opening import MAX_PIXELS_TO_LEARN, open_image
 from semseg.images.reading import Picture, read_mask, read_photo, split_pair
 from semseg.images.resizing import enough_for, resize_mask, resize_photo
 from semseg.labels.drawings import Drawing, rasterise
@@ -215,10 +216,13 @@ class Dataset:
             DataError: The file cannot be used; the message names it.
         """
         if sample.photo == sample.mask and not sample.drawing:
-            picture = read_photo(sample.photo, bands=self.bands)
+            picture = read_photo(sample.photo, bands=self.bands, max_pixels=MAX_PIXELS_TO_LEARN)
             photo, mask = split_pair(picture.pixels, sample.photo)
             return Look(photo, *quantise(mask, self.palette), mask, picture, turned=False)
-        picture = read_photo(sample.photo, at_least, page=sample.page, bands=self.bands, files=sample.bands)
+        picture = read_photo(
+            sample.photo, at_least, page=sample.page, bands=self.bands, files=sample.bands,
+            max_pixels=MAX_PIXELS_TO_LEARN,
+        )  # fmt: skip
         look = (self._look_at_drawing if sample.drawing else self._look_at_mask)(sample, picture)
         if sample.view:
             _ignore(look, ~_view_of(sample, look))
@@ -301,9 +305,17 @@ def read_mask_of(sample: Sample) -> Picture:
         return unite_masks(sample.parts, sample.part_numbers)
     places = places_that_differ(sample)
     if places is None:
-        return read_mask(sample.mask, page=sample.page)
+        try:
+            return read_mask(sample.mask, page=sample.page)
+        except TooManyPixelsError:  # than any picture may have, but its photo may be as large
+            return read_mask(sample.mask, page=sample.page, max_pixels=_count_pixels(sample.photo))
     state = sample.mask.stat()
     return _laid_on_photo(_read_raster(sample.mask, state.st_mtime_ns, state.st_size), *places, sample.mask)
+
+
+def _count_pixels(photo: Path) -> int:
+    with open_image(photo, page=0, max_pixels=MAX_PIXELS_TO_LEARN) as image:
+        return image.width * image.height
 
 
 @lru_cache(maxsize=1)
@@ -380,7 +392,8 @@ def _upright(sample: Sample, photo: Picture, stored: Picture, mask: np.ndarray) 
     best = 0
     if len(fitting) == 2:
         best = better_turn(
-            read_photo(sample.photo, page=sample.page).pixels, [_provisional_ids(candidate) for candidate in fitting]
+            read_photo(sample.photo, page=sample.page, max_pixels=MAX_PIXELS_TO_LEARN).pixels,
+            [_provisional_ids(candidate) for candidate in fitting],
         )
     return fitting[best], fitting[best] is not mask
 

@@ -8,24 +8,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image
 
 from semseg.errors import DataError, first_line, pip_install
+from semseg.images.opening import LARGE_FORMATS, MAX_PIXELS_PER_BYTE, no_photo
 
 _BAND_BYTES = 1 << 24  # that are read at once
 _CACHE_MB = 64  # that GDAL may keep
-_MAX_PIXELS_PER_BYTE = 1000  # of a file; photos have less than 100, and more is a picture of nothing, or an attack
 _ORIENTATION = 0x0112  # the EXIF tag
-_FORMATS = (  # how a file starts, GDAL's name for it, and Pillow's reader, without Pillow's limit on its pixels
-    (b"\xff\xd8", "JPEG", JpegImagePlugin.JpegImageFile),
-    (b"\x89PNG", "PNG", PngImagePlugin.PngImageFile),
-    (b"II*\0", "GTiff", TiffImagePlugin.TiffImageFile),
-    (b"MM\0*", "GTiff", TiffImagePlugin.TiffImageFile),
-    (b"II+\0", "GTiff", TiffImagePlugin.TiffImageFile),
-    (b"MM\0+", "GTiff", TiffImagePlugin.TiffImageFile),
-    (b"RIFF", "WEBP", WebPImagePlugin.WebPImageFile),
-    (b"BM", "BMP", BmpImagePlugin.BmpImageFile),
-)
 
 
 class BigPicture:
@@ -49,7 +39,7 @@ class BigPicture:
         self.path, self._scratch = path, scratch
         with path.open("rb") as file:
             start = file.read(4)
-        matches = [(driver, reader) for signature, driver, reader in _FORMATS if start.startswith(signature)]
+        matches = [(driver, reader) for signature, driver, reader in LARGE_FORMATS if start.startswith(signature)]
         if not matches:
             raise DataError(f"{path}: neither JPEG, PNG, TIFF, WebP nor BMP; save it as one of these")
         self._driver, reader = matches[0]
@@ -131,11 +121,8 @@ class BigPicture:
                 f"save the first {colors} alone"
             )
         stored = self.path.stat().st_size
-        if source.width * source.height > _MAX_PIXELS_PER_BYTE * stored:
-            raise DataError(
-                f"{self.path}: {source.width}x{source.height} pixels in {stored} bytes, which is no photo; replace or "
-                "remove it"
-            )
+        if source.width * source.height > MAX_PIXELS_PER_BYTE * stored:
+            raise DataError(no_photo(self.path, source.width, source.height, stored))
 
 
 def _rgb(source: Any, window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:

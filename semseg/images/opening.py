@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL.ImageFile import ImageFile
 
 from semseg.errors import DataError, SemsegError, TooManyPixelsError
 from semseg.images.tiff_headers import (
@@ -24,40 +25,87 @@ from semseg.images.tiff_headers import (
 )
 
 _MAX_PIXELS = 89_478_485  # Pillow's own limit for what may be an attack
-_TOO_LARGE = "larger than 89 million pixels; scale it down or leave it out"
+MAX_PIXELS_TO_LEARN = 1 << 29  # of a photo, read whole once
+MAX_PIXELS_PER_BYTE = 1000  # of a file; photos have less than 100, and more is a picture of nothing, or an attack
+LARGE_FORMATS: tuple[tuple[bytes, str, type[ImageFile]], ...] = (
+    # how a file starts, GDAL's name for it, and Pillow's reader, without Pillow's limit on its pixels
+    (b"\xff\xd8", "JPEG", JpegImagePlugin.JpegImageFile),
+    (b"\x89PNG", "PNG", PngImagePlugin.PngImageFile),
+    (b"II*\0", "GTiff", TiffImagePlugin.TiffImageFile),
+    (b"MM\0*", "GTiff", TiffImagePlugin.TiffImageFile),
+    (b"II+\0", "GTiff", TiffImagePlugin.TiffImageFile),
+    (b"MM\0+", "GTiff", TiffImagePlugin.TiffImageFile),
+    (b"RIFF", "WEBP", WebPImagePlugin.WebPImageFile),
+    (b"BM", "BMP", BmpImagePlugin.BmpImageFile),
+)
 
 
 @contextmanager
-def open_image(path: Path, numbers: bool = False, page: int | None = None) -> Iterator[Image.Image]:
+def open_image(
+    path: Path, numbers: bool = False, page: int | None = None, *, max_pixels: int = 0
+) -> Iterator[Image.Image]:
     """Opens the picture of a file; whatever is wrong with it becomes an error that names it.
 
     Args:
         path: The file.
         numbers: Whether 16 and 32 bits and floats are wanted, as in masks.
         page: Which picture of a TIFF stack; None refuses a stack.
+        max_pixels: How many it may have, if more than 89 million may be: JPEG, PNG, TIFF, WebP or BMP, and a photo
+            only where its file is as large as one of so many pixels.
 
     Yields:
         The picture, closed afterwards.
 
     Raises:
         DataError: There is no such picture, or it is none that can be read without loss.
-        TooManyPixelsError: It has more than 89 million pixels.
+        TooManyPixelsError: It has more pixels than it may have.
     """
     try:
         if not path.is_file():
             raise DataError(f"{path}: {_kind_of_non_file(path)}; replace or remove it")
-        with Image.open(_source_of(path)) as image:
+        with _open_of_any_size(path, max(max_pixels, _MAX_PIXELS)) as image:
+            _refuse_too_large(path, image, numbers, max(max_pixels, _MAX_PIXELS))
             _select_page(path, image, page)
             _refuse_unsuitable(path, image, numbers)
             yield image
     except SemsegError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise TooManyPixelsError(f"{path}: {_TOO_LARGE}") from None
     except Image.UnidentifiedImageError:
         raise DataError(f"{path}: {_describe_unknown(path, numbers)}") from None
     except Exception as error:  # damaged files make decoders raise SyntaxError, TypeError and more
         raise DataError(f"{path}: cannot be read ({error}); replace or remove it") from None
+
+
+def _open_of_any_size(path: Path, max_pixels: int) -> ImageFile:
+    """By the format's own reader where Pillow sees an attack, which it does by the number of pixels alone."""
+    try:
+        return Image.open(_source_of(path))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        with path.open("rb") as file:
+            start = file.read(4)
+        for signature, _, reader in LARGE_FORMATS:
+            if start.startswith(signature):
+                return reader(path)
+        raise _too_large(path, max_pixels) from None
+
+
+def _refuse_too_large(path: Path, image: Image.Image, numbers: bool, max_pixels: int) -> None:
+    pixels, stored = image.width * image.height, path.stat().st_size
+    if pixels > max_pixels:
+        raise _too_large(path, max_pixels)
+    if pixels > max(_MAX_PIXELS, MAX_PIXELS_PER_BYTE * stored) and not numbers:
+        raise DataError(no_photo(path, image.width, image.height, stored))
+
+
+def _too_large(path: Path, max_pixels: int) -> TooManyPixelsError:
+    return TooManyPixelsError(
+        f"{path}: larger than {max_pixels / 1e6:.0f} million pixels; scale it down or leave it out"
+    )
+
+
+def no_photo(path: Path, width: int, height: int, stored: int) -> str:
+    """What is said of a file of so many bytes that holds too little for its size."""
+    return f"{path}: {width}x{height} pixels in {stored} bytes, which is no photo; replace or remove it"
 
 
 def _source_of(path: Path) -> Path | BytesIO:
@@ -124,9 +172,7 @@ def _refuse_stack(path: Path, image: Image.Image, count: int) -> str:
 
 
 def _refuse_unsuitable(path: Path, image: Image.Image, numbers: bool) -> None:
-    """Raises a `DataError` for what the header shows to be too large, too deep, or more bands than can be read."""
-    if image.width * image.height > _MAX_PIXELS:
-        raise TooManyPixelsError(f"{path}: {_TOO_LARGE}")
+    """Raises a `DataError` for what the header shows to be too deep, or more bands than can be read."""
     deep = image.mode.startswith(("I", "F"))  # 16 or 32 bits in one channel
     if not (numbers if deep else bits_per_channel(image) <= 8):
         raise DataError(f"{path}: holds 16-bit, 32-bit or float pixels; save it with 8 bits per channel")

@@ -84,6 +84,7 @@ def read_photo(
     page: int | None = None,
     bands: Bands = RGB,
     files: Sequence[Path] = (),
+    max_pixels: int = 0,
 ) -> Picture:
     """Reads a photo; its pixels are uint8 RGB, or the bands that are wanted.
 
@@ -93,6 +94,7 @@ def read_photo(
         page: Which picture of a TIFF stack, 0 to `count_pages(path) - 1`; None refuses a stack.
         bands: What the photo must hold.
         files: All files of the photo, where each band has its own.
+        max_pixels: As in `open_image`, of an RGB photo.
 
     Raises:
         DataError: As `read_image`; or it holds other bands, or no data at all.
@@ -102,7 +104,7 @@ def read_photo(
         return Picture(pixels, pixels.shape[:2], without_data=without_data)
     if Path(path).suffix.lower() in ARRAY_SUFFIXES:
         return _photo_of_array(Path(path))
-    with open_image(Path(path), page=page) as image:
+    with open_image(Path(path), page=page, max_pixels=max_pixels) as image:
         orientation = _orientation(image)
         size = image.size[::-1] if orientation < 5 or image.format == "TIFF" else image.size  # TIFFs tell it turned
         if at_least and image.format in _JPEG:
@@ -127,7 +129,7 @@ def _photo_form(mode: str, upright: Image.Image) -> str:
     return "" if mode == "RGB" else _FORMS.get(mode, mode)
 
 
-def read_mask(path: str | Path, *, page: int | None = None) -> Picture:
+def read_mask(path: str | Path, *, page: int | None = None, max_pixels: int = 0) -> Picture:
     """Reads a mask as it is stored: indices of a palette image, numbers of a grey one (16 bits too), or colours.
 
     JPEG changes numbers, so that grey JPEG masks are given as colours, for a palette to be found.
@@ -135,6 +137,7 @@ def read_mask(path: str | Path, *, page: int | None = None) -> Picture:
     Args:
         path: The file.
         page: As in `read_photo`.
+        max_pixels: As in `open_image`.
 
     Returns:
         Its picture; `pixels` are integers `(H, W)`, or uint8 RGB `(H, W, 3)`, and 0 where it is transparent.
@@ -145,7 +148,7 @@ def read_mask(path: str | Path, *, page: int | None = None) -> Picture:
     """
     if Path(path).suffix.lower() in ARRAY_SUFFIXES:
         return _mask_of_array(Path(path))
-    with open_image(Path(path), numbers=True, page=page) as image:
+    with open_image(Path(path), numbers=True, page=page, max_pixels=max_pixels) as image:
         scale = _number_scale(image)  # before the orientation, for which a PNG is decoded
         orientation = _orientation(image)
         upright = _turn_upright(image, orientation)

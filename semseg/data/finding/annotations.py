@@ -15,6 +15,7 @@ from semseg.data.finding.contents import Contents
 from semseg.data.finding.folder import groups_by_name, root_of
 from semseg.data.finding.names import place_of, split_of
 from semseg.errors import DataError, first_line
+from semseg.images.opening import MAX_PIXELS_TO_LEARN
 from semseg.images.reading import read_photo
 from semseg.labels.drawings import Drawing, rasterise
 from semseg.labels.formats import FORMATS, format_of
@@ -298,7 +299,7 @@ def _border_ratio(entry: _Entry) -> float | None:
     """How much shorter the borders of areas are with the other lines; None where that cannot be told."""
     lengths = []
     try:
-        size = read_photo(entry.photo, (1, 1)).size
+        size = read_photo(entry.photo, (1, 1), max_pixels=MAX_PIXELS_TO_LEARN).size
         for drawing in (entry.drawing, _with_other_lines(entry.drawing)):
             ids = {name: i for i, name in enumerate(sorted(drawing.labels))}
             mask = rasterise(drawing, size, ids)
@@ -338,7 +339,7 @@ def _cover_everything(entries: Sequence[_Entry], names: Sequence[str]) -> bool:
         if not entry.drawing.shapes:
             return False
         try:
-            size = entry.drawing.size or read_photo(entry.photo, (1, 1)).size
+            size = entry.drawing.size or read_photo(entry.photo, (1, 1), max_pixels=MAX_PIXELS_TO_LEARN).size
             bare = rasterise(replace(entry.drawing, ground="background"), size, ids) == 0
         except DataError:  # of which the check will tell
             continue
