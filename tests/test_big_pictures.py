@@ -1,4 +1,4 @@
-"""Photos read piece by piece, against Pillow."""
+"""Photos read piece by piece, against Pillow, and read whole although they are large."""
 
 import sys
 
@@ -7,8 +7,10 @@ import pytest
 import rasterio
 from PIL import Image, ImageOps
 
+from semseg.data import base, open_dataset
 from semseg.errors import DataError
 from semseg.images import large as big_pictures
+from semseg.images import opening
 from semseg.images.large import BigPicture
 
 pytestmark = pytest.mark.plain
@@ -100,3 +102,49 @@ def test_without_rasterio_its_pip_command_is_named(tmp_path, monkeypatch):
         DataError,
         r"x.png: larger than 89 million pixels; run pip install .*\[geo\]', to read",
     )
+
+
+class TestToLearnFrom:
+    """Photos of more pixels than Pillow opens, whose masks are as large."""
+
+    @pytest.fixture()
+    def folder(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(opening, "_MAX_PIXELS", 500)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow refuses twice as many
+        for split in ("train", "val"):
+            for name in ("a.png", "b.tif"):
+                for kind, picture in (("images", photo()), ("masks", Image.fromarray(ids()))):
+                    (tmp_path / split / kind).mkdir(parents=True, exist_ok=True)
+                    picture.save(tmp_path / split / kind / name)
+        return tmp_path
+
+    def test_they_are_read_whole(self, folder):
+        dataset = open_dataset(folder)
+        for sample in dataset.samples:
+            pixels, mask = dataset.load(sample)
+            np.testing.assert_array_equal(pixels, np.asarray(photo()))
+            np.testing.assert_array_equal(mask, ids())
+
+    def test_more_than_may_be_learned_from_are_refused(self, folder, monkeypatch):
+        dataset = open_dataset(folder)
+        monkeypatch.setattr(base, "MAX_PIXELS_TO_LEARN", 1999)
+        with pytest.raises(DataError, match=r"a.png: larger than 0 million pixels; scale it down"):
+            dataset.load(dataset.splits["train"][0])
+
+    def test_one_of_few_bytes_is_no_photo(self, folder, monkeypatch):
+        dataset = open_dataset(folder)
+        monkeypatch.setattr(opening, "MAX_PIXELS_PER_BYTE", 0.1)
+        with pytest.raises(DataError, match=r"a.png: 40x50 pixels in [0-9]+ bytes, which is no photo"):
+            dataset.load(dataset.splits["train"][0])
+
+    def test_a_mask_larger_than_its_photo_is_refused_by_its_header(self, folder):
+        dataset = open_dataset(folder)
+        Image.fromarray(np.tile(ids(), (2, 1))).save(folder / "train" / "masks" / "a.png")
+        with pytest.raises(DataError, match=r"a.png: larger than 0 million pixels"):
+            dataset.load(dataset.splits["train"][0])
+
+
+def ids():
+    mask = np.zeros((50, 40), np.uint8)
+    mask[10:20, 5:30] = 1
+    return mask

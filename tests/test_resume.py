@@ -4,12 +4,13 @@ import itertools
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
-from semseg.backend.state import arrays_of, random_state
+from semseg.backend import state
 from semseg.runs import stalling
 from semseg.runs.checkpoints import Checkpoints, Position
 from semseg.runs.config import RunConfig
@@ -60,9 +61,13 @@ def train(dataset, folder, config=CONFIG, asked=10**9, callbacks=()):
 
 
 def _arrays(model):
-    generators = {f"random.{name}": array for name, array in random_state().items()}
+    generators = {f"random.{name}": array for name, array in state.random_state().items()}
     drawn = {name: array for name, array in generators.items() if name.startswith(SAVED)}
-    return {**arrays_of(model.variables, "weights"), **arrays_of(model.optimizer.variables, "optimizer"), **drawn}
+    return {
+        **state.arrays_of(model.variables, "weights"),
+        **state.arrays_of(model.optimizer.variables, "optimizer"),
+        **drawn,
+    }
 
 
 def assert_same(one, other):
@@ -150,3 +155,19 @@ def test_a_loader_that_stalls_ends_a_run_with_its_state_and_the_file_named(datas
     ended.set()
     assert Checkpoints(tmp_path / "checkpoints").last() > Position(0)
     assert_same(train(dataset, tmp_path), whole)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the other backends keep their generators in variables")
+def test_what_pytorch_draws_depends_on_seed_epoch_batch_and_rank_alone(monkeypatch):
+    import torch
+
+    def draw(*numbers, rank=0):
+        monkeypatch.setattr(state, "here", lambda: SimpleNamespace(rank=rank))
+        state.seed_batch(*numbers)
+        return float(torch.rand(()))
+
+    first = draw(1, 2, 3)
+    torch.rand(5)  # as a loader may
+    assert draw(1, 2, 3) == first
+    others = {draw(2, 2, 3), draw(1, 3, 3), draw(1, 2, 4), draw(1, 2, 3, rank=1)}
+    assert len(others | {first}) == 5

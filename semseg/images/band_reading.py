@@ -13,7 +13,7 @@ from PIL import Image
 
 from semseg.errors import DataError, SemsegError, is_installed, pip_install
 from semseg.images.bands import MAX_BANDS, Bands, describe
-from semseg.images.opening import bits_per_channel, open_image
+from semseg.images.opening import bits_per_channel, open_header, open_image
 from semseg.images.tiff_headers import BANDS as BAND_COUNT
 from semseg.images.tiff_headers import (
     Tags,
@@ -94,7 +94,7 @@ def look_at_header(path: Path, page: int | None = None) -> Stored:
             if stored.count * area(directories[0]) > _MAX_NUMBERS:
                 raise DataError(f"{path}: has {stored.count} bands of {area(directories[0])} pixels; cut it into parts")
             return stored
-    with _refusing(path), Image.open(path) as image:
+    with _refusing(path), open_header(path) as image:
         return _stored_in_picture(image)
 
 

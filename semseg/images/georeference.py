@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from semseg.errors import DataError, pip_install
+from semseg.images.opening import open_header
 from semseg.images.tiff_headers import read_tags
 
 _WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274  # tags of TIFF, and of GeoTIFF (OGC 19-008r4):
@@ -130,7 +130,7 @@ def _of_world_file(path: Path) -> Georeference | None:
 def _is_turned(path: Path) -> bool:
     """Whether it is read in another orientation than it is stored, for which its world file does not hold."""
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             return image.getexif().get(_ORIENTATION, 1) != 1
     except Exception:  # reading the picture will say what is wrong
         return True

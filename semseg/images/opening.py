@@ -1,11 +1,13 @@
 """Opens image files by Pillow, and refuses what would not be read as it is."""
 
 import json
+import struct
 from base64 import b64decode
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
+from threading import RLock
 
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
@@ -24,12 +26,13 @@ from semseg.images.tiff_headers import (
     read_directories,
 )
 
+_DECODING = RLock()
 _MAX_PIXELS = 89_478_485  # Pillow's own limit for what may be an attack
 MAX_PIXELS_TO_LEARN = 1 << 29  # of a photo, read whole once
 MAX_PIXELS_PER_BYTE = 1000  # of a file; photos have less than 100, and more is a picture of nothing, or an attack
-LARGE_FORMATS: tuple[tuple[bytes, str, type[ImageFile]], ...] = (
+LARGE_FORMATS: tuple[tuple[bytes, str, Callable[[Path], ImageFile]], ...] = (
     # how a file starts, GDAL's name for it, and Pillow's reader, without Pillow's limit on its pixels
-    (b"\xff\xd8", "JPEG", JpegImagePlugin.JpegImageFile),
+    (b"\xff\xd8", "JPEG", JpegImagePlugin.jpeg_factory),
     (b"\x89PNG", "PNG", PngImagePlugin.PngImageFile),
     (b"II*\0", "GTiff", TiffImagePlugin.TiffImageFile),
     (b"MM\0*", "GTiff", TiffImagePlugin.TiffImageFile),
@@ -63,30 +66,45 @@ def open_image(
     try:
         if not path.is_file():
             raise DataError(f"{path}: {_kind_of_non_file(path)}; replace or remove it")
-        with _open_of_any_size(path, max(max_pixels, _MAX_PIXELS)) as image:
+        with open_header(path) as image:
             _refuse_too_large(path, image, numbers, max(max_pixels, _MAX_PIXELS))
-            _select_page(path, image, page)
-            _refuse_unsuitable(path, image, numbers)
-            yield image
+            with _without_pillows_limit() if image.width * image.height > _MAX_PIXELS else nullcontext():
+                _select_page(path, image, page)
+                _refuse_unsuitable(path, image, numbers)
+                yield image
     except SemsegError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(path, _MAX_PIXELS) from None
     except Image.UnidentifiedImageError:
         raise DataError(f"{path}: {_describe_unknown(path, numbers)}") from None
     except Exception as error:  # damaged files make decoders raise SyntaxError, TypeError and more
         raise DataError(f"{path}: cannot be read ({error}); replace or remove it") from None
 
 
-def _open_of_any_size(path: Path, max_pixels: int) -> ImageFile:
-    """By the format's own reader where Pillow sees an attack, which it does by the number of pixels alone."""
-    try:
-        return Image.open(_source_of(path))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        with path.open("rb") as file:
-            start = file.read(4)
-        for signature, _, reader in LARGE_FORMATS:
-            if start.startswith(signature):
+def open_header(path: Path) -> Image.Image:
+    """Opens a picture of any size, of which only the header is read.
+
+    By the format's own reader where there is one: Pillow takes many pixels alone for an attack.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    for signature, _, reader in LARGE_FORMATS:
+        if start.startswith(signature):
+            with suppress(SyntaxError, IndexError, TypeError, KeyError, EOFError, struct.error):
                 return reader(path)
-        raise _too_large(path, max_pixels) from None
+    return Image.open(_source_of(path))  # which also says what is wrong
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """While a large picture is decoded: one at a time, as each takes much memory."""
+    with _DECODING:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _refuse_too_large(path: Path, image: Image.Image, numbers: bool, max_pixels: int) -> None:
