@@ -39,7 +39,7 @@ LEVELS = [
     },
     {
         "comparison": {
-            "labels", "runs", "architectures", "data", "backend", "inference", "training", "evaluation",
+            "labels", "metrics", "runs", "architectures", "data", "backend", "inference", "training", "evaluation",
         },
         "report": {"images", "labels", "runs"},
     },

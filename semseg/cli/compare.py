@@ -10,9 +10,9 @@ from pathlib import Path
 import keras
 
 from semseg.backend.placing import chosen_devices
-from semseg.cli.console import Progress, say, say_about
+from semseg.cli.console import Progress, say, say_about, show_trainings
 from semseg.cli.flags import COMPARE_OUTPUT, SEEDS, given_settings, to_flags
-from semseg.comparison.apart import Training, train_apart
+from semseg.comparison.apart import train_apart
 from semseg.comparison.costs import costs_of, how_measured, open_models, same_photos
 from semseg.comparison.networks import Network, group_runs
 from semseg.comparison.tables import summarise, table, to_csv_rows, to_markdown
@@ -153,7 +153,7 @@ def _train(planned: Sequence[RunConfig], arguments: argparse.Namespace) -> Train
     if devices[1:]:
         say_about("devices", f"{', '.join(device.name for device in devices)}: one run at a time on each")
     with Progress("") as progress:
-        train = partial(train_apart, flags=to_flags, devices=devices, show=partial(_show, progress),
+        train = partial(train_apart, flags=to_flags, devices=devices, show=partial(show_trainings, progress),
                         stopping=arguments.stopping)  # fmt: skip
         return train_all(planned, train, say_about)
 
@@ -163,18 +163,6 @@ def _all_failed(errors: Sequence[SemsegError], others: str) -> SemsegError:
     error = SemsegError(f"{len(errors)} of the runs failed, {others}; {errors[0]}")
     error.exit_code = errors[0].exit_code
     return error
-
-
-def _show(progress: Progress, running: Sequence[Training]) -> None:
-    """How far the runs are, side by side."""
-    if running:
-        first, *others = running
-        progress.label = f"{first.label} {first.config.model}, seed {first.config.seed}"
-        text = first.last_line[:50]
-        if others:
-            progress.label = ", ".join(training.label for training in running)
-            text = "epochs"
-        progress.show(sum(each.epochs for each in running), sum(each.config.epochs for each in running), text)
 
 
 # -------------------------------------------------------------------------------------------------------- results

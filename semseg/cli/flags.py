@@ -170,6 +170,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "categories": ("", "Cityscapes: its 7 categories, not its 19 classes"),
     "test_split": ("NAME", "split that gives the final scores (default: test where the data have one, else val)"),
     "split_seed": ("N", "draws the validation split where the data have none (default: %(default)s)"),
+    "fold": ("K/N", "validate on the K-th of N parts of the photos, as one of the runs of --folds N does"),
     "limit": ("N", "use at most N photos of each split, for a quick try (default: all)"),
     "skip_bad": ("", "go on without files that cannot be used"),
     "allow_leaks": ("", "go on when a photo is in two splits"),
@@ -279,6 +280,8 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     add("--resume", metavar="DIR", nargs="?", const=RunConfig.output,
         help=f"go on with the run in a folder that was cut short (default: {RunConfig.output})")  # fmt: skip
     add("--restart", action="store_true", help="begin again where a run was cut short")
+    add("--folds", metavar="N", type=int, help="cross-validation: N runs, each of which holds out another part of the "
+        "photos")  # fmt: skip
     add("--time-limit", metavar="TIME", help="end in time, such as 90m, 2h or 1:30:00, with the state "
         "saved and exit code 75: go on")  # fmt: skip
     _add_settings(parser, list(_SETTINGS))
@@ -311,7 +314,7 @@ def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
                         "numbers as 0,1,3; without a GPU, how many runs side by side (default: 1)")  # fmt: skip
     parser.add_argument("--part", metavar="K/N", help="train every N-th run alone, from the K-th on: so do several "
                         "commands, as of a Slurm array, share them")  # fmt: skip
-    _add_settings(parser, [name for name in _SETTINGS if name not in ("model", "devices")],
+    _add_settings(parser, [name for name in _SETTINGS if name not in ("model", "devices", "fold")],
                   minutes="time for each run in place of --epochs: as many whole epochs as fit",
                   output=f"where the results go (default: {COMPARE_OUTPUT})")  # fmt: skip
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from semseg.comparison.networks import Network, unequal_conditions
+from semseg.comparison.spread import plain, spread_of, with_spread
 from semseg.comparison.statistics import RULE, compare_networks
 
 
@@ -29,7 +30,7 @@ def summarise(
         "photos": len(first.image_ious),
         "baseline": networks[0].name,
         "networks": rows,
-        "pairs": [{**_plain(asdict(pair)), "text": pair.text} for pair in compare_networks(networks)],
+        "pairs": [{**plain(asdict(pair)), "text": pair.text} for pair in compare_networks(networks)],
         "unequal": unequal_conditions(networks),
         "failed": list(failed),
         "rule": " ".join(RULE.split()),
@@ -54,24 +55,9 @@ def _row(network: Network, costs: Mapping[str, float | None]) -> dict:
         "memory_mb": None if None in memory else max(memory),
         "epochs": runs[0].config.epochs,
         "minutes": minutes,
-        "scores": {name: _spread(network.values(name)) for name in scores},
-        "per_class": {name: _spread(network.values("iou", name)) for name in classes},
+        "scores": {name: spread_of(network.values(name)) for name in scores},
+        "per_class": {name: spread_of(network.values("iou", name)) for name in classes},
     }
-
-
-def _spread(values: np.ndarray) -> dict:
-    """Mean and standard deviation (of the sample) of the seeds that have the score."""
-    there = values[np.isfinite(values)]
-    mean = float(there.mean()) if there.size else None
-    sd = float(there.std(ddof=1)) if there.size > 1 else None
-    return {"mean": mean, "sd": sd, "values": [_plain(value) for value in values.tolist()]}
-
-
-def _plain(value: object) -> object:
-    """With None for numbers that JSON does not know."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(summary: dict) -> list[list[str]]:
@@ -98,16 +84,6 @@ def _short(value: float | None) -> str:
         if value >= unit:
             return f"{value / unit:.3g}{letter}" if value < 1000 * unit else f"{value / unit:.0f}{letter}"
     return f"{value:.3g}"
-
-
-def with_spread(spread: Mapping | None) -> str:
-    """Mean and standard deviation of a score, such as .431 ±.012."""
-    if spread is None or spread["mean"] is None:
-        return "-"
-    mean, sd = (
-        value if value is None else f"{value:.3f}".removeprefix("0") for value in (spread["mean"], spread["sd"])
-    )
-    return mean if sd is None else f"{mean} ±{sd}"
 
 
 def to_markdown(summary: dict, how: Iterable[str]) -> str:

@@ -28,6 +28,7 @@ CHECKPOINTS = "checkpoints"  # the folder of states that a run that was cut shor
 STATE = "state-{epoch:05}-{batch:08}"  # with .npz, and .json for its manifest
 STATE_BEST = "best-{epoch:05}.keras"  # the best weights that states know
 STATE_PATTERN = r"state-\d{5,}-\d{8,}\.(npz|json)|best-\d{5,}\.keras"
+FOLD = "fold_{number}"  # the folder of one run of a cross-validation
 LOCK = ".semseg.lock"  # who writes there now
 LOG, FAILED_LOG = "log.txt", "log-failed.txt"  # of a run in a process of its own
 
