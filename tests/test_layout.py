@@ -41,6 +41,7 @@ LEVELS = [
         "comparison": {
             "labels", "metrics", "runs", "architectures", "data", "backend", "inference", "training", "evaluation",
         },
+        "labelling": {"images", "labels", "metrics", "data", "inference"},
         "report": {"images", "labels", "runs"},
     },
     {"serve": {"images", "labels", "inference"}},

@@ -16,6 +16,8 @@ CHECK_OUTPUT = f"{RunConfig.output}/check"
 COMPARE_OUTPUT = f"{RunConfig.output}/compare"
 CONVERT_OUTPUT = f"{RunConfig.output}/converted"
 PREDICTIONS_OUTPUT = f"{RunConfig.output}/predictions"
+SUGGESTIONS_OUTPUT = f"{RunConfig.output}/suggestions"
+SUGGESTED = 20  # photos that `suggest` names
 RUNS_PAGE = f"{RunConfig.output}/runs.html"
 
 _TITLES = {"speed": "speed and memory"}  # of sections whose name does not say all
@@ -39,6 +41,9 @@ _PREDICTS = """Gives every pixel of photos, of a video or of a camera its class:
 and a table of the classes' shares. The same command goes on where it was stopped."""
 _SERVES = """Opens a page, on this computer and for it alone, where one drops photos and sees what the network makes
 of them. Scripts can POST an image file to /segment (JSON) or /mask (PNG). Ctrl-C ends it."""
+_SUGGESTS = """Says which unlabelled photos to label next: those that a network, or several that disagree, are unsure of,
+and that are unlike each other; with pre-labels to mend. With --labels it says which labels to look at again: those of
+which a network that never learnt them is sure that they are wrong."""
 _REPORTS = """Writes one HTML file that opens offline in any browser: scores, curves, classes, confusion matrix, photos
 with a slider between truth, prediction and errors, settings, and the commands to go on with. Several runs give one page
 side by side. It is made from what lies in the run's folder: neither data nor model are needed."""
@@ -399,6 +404,19 @@ def _add_seen_size_and_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", metavar="NAME", help=_BACKEND)
 
 
+def _add_suggest_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=f"{_MODEL}, or of several")
+    parser.add_argument("what", metavar="PHOTOS", nargs="?", help="a folder of photos, or a pattern such as "
+                        "'photos/*.jpg'; those that the run knows are left out")  # fmt: skip
+    add = parser.add_argument
+    add("--labels", action="store_true", help="in place of photos: which labels of the run's own data to look at again")
+    add("--count", metavar="N", type=int, default=SUGGESTED, help="photos to suggest, or labels to draw (default: "
+        "%(default)s)")  # fmt: skip
+    add("--polygons", metavar="FORMAT", help="also outlines of the pre-labels: coco, labelme, geojson or yolo")
+    add("--output", metavar="DIR", default=SUGGESTIONS_OUTPUT, help="where the results go (default: %(default)s)")
+    _add_seen_size_and_backend(parser)
+
+
 _COMMANDS = {
     "train": ("train a network", _TRAINS, _add_training_flags),
     "check": ("look at photos and masks before training", _CHECKS, _add_check_flags),
@@ -409,5 +427,6 @@ _COMMANDS = {
     "report": ("one page about a run, or several", _REPORTS, _add_report_flags),
     "export": ("a file that runs without Keras", _EXPORTS, _add_export_flags),
     "predict": ("masks for photos and videos", _PREDICTS, _add_predict_flags),
+    "suggest": ("what to label next, or to look at again", _SUGGESTS, _add_suggest_flags),
     "serve": ("try a network in the browser", _SERVES, _add_serve_flags),
 }

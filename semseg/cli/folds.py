@@ -3,7 +3,6 @@
 import argparse
 import os
 import shlex
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from semseg.cli.backends import refuse_processes
 from semseg.cli.console import Progress, cell, percent, say, say_about, show_trainings
 from semseg.cli.flags import to_flags
 from semseg.comparison.apart import train_apart
-from semseg.comparison.folds import OUT_OF_FOLD, OutOfFold, train_folds
-from semseg.comparison.spread import with_spread
+from semseg.comparison.folds import OutOfFold, train_folds
+from semseg.comparison.spread import OUT_OF_FOLD, with_spread
 from semseg.errors import RunFolderError, SemsegError, StopRequest
 from semseg.files import archive, check_output
 from semseg.metrics.confusion import PER_CLASS_SCORES
@@ -23,7 +22,6 @@ from semseg.report.page import save_folds_page
 from semseg.runs import names
 from semseg.runs.config import RunConfig
 from semseg.runs.lock import one_writer, writer_of
-from semseg.runs.members import runs_in
 from semseg.runs.run import Run
 from semseg.runs.scores import ScoreFolder
 
@@ -155,9 +153,3 @@ def _say_scores(folds: OutOfFold) -> None:
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def folds_in(folder: Path) -> Sequence[Run]:
-    """The runs of a cross-validation in a folder; none where it holds none."""
-    runs = runs_in(folder)
-    return runs if runs and all(run.config.fold for run in runs) else ()

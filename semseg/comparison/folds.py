@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semseg.comparison.spread import spread_of
+from semseg.comparison.spread import OUT_OF_FOLD, spread_of
 from semseg.comparison.trainings import Train, Trainings, train_all
 from semseg.data.opening import Tell
 from semseg.errors import RunFolderError
@@ -19,7 +19,6 @@ from semseg.runs.config import RunConfig, parse_fold
 from semseg.runs.run import Run
 from semseg.runs.scores import ScoreFolder, read_rows
 
-OUT_OF_FOLD = "out-of-fold"
 NOTE = (
     "each photo judged by the one network that was not trained on it; it also helped to choose that network's best "
     "epoch, which makes the scores a little too good"

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+OUT_OF_FOLD = "out-of-fold"  # in place of a split: each photo was judged by the fold that held it out
+
 
 def spread_of(values: np.ndarray) -> dict:
     """Mean, standard deviation (of the sample) and values of a score; NaN of those runs that do not have it.

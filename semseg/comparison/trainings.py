@@ -92,9 +92,7 @@ def of_part(configs: Sequence[RunConfig], part: str | None) -> list[RunConfig]:
     return [config for place, config in enumerate(configs) if (place + 1 - number) % count == 0]
 
 
-def train_all(
-    configs: Sequence[RunConfig], train: Train, tell: Tell, labels: Sequence[str] | None = None
-) -> Trainings:
+def train_all(configs: Sequence[RunConfig], train: Train, tell: Tell, labels: Sequence[str] | None = None) -> Trainings:
     """Trains what is not finished yet; one that diverges or finds no memory does not keep the others from it.
 
     Args:

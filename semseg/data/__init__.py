@@ -5,7 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from semseg.data.bands import find_bands, join_band_files
-from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, Sample, fold_split, places_that_differ, seeded_split, spread
+from semseg.data.base import (
+    SPLITS,
+    VAL_SHARE,
+    Dataset,
+    Found,
+    Sample,
+    fold_split,
+    places_that_differ,
+    seeded_split,
+    spread,
+)
 from semseg.data.demo import make_demo
 from semseg.data.finding.choosing import DATASETS, EXPECTED, choose_reading
 from semseg.data.finding.class_names import apply_names

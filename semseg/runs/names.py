@@ -41,6 +41,9 @@ CITYSCAPES = "cityscapes.json"  # in the form of cityscapesScripts
 WORST, BEST = "worst.png", "best.png"
 RELIABILITY = "reliability.png"
 
+SUGGESTIONS, SUGGESTIONS_PICTURE = "suggestions.csv", "suggestions.png"  # which photos to label next
+DOUBTFUL, DOUBTFUL_PICTURE = "doubtful.csv", "doubtful.png"  # which labels to look at again
+
 SCORE_FILES = (METRICS, PER_CLASS, PER_IMAGE, MATRIX, MATRIX_PICTURE, CITYSCAPES)
 EVALUATION_FILES = (*SCORE_FILES, WORST, BEST, RELIABILITY)
 
@@ -49,6 +52,7 @@ EVALUATION_FILES = (*SCORE_FILES, WORST, BEST, RELIABILITY)
 _OF_RESULTS = (
     {CONFIG, CLASSES, SPLITS}, {CONFIG, CLASSES, HISTORY}, {METRICS, PER_IMAGE}, {PICTURES_INDEX},
     {"predictions.json", "shares.csv"}, {"data.json", "data.png"}, {"comparison.json", "comparison.csv"},
+    {SUGGESTIONS, SUGGESTIONS_PICTURE}, {DOUBTFUL, DOUBTFUL_PICTURE},
 )  # fmt: skip
 
 
