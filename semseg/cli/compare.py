@@ -234,7 +234,8 @@ def _say(summary: dict) -> None:
         numbers = " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
         say(f"{name:{widths[0]}} {numbers}")
     say(
-        f"{summary['photos']} photos of {summary['split']}; after ± the standard deviation over the {repeats_of(summary)}\n"
+        f"{summary['photos']} photos of {summary['split']}; after ± the standard deviation over the "
+        f"{repeats_of(summary)}\n"
     )
     for pair in summary["pairs"]:
         if pair["baseline"] == summary["baseline"]:

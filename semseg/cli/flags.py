@@ -41,9 +41,9 @@ _PREDICTS = """Gives every pixel of photos, of a video or of a camera its class:
 and a table of the classes' shares. The same command goes on where it was stopped."""
 _SERVES = """Opens a page, on this computer and for it alone, where one drops photos and sees what the network makes
 of them. Scripts can POST an image file to /segment (JSON) or /mask (PNG). Ctrl-C ends it."""
-_SUGGESTS = """Says which unlabelled photos to label next: those that a network, or several that disagree, are unsure of,
-and that are unlike each other; with pre-labels to mend. With --labels it says which labels to look at again: those of
-which a network that never learnt them is sure that they are wrong."""
+_SUGGESTS = """Says which unlabelled photos to label next: those that a network is unsure of, or several disagree on,
+and that are unlike each other; with pre-labels to mend. With --labels it says which labels to look at again: those that
+a network which was not trained on them is sure are wrong."""
 _REPORTS = """Writes one HTML file that opens offline in any browser: scores, curves, classes, confusion matrix, photos
 with a slider between truth, prediction and errors, settings, and the commands to go on with. Several runs give one page
 side by side. It is made from what lies in the run's folder: neither data nor model are needed."""

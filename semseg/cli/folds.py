@@ -97,8 +97,8 @@ def _finish(output: Path, folds: OutOfFold) -> None:
     page = write_folds_page(output, folds)
     _say_scores(folds)
     if tested := folds.tested:
-        say_about("note", f"{tested} photos of test take part in no fold: {_command('evaluate', str(output))} judges the "
-                  "mean of all networks on them")  # fmt: skip
+        judge = _command("evaluate", str(output))
+        say_about("note", f"{tested} photos of test take part in no fold: {judge} judges all networks together there")
     if folds.never_held_out:
         say_about("note", f"{folds.never_held_out} photos are copies of others, and were held out by no fold")
     written = [name for name in _written() if (output / name).exists()]
@@ -146,8 +146,9 @@ def _say_scores(folds: OutOfFold) -> None:
         say(f"{name:{width}}  {share:>7}  {cells}  {with_spread(metrics['iou_over_folds'][name]):>14}")
     cells = " ".join(f" {cell(_number(metrics[f'macro_{score}']))}" for score in PER_CLASS_SCORES)
     say(f"{'macro':{width}}  {'':>7}  {cells}  {with_spread(metrics['over_folds']['macro_iou']):>14}")
-    say(f"accuracy {_number(metrics['accuracy']):.4f}, mean IoU {_number(metrics['macro_iou']):.4f}, mean Dice "
-        f"{_number(metrics['macro_dice']):.4f}; after ± the standard deviation over {len(folds.runs)} folds")  # fmt: skip
+    accuracy, iou, dice = (_number(metrics[name]) for name in ("accuracy", "macro_iou", "macro_dice"))
+    say(f"accuracy {accuracy:.4f}, mean IoU {iou:.4f}, mean Dice {dice:.4f}; after ± the standard deviation over the "
+        "folds")  # fmt: skip
     say_about("note", metrics["note"])
 
 

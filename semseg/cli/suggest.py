@@ -36,8 +36,8 @@ _DRAWN = 256  # pixels of a drawn photo's longer side
 def run(arguments: argparse.Namespace) -> None:
     """Suggests what the flags ask for, and writes table, picture and pre-labels to the output folder."""
     if bool(arguments.what) == arguments.labels:
-        raise SemsegError("suggest: give either photos, to hear which to label next, or --labels, to hear which labels to "
-                          "look at again")  # fmt: skip
+        raise SemsegError("suggest: give either photos, to hear which to label next, or --labels, to hear which of the "
+                          "run's labels to look at again")  # fmt: skip
     if arguments.count < 1:
         raise SemsegError(f"`count`: got {arguments.count}; expected at least 1")
     output = Path(arguments.output)

@@ -104,10 +104,8 @@ def same_photos(networks: Sequence[Network], models: Mapping[str, keras.Model]) 
     dataset = open_data(first.config)
     samples = {photo_name(sample, dataset.root): sample for sample in dataset.samples}
     judged = [network.runs[0].image_ious for network in networks]  # first folds may have held out others
-    chosen = spread(
-        [name for name in sorted(first.image_ious) if name in samples and all(map(lambda ious: name in ious, judged))],
-        SHOWN,
-    )
+    shared = [name for name in sorted(first.image_ious) if name in samples and all(name in ious for ious in judged)]
+    chosen = spread(shared, SHOWN)
     if not chosen:
         raise SemsegError(f"{first.config.data}: holds none of the photos that the runs were judged on")
     loaded = [dataset.load(samples[name]) for name in chosen]

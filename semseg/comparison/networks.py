@@ -78,7 +78,7 @@ def _asked(run: Run, runs: Sequence[Run]) -> RunConfig:
     config = run.config
     if config.fold:
         beside = [other for other in runs if other.folder.parent == run.folder.parent and other.config.fold]
-        config = min(beside, key=lambda other: parse_fold(other.config.fold)).config
+        config = min(beside, key=_order).config
     return replace(config, model=run.model, seed=0, fold=None, data="", output="", workers=0, cache=None)
 
 

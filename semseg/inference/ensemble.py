@@ -70,8 +70,8 @@ def mean_model(models: "Sequence[keras.Model]", name: str) -> "keras.Model":
     """One Keras model of several, whose softmax, or sigmoid, is the mean of theirs.
 
     Args:
-        models: From photos `(N, H, W, C)` to logits `(N, H, W, K)` or `(N, H, W, 1)`, all of one shape. Their layers are
-            shared, not copied.
+        models: From photos `(N, H, W, C)` to logits `(N, H, W, K)` or `(N, H, W, 1)`, all of one shape. Their layers
+            are shared, not copied, and are not to be trained on.
         name: What to call it.
 
     Returns:

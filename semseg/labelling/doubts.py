@@ -41,8 +41,8 @@ class Doubt:
     Attributes:
         held_out: Where it comes from.
         sample: The photo.
-        agreement: Mean IoU, 0 to 1, of the label and of itself with every doubtful pixel as the network has it; NaN for a
-            photo without a counted pixel.
+        agreement: Mean IoU, 0 to 1, of the label and of itself with every doubtful pixel as the network has it; NaN for
+            a photo without a counted pixel.
         share: Of the counted pixels, those that are doubtful.
         labelled: Id of the class of most doubtful pixels as they are labelled; None where none is doubtful.
         suggested: Id that the network is sure of for most of these.

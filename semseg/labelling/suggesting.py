@@ -20,8 +20,8 @@ class Answer:
 
     Attributes:
         probabilities: Their mean, float32 `(h, w, K)`.
-        uncertainty: Of each pixel, float32 `(h, w)`, 0 to 1: of one network the entropy of its probabilities; of several
-            what they disagree by, the mutual information between a pixel's class and the network (BALD).
+        uncertainty: Of each pixel, float32 `(h, w)`, 0 to 1: of one network the entropy of its probabilities; of
+            several what they disagree by, the mutual information between a pixel's class and the network (BALD).
     """
 
     probabilities: np.ndarray
@@ -90,8 +90,9 @@ def answers_to(segmenters: Sequence[Segmenter], photo: np.ndarray) -> Answer:
 def choose(scores: Sequence[float], features: np.ndarray, count: int, seed: int = 0) -> list[int]:
     """Draws photos that a network is unsure of and that are unlike each other.
 
-    The first is the least certain. Each further one is drawn with a probability that grows with its uncertainty and with
-    the square of its distance from the nearest of those drawn before: k-means++ with weights, in the spirit of BADGE.
+    The first is the least certain. Each further one is drawn with a probability that grows with its uncertainty and
+    with the square of its distance from the nearest of those drawn before: k-means++ with weights, in the spirit of
+    BADGE.
 
     Args:
         scores: The uncertainty of each photo, at least 0.
