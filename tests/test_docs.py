@@ -261,7 +261,7 @@ def test_a_cheap_command_does_what_it_says(case, project, monkeypatch):
 @pytest.mark.plain
 def test_every_command_is_run_somewhere_and_every_reason_not_to_is_needed():
     run = {case[1][3] for case in cheap_commands()}
-    assert run == {"check", "evaluate", "predict", "report", "export", "compare", "plan", "convert"}
+    assert run == {"check", "evaluate", "predict", "report", "export", "compare", "plan", "convert", "suggest"}
     words = {word for _, words in COMMANDS for word in words}
     assert PARSED_ALONE.keys() <= words
 
@@ -352,7 +352,7 @@ def test_the_tables_of_flags_name_every_flag_of_a_run_with_its_default():
     ("command", "page"),
     [("train", "training"), ("plan", "training"), ("check", "your-data"), ("convert", "your-data"),
      ("evaluate", "judging"), ("predict", "predicting"), ("export", "exporting"), ("serve", "serving"),
-     ("compare", "comparing"), ("report", "judging")],
+     ("compare", "comparing"), ("report", "judging"), ("suggest", "labelling")],
 )  # fmt: skip
 def test_every_flag_of_a_command_stands_on_its_page_or_with_those_of_training(command, page):
     text = read(f"{page}.md") + read("training.md")
@@ -364,8 +364,8 @@ def test_every_flag_of_a_command_stands_on_its_page_or_with_those_of_training(co
 
 @pytest.mark.plain
 def test_no_page_names_a_flag_that_does_not_exist():
-    known = set()
-    for command in ("train", "plan", "check", "convert", "evaluate", "predict", "export", "serve", "compare", "report"):
+    known, every = set(), "train plan check convert evaluate predict export serve compare report suggest"
+    for command in every.split():
         known |= {flag for action in parser_of(command)._actions for flag in action.option_strings}
     known |= {"--quick", "--run", "--version"}
     for page in PAGES:

@@ -39,8 +39,9 @@ LEVELS = [
     },
     {
         "comparison": {
-            "labels", "runs", "architectures", "data", "backend", "inference", "training", "evaluation",
+            "labels", "metrics", "runs", "architectures", "data", "backend", "inference", "training", "evaluation",
         },
+        "labelling": {"images", "labels", "metrics", "data", "inference"},
         "report": {"images", "labels", "runs"},
     },
     {"serve": {"images", "labels", "inference"}},
@@ -160,7 +161,7 @@ def test_a_name_in_a_run_folder_stands_in_one_room_alone():
             assert not held, f"{path}:{number}: {held} belongs to semseg.runs.names"
 
 
-MOST_IMPORTS_IN_FUNCTIONS, MOST_LINES_IN_CLI = 40, 2800
+MOST_IMPORTS_IN_FUNCTIONS, MOST_LINES_IN_CLI = 40, 3000
 
 
 def imports_in_functions(path):

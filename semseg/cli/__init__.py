@@ -138,7 +138,7 @@ _KEPT = "what was finished before is in the output folder"
 
 def _computes_without_keras(arguments: argparse.Namespace) -> bool:
     """Whether no backend is needed: by what the command does, or as another runtime computes the model."""
-    if arguments.command in ("predict", "evaluate", "serve"):
+    if arguments.command in ("predict", "evaluate", "serve", "suggest"):
         from semseg.inference.runtimes import runtime_of  # it loads NumPy, which --help can do without
 
         return runtime_of(Path(arguments.model)) is not None

@@ -10,12 +10,12 @@ from pathlib import Path
 import keras
 
 from semseg.backend.placing import chosen_devices
-from semseg.cli.console import Progress, say, say_about
+from semseg.cli.console import Progress, say, say_about, show_trainings
 from semseg.cli.flags import COMPARE_OUTPUT, SEEDS, given_settings, to_flags
-from semseg.comparison.apart import Training, train_apart
+from semseg.comparison.apart import train_apart
 from semseg.comparison.costs import costs_of, how_measured, open_models, same_photos
 from semseg.comparison.networks import Network, group_runs
-from semseg.comparison.tables import summarise, table, to_csv_rows, to_markdown
+from semseg.comparison.tables import repeats_of, summarise, table, to_csv_rows, to_markdown
 from semseg.comparison.trainings import (
     Trainings,
     check_models,
@@ -30,6 +30,7 @@ from semseg.files import archive, check_output, replacing, write_csv, write_json
 from semseg.report import save_learning_curves, save_quality_cost, save_side_by_side
 from semseg.runs.config import RunConfig
 from semseg.runs.lock import one_writer, writer_of
+from semseg.runs.members import are_folds, runs_in
 from semseg.runs.run import Run
 
 TABLES = ("comparison.json", "comparison.csv", "comparison.md")
@@ -71,7 +72,8 @@ def _train_part(arguments: argparse.Namespace, given: dict, output: Path) -> boo
 
 def _compare(arguments: argparse.Namespace, given: dict, output: Path) -> None:
     if arguments.runs:
-        trainings = Trainings([Run.finished(folder) for folder in arguments.runs], [])
+        folders = [path for folder in arguments.runs for path in _with_folds(Path(folder))]
+        trainings = Trainings([Run.finished(folder) for folder in folders], [])
     else:
         trainings = _train_all(arguments, given, output)
     networks = group_runs(trainings.runs)
@@ -83,6 +85,12 @@ def _compare(arguments: argparse.Namespace, given: dict, output: Path) -> None:
     say_about("wrote", f"in {output}{os.sep}: {', '.join(written)}")
     if trainings.errors:
         raise _all_failed(trainings.errors, "the others were compared")
+
+
+def _with_folds(folder: Path) -> list[Path]:
+    """The folder of a run, or those of the folds in it."""
+    runs = runs_in(folder)
+    return [run.folder for run in runs] if are_folds(runs) else [folder]
 
 
 def _check_flags(arguments: argparse.Namespace, given: dict) -> None:
@@ -153,7 +161,7 @@ def _train(planned: Sequence[RunConfig], arguments: argparse.Namespace) -> Train
     if devices[1:]:
         say_about("devices", f"{', '.join(device.name for device in devices)}: one run at a time on each")
     with Progress("") as progress:
-        train = partial(train_apart, flags=to_flags, devices=devices, show=partial(_show, progress),
+        train = partial(train_apart, flags=to_flags, devices=devices, show=partial(show_trainings, progress),
                         stopping=arguments.stopping)  # fmt: skip
         return train_all(planned, train, say_about)
 
@@ -163,18 +171,6 @@ def _all_failed(errors: Sequence[SemsegError], others: str) -> SemsegError:
     error = SemsegError(f"{len(errors)} of the runs failed, {others}; {errors[0]}")
     error.exit_code = errors[0].exit_code
     return error
-
-
-def _show(progress: Progress, running: Sequence[Training]) -> None:
-    """How far the runs are, side by side."""
-    if running:
-        first, *others = running
-        progress.label = f"{first.label} {first.config.model}, seed {first.config.seed}"
-        text = first.last_line[:50]
-        if others:
-            progress.label = ", ".join(training.label for training in running)
-            text = "epochs"
-        progress.show(sum(each.epochs for each in running), sum(each.config.epochs for each in running), text)
 
 
 # -------------------------------------------------------------------------------------------------------- results
@@ -237,7 +233,10 @@ def _say(summary: dict) -> None:
             name = ""
         numbers = " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
         say(f"{name:{widths[0]}} {numbers}")
-    say(f"{summary['photos']} photos of {summary['split']}; after ± the standard deviation over the seeds\n")
+    say(
+        f"{summary['photos']} photos of {summary['split']}; after ± the standard deviation over the "
+        f"{repeats_of(summary)}\n"
+    )
     for pair in summary["pairs"]:
         if pair["baseline"] == summary["baseline"]:
             say_about(pair["verdict"].split()[0], pair["text"])

@@ -6,7 +6,12 @@ import re
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semseg.comparison.apart import Training
 
 _flag_of: dict[str, str] = {}  # the running command's flag of each parameter
 
@@ -124,3 +129,15 @@ class Progress:
         """Removes the bar."""
         if self.active:
             print("\r\x1b[K", end="", flush=True)
+
+
+def show_trainings(progress: Progress, running: "Sequence[Training]") -> None:
+    """How far runs in processes of their own are, side by side."""
+    if running:
+        first, *others = running
+        progress.label = f"{first.label} {first.config.model}, seed {first.config.seed}"
+        text = first.last_line[:50]
+        if others:
+            progress.label = ", ".join(training.label for training in running)
+            text = "epochs"
+        progress.show(sum(each.epochs for each in running), sum(each.config.epochs for each in running), text)

@@ -13,7 +13,7 @@ from semseg.cli.looking import look_at, say_what_was_found
 from semseg.cli.scores import say_scores
 from semseg.data.base import Dataset
 from semseg.data.splits import ALL, NEW, changes_since, samples_of, split_note
-from semseg.errors import RunFolderError
+from semseg.errors import RunFolderError, SemsegError
 from semseg.evaluation.evaluate import Evaluation
 from semseg.evaluation.flips import doubts_of_flips
 from semseg.evaluation.opening import check_classes, check_ignored, data_settings, is_own_data, open_as_run
@@ -25,6 +25,7 @@ from semseg.report import save_confusion_matrix, save_ranked, save_reliability
 from semseg.runs import names
 from semseg.runs.config import RunConfig
 from semseg.runs.lock import one_writer, writer_of
+from semseg.runs.members import are_folds, joined_splits
 from semseg.runs.run import Run
 from semseg.runs.scores import ScoreFolder
 
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Judges a model as the flags say, and writes tables and pictures beside it."""
     given = given_settings(arguments)
     card = ModelCard.read(arguments.model)
-    model_run = Run.of_model(card.path)
+    model_run = Run(card.path) if card.members else card.run
     folder = ScoreFolder(Path(given.get("output") or model_run.evaluation.folder))
     if Run(folder.folder).config_path.exists():
         raise RunFolderError(f"{folder.folder}: holds a run, whose files would be replaced; choose another `output`")
@@ -48,16 +49,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, given: dict[str, Any], card: ModelCard, folder: ScoreFolder) -> None:
-    model_run = Run.of_model(card.path)
+    model_run = card.run
     segmenter = card.load(image_size=given.get("image_size"), batch_size=given.get("batch_size"))
     view = "whole" if segmenter.scale is None else "crops"
     config = replace(data_settings(model_run, given), image_size=segmenter.image_size, view=view, scale=segmenter.scale)
     dataset = open_as_run(config, model_run, segmenter.bands, check_meaning=not given.get("classes"), tell=say_about)
     check_classes(card.path, segmenter.palette, dataset)
-    split, note = _split(config, dataset, model_run)
+    split, note = _split(config, dataset, card, given.get("test_split"))
     findings, _ = look_at(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
-    check_ignored(card.path, findings, dataset)
+    check_ignored(card.run, findings, dataset)
     say(f"semseg {__version__}: {card.path} on {card.device()}")
     say_what_was_found(dataset, findings)
     if is_own_data(model_run, config.data) and (changes := changes_since(dataset, model_run.splits)):
@@ -88,10 +89,19 @@ def _judge(
     say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(folder.written())}")
 
 
-def _split(config: RunConfig, dataset: Dataset, model_run: Run) -> tuple[str, str]:
+def _split(config: RunConfig, dataset: Dataset, card: ModelCard, asked: str | None) -> tuple[str, str]:
     """The split to judge, and what its photos have to do with the model; photos that are new otherwise stay out."""
-    split = config.test_split or next((name for name in ("test", "val") if name in dataset.splits), ALL)
-    note = split_note(samples_of(dataset, split), dataset.root, model_run.splits)
+    runs = [member.run for member in card.members] or [card.run]
+    if are_folds(runs) and is_own_data(card.run, config.data):
+        split = asked or "test"
+        if split != "test" or split not in dataset.splits:
+            raise SemsegError(
+                f"{card.path}: each photo of {config.data} was trained on by some of these networks; their scores "
+                f"out-of-fold are in {ScoreFolder(card.path).metrics_path}; give `data` with other photos"
+            )
+    else:
+        split = config.test_split or next((name for name in ("test", "val") if name in dataset.splits), ALL)
+    note = split_note(samples_of(dataset, split), dataset.root, joined_splits(runs))
     if split not in (NEW, ALL):
         dataset.splits.pop(NEW, None)
     return split, note

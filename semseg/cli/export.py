@@ -30,11 +30,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes a model in another format as the flags say; the file appears once it has passed."""
     if arguments.backend == "torch":
         leave_tensorflow_out()
-    source = ModelCard.undescribed(model_file(Path(arguments.model)))
+    path = Path(arguments.model)
+    source = ModelCard.of_runs(path) or ModelCard.undescribed(model_file(path))
     model, card = _card_of_file(source, arguments)
     target = card.path
     photos = photos_to_compare(
-        Run.of_model(source.path), given_settings(arguments), card.palette, card.image_size, card.bands,
+        source.run, given_settings(arguments), card.palette, card.image_size, card.bands,
         tile=None if card.scale is None else tile_of_crops(card.image_size, card.scale), calibrate=arguments.int8,
         tell=say_about,
     )  # fmt: skip
@@ -79,7 +80,8 @@ def _card_of_file(source: ModelCard, arguments: argparse.Namespace) -> tuple[ker
 def _target(path: Path, arguments: argparse.Namespace, suffix: str) -> Path:
     """What the flags say, else a name beside the model that tells what the file gives."""
     tail = (f"_{arguments.gives}" if arguments.gives != "logits" else "") + "_int8" * arguments.int8
-    target = Path(arguments.output or path.with_name(f"{path.stem}{tail}{suffix}"))
+    place = path / "ensemble" if path.is_dir() else path  # of several runs, beside them
+    target = Path(arguments.output or place.with_name(f"{place.stem}{tail}{suffix}"))
     if target == path:
         target = path.with_name(f"{path.stem}_logits{suffix}")
     if not target.name.endswith(suffix):

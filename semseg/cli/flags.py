@@ -16,6 +16,8 @@ CHECK_OUTPUT = f"{RunConfig.output}/check"
 COMPARE_OUTPUT = f"{RunConfig.output}/compare"
 CONVERT_OUTPUT = f"{RunConfig.output}/converted"
 PREDICTIONS_OUTPUT = f"{RunConfig.output}/predictions"
+SUGGESTIONS_OUTPUT = f"{RunConfig.output}/suggestions"
+SUGGESTED = 20  # photos that `suggest` names
 RUNS_PAGE = f"{RunConfig.output}/runs.html"
 
 _TITLES = {"speed": "speed and memory"}  # of sections whose name does not say all
@@ -39,6 +41,9 @@ _PREDICTS = """Gives every pixel of photos, of a video or of a camera its class:
 and a table of the classes' shares. The same command goes on where it was stopped."""
 _SERVES = """Opens a page, on this computer and for it alone, where one drops photos and sees what the network makes
 of them. Scripts can POST an image file to /segment (JSON) or /mask (PNG). Ctrl-C ends it."""
+_SUGGESTS = """Says which unlabelled photos to label next: those that a network is unsure of, or several disagree on,
+and that are unlike each other; with pre-labels to mend. With --labels it says which labels to look at again: those that
+a network which was not trained on them is sure are wrong."""
 _REPORTS = """Writes one HTML file that opens offline in any browser: scores, curves, classes, confusion matrix, photos
 with a slider between truth, prediction and errors, settings, and the commands to go on with. Several runs give one page
 side by side. It is made from what lies in the run's folder: neither data nor model are needed."""
@@ -170,6 +175,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "categories": ("", "Cityscapes: its 7 categories, not its 19 classes"),
     "test_split": ("NAME", "split that gives the final scores (default: test where the data have one, else val)"),
     "split_seed": ("N", "draws the validation split where the data have none (default: %(default)s)"),
+    "fold": ("K/N", "validate on the K-th of N parts of the photos, as one of the runs of --folds N does"),
     "limit": ("N", "use at most N photos of each split, for a quick try (default: all)"),
     "skip_bad": ("", "go on without files that cannot be used"),
     "allow_leaks": ("", "go on when a photo is in two splits"),
@@ -279,6 +285,8 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     add("--resume", metavar="DIR", nargs="?", const=RunConfig.output,
         help=f"go on with the run in a folder that was cut short (default: {RunConfig.output})")  # fmt: skip
     add("--restart", action="store_true", help="begin again where a run was cut short")
+    add("--folds", metavar="N", type=int, help="cross-validation: N runs, each of which holds out another part of the "
+        "photos")  # fmt: skip
     add("--time-limit", metavar="TIME", help="end in time, such as 90m, 2h or 1:30:00, with the state "
         "saved and exit code 75: go on")  # fmt: skip
     _add_settings(parser, list(_SETTINGS))
@@ -311,7 +319,7 @@ def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
                         "numbers as 0,1,3; without a GPU, how many runs side by side (default: 1)")  # fmt: skip
     parser.add_argument("--part", metavar="K/N", help="train every N-th run alone, from the K-th on: so do several "
                         "commands, as of a Slurm array, share them")  # fmt: skip
-    _add_settings(parser, [name for name in _SETTINGS if name not in ("model", "devices")],
+    _add_settings(parser, [name for name in _SETTINGS if name not in ("model", "devices", "fold")],
                   minutes="time for each run in place of --epochs: as many whole epochs as fit",
                   output=f"where the results go (default: {COMPARE_OUTPUT})")  # fmt: skip
 
@@ -396,6 +404,19 @@ def _add_seen_size_and_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", metavar="NAME", help=_BACKEND)
 
 
+def _add_suggest_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=f"{_MODEL}, or of several")
+    parser.add_argument("what", metavar="PHOTOS", nargs="?", help="a folder of photos, or a pattern such as "
+                        "'photos/*.jpg'; those that the run knows are left out")  # fmt: skip
+    add = parser.add_argument
+    add("--labels", action="store_true", help="in place of photos: which labels of the run's own data to look at again")
+    add("--count", metavar="N", type=int, default=SUGGESTED, help="photos to suggest, or labels to draw (default: "
+        "%(default)s)")  # fmt: skip
+    add("--polygons", metavar="FORMAT", help="also outlines of the pre-labels: coco, labelme, geojson or yolo")
+    add("--output", metavar="DIR", default=SUGGESTIONS_OUTPUT, help="where the results go (default: %(default)s)")
+    _add_seen_size_and_backend(parser)
+
+
 _COMMANDS = {
     "train": ("train a network", _TRAINS, _add_training_flags),
     "check": ("look at photos and masks before training", _CHECKS, _add_check_flags),
@@ -406,5 +427,6 @@ _COMMANDS = {
     "report": ("one page about a run, or several", _REPORTS, _add_report_flags),
     "export": ("a file that runs without Keras", _EXPORTS, _add_export_flags),
     "predict": ("masks for photos and videos", _PREDICTS, _add_predict_flags),
+    "suggest": ("what to label next, or to look at again", _SUGGESTS, _add_suggest_flags),
     "serve": ("try a network in the browser", _SERVES, _add_serve_flags),
 }

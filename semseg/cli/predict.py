@@ -34,7 +34,6 @@ from semseg.inference.predictions import (
     state_of,
     take_folder,
 )
-from semseg.inference.runtimes import digest_of
 from semseg.inference.segmenter import Segmenter, with_flips
 from semseg.inference.tiling import with_scales
 from semseg.inference.video import SUFFIXES, Frame, Video, predict_video
@@ -63,8 +62,9 @@ def run(arguments: argparse.Namespace) -> None:
     palette, seen = segmenter.palette, view_text(segmenter.image_size, segmenter.scale)
     answers = _answers(arguments, palette.names)
     kinds = [*_kinds(arguments, palette), *(answers.kinds if answers else [])]
-    settings = {**_settings(arguments, card.path, segmenter, kinds), **_settings_of_answers(arguments)}
-    say_about("model", f"{card.path}: {palette.num_classes} classes, sees photos {seen}, on {card.device()}")
+    settings = {**_settings(arguments, card.digest, segmenter, kinds), **_settings_of_answers(arguments)}
+    members = f" ({len(card.members)} networks, their mean)" if card.members else ""
+    say_about("model", f"{card.path}{members}: {palette.num_classes} classes, sees photos {seen}, on {card.device()}")
     segmenter = _with_views(segmenter, arguments)
     with take_folder(output, settings):
         if video:
@@ -139,10 +139,10 @@ def _scales(text: str) -> list[float]:
         raise SemsegError(f"`scales`: got {text!r}; expected factors such as 0.75,1,1.25") from None
 
 
-def _settings(arguments: argparse.Namespace, path: Path, segmenter: Segmenter, kinds: list[str]) -> dict[str, Any]:
+def _settings(arguments: argparse.Namespace, digest: str, segmenter: Segmenter, kinds: list[str]) -> dict[str, Any]:
     """All that the files depend on."""
     return {
-        "model": digest_of(path),
+        "model": digest,
         "classes": segmenter.palette.to_dict()["classes"],
         "what": arguments.what if arguments.what.isdecimal() else str(Path(arguments.what).absolute()),
         "image_size": list(segmenter.image_size),

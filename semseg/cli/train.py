@@ -36,6 +36,7 @@ from semseg.backend.processes import (
 from semseg.cli.backends import refuse_devices
 from semseg.cli.console import Progress, be_silent, say, say_about, say_error, size_text, view_text
 from semseg.cli.flags import asked_run
+from semseg.cli.folds import run_folds
 from semseg.cli.looking import look_at, say_what_was_found
 from semseg.cli.plan import open_data_and_network, say_plan
 from semseg.cli.report import write_report
@@ -84,6 +85,9 @@ LOGGED = 3  # predictions among the pictures for TensorBoard
 def run(arguments: argparse.Namespace) -> None:
     """Trains a network as the flags say, and writes everything about it to the output folder."""
     config, stopping = asked_run(arguments), arguments.stopping
+    if arguments.folds is not None:
+        run_folds(config, arguments)
+        return
     refuse_devices(config.devices, sys.argv)
     join(config.devices, say_error)
     refuse_differing({**versions(), **settings_of_run(config)})

@@ -103,7 +103,9 @@ def same_photos(networks: Sequence[Network], models: Mapping[str, keras.Model]) 
     first = networks[0].runs[0]
     dataset = open_data(first.config)
     samples = {photo_name(sample, dataset.root): sample for sample in dataset.samples}
-    chosen = spread([name for name in sorted(first.image_ious) if name in samples], SHOWN)
+    judged = [network.runs[0].image_ious for network in networks]  # first folds may have held out others
+    shared = [name for name in sorted(first.image_ious) if name in samples and all(name in ious for ious in judged)]
+    chosen = spread(shared, SHOWN)
     if not chosen:
         raise SemsegError(f"{first.config.data}: holds none of the photos that the runs were judged on")
     loaded = [dataset.load(samples[name]) for name in chosen]

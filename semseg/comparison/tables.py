@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from semseg.comparison.networks import Network, unequal_conditions
+from semseg.comparison.spread import OUT_OF_FOLD, plain, spread_of, with_spread
 from semseg.comparison.statistics import RULE, compare_networks
 
 
@@ -24,12 +25,12 @@ def summarise(
     rows.sort(key=lambda row: -math.inf if (iou := row["scores"]["macro_iou"]["mean"]) is None else iou, reverse=True)
     first = networks[0].runs[0]
     return {
-        "split": first.metrics["split"],
+        "split": OUT_OF_FOLD if first.config.fold else first.metrics["split"],
         "note": first.metrics.get("note", ""),
-        "photos": len(first.image_ious),
+        "photos": len(networks[0].image_ious[0]),
         "baseline": networks[0].name,
         "networks": rows,
-        "pairs": [{**_plain(asdict(pair)), "text": pair.text} for pair in compare_networks(networks)],
+        "pairs": [{**plain(asdict(pair)), "text": pair.text} for pair in compare_networks(networks)],
         "unequal": unequal_conditions(networks),
         "failed": list(failed),
         "rule": " ".join(RULE.split()),
@@ -48,30 +49,16 @@ def _row(network: Network, costs: Mapping[str, float | None]) -> dict:
     classes = runs[0].metrics["per_class"]
     return {
         "name": network.name,
-        "seeds": [run.config.seed for run in runs],
+        "seeds": list(dict.fromkeys(run.config.seed for run in runs)),
+        **({"folds": len(runs)} if runs[0].config.fold else {}),
         "folders": [str(run.folder) for run in runs],
         **costs,
         "memory_mb": None if None in memory else max(memory),
         "epochs": runs[0].config.epochs,
         "minutes": minutes,
-        "scores": {name: _spread(network.values(name)) for name in scores},
-        "per_class": {name: _spread(network.values("iou", name)) for name in classes},
+        "scores": {name: spread_of(network.values(name)) for name in scores},
+        "per_class": {name: spread_of(network.values("iou", name)) for name in classes},
     }
-
-
-def _spread(values: np.ndarray) -> dict:
-    """Mean and standard deviation (of the sample) of the seeds that have the score."""
-    there = values[np.isfinite(values)]
-    mean = float(there.mean()) if there.size else None
-    sd = float(there.std(ddof=1)) if there.size > 1 else None
-    return {"mean": mean, "sd": sd, "values": [_plain(value) for value in values.tolist()]}
-
-
-def _plain(value: object) -> object:
-    """With None for numbers that JSON does not know."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(summary: dict) -> list[list[str]]:
@@ -100,16 +87,6 @@ def _short(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def with_spread(spread: Mapping | None) -> str:
-    """Mean and standard deviation of a score, such as .431 ±.012."""
-    if spread is None or spread["mean"] is None:
-        return "-"
-    mean, sd = (
-        value if value is None else f"{value:.3f}".removeprefix("0") for value in (spread["mean"], spread["sd"])
-    )
-    return mean if sd is None else f"{mean} ±{sd}"
-
-
 def to_markdown(summary: dict, how: Iterable[str]) -> str:
     """The comparison as a page: table, verdicts, IoU per class, and how it was measured.
 
@@ -120,7 +97,7 @@ def to_markdown(summary: dict, how: Iterable[str]) -> str:
     title = f"# Comparison on {summary['photos']} photos of {summary['split']}"
     sections = [
         (title, _markdown_table(table(summary))),
-        ("By mean IoU. Scores: mean and, after ±, standard deviation over the seeds.", []),
+        (f"By mean IoU. Scores: mean and, after ±, standard deviation over the {repeats_of(summary)}.", []),
         ("## Are the differences real?", [*_bullets(pair["text"] for pair in summary["pairs"]), "", summary["rule"]]),
         ("## Conditions were not equal", _bullets(summary["unequal"])),
         ("## Runs that failed", _bullets(summary["failed"])),
@@ -148,6 +125,11 @@ def _class_table(rows: Sequence[Mapping]) -> list[list[str]]:
 def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
+
+
+def repeats_of(summary: dict) -> str:
+    """What the trainings of a network differ in, in words."""
+    return "folds" if any("folds" in row for row in summary["networks"]) else "seeds"
 
 
 def to_csv_rows(summary: dict) -> list[dict[str, object]]:

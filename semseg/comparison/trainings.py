@@ -92,26 +92,28 @@ def of_part(configs: Sequence[RunConfig], part: str | None) -> list[RunConfig]:
     return [config for place, config in enumerate(configs) if (place + 1 - number) % count == 0]
 
 
-def train_all(configs: Sequence[RunConfig], train: Train, tell: Tell) -> Trainings:
+def train_all(configs: Sequence[RunConfig], train: Train, tell: Tell, labels: Sequence[str] | None = None) -> Trainings:
     """Trains what is not finished yet; one that diverges or finds no memory does not keep the others from it.
 
     Args:
         configs: From `planned_runs`.
         train: Trains runs, several at a time if it can.
         tell: Called with a topic and a sentence after each run.
+        labels: What to call each run; None for its number.
 
     Raises:
         RunFolderError: A run with other settings, or on other data, lies in a folder.
         SemsegError: What a failed run ended with, if the others would fail alike.
     """
     trainings = Trainings([], [])
-    labels = {config.output: f"run {number}/{len(configs)}" for number, config in enumerate(configs, start=1)}
+    labels = labels or [f"run {number}/{len(configs)}" for number in range(1, len(configs) + 1)]
+    label_of = {config.output: label for config, label in zip(configs, labels, strict=True)}
     done, left = _done_and_left(configs)
     if done and left:
         _refuse_changed_data(done[0])
     for config in done:
-        _note(trainings, labels[config.output], config, "finished before", tell)
-    with closing(train([(labels[config.output], config) for config in left])) as outcomes:
+        _note(trainings, label_of[config.output], config, "finished before", tell)
+    with closing(train([(label_of[config.output], config) for config in left])) as outcomes:
         for label, config, error in outcomes:
             if error is None:
                 _note(trainings, label, config, f"{config.epochs} epochs", tell)
@@ -136,7 +138,8 @@ def _note(trainings: Trainings, label: str, config: RunConfig, how: str, tell: T
     trainings.runs.append(run)
     check_same_data(trainings.runs[0], run)
     minutes = run.metrics["training_seconds"] / 60
-    tell(label, f"{_name(config)}: mean IoU {run.metrics['macro_iou'] or 0:.4f}, {how} in {minutes:.1f} min")
+    name = _name(replace(config, model=run.model))
+    tell(label, f"{name}: mean IoU {run.metrics['macro_iou'] or 0:.4f}, {how} in {minutes:.1f} min")
 
 
 def _note_failed(trainings: Trainings, label: str, config: RunConfig, error: SemsegError, tell: Tell) -> None:
@@ -167,7 +170,8 @@ def is_finished(config: RunConfig) -> bool:
     run = Run(Path(config.output))
     if run.missing_files():
         return False
-    if differing := differing_settings(run.config, config, _MAY_DIFFER):
+    may_differ = _MAY_DIFFER if config.minutes is None else (*_MAY_DIFFER, "epochs")
+    if differing := differing_settings(run.config, config, may_differ):
         both = ((name, getattr(run.config, name), getattr(config, name)) for name in differing)
         settings = ", ".join(f"`{name}` {before} (now {now})" for name, before, now in both)
         raise RunFolderError(

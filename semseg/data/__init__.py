@@ -5,7 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from semseg.data.bands import find_bands, join_band_files
-from semseg.data.base import SPLITS, VAL_SHARE, Dataset, Found, Sample, places_that_differ, seeded_split, spread
+from semseg.data.base import (
+    SPLITS,
+    VAL_SHARE,
+    Dataset,
+    Found,
+    Sample,
+    fold_split,
+    places_that_differ,
+    seeded_split,
+    spread,
+)
 from semseg.data.demo import make_demo
 from semseg.data.finding.choosing import DATASETS, EXPECTED, choose_reading
 from semseg.data.finding.class_names import apply_names
@@ -33,6 +43,7 @@ def open_dataset(
     palette: Palette | None = None,
     categories: bool = False,
     seed: int = 0,
+    fold: str | None = None,
     limit: int | None = None,
     whole: bool = False,
     photos: str | None = None,
@@ -51,9 +62,11 @@ def open_dataset(
         num_classes: The number of classes, when it should not be found from the masks.
         palette: What the masks hold, when it should not be found at all.
         categories: The 7 categories of Cityscapes in place of its 19 classes.
-        seed: Draws the validation split where the folder has none.
+        seed: Draws the validation split where the folder has none, and folds.
+        fold: Which of several parts of the photos is the validation split, such as `"2/5"`. One that the folder has
+            then becomes the test split or, where there is that one already, takes part. None for no parts.
         limit: At most this many samples of each split, evenly spread.
-        whole: Draw no validation split; all samples are then in `"train"`.
+        whole: Draw no validation split; its samples are then in `"train"`.
         photos: The folder of the photos inside `root`, or a pattern of their paths such as `"*/img/*_sat.png"`, where
             it should not be found by looking.
         masks: The same for the masks.
@@ -84,8 +97,10 @@ def open_dataset(
         notes += _left_out(found, contents)
         side_files = read_side_files(contents)
         notes += _divide_by_lists(found, side_files, root)
+        if fold:
+            notes += _set_apart_from_folds(found)
         drawn = "val" not in found.splits and not whole
-        if drawn:
+        if drawn and not fold:
             notes.append(_draw_validation(found, seed))
         splits = {split: spread(found.splits[split], limit) for split in SPLITS if split in found.splits}
         notes += _notes_on_places(splits["train"])
@@ -93,6 +108,8 @@ def open_dataset(
         notes += said
         palette, said = _palette_of(found, splits, palette, num_classes, instances, side_files, cache)
         notes += said
+        if drawn and fold:  # bands and classes are those of all photos, the same in each fold
+            notes.append(_draw_fold(splits, found, fold, seed))
     except PermissionError as error:
         raise DataError(f"{error.filename}: may not be read; change its permissions") from None
     if categories:
@@ -200,6 +217,28 @@ def _draw_validation(found: Found, seed: int) -> str:
     groups = sorted({found.group(sample) for sample in val})
     rest = " ..." if len(groups) > 5 else ""
     return f"{text}, by group, so that none is on both sides: {', '.join(groups[:5])}{rest}"
+
+
+def _set_apart_from_folds(found: Found) -> list[str]:
+    """Leaves the photos that take part in folds as `"train"`; returns sentences on the others."""
+    own = found.splits.pop("val", None)
+    if own is None:
+        return ["test/ takes part in no fold"] if "test" in found.splits else []
+    if "test" in found.splits:
+        found.splits["train"] = [*found.splits["train"], *own]
+        return ["val/ takes part in the folds, test/ in none"]
+    found.splits["test"] = own
+    return ["val/ takes part in no fold: it is the test split"]
+
+
+def _draw_fold(splits: dict[str, list[Sample]], found: Found, fold: str, seed: int) -> str:
+    """Makes one of the folds the validation split; returns the sentence that says so."""
+    total = len(splits["train"])
+    train, val = fold_split(splits["train"], fold, seed, found.group)
+    test = splits.pop("test", None)
+    splits |= {"train": train, "val": val, **({"test": test} if test else {})}
+    by_group = "" if found.group is None else ", by group, so that none is on both sides"
+    return f"fold {fold}: {len(val)} of {total} photos are held out for validation (seed {seed}){by_group}"
 
 
 def _in_categories(palette: Palette) -> Palette:

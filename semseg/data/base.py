@@ -1,5 +1,6 @@
 """What every data set is: samples in splits, a palette, and a way to load a sample."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,6 +22,7 @@ from semseg.labels.drawings import Drawing, rasterise
 from semseg.labels.numbers import numbers_in
 from semseg.labels.palettes import Palette
 from semseg.labels.quantising import quantise
+from semseg.runs.config import parse_fold
 
 if TYPE_CHECKING:
     from semseg.data.survey import Survey
@@ -471,4 +473,47 @@ def seeded_split(
     drawn = {groups[i] for i in np.random.default_rng(seed).choice(len(groups), count, replace=False)}
     kept = [sample for sample in samples if group_of(sample) not in drawn]
     held_out = [sample for sample in samples if group_of(sample) in drawn]
+    return kept, held_out
+
+
+def fold_split(
+    samples: list[Sample], fold: str, seed: int, group: Callable[[Sample], str] | None = None
+) -> tuple[list[Sample], list[Sample]]:
+    """Splits off one of several parts of about equal size, so that each sample is in one of them.
+
+    The groups, in an order drawn by seed and the largest first, go one by one to the part that has the fewest samples.
+
+    Args:
+        samples: At least as many, or groups of them, as there are parts.
+        fold: Which part, such as `"2/5"`.
+        seed: The same seed gives the same parts.
+        group: Names the group of a sample, all of which are in one part; None: each sample for itself.
+
+    Returns:
+        The other parts, and the one that was split off, both in the order of `samples`.
+
+    Raises:
+        DataError: Fewer samples or groups than parts.
+
+    Example:
+        >>> [fold_split(["a", "b", "c", "d"], f"{k}/2", 0)[1] for k in (1, 2)]
+        [['a', 'c'], ['b', 'd']]
+    """
+    number, count = parse_fold(fold)
+    group_of = group or (lambda sample: sample)
+    sizes = Counter(map(group_of, samples))
+    if len(sizes) < count:
+        what = "photos" if group is None else "groups of photos that belong together"
+        raise DataError(
+            f"{samples[0].photo.parent}: holds {len(sizes)} {what}, and each of {count} folds needs one; ask for fewer"
+        )
+    names = list(sizes)
+    drawn = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    parts = np.zeros(count, np.int64)
+    part_of = {}
+    for name in sorted(drawn, key=lambda name: -sizes[name]):
+        part_of[name] = int(parts.argmin())
+        parts[part_of[name]] += sizes[name]
+    kept = [sample for sample in samples if part_of[group_of(sample)] != number - 1]
+    held_out = [sample for sample in samples if part_of[group_of(sample)] == number - 1]
     return kept, held_out

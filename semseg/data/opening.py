@@ -61,6 +61,7 @@ def open_data(
         palette=read_classes(Path(given)) if isinstance(given, str) else None,
         categories=config.categories,
         seed=config.split_seed,
+        fold=config.fold,
         limit=config.limit,
         whole=whole,
         show=config.show,

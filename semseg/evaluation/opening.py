@@ -43,7 +43,7 @@ def open_run(folder: str | Path) -> tuple[Segmenter, Dataset]:
     """
     card = ModelCard.read(folder)
     segmenter = card.load()
-    return segmenter, own_data(Run.of_model(card.path), segmenter.bands)
+    return segmenter, own_data(card.run, segmenter.bands)
 
 
 def own_data(run: Run, bands: Bands) -> Dataset:
@@ -167,22 +167,22 @@ def check_classes(model: Path, palette: Palette, dataset: Dataset) -> None:
         )
 
 
-def check_ignored(model: Path, findings: Findings, dataset: Dataset) -> None:
+def check_ignored(run: Run, findings: Findings, dataset: Dataset) -> None:
     """Refuses masks most of which are no class to a model: they must mean something else.
 
     Args:
-        model: Its file, in the folder of its run.
+        run: The model's.
         findings: Of the data.
         dataset: From `open_as_run`.
 
     Raises:
         ModelFileError: Far more pixels are ignored than in its run.
     """
-    usual = Run.of_model(model).scores.read_ignored_share()
+    usual = run.scores.read_ignored_share()
     pixels = np.sum([findings.pixels(split) for split in findings.records], axis=0)
     ignored = pixels[-1] / pixels.sum()
     if ignored > usual + MAX_MORE_IGNORED:
         raise ModelFileError(
-            f"{dataset.root}: {ignored:.1%} of the pixels are no class to {model} ({usual:.1%} in its run); the masks "
-            "seem to mean something else, see `classes`"
+            f"{dataset.root}: {ignored:.1%} of the pixels are no class to the model of {run.folder} ({usual:.1%} in "
+            "its run); the masks seem to mean something else, see `classes`"
         )

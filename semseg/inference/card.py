@@ -4,6 +4,7 @@ A model is a `.keras` or `.h5` file, or one that `export` wrote for another runt
 description inside; of all of them it stands in a file beside, too.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ import numpy as np
 from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line, require
 from semseg.files import read_json, write_json
 from semseg.images.bands import RGB, Bands
+from semseg.inference.ensemble import check_alike, mean_model, mean_of_networks
 from semseg.inference.logits import as_logits
 from semseg.inference.runtimes import RUNTIMES, Opened, digest_of, runtime_of
 from semseg.inference.segmenter import Segmenter
@@ -23,6 +25,7 @@ from semseg.inference.trial import try_apart
 from semseg.labels.palettes import Palette
 from semseg.runs import names
 from semseg.runs.classes import read_classes
+from semseg.runs.members import runs_in
 from semseg.runs.run import Run
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class ModelCard:
         precision: What it computes in: `"float32"` or `"int8"`.
         bands: What photos it takes.
         scale: Of a network that learned crops: pixels that it sees for one of the photo's; None: it sees photos whole.
+        members: Of a folder of runs, whose networks answer together: the card of each.
     """
 
     path: Path
@@ -55,20 +59,33 @@ class ModelCard:
     precision: str = "float32"
     bands: Bands = RGB
     scale: float | None = None
+    members: "tuple[ModelCard, ...]" = ()
 
     @classmethod
     def read(cls, path: str | Path) -> "ModelCard":
         """What a model's name and the files beside it say; the network itself is not opened.
 
         Args:
-            path: The model's file, or the folder of its run.
+            path: The model's file, the folder of its run, or a folder of several runs.
 
         Raises:
-            RunFolderError: Nothing is there.
-            ModelFileError: A description beside it cannot be understood.
+            RunFolderError: Nothing is there, or a run of several did not finish.
+            ModelFileError: A description beside it cannot be understood, or the networks of several runs do not see or
+                tell apart the same.
         """
+        if ensemble := cls.of_runs(Path(path)):
+            return ensemble
         card = cls.undescribed(model_file(Path(path)))
         return card if card.exported else card._described_beside() or card  # most exported files hold their own
+
+    @classmethod
+    def of_runs(cls, folder: Path) -> "ModelCard | None":
+        """The networks of a folder of runs as one; None where it holds no runs. Errors as of `read`."""
+        if not (runs := runs_in(folder)):
+            return None
+        check_alike(folder, runs)
+        members = tuple(cls.read(run.folder) for run in runs)
+        return replace(members[0], path=folder, members=members)
 
     @classmethod
     def undescribed(cls, path: Path) -> "ModelCard":
@@ -78,6 +95,18 @@ class ModelCard:
         palette = read_classes(classes) if classes else None
         kind = runtime_of(path) or suffix
         return cls(path, kind, palette=palette, bands=_bands_of_run(run), scale=_scale_of_run(run))
+
+    @property
+    def run(self) -> Run:
+        """The folder that its file lies in; of several runs the first, which knows the data of all."""
+        return self.members[0].run if self.members else Run.of_model(self.path)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that its file, or those of several runs, consist of, as 64 hexadecimal digits."""
+        if not self.members:
+            return digest_of(self.path)
+        return hashlib.sha256("".join(member.digest for member in self.members).encode()).hexdigest()
 
     @property
     def exported(self) -> bool:
@@ -151,6 +180,9 @@ class ModelCard:
             ModelFileError: The file is no network from photos to classes of the same size, has other classes or other
                 bytes than the files beside it say, could do more than compute, or does not come to an end.
         """
+        if self.members:
+            segmenters = [member.load(image_size=image_size, batch_size=batch_size) for member in self.members]
+            return replace(segmenters[0], predict_batch=mean_of_networks([one.predict_batch for one in segmenters]))
         if not self._is_as_exported() and self.exported:
             require(str(self.path), RUNTIMES[self.format].extra, RUNTIMES[self.format].module)
             try_apart(self.path, image_size)
@@ -160,11 +192,15 @@ class ModelCard:
     def keras_model(self) -> "keras.Model":
         """The Keras model in a `.keras` or `.h5` file, which is looked through before Keras loads it.
 
+        That of several runs gives the mean of their probabilities, as logits.
+
         Raises:
             ModelFileError: The file is no model from photos to what the card says, or could do harm.
         """
         from semseg.inference.keras_model import open_keras_model  # exported files do without Keras
 
+        if self.members:
+            return mean_model([member.keras_model() for member in self.members], "ensemble")
         return open_keras_model(self.path, self.gives or "logits")
 
     def seen_size(self, model: "keras.Model", wanted: tuple[int, int] | None) -> tuple[int, int]:

@@ -178,6 +178,34 @@ def save_runs_page(runs: Sequence[RunFacts], path: str | Path, commands: Sequenc
     )  # fmt: skip
 
 
+def save_folds_page(
+    runs: Sequence[RunFacts],
+    metrics: Mapping,
+    path: str | Path,
+    *,
+    links: Mapping[str, str],
+    commands: Sequence[tuple[str, str]] = (),
+) -> Path:
+    """Writes one page about the folds of a cross-validation, and their scores together.
+
+    Args:
+        runs: The folds, at least two, of the same classes.
+        metrics: The scores over all photos, as of one run, with `over_folds`: mean and `sd` of each headline score.
+        path: The HTML file.
+        links: The address of each fold's own page, by its name.
+        commands: As in `RunFacts`, about all of them.
+
+    Returns:
+        The path.
+    """
+    settings = [{**run.settings, **run.environment} for run in runs]
+    return _write(
+        path, "folds.html", title=f"Cross-validation in {len(runs)} folds", runs=runs, metrics=metrics, links=links,
+        charts=_overlaid_curves(runs), series=SERIES, headlines=HEADLINES, settings=settings,
+        differing=_differing(settings), commands=commands,
+    )  # fmt: skip
+
+
 def _differing(settings: Sequence[Mapping[str, str]]) -> dict[str, bool]:
     """Of each setting that any of the runs has, whether they differ in it."""
     names = dict.fromkeys(name for run in settings for name in run)

@@ -133,6 +133,77 @@ def save_ranked(
         return save_figure(figure, path)
 
 
+def save_doubtful(
+    samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    palette: Palette,
+    path: str | Path,
+    *,
+    title: str,
+) -> Path:
+    """Draws labels that are in doubt on one page: photo, label, prediction and the doubtful pixels, a row per sample.
+
+    Args:
+        samples: Caption, photo uint8 RGB `(H, W, 3)`, labelled ids, predicted ids, and the label with every doubtful
+            pixel changed, each `(H, W)`.
+        palette: Names and colours of the classes.
+        path: Where the PNG goes.
+        title: What the page shows.
+
+    Returns:
+        The path.
+    """
+    headings = ("Photo", "Label", "Prediction", "Doubtful in red")
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _page(title, headings, [photo.shape[:2] for _, photo, *_ in samples])
+        for row, (caption, photo, label, prediction, better) in zip(axes, samples, strict=True):
+            row[0].set_title(shorten(caption, _letters(row[0], 4, 0.09)), fontsize=10, fontweight="normal", pad=4)
+            show_image(row[0], photo, smooth=True)
+            images = paint(label, palette), paint(prediction, palette), paint_errors(photo, label, better)
+            for axis, image in zip(row[1:], images, strict=True):
+                show_image(axis, image, smooth=False)
+        class_legend(figure, palette, *(mask for sample in samples for mask in sample[2:4]))
+        return save_figure(figure, path)
+
+
+def save_suggestions(
+    samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+    palette: Palette,
+    path: str | Path,
+    *,
+    title: str,
+) -> Path:
+    """Draws photos to label next on one page, two a row: photo, pre-label and uncertainty of each.
+
+    Args:
+        samples: Caption, photo uint8 RGB `(H, W, 3)`, pre-label ids `(h, w)`, and uncertainty float `(h, w)`, at
+            least 0.
+        palette: Names and colours of the classes.
+        path: Where the PNG goes.
+        title: What the page shows.
+
+    Returns:
+        The path.
+    """
+    beside = 2 if len(samples) > 1 else 1
+    rows = [samples[start : start + beside] for start in range(0, len(samples), beside)]
+    brightest = max(max(float(uncertainty.max()) for *_, uncertainty in samples), 1e-9)
+    headings = ("Photo", "Pre-label", "Uncertain in yellow") * beside
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _page(title, headings, [row[0][1].shape[:2] for row in rows])
+        for of_row, row in zip(axes, rows, strict=True):
+            for axis in of_row[3 * len(row) :]:
+                axis.remove()
+            for place, (caption, photo, ids, uncertainty) in enumerate(row):
+                first, *others = of_row[3 * place : 3 * place + 3]
+                first.set_title(shorten(caption, _letters(first, 3, 0.09)), fontsize=9, fontweight="normal", pad=4)
+                show_image(first, photo, smooth=True)
+                images = paint(ids, palette), _as_picture(uncertainty / brightest, palette)
+                for axis, image in zip(others, images, strict=True):
+                    show_image(axis, image, smooth=False)
+        class_legend(figure, palette, *(sample[2] for sample in samples))
+        return save_figure(figure, path)
+
+
 def save_side_by_side(
     rows: Sequence[tuple[str, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]],
     palette: Palette,

@@ -1,5 +1,6 @@
 """What a run was asked to do: written beside its results, so that the run can be understood and repeated."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -40,7 +41,9 @@ class RunConfig:
         classes: The number of classes, 2 to 253, or a file that describes them; None to find them from the masks.
         categories: The 7 categories of Cityscapes in place of its 19 classes.
         test_split: The split that gives the final scores; None for `"test"` where the data have one, else `"val"`.
-        split_seed: Seed of the validation split, where the data have none of their own.
+        split_seed: Seed of the validation split, where the data have none of their own, and of folds.
+        fold: `"2/5"` to validate on the second of five parts of the photos, and train on the others; None for one
+            validation split.
         limit: At most this many samples of each split; None for all.
         skip_bad: Files that cannot be used are left out.
         allow_leaks: A photo may be in two splits.
@@ -100,6 +103,7 @@ class RunConfig:
     categories: bool = _setting("data", False)
     test_split: str | None = _setting("data", None)
     split_seed: int = _setting("data", 0)
+    fold: str | None = _setting("data", None)
     limit: int | None = _setting("data", None)
     skip_bad: bool = _setting("data", False)
     allow_leaks: bool = _setting("data", False)
@@ -201,6 +205,27 @@ class RunConfig:
         return sections
 
 
+def parse_fold(text: str) -> tuple[int, int]:
+    """Which fold, from 1 on, and of how many.
+
+    Args:
+        text: The setting `fold`.
+
+    Example:
+        >>> parse_fold("2/5")
+        (2, 5)
+    """
+    number, count = map(int, text.split("/"))
+    return number, count
+
+
+def _is_fold(value: str) -> bool:
+    if not re.fullmatch(r"[1-9]\d{0,3}/[1-9]\d{0,3}", value):
+        return False
+    number, count = parse_fold(value)
+    return number <= count >= 2
+
+
 def _can_be_frozen(value: str | None) -> bool:
     return value in (None, "none", "encoder") or (str(value).isdecimal() and int(str(value)) > 0)
 
@@ -212,6 +237,7 @@ _SMALLEST = {
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "classes": (lambda value: not isinstance(value, int) or value <= MAX_CLASSES, f"at most {MAX_CLASSES}"),
     "filters": (lambda value: value <= MAX_FILTERS, f"at most {MAX_FILTERS}"),
+    "fold": (lambda value: value is None or _is_fold(value), "one of at least two folds, such as 2/5"),
     "freeze": (_can_be_frozen, "none, encoder, or a number of its levels from 1 on"),
     "minutes": (lambda value: value is None or 0 < value < float("inf"), "a number above 0"),
     "seed": (lambda value: value < 2**32, "a whole number below 2 to the power of 32"),

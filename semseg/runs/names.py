@@ -28,6 +28,7 @@ CHECKPOINTS = "checkpoints"  # the folder of states that a run that was cut shor
 STATE = "state-{epoch:05}-{batch:08}"  # with .npz, and .json for its manifest
 STATE_BEST = "best-{epoch:05}.keras"  # the best weights that states know
 STATE_PATTERN = r"state-\d{5,}-\d{8,}\.(npz|json)|best-\d{5,}\.keras"
+FOLD = "fold_{number}"  # the folder of one run of a cross-validation
 LOCK = ".semseg.lock"  # who writes there now
 LOG, FAILED_LOG = "log.txt", "log-failed.txt"  # of a run in a process of its own
 
@@ -40,6 +41,9 @@ CITYSCAPES = "cityscapes.json"  # in the form of cityscapesScripts
 WORST, BEST = "worst.png", "best.png"
 RELIABILITY = "reliability.png"
 
+SUGGESTIONS, SUGGESTIONS_PICTURE = "suggestions.csv", "suggestions.png"  # which photos to label next
+DOUBTFUL, DOUBTFUL_PICTURE = "doubtful.csv", "doubtful.png"  # which labels to look at again
+
 SCORE_FILES = (METRICS, PER_CLASS, PER_IMAGE, MATRIX, MATRIX_PICTURE, CITYSCAPES)
 EVALUATION_FILES = (*SCORE_FILES, WORST, BEST, RELIABILITY)
 
@@ -48,6 +52,7 @@ EVALUATION_FILES = (*SCORE_FILES, WORST, BEST, RELIABILITY)
 _OF_RESULTS = (
     {CONFIG, CLASSES, SPLITS}, {CONFIG, CLASSES, HISTORY}, {METRICS, PER_IMAGE}, {PICTURES_INDEX},
     {"predictions.json", "shares.csv"}, {"data.json", "data.png"}, {"comparison.json", "comparison.csv"},
+    {SUGGESTIONS, SUGGESTIONS_PICTURE}, {DOUBTFUL, DOUBTFUL_PICTURE},
 )  # fmt: skip
 
 

@@ -351,6 +351,8 @@ def _same_photos(first: Run, other: Run) -> bool:
     """Whether all splits that both noted hold the same photos, as far as can be told."""
     if not first.split_digests or not other.split_digests:
         return True
+    if first.config.fold and other.config.fold:  # each holds out others of the same photos
+        return first.splits.keys() == other.splits.keys() and not changed_photos(first, other)
     for split in {*first.split_digests, *other.split_digests}:
         (count, digest), (other_count, other_digest) = (
             run.split_digests.get(split, (0, "none")) for run in (first, other)
