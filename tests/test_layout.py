@@ -43,7 +43,7 @@ LEVELS = [
         },
         "report": {"images", "labels", "runs"},
     },
-    {"serve": {"images", "labels", "inference"}},
+    {"serve": {"images", "labels", "data", "inference"}},
     {"cli": {"*"}},
 ]  # fmt: skip
 FACES = {  # names that the mission gives, thin over the rooms
