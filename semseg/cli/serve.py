@@ -116,7 +116,9 @@ def _desk(root: Path, corrections: Path, model_run: Run, segmenter: Segmenter) -
 
 def _dataset_in(root: Path, model_run: Run, segmenter: Segmenter) -> Dataset:
     if is_own_data(model_run, str(root)):
-        return open_data(replace(data_settings(model_run, {}), data=str(root), corrections=None, limit=None), bands=segmenter.bands)
+        return open_data(
+            replace(data_settings(model_run, {}), data=str(root), corrections=None, limit=None), bands=segmenter.bands
+        )
     return open_dataset(root, palette=segmenter.palette, whole=True, bands=segmenter.bands)
 
 
