@@ -388,6 +388,12 @@ def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", metavar="N", type=int, default=8000,
                         help="of the page's address; 0 for any that is free (default: %(default)s)")  # fmt: skip
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="of the interface, 0.0.0.0 for all: "
+                        "others need the token then (default: %(default)s, this computer alone)")  # fmt: skip
+    parser.add_argument("--token-file", metavar="FILE", help="a file with the secret that whoever asks must know "
+                        "(default: SEMSEG_TOKEN in the environment)")  # fmt: skip
+    parser.add_argument("--workers", metavar="N", type=int, default=1,
+                        help="processes that answer, each with its own network (default: %(default)s)")  # fmt: skip
     parser.add_argument("--edit", metavar="PHOTOS", help="a folder of photos, with or without masks: the page becomes "
                         "a labelling desk")  # fmt: skip
     parser.add_argument("--corrections", metavar="DIR", help="where the desk saves masks, for train --corrections "

@@ -37,10 +37,15 @@ class Answer:
 
 
 class Answerer:
-    """Asks the network: one photo is decoded, others are computed, and others written, at the same time."""
+    """Asks the network: one photo is decoded, others are computed, and others written, at the same time.
 
-    def __init__(self, segmenter: Segmenter):
-        self._segmenter, self._batches = segmenter, Batches(segmenter)
+    Args:
+        segmenter: The network.
+        on_batch: As of `Batches`.
+    """
+
+    def __init__(self, segmenter: Segmenter, on_batch: Callable[[int], None]):
+        self._segmenter, self._batches = segmenter, Batches(segmenter, on_batch)
         size = None if segmenter.tile else segmenter.image_size
         self._decoder = Decoder(size, size and enough_to_show(size), SHOWN, segmenter.bands)
         self._decoding, self._writing = ThreadPoolExecutor(1), ThreadPoolExecutor(_WRITERS)

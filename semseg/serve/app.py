@@ -26,7 +26,8 @@ from semseg.labels.palettes import Palette
 from semseg.serve.answering import Answer, Answerer
 from semseg.serve.decoding import jpeg
 from semseg.serve.desk import Desk, DeskAddresses
-from semseg.serve.guarding import MAX_BYTES, Guard, receive_body, refusal
+from semseg.serve.guarding import HEALTH, MAX_BYTES, Guard, receive_body, refusal
+from semseg.serve.metrics import TEXT, Measured, Meter
 
 Example = Callable[[], tuple[np.ndarray, np.ndarray]]
 
@@ -46,6 +47,8 @@ def make_app(
     note: str = "",
     warning: Callable[[], str] = str,
     desk: Desk | None = None,
+    token: str | None = None,
+    counts: Path | None = None,
 ) -> Starlette:
     """The web application around a network: a page for people, and addresses for scripts.
 
@@ -57,12 +60,15 @@ def make_app(
         note: A line about the examples.
         warning: Gives a line about the network that goes with each answer; empty where there is nothing to tell.
         desk: Photos to be labelled: the page becomes a labelling desk.
+        token: What whoever asks must know, see `Guard`; None to answer this computer alone.
+        counts: The folder in which processes that serve together count, see `Meter`; None for one alone.
 
     Returns:
         An ASGI application. `POST /segment` takes an image file as its body and gives JSON: `width`, `height`, the
         `classes` that were found with `id`, `name`, `color`, `pixels` and `share` (0 to 1), the largest first, and
         `mask`, the PNG file of the ids in base64; and `warning`, where there is one. `POST /mask` takes the same and
         gives the PNG file. What cannot be answered has a status of 400 or more and a JSON object with `error`.
+        `GET /healthz` says that the server lives, `GET /metrics` what it does, for Prometheus.
 
     Example:
         >>> segmenter = Segmenter(lambda photos: photos[..., :1] - 100.0, (16, 16), Palette.numbered(2))
@@ -70,7 +76,8 @@ def make_app(
         >>> sorted({route.path for route in app.routes})[-3:]
         ['/page.js', '/png.js', '/segment']
     """
-    queue = _Queue(segmenter)
+    meter = Meter(counts)
+    queue = _Queue(segmenter, meter)
     addresses = DeskAddresses(desk, segmenter.palette, segmenter.bands, queue.predict) if desk else None
     about = {
         "title": title,
@@ -92,6 +99,12 @@ def make_app(
     async def model(_: Request) -> Response:
         return JSONResponse(about)
 
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(_: Request) -> Response:
+        return Response(meter.text(), headers={"content-type": TEXT})
+
     async def segment(request: Request) -> Response:
         answer = await queue.answer(request)
         values = _as_json(answer, segmenter.palette, with_photo="photo" in request.query_params)
@@ -106,6 +119,8 @@ def make_app(
         Route("/", _file("desk.html" if desk else "page.html")),
         *(Route(f"/{name}", _file(name)) for name in _FILES),
         *(addresses.routes if addresses else ()),
+        Route(HEALTH, health),
+        Route("/metrics", metrics),
         Route("/model", model),
         Route("/segment", segment, methods=["POST"]),
         Route("/mask", mask, methods=["POST"]),
@@ -113,7 +128,7 @@ def make_app(
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard)],
+        middleware=[Middleware(Measured, meter=meter), Middleware(Guard, token=token)],
         exception_handlers={
             HTTPException: _refuse,
             SemsegError: _refuse_photo,
@@ -127,8 +142,8 @@ def make_app(
 class _Queue:
     """Answers photos, lets `MAX_WAITING` others wait, and sends the rest away."""
 
-    def __init__(self, segmenter: Segmenter):
-        self._answerer = Answerer(segmenter)
+    def __init__(self, segmenter: Segmenter, meter: Meter):
+        self._answerer, self._meter = Answerer(segmenter, meter.add_batch), meter
         self._waiting = 0  # photos, the one that is computed among them
 
     async def answer(self, request: Request) -> Answer:
@@ -153,11 +168,15 @@ class _Queue:
         """Counts a photo among those that wait, as long as it does."""
         if self._waiting > MAX_WAITING:
             raise HTTPException(503, "too many photos are waiting; try again soon", {"retry-after": _RETRY_SECONDS})
-        self._waiting += 1
+        self._set_waiting(self._waiting + 1)
         try:
             yield
         finally:
-            self._waiting -= 1
+            self._set_waiting(self._waiting - 1)
+
+    def _set_waiting(self, photos: int) -> None:
+        self._waiting = photos
+        self._meter.set_waiting(photos)
 
     def close(self) -> None:
         self._answerer.close()

@@ -1,6 +1,7 @@
 """Photos that wait for the network together are computed together."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,9 +20,11 @@ class Batches:
 
     Args:
         segmenter: The network; one thread asks it.
+        on_batch: Called with the number of photos of each.
     """
 
-    def __init__(self, segmenter: Segmenter):
+    def __init__(self, segmenter: Segmenter, on_batch: Callable[[int], None]):
+        self._on_batch = on_batch
         self._segmenter, self._pool = segmenter, ThreadPoolExecutor(1)
         # In tiles each photo fills batches of its own.
         self._most = 1 if segmenter.tile else min(_MOST, fitting_batch_size(segmenter.image_size))
@@ -43,6 +46,7 @@ class Batches:
     async def _compute_all(self) -> None:
         while self._waiting:
             batch = self._next_batch()
+            self._on_batch(len(batch))
             try:
                 computing = asyncio.get_running_loop().run_in_executor(self._pool, self._compute, [*batch.values()])
                 found: list = await computing
