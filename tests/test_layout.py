@@ -44,7 +44,7 @@ LEVELS = [
         "labelling": {"images", "labels", "metrics", "data", "inference"},
         "report": {"images", "labels", "runs"},
     },
-    {"serve": {"images", "labels", "inference"}},
+    {"serve": {"images", "labels", "data", "inference"}},
     {"cli": {"*"}},
 ]  # fmt: skip
 FACES = {  # names that the mission gives, thin over the rooms

@@ -68,14 +68,18 @@ def running(app):
 
 
 class Network:
-    """Takes each pixel's strongest channel for its class, and can be held up."""
+    """Takes each pixel's strongest channel for its class, and can be held up; notes how many photos came at once."""
 
     def __init__(self):
-        self.free, self.asked = threading.Event(), 0
+        self.free, self.batches = threading.Event(), []
         self.free.set()
 
+    @property
+    def asked(self):
+        return sum(self.batches)
+
     def __call__(self, photos):
-        self.asked += 1
+        self.batches.append(len(photos))
         assert self.free.wait(300)
         return photos.astype(np.float32)
 

@@ -96,9 +96,9 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 else "<0.1%" if share else "none"
 
 
-def cell(value: float) -> str:
+def cell(value: float | None) -> str:
     """A score in a column of eleven; a dash where there is none."""
-    return f"{'-' if math.isnan(value) else f'{value:.4f}':>11}"
+    return f"{'-' if value is None or math.isnan(value) else f'{value:.4f}':>11}"
 
 
 class Progress:

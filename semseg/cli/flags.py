@@ -169,6 +169,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "photos": ("WHERE", "folder of the photos in it, or a pattern such as '*/*_sat.png' (default: found by looking)"),
     "masks": ("WHERE", "the same for the masks"),
     "ignore_outside": ("WHERE", "the same for pictures that are black where pixels count nowhere: fields of view"),
+    "corrections": ("DIR", "masks from the labelling desk (serve --edit) in place of the data's own"),
     "instances": ("", "numbers or colours in the masks count objects, all of one class"),
     "show": ("A,B,C", _SHOW),
     "classes": ("K", "number of classes, or an edited classes.json (default: found in the masks)"),
@@ -229,8 +230,8 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "checkpoint_minutes": ("M", "between two states to go on from (default: as often as costs 1 %% of the time)"),
 }  # fmt: skip
 _OF_DATA = (
-    "dataset", "photos", "masks", "ignore_outside", "instances", "show", "classes", "categories", "split_seed", "limit",
-    "skip_bad", "allow_leaks", "cache", "workers", "output",
+    "dataset", "photos", "masks", "ignore_outside", "corrections", "instances", "show", "classes", "categories",
+    "split_seed", "limit", "skip_bad", "allow_leaks", "cache", "workers", "output",
 )  # fmt: skip
 
 
@@ -395,6 +396,16 @@ def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", metavar="N", type=int, default=8000,
                         help="of the page's address; 0 for any that is free (default: %(default)s)")  # fmt: skip
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="of the interface, 0.0.0.0 for all: "
+                        "others need the token then (default: %(default)s, this computer alone)")  # fmt: skip
+    parser.add_argument("--token-file", metavar="FILE", help="a file with the secret that whoever asks must know "
+                        "(default: SEMSEG_TOKEN in the environment)")  # fmt: skip
+    parser.add_argument("--workers", metavar="N", type=int, default=1,
+                        help="processes that answer, each with its own network (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--edit", metavar="PHOTOS", help="a folder of photos, with or without masks: the page becomes "
+                        "a labelling desk")  # fmt: skip
+    parser.add_argument("--corrections", metavar="DIR", help="where the desk saves masks, for train --corrections "
+                        "(default: PHOTOS_corrections)")  # fmt: skip
     parser.add_argument("--show", metavar="A,B,C", help=_SHOW)
     _add_seen_size_and_backend(parser)
 

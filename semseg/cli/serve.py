@@ -2,58 +2,190 @@
 
 import argparse
 import functools
+import os
+import socket
 import sys
+import tempfile
 import threading
 import webbrowser
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
 
 from semseg import __version__
 from semseg.cli.console import say, say_about, view_text
-from semseg.data.base import spread
-from semseg.errors import SemsegError
-from semseg.evaluation.opening import own_data
-from semseg.files import stamp_of
+from semseg.cli.workers import app_of_worker
+from semseg.data import open_dataset
+from semseg.data.base import Dataset, spread
+from semseg.data.corrections import Corrections
+from semseg.data.opening import Tell, open_data, say_nothing
+from semseg.data.splits import photo_name
+from semseg.errors import DataError, SemsegError
+from semseg.evaluation.opening import data_settings, is_own_data, own_data
+from semseg.files import check_output, stamp_of
 from semseg.images.bands import Bands
+from semseg.images.reading import list_images, natural_key, read_photo
 from semseg.inference.card import ModelCard
+from semseg.inference.segmenter import Segmenter
+from semseg.runs.lock import one_writer
 from semseg.runs.run import Run
 from semseg.serve.app import make_app
-from semseg.serve.running import listen
+from semseg.serve.desk import Desk, DeskPhoto
+from semseg.serve.running import ADDRESS, listen, run_workers
 from semseg.serve.running import run as run_server
 
 EXAMPLES = 8
+TOKEN = "SEMSEG_TOKEN"  # in the environment
+_LEAST_TOKEN = 16  # characters
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C."""
-    with listen(arguments.port) as listener:  # before anything takes time
-        app = _app(ModelCard.read(arguments.model), arguments.image_size, arguments.show)
-        url = "http://{}:{}/".format(*listener.getsockname())
-        say_about("page", f"{url} (only on this computer; Ctrl-C ends it)")
-        if sys.stdout.isatty() and not arguments.no_browser:
+    token = _token(arguments.token_file)
+    _check_flags(arguments, token)
+    with listen(arguments.port, arguments.host) as listener, ExitStack() as stack:  # before anything takes time
+        folder = None
+        if arguments.edit is not None:
+            folder = _folder_of_corrections(arguments.edit, arguments.corrections)
+            check_output(folder)
+            stack.enter_context(one_writer(folder))
+        card = ModelCard.read(arguments.model)
+        segmenter = _segmenter(card, arguments.image_size, arguments.show)
+        desk = folder and _desk(Path(arguments.edit), folder, Run.of_model(card.path), segmenter)
+        say(f"semseg {__version__}: {card.path} on {card.device()}")
+        seen = view_text(segmenter.image_size, segmenter.scale)
+        say_about("classes", f"{segmenter.palette.num_classes}, sees photos {seen}")
+        if desk:
+            masks = sum(photo.has_mask for photo in desk.photos)
+            say_about("desk", f"{len(desk.photos)} photos, {masks} of them with masks; saves to {folder}")
+        url = _say_address(listener, arguments.workers, token)
+        if sys.stdout.isatty() and not arguments.no_browser and token is None:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-        run_server(app, listener)
+        if arguments.workers == 1:
+            run_server(_app(card, segmenter, desk=desk, token=token, tell=say_about), listener)
+            return
+        del segmenter  # it can be opened; from here on each process has its own
+        counts = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="semseg-counts-")))
+        backend = os.environ.get("KERAS_BACKEND") if "keras" in sys.modules else None
+        options = {name: getattr(arguments, name) for name in ("model", "image_size", "show")}
+        run_workers(functools.partial(app_of_worker, backend, token, counts, options), listener, arguments.workers)
 
 
-def _app(card: ModelCard, image_size: tuple[int, int] | None, show: str | None) -> Callable:
-    """The application around a network; says what it is."""
-    file = stamp_of(card.path)
+def _check_flags(arguments: argparse.Namespace, token: str | None) -> None:
+    """Raises a `SemsegError` for flags that do not go together."""
+    if arguments.corrections is not None and arguments.edit is None:
+        raise SemsegError("`corrections`: is where `edit` saves masks; give both, or neither")
+    if arguments.workers < 1:
+        raise SemsegError(f"`workers`: got {arguments.workers}; expected a whole number of at least 1")
+    if arguments.workers > 1 and arguments.edit is not None:
+        raise SemsegError(f"`workers`: got {arguments.workers}, but the labelling desk is of one process; leave it out")
+    if token is None and arguments.host != ADDRESS:
+        raise SemsegError(
+            f"`host`: got {arguments.host}, where others can ask, but no token; put one into `token_file`, or into "
+            f"the environment as {TOKEN}"
+        )
+
+
+def _token(file: str | None) -> str | None:
+    """The secret of whoever may ask, from a file or the environment; None where there is none."""
+    given, where = os.environ.pop(TOKEN, None), TOKEN  # the processes that decode strangers' photos know nothing of it
+    if file is not None:
+        where = f"`token_file`: {file}"
+        try:
+            given = Path(file).read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            raise SemsegError(f"{where} cannot be read ({error}); expected a text file with a token in it") from None
+    if given is not None and not (len(given) >= _LEAST_TOKEN and given.isascii() and given.isprintable()):
+        raise SemsegError(
+            f"{where} holds no token of {_LEAST_TOKEN} or more plain characters; make one by: openssl rand -hex 32"
+        )
+    return given
+
+
+def _say_address(listener: socket.socket, workers: int, token: str | None) -> str:
+    """Says where the page is, and whose; returns its address."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    whose = "only on this computer" if token is None else "for whoever has the token; let a proxy add TLS"
+    processes = f"{workers} processes, " if workers > 1 else ""
+    say_about("page", f"{url} ({processes}{whose}; Ctrl-C ends it)")
+    return url
+
+
+def _segmenter(card: ModelCard, image_size: tuple[int, int] | None, show: str | None) -> Segmenter:
     segmenter = card.load(image_size=image_size, batch_size=1)
-    if show:
-        segmenter = replace(segmenter, bands=segmenter.bands.showing(show))
-    examples, note = _examples(Run.of_model(card.path), segmenter.bands)
-    say(f"semseg {__version__}: {card.path} on {card.device()}")
-    seen = view_text(segmenter.image_size, segmenter.scale)
-    say_about("classes", f"{segmenter.palette.num_classes}, sees photos {seen}")
-    say_about("examples", note or f"{len(examples)} photos of the validation split")
+    return replace(segmenter, bands=segmenter.bands.showing(show)) if show else segmenter
+
+
+def make_worker(
+    model: str, image_size: tuple[int, int] | None, show: str | None, token: str | None, counts: Path
+) -> Starlette:
+    """The application of one of several processes."""
+    card = ModelCard.read(model)
+    return _app(card, _segmenter(card, image_size, show), token=token, counts=counts)
+
+
+def _app(card: ModelCard, segmenter: Segmenter, tell: Tell = say_nothing, desk: Desk | None = None, **options: Any):
+    """The application around a network."""
+    examples, note = ([], "") if desk else _examples(Run.of_model(card.path), segmenter.bands)
+    if not desk:
+        tell("examples", note or f"{len(examples)} photos of the validation split")
     return make_app(
         segmenter,
         title=str(card.path),
         examples=examples,
         note=note,
-        warning=functools.partial(_replaced, card.path, file),
+        warning=functools.partial(_replaced, card.path, stamp_of(card.path)),
+        desk=desk,
+        **options,
     )
+
+
+def _folder_of_corrections(photos: str, given: str | None) -> Path:
+    """Where the masks go: beside the photos, where nobody says it."""
+    root = Path(photos).absolute()
+    if not root.is_dir():
+        raise DataError(f"`edit`: {photos} is no folder; expected one of photos, with or without their masks")
+    return Path(given) if given is not None else root.with_name(f"{root.name}_corrections")
+
+
+def _desk(root: Path, corrections: Path, model_run: Run, segmenter: Segmenter) -> Desk:
+    """The photos in a folder, with their masks where it is a data set."""
+    root = root.absolute()
+    try:
+        dataset = _dataset_in(root, model_run, segmenter)
+        photos = [
+            DeskPhoto(photo_name(sample, root), functools.partial(dataset.load, sample), True)
+            for sample in dataset.samples
+        ]
+        unlabelled = dataset.unlabelled
+    except DataError:
+        photos, unlabelled = [], list_images(root)
+    photos += [
+        DeskPhoto(path.relative_to(root).as_posix(), functools.partial(_load_photo, path, segmenter.bands), False)
+        for path in unlabelled
+    ]
+    if not photos:
+        raise DataError(f"`edit`: {root} holds no photos")
+    photos.sort(key=lambda photo: natural_key(Path(photo.name)))
+    return Desk(photos, Corrections.start(corrections, root, segmenter.palette))
+
+
+def _dataset_in(root: Path, model_run: Run, segmenter: Segmenter) -> Dataset:
+    if is_own_data(model_run, str(root)):
+        return open_data(
+            replace(data_settings(model_run, {}), data=str(root), corrections=None, limit=None), bands=segmenter.bands
+        )
+    return open_dataset(root, palette=segmenter.palette, whole=True, bands=segmenter.bands)
+
+
+def _load_photo(path: Path, bands: Bands) -> tuple[np.ndarray, None]:
+    return read_photo(path, bands=bands).pixels, None
 
 
 def _replaced(path: Path, file: tuple[int, ...] | None) -> str:

@@ -34,7 +34,7 @@ from semseg.backend.processes import (
     versions,
 )
 from semseg.cli.backends import refuse_devices
-from semseg.cli.console import Progress, be_silent, say, say_about, say_error, size_text, view_text
+from semseg.cli.console import Progress, be_silent, cell, say, say_about, say_error, size_text, view_text
 from semseg.cli.flags import asked_run
 from semseg.cli.folds import run_folds
 from semseg.cli.looking import look_at, say_what_was_found
@@ -46,8 +46,9 @@ from semseg.data.batches import Batches
 from semseg.data.cache import Cache
 from semseg.data.check import Findings
 from semseg.data.splits import photo_name, samples_of, split_note, splits_of
-from semseg.errors import RunFolderError, StopRequest
+from semseg.errors import RunFolderError, SemsegError, StopRequest
 from semseg.evaluation.album import Album
+from semseg.evaluation.change import changes, judge_before
 from semseg.evaluation.evaluate import Evaluation
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import check_output, clear_temporaries
@@ -341,6 +342,7 @@ def _finish(
         "note": f"{note}; figures at the masks' own size",
         **ending.facts(),
         "peak_memory_mb": peak_memory_mb(),
+        **_judge_before(folder, plan.config, dataset),
     }
     evaluation, pictures = _judge(folder, plan.config, dataset, model, facts)
     get_acc(ending.history, folder.curves_picture)
@@ -354,10 +356,33 @@ def _finish(
         folder.checkpoints.remove()
     headline = f"Scores on {split} ({note}), {ending.weights}, at the masks' own size:"
     say_scores(evaluation, dataset.palette.names, headline)
+    _say_changes(folder.metrics)
     say_about("trained", f"{ending.length}{_waiting(ending.history)}")
     written = folder.written(_model_names(folder, plan.config))
     say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(written)}")
     say_about("next", f"open {folder.report_path} in a browser; it ends with the commands to go on with")
+
+
+def _judge_before(folder: Run, config: RunConfig, dataset: Dataset) -> dict:
+    """Scores of the network that a run on corrected masks started from, on the same photos and masks."""
+    if not (config.corrections and "init" in folder.facts):
+        return {}
+    try:
+        with Progress("evaluating the network before") as progress:
+            return {"before": judge_before(folder.facts["init"]["path"], dataset, config.test_split, progress.show)}
+    except SemsegError as error:
+        say_about("note", f"nothing is said of what changed: {error}")
+        return {}
+
+
+def _say_changes(metrics: dict) -> None:
+    """Prints what became of the scores since the network that the run started from."""
+    if "before" not in metrics:
+        return
+    classes = [f"{name} {cell(before).strip()} to {cell(after).strip()}" for name, before, after in changes(metrics)]
+    before, after = cell(metrics["before"]["macro_iou"]).strip(), cell(metrics["macro_iou"]).strip()
+    say_about("changed", f"mean IoU {before} to {after} on the same {metrics['images']} photos and masks, since "
+              f"{metrics['before']['model']}: {', '.join(classes)}")  # fmt: skip
 
 
 def _waiting(history: list[dict[str, float]]) -> str:

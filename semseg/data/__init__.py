@@ -115,8 +115,8 @@ def open_dataset(
     if categories:
         palette = _in_categories(palette)
     return Dataset(
-        found.root, splits, palette, notes=notes, problems=found.problems, drawn=drawn, group=found.group,
-        bands=held.showing(show) if show else held,
+        found.root, splits, palette, notes=notes, problems=found.problems, unlabelled=found.unpaired, drawn=drawn,
+        group=found.group, bands=held.showing(show) if show else held,
     )  # fmt: skip
 
 

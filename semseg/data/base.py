@@ -46,6 +46,7 @@ class Sample:
         drawing: What an annotation file says of the photo, in place of a mask; `mask` is that file then, which is not
             read again.
         bands: All files of the photo, where each of its bands has its own; else empty.
+        correction: A mask of class ids that is read in place of the others, see `semseg.data.corrections`.
     """
 
     photo: Path
@@ -56,17 +57,21 @@ class Sample:
     view: Path | None = None
     drawing: Drawing | None = field(default=None, compare=False, repr=False)
     bands: tuple[Path, ...] = ()
+    correction: Path | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that it is read from, each once."""
         masks = () if self.drawing else (self.mask, *self.parts)
+        masks = (self.correction,) if self.correction else masks
         view = (self.view,) if self.view else ()
         return tuple(dict.fromkeys((self.photo, *self.bands, *masks, *view)))
 
     @property
     def mask_place(self) -> str:
         """Where its mask comes from, for messages: a file, and the photo where one file is of many."""
+        if self.correction:
+            return str(self.correction)
         return self.drawing.place if self.drawing else str(self.mask)
 
 
@@ -133,6 +138,7 @@ class Dataset:
         palette: Classes, their colours, and what stands for them in the masks.
         notes: What was decided while opening, a sentence each, to be said aloud.
         problems: Files that could not be made samples of, a line each.
+        unlabelled: Photos without a mask.
         drawn: Whether the validation split was drawn by seed, not given by the folder.
         group: Samples of one group stay on one side when they are moved between drawn splits; None: each for itself.
         bands: What the photos hold at each pixel.
@@ -150,12 +156,14 @@ class Dataset:
         *,
         notes: Sequence[str] = (),
         problems: Sequence[str] = (),
+        unlabelled: Sequence[Path] = (),
         drawn: bool = False,
         group: Callable[[Sample], str] | None = None,
         bands: Bands = RGB,
     ):
         self.root, self.splits, self.palette, self.drawn, self.group = root, splits, palette, drawn, group
         self.notes, self.problems, self.bands = list(notes), list(problems), bands
+        self.unlabelled = list(unlabelled)
         self.digests: dict[Sample, str] = {}
         self.sizes: dict[Sample, tuple[int, int]] = {}
         self.survey: Survey | None = None
@@ -220,12 +228,17 @@ class Dataset:
         if sample.photo == sample.mask and not sample.drawing:
             picture = read_photo(sample.photo, bands=self.bands, max_pixels=MAX_PIXELS_TO_LEARN)
             photo, mask = split_pair(picture.pixels, sample.photo)
+            if sample.correction:
+                return self._look_at_correction(sample, replace(picture, pixels=photo, size=photo.shape[:2]))
             return Look(photo, *quantise(mask, self.palette), mask, picture, turned=False)
         picture = read_photo(
             sample.photo, at_least, page=sample.page, bands=self.bands, files=sample.bands,
             max_pixels=MAX_PIXELS_TO_LEARN,
         )  # fmt: skip
-        look = (self._look_at_drawing if sample.drawing else self._look_at_mask)(sample, picture)
+        if sample.correction:
+            look = self._look_at_correction(sample, picture)
+        else:
+            look = (self._look_at_drawing if sample.drawing else self._look_at_mask)(sample, picture)
         if sample.view:
             _ignore(look, ~_view_of(sample, look))
         if picture.without_data is not None:
@@ -245,6 +258,13 @@ class Dataset:
         if sample.part_numbers:
             look = replace(look, overlapping=_ignore(look, mask == OVERLAP))
         return look
+
+    def _look_at_correction(self, sample: Sample, picture: Picture) -> Look:
+        """What `inspect` returns for a photo whose mask was corrected: ids, on the upright photo."""
+        ids = read_mask_of_ids(sample.correction, self.palette.num_classes)
+        if ids.shape != picture.size:
+            raise DataError(_other_size(sample, picture.size, ids.shape))
+        return Look(picture.pixels, ids, np.zeros(ids.shape, bool), ids.copy(), picture, turned=False)
 
     def _look_at_drawing(self, sample: Sample, picture: Picture) -> Look:
         """What `inspect` returns for a photo whose mask is drawn: names of classes tell the ids."""
@@ -324,6 +344,26 @@ def _count_pixels(photo: Path) -> int:
 def _read_raster(path: Path, changed: int, size: int) -> Picture:
     """The last mask that was laid on a photo: it may be of many photos."""
     return read_mask(path)
+
+
+def read_mask_of_ids(path: Path, num_classes: int) -> np.ndarray:
+    """Class ids in a file, uint8 `(H, W)`.
+
+    Args:
+        path: A picture of numbers.
+        num_classes: K.
+
+    Raises:
+        DataError: It cannot be read, or holds colours, or numbers that are neither ids, 0 to K-1, nor 255.
+    """
+    ids = read_mask(path).pixels
+    expected = f"expected the ids of classes, 0 to {num_classes - 1}, or {IGNORE} for no class: mend it"
+    if ids.ndim != 2:
+        raise DataError(f"{path}: holds colours; {expected}")
+    strange = ids[(ids >= num_classes) & (ids != IGNORE)]
+    if len(strange):
+        raise DataError(f"{path}: holds {strange[0]} at {len(strange)} pixels; {expected}")
+    return ids.astype(np.uint8)
 
 
 def places_that_differ(sample: Sample) -> tuple[Georeference, Georeference] | None:

@@ -337,7 +337,8 @@ def _way_to_read(sample: Sample) -> str:
     """What besides the bytes of its files makes a sample: the page, and what its parts stand for."""
     way = (sample.page, len(sample.parts), sample.part_numbers, sample.view is not None)
     drawn, bands = ("drawn",) if sample.drawing else (), (len(sample.bands),) if sample.bands else ()
-    return str((*way, *drawn, *bands))
+    corrected = ("corrected",) if sample.correction else ()
+    return str((*way, *drawn, *bands, *corrected))
 
 
 def _state(sample: Sample) -> bytes:

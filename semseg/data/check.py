@@ -521,7 +521,7 @@ def to_json(dataset: Dataset, findings: Findings) -> dict[str, Any]:
         "files": [
             {
                 "photo": str(sample.photo),
-                "mask": str(sample.mask),
+                "mask": str(sample.correction or sample.mask),
                 "size": list(record.size),
                 "unknown": record.unknown,
                 "digest": dataset.digests.get(sample),

@@ -9,6 +9,7 @@ from semseg.data import ensure_demo, open_dataset
 from semseg.data.base import Dataset
 from semseg.data.cache import Cache, default_folder
 from semseg.data.check import Findings, check_dataset
+from semseg.data.corrections import Corrections, apply_corrections
 from semseg.data.fetch import local_folder
 from semseg.images.bands import Bands
 from semseg.runs.classes import read_classes
@@ -50,7 +51,7 @@ def open_data(
     if demo and config.data == RunConfig.data and ensure_demo(Path(config.data)):
         tell("demo", f"no pictures in {config.data}/: drew the demo set there; use `data` for your own")
     given = config.classes
-    return open_dataset(
+    dataset = open_dataset(
         local_folder(config.data, _cache_folder(config), lambda text: tell("fetch", text)),
         name=config.dataset,
         photos=config.photos,
@@ -68,6 +69,9 @@ def open_data(
         bands=bands,
         cache=None if config.cache == "none" else _cache_folder(config),
     )
+    if config.corrections:
+        apply_corrections(dataset, Corrections.open(config.corrections))
+    return dataset
 
 
 def check_data(

@@ -93,6 +93,15 @@ class RunFacts:
         return rows
 
     @cached_property
+    def changes(self) -> list[dict]:
+        """Name, colour and IoU before and after of the classes, where the run was compared with the one before it."""
+        before = self.metrics.get("before", {}).get("iou", {})
+        rows = [
+            {**entry, "before": before.get(entry["name"]), "after": entry["scores"]["iou"]} for entry in self.classes
+        ]
+        return sorted(rows, key=lambda row: (row["before"] or 0) - (row["after"] or 0)) if before else []
+
+    @cached_property
     def classes(self) -> list[dict]:
         """Name, colour, share and scores of each class."""
         per_class = self.metrics["per_class"]

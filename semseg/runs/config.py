@@ -35,6 +35,8 @@ class RunConfig:
         masks: The same for the masks.
         ignore_outside: The folder of pictures that are black where the photo shows nothing, such as a microscope's
             field of view: pixels there count nowhere; None for all pixels.
+        corrections: A folder of masks from the labelling desk: they take the place of those of their photos, and photos
+            that had none are trained on; None for the masks as they are.
         instances: The numbers or colours of the masks count objects: all but the background are one class.
         show: The bands that pictures show as red, green and blue, such as `"4,3,2"`, or one for grey; None for those
             that suit.
@@ -97,6 +99,7 @@ class RunConfig:
     photos: str | None = _setting("data", None)
     masks: str | None = _setting("data", None)
     ignore_outside: str | None = _setting("data", None)
+    corrections: str | None = _setting("data", None)
     instances: bool = _setting("data", False)
     show: str | None = _setting("data", None)
     classes: int | str | None = _setting("data", None)

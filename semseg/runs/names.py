@@ -48,11 +48,12 @@ SCORE_FILES = (METRICS, PER_CLASS, PER_IMAGE, MATRIX, MATRIX_PICTURE, CITYSCAPES
 EVALUATION_FILES = (*SCORE_FILES, WORST, BEST, RELIABILITY)
 
 # Files by which a folder shows that it holds results, and no data: those of a run, an evaluation, a page's pictures, a
-# prediction, a check and a comparison.
+# prediction, a check, a comparison and the labelling desk.
 _OF_RESULTS = (
     {CONFIG, CLASSES, SPLITS}, {CONFIG, CLASSES, HISTORY}, {METRICS, PER_IMAGE}, {PICTURES_INDEX},
     {"predictions.json", "shares.csv"}, {"data.json", "data.png"}, {"comparison.json", "comparison.csv"},
     {SUGGESTIONS, SUGGESTIONS_PICTURE}, {DOUBTFUL, DOUBTFUL_PICTURE},
+    {"corrections.json", CLASSES},
 )  # fmt: skip
 
 

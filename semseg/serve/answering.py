@@ -1,14 +1,22 @@
 """From the file of a photo to what is known of it."""
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from semseg.images.resizing import resize_photo
 from semseg.inference.files import SHOWN, enough_to_show, write_masks
 from semseg.inference.segmenter import Segmenter
 from semseg.inference.tiling import resize_bands
+from semseg.serve.batching import Batches
 from semseg.serve.decoding import Decoder
+
+_WRITERS = 2
 
 
 @dataclass(frozen=True)
@@ -29,28 +37,61 @@ class Answer:
 
 
 class Answerer:
-    """Asks the network, one photo at a time."""
+    """Asks the network: one photo is decoded, others are computed, and others written, at the same time.
 
-    def __init__(self, segmenter: Segmenter):
-        self._segmenter = segmenter
+    Args:
+        segmenter: The network.
+        on_batch: As of `Batches`.
+    """
+
+    def __init__(self, segmenter: Segmenter, on_batch: Callable[[int], None]):
+        self._segmenter, self._batches = segmenter, Batches(segmenter, on_batch)
         size = None if segmenter.tile else segmenter.image_size
         self._decoder = Decoder(size, size and enough_to_show(size), SHOWN, segmenter.bands)
+        self._decoding, self._writing = ThreadPoolExecutor(1), ThreadPoolExecutor(_WRITERS)
 
-    def answer(self, path: Path) -> Answer:
+    async def answer(self, path: Path) -> Answer:
         """The answer for a photo's file; its folder is used for temporary files.
 
         Raises:
             DataError: It is no picture that can be used.
         """
-        decoded = self._decoder.decode(path)
-        logits = self._segmenter.logits(decoded.seen)
-        bands = resize_bands([logits], decoded.size, logits.shape[:2])
+        decoded = await _in(self._decoding, self._decoder.decode, path)
         mask = path.with_name("mask.png")
-        counts, _ = write_masks(
-            bands, decoded.size, {"masks": mask}, self._segmenter.palette, without_data=decoded.without_data
-        )
+        counts = await self._write(decoded.seen, decoded.size, mask, decoded.without_data)
         return Answer(decoded.size, counts, mask.read_bytes(), decoded.shown)
+
+    async def predict(self, photo: np.ndarray, mask: Path) -> bytes:
+        """The PNG file of a photo's ids.
+
+        Args:
+            photo: `(H, W, C)`, as the network's bands say.
+            mask: A path for the file while it is written.
+        """
+        seen = photo if self._segmenter.tile else resize_photo(photo, self._segmenter.image_size)
+        await self._write(seen, photo.shape[:2], mask, None)
+        return mask.read_bytes()
+
+    async def _write(
+        self, seen: np.ndarray, size: tuple[int, int], mask: Path, without_data: np.ndarray | None
+    ) -> np.ndarray:
+        """Computes a photo and writes its mask; returns the pixels of each class."""
+        logits = await self._batches.logits(seen)
+
+        def write() -> np.ndarray:
+            bands = resize_bands([logits], size, logits.shape[:2])
+            files = {"masks": mask}
+            return write_masks(bands, size, files, self._segmenter.palette, without_data=without_data)[0]
+
+        return await _in(self._writing, write)
 
     def close(self) -> None:
         """Ends the process that decodes."""
         self._decoder.close()
+        self._batches.close()
+        for pool in (self._decoding, self._writing):
+            pool.shutdown(cancel_futures=True)
+
+
+async def _in(pool: ThreadPoolExecutor, function: Callable, *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)

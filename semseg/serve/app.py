@@ -1,13 +1,11 @@
 """The web application: the page, what it asks for, and the same for scripts."""
 
-import asyncio
 import base64
 import errno
 import io
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,9 @@ from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.serve.answering import Answer, Answerer
 from semseg.serve.decoding import jpeg
-from semseg.serve.guarding import MAX_BYTES, Guard, receive_body, refusal
+from semseg.serve.desk import Desk, DeskAddresses
+from semseg.serve.guarding import HEALTH, MAX_BYTES, Guard, receive_body, refusal
+from semseg.serve.metrics import TEXT, Measured, Meter
 
 Example = Callable[[], tuple[np.ndarray, np.ndarray]]
 
@@ -35,7 +35,7 @@ MAX_WAITING = 8  # photos that wait while one is computed
 _RETRY_SECONDS = "2"
 _WARNING = "x-semseg-warning"
 _THUMBNAIL = 320
-_FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+_FILES = ("page.css", "page.js", "png.js", "desk.css", "desk.js")
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
@@ -46,6 +46,9 @@ def make_app(
     examples: Sequence[Example] = (),
     note: str = "",
     warning: Callable[[], str] = str,
+    desk: Desk | None = None,
+    token: str | None = None,
+    counts: Path | None = None,
 ) -> Starlette:
     """The web application around a network: a page for people, and addresses for scripts.
 
@@ -56,20 +59,26 @@ def make_app(
             what is no class.
         note: A line about the examples.
         warning: Gives a line about the network that goes with each answer; empty where there is nothing to tell.
+        desk: Photos to be labelled: the page becomes a labelling desk.
+        token: What whoever asks must know, see `Guard`; None to answer this computer alone.
+        counts: The folder in which processes that serve together count, see `Meter`; None for one alone.
 
     Returns:
         An ASGI application. `POST /segment` takes an image file as its body and gives JSON: `width`, `height`, the
         `classes` that were found with `id`, `name`, `color`, `pixels` and `share` (0 to 1), the largest first, and
         `mask`, the PNG file of the ids in base64; and `warning`, where there is one. `POST /mask` takes the same and
         gives the PNG file. What cannot be answered has a status of 400 or more and a JSON object with `error`.
+        `GET /healthz` says that the server lives, `GET /metrics` what it does, for Prometheus.
 
     Example:
         >>> segmenter = Segmenter(lambda photos: photos[..., :1] - 100.0, (16, 16), Palette.numbered(2))
         >>> app = make_app(segmenter, title="bright or dark")
         >>> sorted({route.path for route in app.routes})[-3:]
-        ['/page.css', '/page.js', '/segment']
+        ['/page.js', '/png.js', '/segment']
     """
-    queue = _Queue(segmenter)
+    meter = Meter(counts)
+    queue = _Queue(segmenter, meter)
+    addresses = DeskAddresses(desk, segmenter.palette, segmenter.bands, queue.predict) if desk else None
     about = {
         "title": title,
         "image_size": list(segmenter.image_size),
@@ -84,9 +93,17 @@ def make_app(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         queue.close()
+        if addresses:
+            addresses.close()
 
     async def model(_: Request) -> Response:
         return JSONResponse(about)
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(_: Request) -> Response:
+        return Response(meter.text(), headers={"content-type": TEXT})
 
     async def segment(request: Request) -> Response:
         answer = await queue.answer(request)
@@ -99,7 +116,11 @@ def make_app(
         return Response(answer.mask, media_type="image/png", headers={_WARNING: line} if line else None)
 
     routes = [
-        *(Route(path, _file(name)) for path, name in _FILES.items()),
+        Route("/", _file("desk.html" if desk else "page.html")),
+        *(Route(f"/{name}", _file(name)) for name in _FILES),
+        *(addresses.routes if addresses else ()),
+        Route(HEALTH, health),
+        Route("/metrics", metrics),
         Route("/model", model),
         Route("/segment", segment, methods=["POST"]),
         Route("/mask", mask, methods=["POST"]),
@@ -107,7 +128,7 @@ def make_app(
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard)],
+        middleware=[Middleware(Measured, meter=meter), Middleware(Guard, token=token)],
         exception_handlers={
             HTTPException: _refuse,
             SemsegError: _refuse_photo,
@@ -119,10 +140,10 @@ def make_app(
 
 
 class _Queue:
-    """Answers one photo at a time, lets `MAX_WAITING` others wait, and sends the rest away."""
+    """Answers photos, lets `MAX_WAITING` others wait, and sends the rest away."""
 
-    def __init__(self, segmenter: Segmenter):
-        self._answerer, self._pool = Answerer(segmenter), ThreadPoolExecutor(1)
+    def __init__(self, segmenter: Segmenter, meter: Meter):
+        self._answerer, self._meter = Answerer(segmenter, meter.add_batch), meter
         self._waiting = 0  # photos, the one that is computed among them
 
     async def answer(self, request: Request) -> Answer:
@@ -132,20 +153,33 @@ class _Queue:
             HTTPException: Too many are waiting, or the body is too large or too slow.
             SemsegError: It is no photo that can be used.
         """
+        with self._place(), tempfile.TemporaryDirectory(prefix="semseg-") as folder:
+            path = Path(folder) / "photo"
+            await receive_body(request, path)
+            return await self._answerer.answer(path)
+
+    async def predict(self, photo: np.ndarray) -> bytes:
+        """The PNG file of a photo's ids; photo and errors as of `answer`, but for those of a body."""
+        with self._place(), tempfile.TemporaryDirectory(prefix="semseg-") as folder:
+            return await self._answerer.predict(photo, Path(folder) / "mask.png")
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Counts a photo among those that wait, as long as it does."""
         if self._waiting > MAX_WAITING:
             raise HTTPException(503, "too many photos are waiting; try again soon", {"retry-after": _RETRY_SECONDS})
-        self._waiting += 1
+        self._set_waiting(self._waiting + 1)
         try:
-            with tempfile.TemporaryDirectory(prefix="semseg-") as folder:
-                path = Path(folder) / "photo"
-                await receive_body(request, path)
-                return await asyncio.get_running_loop().run_in_executor(self._pool, self._answerer.answer, path)
+            yield
         finally:
-            self._waiting -= 1
+            self._set_waiting(self._waiting - 1)
+
+    def _set_waiting(self, photos: int) -> None:
+        self._waiting = photos
+        self._meter.set_waiting(photos)
 
     def close(self) -> None:
         self._answerer.close()
-        self._pool.shutdown(cancel_futures=True)
 
 
 def _as_json(answer: Answer, palette: Palette, with_photo: bool) -> dict[str, Any]:
@@ -226,7 +260,7 @@ async def _refuse_photo(_: Request, error: SemsegError) -> Response:
 async def _refuse_full_disk(_: Request, error: OSError) -> Response:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         raise error
-    return refusal(507, "no space left for temporary files; free some")
+    return refusal(507, "no space left on the server's disk; free some and try again: nothing was lost")
 
 
 async def _answer_nobody(_: Request, __: ClientDisconnect) -> Response:

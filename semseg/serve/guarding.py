@@ -1,6 +1,9 @@
-"""Who may ask, and how much: only pages of this server and programs of this computer, and no endless bodies."""
+"""Who may ask, and how much: this computer alone, or whoever has the token; no foreign pages, and no endless bodies."""
 
 import asyncio
+import base64
+import binascii
+import hmac
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,15 +27,24 @@ _HEADERS = {
 }
 
 
+HEALTH = "/healthz"  # anybody may ask it where a token is needed: it says that the server lives, and no more
+_CHALLENGE = {"www-authenticate": 'Basic realm="semseg", charset="UTF-8"'}
+
+
 class Guard:
-    """Refuses requests under foreign names and from foreign pages.
+    """Refuses requests under foreign names, from foreign pages, and without the token where there is one.
 
     A page of another site can make the browser ask this server, and can give its own name this computer's address: the
-    first shows in Origin, the second in Host.
+    first shows in Origin, the second in Host. Behind a token the server may have any name; a page under another name
+    has no token, and Origin must be the name itself.
+
+    Args:
+        app: What is guarded.
+        token: What everybody must know; None to answer only under this computer's own names.
     """
 
-    def __init__(self, app: ASGIApp):
-        self._app = app
+    def __init__(self, app: ASGIApp, token: str | None = None):
+        self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, and adds to its answer what browsers should refuse."""
@@ -45,9 +57,33 @@ class Guard:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        error = _refusal_reason(scope)
-        app = self._app if error is None else refusal(403, error)
-        await app(scope, receive, send_guarded)
+        await self._judged(scope)(scope, receive, send_guarded)
+
+    def _judged(self, scope: Scope) -> ASGIApp:
+        """The application, or a refusal."""
+        if self._token is None:
+            error = _refusal_reason(scope)
+            return self._app if error is None else refusal(403, error)
+        headers = Headers(scope=scope)
+        if scope["path"] != HEALTH and not _knows(headers.get("authorization", ""), self._token):
+            return refusal(401, "this server wants its token: as a password, or as Authorization: Bearer", **_CHALLENGE)
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != headers.get("host"):
+            return refusal(403, "Origin: pages of other sites may not ask this server")
+        return self._app
+
+
+def _knows(authorization: str, token: str) -> bool:
+    """Whether a header holds the token, as that of a bearer or as anybody's password."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+    elif scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(given.encode(), token.encode())
 
 
 def _refusal_reason(scope: Scope) -> str | None:

@@ -1,4 +1,6 @@
-"use strict";
+// The page reads the ids from the very file that it offers.
+import { numbersOfPng } from "/png.js";
+
 (() => {
   const $ = (id) => document.getElementById(id);
   const MOST_BYTES = 64 * 2 ** 20;
@@ -31,52 +33,6 @@
   const cut = (name) => (name.length > 13 ? `${name.slice(0, 4)}…${name.slice(-8)}` : name);
 
   const percent = (share) => (share >= 0.001 ? `${(100 * share).toFixed(1)}%` : share > 0 ? "<0.1%" : "0%");
-
-  // ------------------------------------------------------------------------------------------------- PNG to numbers
-  // The page reads the ids from the very file that it offers: a canvas would give colours, which some browsers blur.
-
-  const paeth = (a, b, c) => {
-    const p = a + b - c;
-    const [x, y, z] = [Math.abs(p - a), Math.abs(p - b), Math.abs(p - c)];
-    return x <= y && x <= z ? a : y <= z ? b : c;
-  };
-
-  const unfilter = (raw, width, height) => {
-    const ids = new Uint8Array(width * height);
-    for (let row = 0, from = 0, to = 0; row < height; row++) {
-      const kind = raw[from++];
-      for (let column = 0; column < width; column++, from++, to++) {
-        const left = column ? ids[to - 1] : 0;
-        const up = row ? ids[to - width] : 0;
-        const before = column && row ? ids[to - width - 1] : 0;
-        const guess = [0, left, up, (left + up) >> 1, kind === 4 ? paeth(left, up, before) : 0][kind];
-        ids[to] = raw[from] + guess;
-      }
-    }
-    return ids;
-  };
-
-  const unfilterUp = (raw, width, height) => {
-    const ids = new Uint8Array(width * height);
-    for (let row = 0, from = 0, to = 0; row < height; row++) {
-      if (raw[from++] !== 2) return unfilter(raw, width, height);
-      for (let column = 0; column < width; column++, from++, to++) ids[to] = raw[from] + (row ? ids[to - width] : 0);
-    }
-    return ids;
-  };
-
-  /** The numbers in a PNG file of 8-bit numbers or palette indices, without interlacing, as the server writes them. */
-  const numbersOfPng = async (blob) => {
-    const data = new DataView(await blob.arrayBuffer());
-    const parts = [];
-    for (let at = 8; at < data.byteLength; at += 12 + data.getUint32(at)) {
-      if (data.getUint32(at + 4) === 0x49444154) parts.push(new Uint8Array(data.buffer, at + 8, data.getUint32(at)));
-    }
-    const inflated = new Blob(parts).stream().pipeThrough(new DecompressionStream("deflate"));
-    const raw = new Uint8Array(await new Response(inflated).arrayBuffer());
-    const [width, height] = [data.getUint32(16), data.getUint32(20)];
-    return { width, height, ids: unfilterUp(raw, width, height) };
-  };
 
   const blobOf = (base64, type) => new Blob([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], { type });
 
