@@ -443,6 +443,11 @@ class TestView:
         view = view_of(dataset, view="crops", image_size=(96, 64))
         assert (view.image_size, view.scale) == ((96, 64), 1.0)
 
+    def test_crops_that_are_asked_for_shrink_no_photo_below_a_crop(self, tmp_path):
+        dataset = draw_set(tmp_path, 30, size=(600, 900))
+        assert view_of(dataset, view="crops").scale == 1 / 2
+        assert view_of(dataset, view="crops", image_size=(1024, 1024)).scale == 1.0
+
     @pytest.mark.parametrize(
         ("settings", "words"),
         [

@@ -59,7 +59,7 @@ def choose_view(config: RunConfig, dataset: Dataset, on_gpu: bool) -> View:
     if config.view == "crops" or config.scale is not None:
         survey = survey_of(dataset)
         size = config.image_size or (CROP[on_gpu], CROP[on_gpu])
-        scale = config.scale or (_scale_for_thin(survey) if survey else 1.0)
+        scale = config.scale or (max(_scale_for_thin(survey), _scale_that_fills(size, survey)) if survey else 1.0)
         asked = config.scale is not None or survey is None or survey.thinnest is None
         reason = "as asked" if asked else f"as asked; {_thin_words(survey, names)}"
         return _crops(size, scale, reason, on_gpu, names_width=not asked)
@@ -98,6 +98,11 @@ def _scale_for_thin(survey: Survey) -> float:
     """1 over a whole number, at which the thinnest class keeps its pixels; 1 where it has no more, as enlarged."""
     thinnest = survey.thinnest
     return 1.0 if thinnest is None else 1 / max(1, math.floor(survey.widths[thinnest] / KEPT))
+
+
+def _scale_that_fills(crop: tuple[int, int], survey: Survey) -> float:
+    """1 over a whole number, at which the photos still fill a crop; 1 where they are smaller."""
+    return 1 / max(1, min(photo // side for photo, side in zip(survey.size, crop, strict=True)))
 
 
 def _thin_words(survey: Survey, names: Sequence[str]) -> str:
