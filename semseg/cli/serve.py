@@ -42,7 +42,7 @@ def _app(card: ModelCard, image_size: tuple[int, int] | None, show: str | None) 
     segmenter = card.load(image_size=image_size, batch_size=1)
     if show:
         segmenter = replace(segmenter, bands=segmenter.bands.showing(show))
-    examples, note = _examples(Run.of_model(card.path), segmenter.bands)
+    examples, note = _examples(card.run, segmenter.bands)
     say(f"semseg {__version__}: {card.path} on {card.device()}")
     seen = view_text(segmenter.image_size, segmenter.scale)
     say_about("classes", f"{segmenter.palette.num_classes}, sees photos {seen}")
