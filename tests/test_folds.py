@@ -137,7 +137,7 @@ class TestACrossValidation:
     @pytest.mark.parametrize(
         ("changed", "message"),
         [
-            (["--folds", "3"], "holds 2 folds; choose another --output, or --restart"),
+            (["--folds", "3"], "holds a run that is fold 1/2, not of 3; choose another --output, or --restart"),
             (["--epochs", "2"], "fold_1: was trained with --epochs 1 (now 2); choose another --output"),
             (["--folds", "1"], "--folds: got 1; expected at least 2"),
             (["--fold", "1/2"], "--fold: got 1/2, but every fold is judged on the photos that it holds out"),

@@ -122,7 +122,7 @@ def asked_run(arguments: argparse.Namespace) -> RunConfig:
 
 def _resumed_run(arguments: argparse.Namespace) -> RunConfig:
     """The run in the folder that `--resume` names, wherever it lies now, with what flags change."""
-    clashing = [name for name in ("config", "restart") if getattr(arguments, name)]
+    clashing = [name for name in ("config", "restart", "folds") if getattr(arguments, name)]
     given = given_settings(arguments)
     if "init" in given:
         clashing.append("init")

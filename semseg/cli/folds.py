@@ -18,7 +18,7 @@ from semseg.files import archive, check_output
 from semseg.metrics.confusion import PER_CLASS_SCORES
 from semseg.report import save_confusion_matrix
 from semseg.runs import names
-from semseg.runs.config import RunConfig
+from semseg.runs.config import RunConfig, parse_fold
 from semseg.runs.lock import one_writer, writer_of
 from semseg.runs.run import Run
 from semseg.runs.scores import ScoreFolder
@@ -39,7 +39,7 @@ def run_folds(config: RunConfig, arguments: argparse.Namespace) -> None:
 
 
 def _train_and_judge(output: Path, config: RunConfig, arguments: argparse.Namespace) -> None:
-    _make_room(output, config, arguments)
+    _make_room(output, arguments)
     say_about("folds", f"{arguments.folds} runs in {output}{os.sep}; what each says is in its {names.LOG}")
     with Progress("") as progress:
         train = partial(train_apart, flags=to_flags, devices=[Device()], show=partial(show_trainings, progress),
@@ -57,16 +57,13 @@ def _check_flags(config: RunConfig, arguments: argparse.Namespace) -> None:
     """Raises a `SemsegError` for flags that do not go together."""
     if arguments.folds < 2:
         raise SemsegError(f"--folds: got {arguments.folds}; expected at least 2, such as 5")
-    if arguments.resume:
-        raise SemsegError("--resume: the folds go on by the same command as at first; leave it out, or name one fold's "
-                          "folder and leave out --folds")  # fmt: skip
     for name, value in (("fold", config.fold), ("test_split", config.test_split)):
         if value:
             raise SemsegError(f"`{name}`: got {value}, but every fold is judged on the photos that it holds out; leave "
                               "it out, or --folds")  # fmt: skip
 
 
-def _make_room(output: Path, config: RunConfig, arguments: argparse.Namespace) -> None:
+def _make_room(output: Path, arguments: argparse.Namespace) -> None:
     """Refuses a folder with another run, or with other folds; moves what is there to its archive, if asked to."""
     if Run(output).config_path.is_file():
         raise RunFolderError(f"{output}: holds a run that is no fold; choose another `output`")
@@ -78,9 +75,11 @@ def _make_room(output: Path, config: RunConfig, arguments: argparse.Namespace) -
         archived = archive(output, [f"{folder.name}/**/*" for folder in folders] + _written())
         if archived:
             say_about("earlier", f"moved the folds of before to {archived}")
-    counts = {Run(folder).config.fold.partition("/")[2] for folder in folders if Run(folder).config_path.is_file()}
-    if counts - {str(arguments.folds)}:
-        raise RunFolderError(f"{output}: holds {counts.pop()} folds; choose another `output`, or `restart`")
+    there = [Run(folder).config.fold for folder in folders if Run(folder).config_path.is_file()]
+    for fold in there:
+        if fold is None or parse_fold(fold)[1] != arguments.folds:
+            what = f"fold {fold}, not of {arguments.folds}" if fold else "no fold"
+            raise RunFolderError(f"{output}: holds a run that is {what}; choose another `output`, or `restart`")
 
 
 def _written() -> list[str]:

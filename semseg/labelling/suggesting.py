@@ -58,8 +58,8 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
         float `(...)`, 0 where one class is certain, 1 where all are alike.
 
     Example:
-        >>> entropy(np.array([[1.0, 0.0], [0.5, 0.5]])).round(3).tolist()
-        [0.0, 1.0]
+        >>> entropy(np.array([[0.9, 0.1], [0.5, 0.5]])).round(3).tolist()
+        [0.469, 1.0]
     """
     logs = np.log(np.maximum(probabilities, 1e-12))
     return np.clip(-(probabilities * logs).sum(axis=-1) / np.log(probabilities.shape[-1]), 0, 1)
