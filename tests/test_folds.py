@@ -116,9 +116,12 @@ class TestACrossValidation:
             assert first[section][name]["value"] == second[section][name]["value"]
         assert runs[0].palette.to_dict() == runs[1].palette.to_dict()
 
-    def test_the_page_names_all_folds_and_links_to_each(self, folds):
+    def test_the_page_names_all_folds_and_links_to_each(self, folds, tmp_path):
         page = (folds[1] / "report.html").read_text()
         assert 'href="fold_1/report.html"' in page and "Cross-validation in 2 folds" in page and "out of fold" in page
+        other = tmp_path / "page.html"
+        assert commands(["report", str(folds[1]), "--output", str(other)]) == 0
+        assert "Cross-validation in 2 folds" in other.read_text()
 
     def test_the_same_command_trains_what_is_missing_alone(self, folds, capsys):
         _, output, words = folds
@@ -134,7 +137,7 @@ class TestACrossValidation:
     @pytest.mark.parametrize(
         ("changed", "message"),
         [
-            (["--folds", "3"], "holds 2 folds; choose another --output, or --restart"),
+            (["--folds", "3"], "holds a run that is fold 1/2, not of 3; choose another --output, or --restart"),
             (["--epochs", "2"], "fold_1: was trained with --epochs 1 (now 2); choose another --output"),
             (["--folds", "1"], "--folds: got 1; expected at least 2"),
             (["--fold", "1/2"], "--fold: got 1/2, but every fold is judged on the photos that it holds out"),

@@ -48,7 +48,7 @@ _REPORTS = """Writes one HTML file that opens offline in any browser: scores, cu
 with a slider between truth, prediction and errors, settings, and the commands to go on with. Several runs give one page
 side by side. It is made from what lies in the run's folder: neither data nor model are needed."""
 _BACKEND = "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)"
-_MODEL = "a model's file, or the folder of a run"
+_MODEL = "a model's file, the folder of a run, or one of several runs that answer together"
 _FLIPS = "horizontal, or both: average over mirrored photos, too (default: as they are)"
 _SEEN_SIZE = "pixels that the network sees, if it takes any size"
 
@@ -122,7 +122,7 @@ def asked_run(arguments: argparse.Namespace) -> RunConfig:
 
 def _resumed_run(arguments: argparse.Namespace) -> RunConfig:
     """The run in the folder that `--resume` names, wherever it lies now, with what flags change."""
-    clashing = [name for name in ("config", "restart") if getattr(arguments, name)]
+    clashing = [name for name in ("config", "restart", "folds") if getattr(arguments, name)]
     given = given_settings(arguments)
     if "init" in given:
         clashing.append("init")
@@ -416,7 +416,7 @@ def _add_seen_size_and_backend(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_suggest_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=f"{_MODEL}, or of several")
+    parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("what", metavar="PHOTOS", nargs="?", help="a folder of photos, or a pattern such as "
                         "'photos/*.jpg'; those that the run knows are left out")  # fmt: skip
     add = parser.add_argument

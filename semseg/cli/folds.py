@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from semseg.backend.placing import Device
 from semseg.cli.backends import refuse_processes
 from semseg.cli.console import Progress, cell, percent, say, say_about, show_trainings
 from semseg.cli.flags import to_flags
+from semseg.cli.report import command, write_folds_page
 from semseg.comparison.apart import train_apart
 from semseg.comparison.folds import OutOfFold, train_folds
 from semseg.comparison.spread import OUT_OF_FOLD, with_spread
@@ -17,10 +17,8 @@ from semseg.errors import RunFolderError, SemsegError, StopRequest
 from semseg.files import archive, check_output
 from semseg.metrics.confusion import PER_CLASS_SCORES
 from semseg.report import save_confusion_matrix
-from semseg.report.facts import facts_of
-from semseg.report.page import save_folds_page
 from semseg.runs import names
-from semseg.runs.config import RunConfig
+from semseg.runs.config import RunConfig, parse_fold
 from semseg.runs.lock import one_writer, writer_of
 from semseg.runs.run import Run
 from semseg.runs.scores import ScoreFolder
@@ -41,7 +39,7 @@ def run_folds(config: RunConfig, arguments: argparse.Namespace) -> None:
 
 
 def _train_and_judge(output: Path, config: RunConfig, arguments: argparse.Namespace) -> None:
-    _make_room(output, config, arguments)
+    _make_room(output, arguments)
     say_about("folds", f"{arguments.folds} runs in {output}{os.sep}; what each says is in its {names.LOG}")
     with Progress("") as progress:
         train = partial(train_apart, flags=to_flags, devices=[Device()], show=partial(show_trainings, progress),
@@ -59,16 +57,13 @@ def _check_flags(config: RunConfig, arguments: argparse.Namespace) -> None:
     """Raises a `SemsegError` for flags that do not go together."""
     if arguments.folds < 2:
         raise SemsegError(f"--folds: got {arguments.folds}; expected at least 2, such as 5")
-    if arguments.resume:
-        raise SemsegError("--resume: the folds go on by the same command as at first; leave it out, or name one fold's "
-                          "folder and leave out --folds")  # fmt: skip
     for name, value in (("fold", config.fold), ("test_split", config.test_split)):
         if value:
             raise SemsegError(f"`{name}`: got {value}, but every fold is judged on the photos that it holds out; leave "
                               "it out, or --folds")  # fmt: skip
 
 
-def _make_room(output: Path, config: RunConfig, arguments: argparse.Namespace) -> None:
+def _make_room(output: Path, arguments: argparse.Namespace) -> None:
     """Refuses a folder with another run, or with other folds; moves what is there to its archive, if asked to."""
     if Run(output).config_path.is_file():
         raise RunFolderError(f"{output}: holds a run that is no fold; choose another `output`")
@@ -80,9 +75,11 @@ def _make_room(output: Path, config: RunConfig, arguments: argparse.Namespace) -
         archived = archive(output, [f"{folder.name}/**/*" for folder in folders] + _written())
         if archived:
             say_about("earlier", f"moved the folds of before to {archived}")
-    counts = {Run(folder).config.fold.partition("/")[2] for folder in folders if Run(folder).config_path.is_file()}
-    if counts - {str(arguments.folds)}:
-        raise RunFolderError(f"{output}: holds {counts.pop()} folds; choose another `output`, or `restart`")
+    there = [Run(folder).config.fold for folder in folders if Run(folder).config_path.is_file()]
+    for fold in there:
+        if fold is None or parse_fold(fold)[1] != arguments.folds:
+            what = f"fold {fold}, not of {arguments.folds}" if fold else "no fold"
+            raise RunFolderError(f"{output}: holds a run that is {what}; choose another `output`, or `restart`")
 
 
 def _written() -> list[str]:
@@ -94,42 +91,16 @@ def _finish(output: Path, folds: OutOfFold) -> None:
     scores = ScoreFolder(output)
     folds.write(scores)
     save_confusion_matrix(folds.matrix, folds.runs[0].palette.names, scores.matrix_picture)
-    page = write_folds_page(output, folds)
+    page = write_folds_page(folds.runs, scores)
     _say_scores(folds)
     if tested := folds.tested:
-        judge = _command("evaluate", str(output))
+        judge = command("evaluate", str(output))
         say_about("note", f"{tested} photos of test take part in no fold: {judge} judges all networks together there")
     if folds.never_held_out:
         say_about("note", f"{folds.never_held_out} photos are copies of others, and were held out by no fold")
     written = [name for name in _written() if (output / name).exists()]
     say_about("wrote", f"in {output}{os.sep}: {', '.join([*folds.metrics['folds'], *written])}")
-    say_about("next", f"open {page} in a browser; {_command('predict', str(output), 'PHOTOS')} averages the networks")
-
-
-def write_folds_page(output: Path, folds: OutOfFold, path: Path | None = None) -> Path:
-    """The page about all folds, with a link to that of each.
-
-    Args:
-        output: The folder that holds those of the folds.
-        folds: The runs.
-        path: The page; None for the usual place.
-    """
-    facts = [facts_of(run.folder, run.folder.name) for run in folds.runs]
-    links = {run.folder.name: f"{run.folder.name}/{names.REPORT}" for run in folds.runs}
-    place = str(output)
-    commands = [
-        ("Masks for new photos, by the mean of all networks", _command("predict", place, "WHAT")),
-        ("Judge the mean of all networks on other photos with masks", _command("evaluate", place, "--data", "DIR")),
-        ("All networks in one file that runs without Keras", _command("export", place, "--format", "onnx")),
-        ("Which photos to label next", _command("suggest", place, "PHOTOS")),
-        ("Which labels to look at again", _command("suggest", place, "--labels")),
-        ("Compare with another network's folds", _command("compare", place, "OTHER_FOLDS")),
-    ]
-    return save_folds_page(facts, folds.metrics, path or output / names.REPORT, links=links, commands=commands)
-
-
-def _command(*words: str) -> str:
-    return shlex.join(["python", "-m", "semseg", *words])
+    say_about("next", f"open {page} in a browser; {command('predict', str(output), 'PHOTOS')} averages the networks")
 
 
 def _say_scores(folds: OutOfFold) -> None:

@@ -1,17 +1,21 @@
 """`python -m semseg report`: one page about a run, or about several side by side."""
 
 import argparse
+import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from semseg.cli.console import say_about
 from semseg.cli.flags import RUNS_PAGE, to_flags
-from semseg.errors import SemsegError
+from semseg.errors import RunFolderError, SemsegError
 from semseg.files import check_output
 from semseg.report.facts import facts_of, short_names
-from semseg.report.page import save_run_page, save_runs_page
+from semseg.report.page import save_folds_page, save_run_page, save_runs_page
 from semseg.runs import names
+from semseg.runs.members import are_folds, runs_in
 from semseg.runs.run import Run
+from semseg.runs.scores import ScoreFolder
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -24,7 +28,9 @@ def run(arguments: argparse.Namespace) -> None:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise SemsegError("report: got the same run twice; give each once")
     check_output(path.parent)
-    if len(folders) == 1:
+    if len(folders) == 1 and are_folds(runs := runs_in(folders[0])):
+        write_folds_page(runs, ScoreFolder(folders[0]), path)
+    elif len(folders) == 1:
         write_report(Run(folders[0]), path)
     else:
         _write_several(folders, path)
@@ -43,11 +49,40 @@ def write_report(folder: Run, path: Path | None = None) -> Path:
     return save_run_page(facts, path)
 
 
+def write_folds_page(runs: Sequence[Run], scores: ScoreFolder, path: Path | None = None) -> Path:
+    """The page about the folds of a cross-validation, with a link to that of each.
+
+    Args:
+        runs: Of the folds, in order.
+        scores: Their scores out-of-fold, in the folder that holds those of the folds.
+        path: The page; None for the usual place.
+
+    Raises:
+        RunFolderError: A fold's files cannot be read, or the scores are not there.
+    """
+    place, path = str(scores.folder), path or Run(scores.folder).report_path
+    if not scores.metrics_path.is_file():
+        raise RunFolderError(f"{place}: holds folds without their scores; the command that trained them writes these")
+    facts = [facts_of(run.folder, run.folder.name) for run in runs]
+    links = {run.folder.name: os.path.relpath(run.report_path, path.parent) for run in runs}
+    commands = [
+        ("Masks for new photos, by the mean of all networks", command("predict", place, "WHAT")),
+        ("Judge the mean of all networks on other photos with masks", command("evaluate", place, "--data", "DIR")),
+        ("All networks in one file that runs without Keras", command("export", place, "--format", "onnx")),
+        ("Which photos to label next", command("suggest", place, "PHOTOS")),
+        ("Which labels to look at again", command("suggest", place, "--labels")),
+        ("Compare with another network's folds", command("compare", place, "OTHER_FOLDS")),
+        ("Make this page again", command("report", place)),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return save_folds_page(facts, scores.read_metrics(), path, links=links, commands=commands)
+
+
 def _write_several(folders: list[Path], path: Path) -> None:
     runs = [facts_of(folder, name) for folder, name in zip(folders, short_names(folders), strict=True)]
     commands = [
-        ("Is the difference more than chance?", _command("compare", *map(str, folders))),
-        ("Make this page again", _command("report", *map(str, folders), "--output", str(path))),
+        ("Is the difference more than chance?", command("compare", *map(str, folders))),
+        ("Make this page again", command("report", *map(str, folders), "--output", str(path))),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     save_runs_page(runs, path, commands)
@@ -61,17 +96,18 @@ def _commands(folder: Run) -> list[tuple[str, str]]:
         again += ["--backend", config.backend]
     logs = shlex.join(["tensorboard", "--logdir", str(folder.events_folder)])
     return [
-        ("Judge it again: worst and best photos, and how far to trust its confidence", _command("evaluate", place)),
-        ("Judge it on other photos with masks", _command("evaluate", place, "--data", "DIR")),
-        ("Masks for new photos: a folder, a photo or a video", _command("predict", place, "WHAT")),
-        ("Try it in the browser", _command("serve", place)),
-        ("A file that runs without Keras, on phones and servers", _command("export", place, "--format", "onnx")),
-        ("Compare it with another run", _command("compare", place, "OTHER_RUN")),
+        ("Judge it again: worst and best photos, and how far to trust its confidence", command("evaluate", place)),
+        ("Judge it on other photos with masks", command("evaluate", place, "--data", "DIR")),
+        ("Masks for new photos: a folder, a photo or a video", command("predict", place, "WHAT")),
+        ("Try it in the browser", command("serve", place)),
+        ("A file that runs without Keras, on phones and servers", command("export", place, "--format", "onnx")),
+        ("Compare it with another run", command("compare", place, "OTHER_RUN")),
         ("See its curves and pictures in TensorBoard (pip install tensorboard)", logs),
-        ("Train it again, in the same way", _command("train", *again)),
-        ("Make this page again", _command("report", place)),
+        ("Train it again, in the same way", command("train", *again)),
+        ("Make this page again", command("report", place)),
     ]
 
 
-def _command(*words: str) -> str:
+def command(*words: str) -> str:
+    """A command of the program, as one types it."""
     return shlex.join(["python", "-m", "semseg", *words])

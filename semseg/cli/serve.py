@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
             stack.enter_context(one_writer(folder))
         card = ModelCard.read(arguments.model)
         segmenter = _segmenter(card, arguments.image_size, arguments.show)
-        desk = folder and _desk(Path(arguments.edit), folder, Run.of_model(card.path), segmenter)
+        desk = folder and _desk(Path(arguments.edit), folder, card.run, segmenter)
         say(f"semseg {__version__}: {card.path} on {card.device()}")
         seen = view_text(segmenter.image_size, segmenter.scale)
         say_about("classes", f"{segmenter.palette.num_classes}, sees photos {seen}")
@@ -132,7 +132,7 @@ def make_worker(
 
 def _app(card: ModelCard, segmenter: Segmenter, tell: Tell = say_nothing, desk: Desk | None = None, **options: Any):
     """The application around a network."""
-    examples, note = ([], "") if desk else _examples(Run.of_model(card.path), segmenter.bands)
+    examples, note = ([], "") if desk else _examples(card.run, segmenter.bands)
     if not desk:
         tell("examples", note or f"{len(examples)} photos of the validation split")
     return make_app(

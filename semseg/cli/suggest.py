@@ -151,8 +151,7 @@ def _draw(
     for number, (name, score, _) in enumerate(chosen, start=1):
         answer, photo = _answer(segmenters, sources[name])
         shown = resize_photo(segmenters[0].bands.view(photo), size_within(photo.shape[:2], _DRAWN))
-        ids = answer.probabilities.argmax(axis=-1).astype(np.uint8)
-        rows.append((f"{number}. {Path(name).name}: {score:.3f}", shown, ids, answer.uncertainty))
+        rows.append((f"{number}. {Path(name).name}: {score:.3f}", shown, *answer.at(shown.shape[:2])))
     title = f"The {len(rows)} of {total} photos to label next; after the name its uncertainty, 0 to 1"
     save_suggestions(rows, segmenters[0].palette, output / names.SUGGESTIONS_PICTURE, title=title)
 

@@ -147,7 +147,7 @@ class OutOfFold:
     @property
     def never_held_out(self) -> int:
         """Photos of the folds that none of them held out: copies of others, which would make scores too good."""
-        return len(self.runs[0].splits) - self.tested - len(self.photos)
+        return max(0, len(self.runs[0].splits) - self.tested - len(self.photos))
 
     def write(self, folder: ScoreFolder) -> None:
         """Writes the tables of an evaluation."""

@@ -537,7 +537,7 @@ def fold_split(
 
     Example:
         >>> [fold_split(["a", "b", "c", "d"], f"{k}/2", 0)[1] for k in (1, 2)]
-        [['a', 'c'], ['b', 'd']]
+        [['b', 'c'], ['a', 'd']]
     """
     number, count = parse_fold(fold)
     group_of = group or (lambda sample: sample)

@@ -32,6 +32,14 @@ class Answer:
         """The mean uncertainty of its pixels."""
         return float(self.uncertainty.mean())
 
+    def at(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Class ids, uint8 `(H, W)`, and uncertainty, float32 `(H, W)`, at another size."""
+        probabilities, uncertainty = (
+            cv2.resize(each, size[::-1], interpolation=cv2.INTER_LINEAR)
+            for each in (self.probabilities, self.uncertainty)
+        )
+        return probabilities.argmax(axis=-1).astype(np.uint8), uncertainty
+
     @property
     def features(self) -> np.ndarray:
         """What tells the photo from others, float32 `(16 K,)` of length 1: shares of classes in 4x4 cells."""
@@ -50,8 +58,8 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
         float `(...)`, 0 where one class is certain, 1 where all are alike.
 
     Example:
-        >>> entropy(np.array([[1.0, 0.0], [0.5, 0.5]])).round(3).tolist()
-        [0.0, 1.0]
+        >>> entropy(np.array([[0.9, 0.1], [0.5, 0.5]])).round(3).tolist()
+        [0.469, 1.0]
     """
     logs = np.log(np.maximum(probabilities, 1e-12))
     return np.clip(-(probabilities * logs).sum(axis=-1) / np.log(probabilities.shape[-1]), 0, 1)

@@ -175,7 +175,7 @@ def save_suggestions(
     """Draws photos to label next on one page, two a row: photo, pre-label and uncertainty of each.
 
     Args:
-        samples: Caption, photo uint8 RGB `(H, W, 3)`, pre-label ids `(h, w)`, and uncertainty float `(h, w)`, at
+        samples: Caption, photo uint8 RGB `(H, W, 3)`, pre-label ids `(H, W)`, and uncertainty float `(H, W)`, at
             least 0.
         palette: Names and colours of the classes.
         path: Where the PNG goes.
