@@ -8,6 +8,7 @@ import tomllib
 from itertools import pairwise
 
 import pytest
+import yaml
 from helpers import REPOSITORY
 
 from semseg.cli.flags import build_parser
@@ -69,3 +70,17 @@ def test_the_manuals_commands_are_understood(words):
     parsed = build_parser().parse_args(arguments(words))
     output = getattr(parsed, "output", RunConfig.output)
     assert output.startswith("outputs")  # below the working directory, where a volume lies
+
+
+def test_compose_serves_what_the_image_has_to_this_computer_alone():
+    services = yaml.safe_load((REPOSITORY / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    (volumes,) = map(json.loads, instructions("VOLUME"))
+    assert {name: service["profiles"] for name, service in services.items()} == {"cpu": ["cpu"], "gpu": ["gpu"]}
+    for service in services.values():
+        parsed = build_parser().parse_args(service["command"])
+        assert parsed.host == "0.0.0.0" and parsed.token_file == f"/run/secrets/{service['secrets'][0]}"
+        assert service["ports"] == [f"127.0.0.1:{parsed.port}:{parsed.port}"]
+        assert {volume.split(":")[1] for volume in service["volumes"]} <= set(volumes)
+        assert f":{parsed.port}/healthz" in service["healthcheck"]["test"][-1]
+    (device,) = services["gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]

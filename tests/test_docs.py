@@ -190,16 +190,24 @@ def check_module(words: list[str]) -> None:
 
 
 def check_docker(words: list[str]) -> None:
+    if words[0] == "compose":
+        assert f"profiles: [{words[2]}]" in (REPOSITORY / "compose.yaml").read_text(encoding="utf-8")
+        return
     assert words[0] in ("build", "run") and (REPOSITORY / "Dockerfile").exists()
     if words[0] == "run":
         parse(words[words.index("semseg") + 1 :])
 
 
 def check_curl(words: list[str]) -> None:
-    (address,) = [word for word in words if word.startswith("http://127.0.0.1:8000/")]
-    route = "/" + address.split("/", 3)[3]
-    assert f'Route("{route}", ' in (PACKAGE / "serve" / "app.py").read_text(encoding="utf-8")
+    (address,) = [word for word in words if re.match(r"http://[\d.]+:8000/", word)]
+    route = re.sub(r"/\d+/", "/{number}/", "/" + address.split("/", 3)[3])
+    sources = "".join(path.read_text(encoding="utf-8") for path in (PACKAGE / "serve").glob("*.py"))
+    assert f'Route("{route}", ' in sources
     assert parser_of("serve").get_default("port") == 8000
+
+
+def check_openssl(words: list[str]) -> None:
+    assert words == ["rand", "-hex", "32", ">", "token"]
 
 
 def check_logdir(words: list[str]) -> None:
@@ -220,6 +228,7 @@ CHECKS = {  # by the words that a command starts with
     ("torchrun",): lambda words: parse(words[words.index("semseg") + 1 :]),
     ("srun",): lambda words: parse(words[words.index("semseg") + 1 :]),
     ("curl",): check_curl,
+    ("openssl",): check_openssl,
     ("tensorboard",): check_logdir,
     ("jupyter",): check_jupyter,
     ("export",): lambda words: without_settings(words),
@@ -352,7 +361,7 @@ def test_the_tables_of_flags_name_every_flag_of_a_run_with_its_default():
     ("command", "page"),
     [("train", "training"), ("plan", "training"), ("check", "your-data"), ("convert", "your-data"),
      ("evaluate", "judging"), ("predict", "predicting"), ("export", "exporting"), ("serve", "serving"),
-     ("compare", "comparing"), ("report", "judging"), ("suggest", "labelling")],
+     ("compare", "comparing"), ("report", "judging"), ("suggest", "suggesting")],
 )  # fmt: skip
 def test_every_flag_of_a_command_stands_on_its_page_or_with_those_of_training(command, page):
     text = read(f"{page}.md") + read("training.md")

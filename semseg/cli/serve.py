@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from starlette.applications import Starlette
 
 from semseg import __version__
 from semseg.cli.console import say, say_about, view_text
@@ -124,13 +123,15 @@ def _segmenter(card: ModelCard, image_size: tuple[int, int] | None, show: str | 
 
 def make_worker(
     model: str, image_size: tuple[int, int] | None, show: str | None, token: str | None, counts: Path
-) -> Starlette:
+) -> Callable:
     """The application of one of several processes."""
     card = ModelCard.read(model)
     return _app(card, _segmenter(card, image_size, show), token=token, counts=counts)
 
 
-def _app(card: ModelCard, segmenter: Segmenter, tell: Tell = say_nothing, desk: Desk | None = None, **options: Any):
+def _app(
+    card: ModelCard, segmenter: Segmenter, tell: Tell = say_nothing, desk: Desk | None = None, **options: Any
+) -> Callable:
     """The application around a network."""
     examples, note = ([], "") if desk else _examples(card.run, segmenter.bands)
     if not desk:
