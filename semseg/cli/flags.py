@@ -206,6 +206,8 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     ),
     "sample_rare": ("", "show photos with rare classes more often"),
     "early_stop": ("N", "end after N epochs without a better validation (default: train them all)"),
+    "calibrate": ("", "choose at the end, on the validation photos, how sure the network may be and, of two classes, "
+                  "from where on a pixel is of the second; all commands keep to it"),
     "average": ("", "try the average of the last weights at the end, and keep it if no epoch was as good"),
     "seed": ("N", "the same seed gives the same run (default: %(default)s)"),
     "backend": ("NAME", _BACKEND),
@@ -319,6 +321,12 @@ def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("--flips", metavar="HOW", help=_FLIPS)
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="choose on the validation photos how sure the network "
+        "may be and, of two classes, from where on a pixel is of the second; all commands keep to it",
+    )
     _add_settings(
         parser, ("data", *_OF_DATA, "test_split", "image_size", "batch_size", "backend"),
         data="photos with masks (default: those of the model's run)",

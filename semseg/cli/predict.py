@@ -39,6 +39,7 @@ from semseg.inference.segmenter import Segmenter, with_flips
 from semseg.inference.tiling import with_scales
 from semseg.inference.video import SUFFIXES, Frame, Video, predict_video
 from semseg.labels.palettes import Palette
+from semseg.runs.calibration import AS_LEARNT
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -65,6 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     kinds = [*_kinds(arguments, palette), *(answers.kinds if answers else [])]
     settings = {**_settings(arguments, card.path, segmenter, kinds), **_settings_of_answers(arguments)}
     say_about("model", f"{card.path}: {palette.num_classes} classes, sees photos {seen}, on {card.device()}")
+    if segmenter.calibration != AS_LEARNT:
+        say_about("certainty", str(segmenter.calibration))
     segmenter = _with_views(segmenter, arguments)
     with take_folder(output, settings):
         if video:
@@ -148,6 +151,7 @@ def _settings(arguments: argparse.Namespace, path: Path, segmenter: Segmenter, k
         "image_size": list(segmenter.image_size),
         "tile": arguments.tile and list(arguments.tile),
         **({} if segmenter.scale is None else {"scale": segmenter.scale}),
+        **({} if segmenter.calibration == AS_LEARNT else {"calibration": segmenter.calibration.to_dict()}),
         "flips": arguments.flips,
         "scales": arguments.scales,
         "files": kinds,

@@ -17,6 +17,7 @@ from semseg.evaluation.opening import own_data
 from semseg.files import stamp_of
 from semseg.images.bands import Bands
 from semseg.inference.card import ModelCard
+from semseg.runs.calibration import AS_LEARNT
 from semseg.runs.run import Run
 from semseg.serve.app import make_app
 from semseg.serve.running import listen
@@ -46,6 +47,8 @@ def _app(card: ModelCard, image_size: tuple[int, int] | None, show: str | None) 
     say(f"semseg {__version__}: {card.path} on {card.device()}")
     seen = view_text(segmenter.image_size, segmenter.scale)
     say_about("classes", f"{segmenter.palette.num_classes}, sees photos {seen}")
+    if segmenter.calibration != AS_LEARNT:
+        say_about("certainty", str(segmenter.calibration))
     say_about("examples", note or f"{len(examples)} photos of the validation split")
     return make_app(
         segmenter,

@@ -34,6 +34,7 @@ from semseg.backend.processes import (
     versions,
 )
 from semseg.cli.backends import refuse_devices
+from semseg.cli.calibrating import calibrate_model
 from semseg.cli.console import Progress, be_silent, say, say_about, say_error, size_text, view_text
 from semseg.cli.flags import asked_run
 from semseg.cli.looking import look_at, say_what_was_found
@@ -371,6 +372,8 @@ def _judge(
     segmenter = Segmenter(
         predictor(model, batch_size), config.seen_size, dataset.palette, batch_size, dataset.bands, config.crop_scale
     )
+    if config.calibrate:
+        segmenter = calibrate_model(segmenter, dataset, folder.model_path())
     album = Album(len(samples_of(dataset, split)))
     with Progress(f"evaluating {split}") as progress:
         evaluation = evaluate_to_files(

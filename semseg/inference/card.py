@@ -22,6 +22,7 @@ from semseg.inference.segmenter import Segmenter
 from semseg.inference.trial import try_apart
 from semseg.labels.palettes import Palette
 from semseg.runs import names
+from semseg.runs.calibration import AS_LEARNT, Calibration
 from semseg.runs.classes import read_classes
 from semseg.runs.run import Run
 
@@ -45,6 +46,8 @@ class ModelCard:
         precision: What it computes in: `"float32"` or `"int8"`.
         bands: What photos it takes.
         scale: Of a network that learned crops: pixels that it sees for one of the photo's; None: it sees photos whole.
+        calibration: What was chosen on validation photos. A file that gives probabilities holds the temperature inside,
+            and one that gives ids the threshold, too.
     """
 
     path: Path
@@ -55,6 +58,7 @@ class ModelCard:
     precision: str = "float32"
     bands: Bands = RGB
     scale: float | None = None
+    calibration: Calibration = AS_LEARNT
 
     @classmethod
     def read(cls, path: str | Path) -> "ModelCard":
@@ -65,9 +69,10 @@ class ModelCard:
 
         Raises:
             RunFolderError: Nothing is there.
-            ModelFileError: A description beside it cannot be understood.
+            ModelFileError: A description beside it cannot be understood, or a calibration is of other weights.
         """
         card = cls.undescribed(model_file(Path(path)))
+        card = replace(card, calibration=Run.of_model(card.path).calibration_of(card.path))
         return card if card.exported else card._described_beside() or card  # most exported files hold their own
 
     @classmethod
@@ -104,6 +109,7 @@ class ModelCard:
             palette = Palette.from_dict(values["classes"])
             bands = Bands.from_dict(values["bands"]) if values.get("bands") else RGB
             scale = None if values.get("scale") is None else float(values["scale"])
+            calibration = Calibration.from_dict(values["calibration"]) if "calibration" in values else self.calibration
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description misses {error}") from None
         if gives not in OUTPUTS:
@@ -112,7 +118,7 @@ class ModelCard:
             raise ValueError(f"its description says that it sees photos at a scale of {scale}")
         return replace(
             self, gives=gives, image_size=(height, width), palette=palette, precision=precision, bands=bands,
-            scale=scale,
+            scale=scale, calibration=calibration,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,6 +130,7 @@ class ModelCard:
             "classes": self.palette.to_dict() if self.palette else None,
             "precision": self.precision,
             **({} if self.scale is None else {"scale": self.scale}),
+            **({} if self.calibration == AS_LEARNT else {"calibration": self.calibration.to_dict()}),
         }
         return values if self.bands.are_rgb else {**values, "bands": self.bands.to_dict()}
 
@@ -154,8 +161,19 @@ class ModelCard:
         if not self._is_as_exported() and self.exported:
             require(str(self.path), RUNTIMES[self.format].extra, RUNTIMES[self.format].module)
             try_apart(self.path, image_size)
-        segmenter = self._load_exported(image_size) if self.exported else self._load_keras(image_size, batch_size)
+        if self.exported:
+            segmenter, card = self._load_exported(image_size)
+        else:
+            segmenter, card = self._load_keras(image_size, batch_size), self
+        segmenter = segmenter.calibrated(card.calibration_outside)
         return replace(segmenter, batch_size=batch_size or fitting_batch_size(segmenter.image_size))
+
+    @property
+    def calibration_outside(self) -> Calibration:
+        """What is left to do where the file is used: see `calibration`."""
+        if self.gives == "ids":
+            return AS_LEARNT
+        return replace(self.calibration, temperature=1.0) if self.gives == "probabilities" else self.calibration
 
     def keras_model(self) -> "keras.Model":
         """The Keras model in a `.keras` or `.h5` file, which is looked through before Keras loads it.
@@ -270,7 +288,8 @@ class ModelCard:
         compute = predictor(model, batch_size or fitting_batch_size(size))
         return _segmenter(compute, gives, size, palette, self.bands_of(model), self.scale_of(model))
 
-    def _load_exported(self, image_size: tuple[int, int] | None) -> Segmenter:
+    def _load_exported(self, image_size: tuple[int, int] | None) -> tuple[Segmenter, "ModelCard"]:
+        """The network, and the card with what the file says of itself."""
         card, opened = self._opened()
         count = card.bands.count
         if len(opened.shape) != 4 or opened.shape[3] not in (count, None) or opened.dtype not in ("uint8", "float32"):
@@ -294,7 +313,7 @@ class ModelCard:
         def compute(photos: np.ndarray) -> np.ndarray:
             return opened.compute(photos.astype(opened.dtype))
 
-        return _segmenter(compute, gives, size, palette, card.bands, card.scale)
+        return _segmenter(compute, gives, size, palette, card.bands, card.scale), replace(card, gives=gives)
 
     def _opened(self) -> tuple["ModelCard", Opened]:
         """The file in its runtime, and the card with what stands inside the file."""

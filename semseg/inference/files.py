@@ -161,7 +161,7 @@ def predict_files(
                 stack.enter_context(large_photos)  # one large photo at a time
             try:
                 bands = _stoppable(stopped, _logits_of(serialized, loaded, logits))
-                return _write(job, loaded, bands, segmenter.palette, answers)
+                return _write(job, loaded, bands, segmenter, answers)
             except DataError as error:  # a large photo that is cut shows it late
                 return error
 
@@ -324,12 +324,14 @@ class _ShrinkingPicture:
         return np.concatenate(self._parts)[: self.size[0]]
 
 
-def _write(job: Job, loaded: _Loaded, bands: Iterable[np.ndarray], palette: Palette, answers: Answers | None) -> Result:
-    picture = loaded.picture
+def _write(
+    job: Job, loaded: _Loaded, bands: Iterable[np.ndarray], segmenter: Segmenter, answers: Answers | None
+) -> Result:
+    picture, palette = loaded.picture, segmenter.palette
     size = None if picture is None else _size_of(picture)
     counts, shown = write_masks(
-        bands, loaded.size, job.files, palette, shown=size, photo=job.photo, without_data=loaded.without_data,
-        answers=answers,
+        bands, loaded.size, job.files, palette, threshold=segmenter.calibration.threshold, shown=size, photo=job.photo,
+        without_data=loaded.without_data, answers=answers,
     )  # fmt: skip
     if job.place:
         for kind in (kind for kind in job.files if kind in MASKS):
@@ -350,6 +352,7 @@ def write_masks(
     files: Mapping[str, Path],
     palette: Palette,
     *,
+    threshold: float = 0.5,
     shown: tuple[int, int] | None = None,
     photo: Path | None = None,
     without_data: np.ndarray | None = None,
@@ -363,6 +366,7 @@ def write_masks(
         files: By their kind: `"masks"` of ids, which viewers show in the classes' colours; `"values"` as the user's
             masks had them; `"colors"`; `"probabilities"`, float16 `(H, W, K)`.
         palette: What the ids mean.
+        threshold: As in `ids_of_logits`.
         shown: (h, w) at which the ids are wanted as an array, too.
         photo: The photo's file, which tells the place of masks that end in `.tif`.
         without_data: Where the photo has no data, bool `(H, W)`: masks are 255 there, as what is ignored in training,
@@ -381,11 +385,11 @@ def write_masks(
             _mask(stack, kind, path, size, palette, photo, is_whole) for kind, path in files.items() if kind in MASKS
         ]
         probabilities = _npy(stack, files.get("probabilities"), (*size, palette.num_classes))
-        seen = _ids_of_bands(bands, without_data, probabilities)
+        seen = _ids_of_bands(bands, threshold, without_data, probabilities)
         if answers is None:
             final = (ids for ids, _ in seen)
         else:
-            certain = ((ids, confidence_of_logits(logits)) for ids, logits in seen)
+            certain = ((ids, confidence_of_logits(logits, threshold)) for ids, logits in seen)
             final = answers.apply(certain, size, files, photo)
         for ids in final:
             counts += np.bincount(ids.ravel(), minlength=len(counts))
@@ -397,12 +401,12 @@ def write_masks(
 
 
 def _ids_of_bands(
-    bands: Iterable[np.ndarray], without_data: np.ndarray | None, probabilities: Any
+    bands: Iterable[np.ndarray], threshold: float, without_data: np.ndarray | None, probabilities: Any
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Ids, 255 where there is no data, and logits, band by band; writes probabilities on the way."""
     row = 0
     for band in bands:
-        ids = ids_of_logits(band)
+        ids = ids_of_logits(band, threshold)
         if without_data is not None:
             ids[without_data[row : row + len(ids)]] = IGNORE
         row += len(ids)

@@ -119,8 +119,8 @@ def predict_video(
             (number, photo), logits = item
             size = photo.shape[:2]
             return write_masks(
-                resize_bands([logits], size, logits.shape[:2]), size, files(number), segmenter.palette, shown=size,
-                answers=answers,
+                resize_bands([logits], size, logits.shape[:2]), size, files(number), segmenter.palette,
+                threshold=segmenter.calibration.threshold, shown=size, answers=answers,
             )  # fmt: skip
 
         def seen(frame: tuple[int, np.ndarray]) -> np.ndarray:

@@ -7,6 +7,7 @@ from semseg.errors import SemsegError
 from semseg.metrics.confusion import divide
 
 NUM_BINS = 15  # of confidence
+MAX_TEMPERATURE = 20.0  # and its inverse the least
 
 
 def calibration_bins(
@@ -71,3 +72,67 @@ def expected_calibration_error(bins: np.ndarray) -> float:
     """
     pixels, hits, confidence = bins
     return float(divide(np.abs(hits - confidence).sum(), pixels.sum()))
+
+
+def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """The number that logits are to be divided by, so that the negative log likelihood of the truth is least.
+
+    It is convex in the inverse of the temperature, whose slope, the mean of sum_k p_k z_k - z_truth, is 0 at the
+    minimum.
+
+    Args:
+        logits: Float `(N, K)`, or `(N, 1)` of two classes.
+        truth: Integer class ids `(N,)`, 0 to K-1; at least one.
+
+    Returns:
+        0.05 to 20: the limits where more would be still better, as of a network that is never wrong.
+
+    Example:
+        >>> logits = np.array([[3.0], [3.0], [3.0], [3.0]])  # sure by 95 %, and right three times of four
+        >>> temperature = fit_temperature(logits, np.array([1, 1, 1, 0]))
+        >>> bool(np.isclose(1 / (1 + np.exp(-3 / temperature)), 0.75))
+        True
+
+    Reference: Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2.
+    """
+    scores = np.asarray(logits, np.float64)
+    if scores.shape[-1] == 1:
+        scores = np.concatenate([np.zeros_like(scores), scores], axis=-1)
+    scores = scores - scores.max(axis=-1, keepdims=True)
+    of_truth = np.take_along_axis(scores, np.asarray(truth, np.intp)[:, None], axis=-1).mean()
+
+    def slope(inverse: float) -> float:
+        weights = np.exp(inverse * scores)
+        return float(((weights * scores).sum(axis=-1) / weights.sum(axis=-1)).mean() - of_truth)
+
+    low, high = -np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE)  # of the inverse
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(np.exp(middle)) > 0 else (middle, high)
+    return float(np.exp(-(low + high) / 2))
+
+
+def best_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """The threshold that gives the second of two classes the highest Dice, and so the highest IoU.
+
+    Args:
+        probabilities: Float `(N,)` of the second class, 0 to 1.
+        truth: Integer class ids `(N,)`, 0 or 1.
+
+    Returns:
+        0.01 to 0.99, in steps of 0.01; of several that are as good the nearest to 0.5, which it is without such pixels.
+
+    Example:
+        >>> best_threshold(np.array([0.1, 0.33, 0.38, 0.9]), np.array([0, 1, 1, 1]))
+        0.32
+    """
+    steps = np.arange(1, 100) / 100
+    above = np.searchsorted(steps, probabilities, side="left")  # of how many steps each is above
+    hits, positives = (
+        np.bincount(above, weights, 1 + len(steps))[:0:-1].cumsum()[::-1] for weights in (truth == 1, None)
+    )
+    dice = divide(2 * hits, positives + (truth == 1).sum())
+    if not (truth == 1).any():
+        return 0.5
+    best = np.flatnonzero(dice >= np.nanmax(dice) - 1e-12)
+    return float(steps[best[np.abs(steps[best] - 0.5).argmin()]])

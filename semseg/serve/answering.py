@@ -47,8 +47,9 @@ class Answerer:
         bands = resize_bands([logits], decoded.size, logits.shape[:2])
         mask = path.with_name("mask.png")
         counts, _ = write_masks(
-            bands, decoded.size, {"masks": mask}, self._segmenter.palette, without_data=decoded.without_data
-        )
+            bands, decoded.size, {"masks": mask}, self._segmenter.palette,
+            threshold=self._segmenter.calibration.threshold, without_data=decoded.without_data,
+        )  # fmt: skip
         return Answer(decoded.size, counts, mask.read_bytes(), decoded.shown)
 
     def close(self) -> None:
