@@ -368,6 +368,11 @@ def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     add("--values", action="store_true", help="also masks of the numbers that your own masks hold")
     add("--colors", action="store_true", help="also masks in the classes' colours")
     add("--probabilities", action="store_true", help="also the probability of every class (.npy)")
+    add("--certainty", action="store_true", help="also pictures of how sure it is of each pixel's class, 0 to 255 for "
+        "0 to 100 %%")  # fmt: skip
+    add("--threshold", metavar="T", type=float, help="of two classes: the probability above which a pixel is of the "
+        "second (default: 0.5, or as calibrated)")  # fmt: skip
+    add("--unsure", metavar="P", type=float, help="pixels whose class has a lower probability get none: 255 in masks")
     add("--no-overlays", action="store_true", help="no pictures of the classes over the photo")
     add("--polygons", metavar="FORMAT", help="also outlines: geojson, coco, yolo or labelme")
     add("--tolerance", metavar="PX", type=float, help="simplify outlines by so many pixels, 0 for the borders of "

@@ -21,6 +21,7 @@ from semseg.inference.predictions import (
     FRAME_COLUMNS,
     PHOTO_COLUMNS,
     SHARES_FILE,
+    UNSURE,
     SharesTable,
     digest_of_photo,
     is_done,
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         leave_tensorflow_out()
     segmenter = card.load(image_size=arguments.image_size, batch_size=arguments.batch_size)
+    segmenter = _deciding(segmenter, card.path, arguments)
     if arguments.show:
         segmenter = replace(segmenter, bands=segmenter.bands.showing(arguments.show))
     if arguments.tile and segmenter.scale is not None:
@@ -71,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     segmenter = _with_views(segmenter, arguments)
     with take_folder(output, settings):
         if video:
-            _predict_frames(segmenter, video, source, output, kinds, answers, workers=arguments.workers)
+            _predict_frames(segmenter, video, source, output, kinds, answers, arguments)
         else:
             _predict_photos(segmenter, photos, output, kinds, answers, arguments)
 
@@ -81,8 +83,25 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise SemsegError(f"`{name}`: got {value}; expected a whole number of at least 1")
+    for name in ("threshold", "unsure"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < 1:
+            raise SemsegError(f"`{name}`: got {value}; expected a probability between 0 and 1, such as 0.8")
     if arguments.tile and min(arguments.tile) < 1:
         raise SemsegError(f"`tile`: got {size_text(arguments.tile)}; expected sides of at least 1 pixel")
+
+
+def _deciding(segmenter: Segmenter, path: Path, arguments: argparse.Namespace) -> Segmenter:
+    """The network with the threshold that is asked for."""
+    asked = next((name for name in ("threshold", "unsure", "certainty") if getattr(arguments, name)), None)
+    if asked and segmenter.gives_ids:
+        raise SemsegError(f"`{asked}`: {path} gives classes, and not how sure it is; export it with logits")
+    threshold, classes = arguments.threshold, segmenter.palette.num_classes
+    if threshold is None:
+        return segmenter
+    if classes > 2:
+        raise SemsegError(f"`threshold`: is for two classes, and {path} tells {classes} apart; leave it out")
+    return replace(segmenter, calibration=replace(segmenter.calibration, threshold=threshold))
 
 
 def _video(arguments: argparse.Namespace) -> tuple[Path | int, Video | None]:
@@ -108,6 +127,7 @@ def _kinds(arguments: argparse.Namespace, palette: Palette) -> list[str]:
         "colors": arguments.colors,
         "overlays": not arguments.no_overlays,
         "probabilities": arguments.probabilities,
+        "certainty": arguments.certainty,
     }
     return [kind for kind, asked in wanted.items() if asked]
 
@@ -154,6 +174,7 @@ def _settings(arguments: argparse.Namespace, path: Path, segmenter: Segmenter, k
         **({} if segmenter.calibration == AS_LEARNT else {"calibration": segmenter.calibration.to_dict()}),
         "flips": arguments.flips,
         "scales": arguments.scales,
+        **({} if arguments.unsure is None else {"unsure": arguments.unsure}),
         "files": kinds,
         **({"show": arguments.show} if arguments.show else {}),
     }
@@ -167,7 +188,8 @@ def _predict_photos(
     arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
     jobs = jobs_of(join_bands(photos, segmenter.bands), output, kinds, arguments.polygons)
-    table = SharesTable(output / SHARES_FILE, PHOTO_COLUMNS, segmenter.palette.names)
+    columns = (*PHOTO_COLUMNS, *([UNSURE] if arguments.unsure else []))
+    table = SharesTable(output / SHARES_FILE, columns, segmenter.palette.names)
     waiting = {name: job for name, job in jobs.items() if not is_done(name, job, table)}
     say_about("photos", f"{len(jobs)} in {arguments.what}")
     for note in notes_on_places(jobs.values()):
@@ -183,6 +205,8 @@ def _predict_photos(
     if table.rows:
         ranked = sorted(zip(table.total_shares(), segmenter.palette.names, strict=True), reverse=True)
         say_about("shares", ", ".join(f"{name} {percent(share)}" for share, name in ranked if share))
+        if arguments.unsure:
+            say_about("unsure", _unsure_text(table.total_unsure(), arguments.unsure))
     speed = f", {done / seconds:.1f} photos per second" if done else ""
     written = [f"{kind}{os.sep}" for kind in kinds if (output / kind).exists()]
     if answers:
@@ -203,7 +227,10 @@ def _predict_jobs(
     """Predicts; returns how many photos were skipped, and the seconds."""
     start, skipped = time.monotonic(), 0
     states = {name: state_of(job) for name, job in jobs.items()}
-    results = predict_files(segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers, answers=answers)
+    results = predict_files(
+        segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers, unsure=arguments.unsure or 0,
+        answers=answers,
+    )  # fmt: skip
     try:
         with Progress("predicting") as progress, closing(results):
             for number, (name, (job, result)) in enumerate(zip(jobs, results, strict=True), start=1):
@@ -227,7 +254,7 @@ def _predict_jobs(
 def _note(
     cells: tuple[Any, ...], result: Result, table: SharesTable, progress: Progress, *, asked: tuple[int, int] | None
 ) -> None:
-    table.add(cells, result.counts)
+    table.add(cells, result.counts, result.unsure)
     if result.tile and not asked:
         progress.clear()
         say_about("tiles", f"{cells[0]}: {size_text(result.size)} pixels, too many to be seen whole; seen in tiles of "
@@ -238,8 +265,8 @@ def _note(
 
 
 def _predict_frames(
-    segmenter: Segmenter, video: Video, source: Path | int, output: Path, kinds: list[str], answers: Answers | None, *,
-    workers: int,
+    segmenter: Segmenter, video: Video, source: Path | int, output: Path, kinds: list[str], answers: Answers | None,
+    arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
     shares, name = output / SHARES_FILE, f"camera {source}" if video.live else source.stem
     if shares.exists() and video.live:
@@ -256,14 +283,20 @@ def _predict_frames(
     say_about("video", f"{source}: {video.rate:g} frames per second" + (", until Ctrl-C" if video.live else ""))
     film = output / "overlays" / f"{name}.mp4" if "overlays" in kinds else None
     segmenter = replace(segmenter, batch_size=1) if video.live else segmenter
-    frames = predict_video(segmenter, video, files=files, overlays=film, workers=workers, answers=answers)
+    frames = predict_video(
+        segmenter, video, files=files, overlays=film, workers=arguments.workers, unsure=arguments.unsure or 0,
+        answers=answers,
+    )  # fmt: skip
     start = time.monotonic()
 
     def finish_frames(count: int) -> None:
         if answers:
             finish({str(number): files(number) for number in range(count)}, answers, output, first="frame")
 
-    count = _write_frames(frames, video, shares, segmenter.palette.names, finish_frames)
+    columns = (*FRAME_COLUMNS, *([UNSURE] if arguments.unsure else []))
+    count, unsure = _write_frames(frames, video, shares, columns, segmenter.palette.names, finish_frames)
+    if arguments.unsure:
+        say_about("unsure", _unsure_text(unsure, arguments.unsure))
     if count < video.frames:
         say_about("note", f"{source}: {video.frames} frames announced, {count} could be read")
     say_about("wrote", f"in {output}{os.sep}: {count} frames, {', '.join(f'{kind}{os.sep}' for kind in kinds)}, "
@@ -271,14 +304,15 @@ def _predict_frames(
 
 
 def _write_frames(
-    frames: Iterator[Frame], video: Video, shares: Path, class_names: Sequence[str], finish_frames: Callable[[int], Any]
-) -> int:
-    """Goes through the frames, writes the table, which is there when all else is, and counts them."""
-    count, start = 0, time.monotonic()
+    frames: Iterator[Frame], video: Video, shares: Path, columns: Sequence[str], class_names: Sequence[str],
+    finish_frames: Callable[[int], Any],
+) -> tuple[int, float]:  # fmt: skip
+    """Writes the table, which is there when all else is; counts the frames, and the share that got no class."""
+    count, start, unsure, pixels = 0, time.monotonic(), 0, 0
     ended_by_hand = (KeyboardInterrupt,) if video.live else ()
     with replacing(shares) as unfinished:
         with (
-            closing(SharesTable(unfinished, FRAME_COLUMNS, class_names)) as table,
+            closing(SharesTable(unfinished, columns, class_names)) as table,
             suppress(*ended_by_hand),
             Progress("predicting") as progress,
             closing(frames),
@@ -286,8 +320,13 @@ def _write_frames(
             for frame in frames:
                 seconds = time.monotonic() - start
                 when = seconds if video.live else frame.number / video.rate
-                table.add((frame.number, f"{when:.3f}"), frame.counts)
-                count += 1
+                table.add((frame.number, f"{when:.3f}"), frame.counts, frame.unsure)
+                count, unsure = count + 1, unsure + frame.unsure
+                pixels += int(frame.counts.sum()) + frame.unsure
                 progress.show(count, max(count, video.frames), f"{count / seconds:.1f} frames per second")
         finish_frames(count)
-    return count
+    return count, unsure / max(1, pixels)
+
+
+def _unsure_text(share: float, probability: float) -> str:
+    return f"{percent(share)} of the pixels have no class in masks (255): their probability is below {probability:g}"

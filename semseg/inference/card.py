@@ -397,7 +397,7 @@ def _segmenter(
     def predict_batch(photos: np.ndarray) -> np.ndarray:
         return as_logits(compute(photos), gives, palette.num_classes)
 
-    return Segmenter(predict_batch, size, palette, bands=bands, scale=scale)
+    return Segmenter(predict_batch, size, palette, bands=bands, scale=scale, gives_ids=gives == "ids")
 
 
 def _bands_of_run(run: Run) -> Bands:

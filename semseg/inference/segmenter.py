@@ -38,6 +38,7 @@ class Segmenter:
             sees photos whole.
         calibration: What was chosen on validation photos. The logits are divided by its temperature already; whoever
             makes ids of them uses its threshold.
+        gives_ids: Whether it gives classes alone: its logits say nothing of how sure it is.
     """
 
     predict_batch: PredictBatch
@@ -47,6 +48,7 @@ class Segmenter:
     bands: Bands = RGB
     scale: float | None = None
     calibration: Calibration = AS_LEARNT
+    gives_ids: bool = False
 
     def calibrated(self, calibration: Calibration) -> "Segmenter":
         """The same network, as sure and deciding as was chosen on validation photos.

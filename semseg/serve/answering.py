@@ -46,11 +46,11 @@ class Answerer:
         logits = self._segmenter.logits(decoded.seen)
         bands = resize_bands([logits], decoded.size, logits.shape[:2])
         mask = path.with_name("mask.png")
-        counts, _ = write_masks(
+        written = write_masks(
             bands, decoded.size, {"masks": mask}, self._segmenter.palette,
             threshold=self._segmenter.calibration.threshold, without_data=decoded.without_data,
         )  # fmt: skip
-        return Answer(decoded.size, counts, mask.read_bytes(), decoded.shown)
+        return Answer(decoded.size, written.counts, mask.read_bytes(), decoded.shown)
 
     def close(self) -> None:
         """Ends the process that decodes."""
