@@ -7,22 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semseg import __version__
 from semseg.cli.calibrating import calibrate_model
-from semseg.cli.console import Progress, say, say_about, view_text
+from semseg.cli.console import Progress, say, say_about, say_unlike, view_text
 from semseg.cli.flags import given_settings
 from semseg.cli.looking import look_at, say_what_was_found
 from semseg.cli.scores import say_scores
 from semseg.data.base import Dataset
-from semseg.data.splits import ALL, NEW, changes_since, samples_of, split_note
+from semseg.data.splits import ALL, NEW, changes_since, photo_name, samples_of, split_note
 from semseg.errors import RunFolderError, SemsegError
 from semseg.evaluation.calibrating import SPLIT as CALIBRATED_ON
-from semseg.evaluation.evaluate import Evaluation
+from semseg.evaluation.evaluate import Evaluation, ImageResult
 from semseg.evaluation.flips import doubts_of_flips
 from semseg.evaluation.opening import check_classes, check_ignored, data_settings, is_own_data, open_as_run
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import archive, check_output
 from semseg.inference.card import ModelCard
+from semseg.inference.learnt import Watch
 from semseg.inference.segmenter import Segmenter, predict_ids, with_flips
 from semseg.report import save_confusion_matrix, save_ranked, save_reliability
 from semseg.runs import names
@@ -95,13 +98,24 @@ def _judge(
     archived = archive(folder.folder, names.EVALUATION_FILES)
     if archived:
         say_about("earlier", f"moved the files of the evaluation before to {archived}")
+    watch, unlike = Watch(segmenter), {}
+
+    def look(image: ImageResult, photo: np.ndarray, *masks: np.ndarray) -> None:
+        seen = watch.next(photo.shape[:2], tiles=None if segmenter.tile else 1)
+        if segmenter.learnt and (doubts := segmenter.learnt.doubts(seen, segmenter.bands)):
+            unlike[photo_name(image.sample, dataset.root)] = "; ".join(doubts)
+
+    watched = replace(segmenter, predict_batch=watch.predict_batch)
     with Progress(f"evaluating {split}") as progress:
-        evaluation = evaluate_to_files(segmenter, dataset, split, folder, facts=facts, on_progress=progress.show)
+        evaluation = evaluate_to_files(
+            watched, dataset, split, folder, facts=facts, on_progress=progress.show, on_image=look
+        )
     save_confusion_matrix(evaluation.matrix, dataset.palette.names, folder.matrix_picture)
     _draw(folder, dataset, split, segmenter, evaluation)
     seen = f"seen {view_text(segmenter.image_size, segmenter.scale)}" + (", with flips" if facts["flips"] else "")
     headline = f"Scores on {split} ({facts['note']}), {seen}, at the masks' own size:"
     say_scores(evaluation, dataset.palette.names, headline)
+    say_unlike(unlike, len(evaluation.images))
     say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(folder.written())}")
 
 

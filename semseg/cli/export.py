@@ -71,10 +71,7 @@ def _card_of_file(source: ModelCard, arguments: argparse.Namespace) -> tuple[ker
     if source.exported:
         raise ModelFileError(f"{source.path}: is an exported file; give the .keras file that it came from")
     precision = "int8" if arguments.int8 else "float32"
-    calibration = Run.of_model(source.path).calibration_of(source.path)
-    wanted = replace(
-        source, format=arguments.format, gives=arguments.gives, precision=precision, calibration=calibration
-    )
+    wanted = replace(source.with_notes(), format=arguments.format, gives=arguments.gives, precision=precision)
     check_format(wanted)
     model = source.keras_model()
     palette = source.palette_of(max(2, model.output_shape[-1]))

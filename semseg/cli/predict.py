@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from semseg.cli.console import Progress, percent, say_about, size_text, view_text
+from semseg.cli.console import Progress, percent, say_about, say_unlike, size_text, view_text
 from semseg.errors import DataError, RunFolderError, SemsegError
 from semseg.files import check_output, replacing
 from semseg.inference.answers import SUFFIXES as POLYGON_SUFFIXES
@@ -21,6 +21,7 @@ from semseg.inference.predictions import (
     FRAME_COLUMNS,
     PHOTO_COLUMNS,
     SHARES_FILE,
+    UNLIKE,
     UNSURE,
     SharesTable,
     digest_of_photo,
@@ -36,7 +37,7 @@ from semseg.inference.predictions import (
     take_folder,
 )
 from semseg.inference.runtimes import digest_of
-from semseg.inference.segmenter import Segmenter, with_flips
+from semseg.inference.segmenter import Segmenter, no_features, with_flips
 from semseg.inference.tiling import with_scales
 from semseg.inference.video import SUFFIXES, Frame, Video, predict_video
 from semseg.labels.palettes import Palette
@@ -152,7 +153,8 @@ def _with_views(segmenter: Segmenter, arguments: argparse.Namespace) -> Segmente
         predict_batch = with_flips(predict_batch, arguments.flips)
     if arguments.scales:
         predict_batch = with_scales(predict_batch, _scales(arguments.scales))
-    return replace(segmenter, predict_batch=predict_batch)
+    features = no_features if arguments.scales else segmenter.features  # of several sizes, others than it learnt
+    return replace(segmenter, predict_batch=predict_batch, features=features)
 
 
 def _scales(text: str) -> list[float]:
@@ -175,6 +177,7 @@ def _settings(arguments: argparse.Namespace, path: Path, segmenter: Segmenter, k
         "flips": arguments.flips,
         "scales": arguments.scales,
         **({} if arguments.unsure is None else {"unsure": arguments.unsure}),
+        **({"unlike": True} if segmenter.learnt else {}),
         "files": kinds,
         **({"show": arguments.show} if arguments.show else {}),
     }
@@ -188,7 +191,7 @@ def _predict_photos(
     arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
     jobs = jobs_of(join_bands(photos, segmenter.bands), output, kinds, arguments.polygons)
-    columns = (*PHOTO_COLUMNS, *([UNSURE] if arguments.unsure else []))
+    columns = (*PHOTO_COLUMNS, *([UNSURE] if arguments.unsure else []), *([UNLIKE] if segmenter.learnt else []))
     table = SharesTable(output / SHARES_FILE, columns, segmenter.palette.names)
     waiting = {name: job for name, job in jobs.items() if not is_done(name, job, table)}
     say_about("photos", f"{len(jobs)} in {arguments.what}")
@@ -207,6 +210,7 @@ def _predict_photos(
         say_about("shares", ", ".join(f"{name} {percent(share)}" for share, name in ranked if share))
         if arguments.unsure:
             say_about("unsure", _unsure_text(table.total_unsure(), arguments.unsure))
+    say_unlike(table.unlike(), len(table.rows))
     speed = f", {done / seconds:.1f} photos per second" if done else ""
     written = [f"{kind}{os.sep}" for kind in kinds if (output / kind).exists()]
     if answers:
@@ -237,7 +241,8 @@ def _predict_jobs(
                 try:
                     if isinstance(result, DataError):
                         raise result
-                    cells = (name, *result.size[::-1], digest_of_photo(job, states[name]))
+                    values = (name, *result.size[::-1], digest_of_photo(job, states[name]))
+                    cells = {**dict(zip(PHOTO_COLUMNS, values, strict=True)), UNLIKE: "; ".join(result.unlike)}
                     _note(cells, result, table, progress, asked=arguments.tile or segmenter.tile)
                 except DataError as error:
                     skipped += 1
@@ -252,13 +257,13 @@ def _predict_jobs(
 
 
 def _note(
-    cells: tuple[Any, ...], result: Result, table: SharesTable, progress: Progress, *, asked: tuple[int, int] | None
+    cells: dict[str, Any], result: Result, table: SharesTable, progress: Progress, *, asked: tuple[int, int] | None
 ) -> None:
     table.add(cells, result.counts, result.unsure)
     if result.tile and not asked:
         progress.clear()
-        say_about("tiles", f"{cells[0]}: {size_text(result.size)} pixels, too many to be seen whole; seen in tiles of "
-                  f"{size_text(result.tile)} (--tile)")  # fmt: skip
+        say_about("tiles", f"{cells['photo']}: {size_text(result.size)} pixels, too many to be seen whole; seen in "
+                  f"tiles of {size_text(result.tile)} (--tile)")  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------- videos
@@ -320,7 +325,7 @@ def _write_frames(
             for frame in frames:
                 seconds = time.monotonic() - start
                 when = seconds if video.live else frame.number / video.rate
-                table.add((frame.number, f"{when:.3f}"), frame.counts, frame.unsure)
+                table.add({"frame": frame.number, "seconds": f"{when:.3f}"}, frame.counts, frame.unsure)
                 count, unsure = count + 1, unsure + frame.unsure
                 pixels += int(frame.counts.sum()) + frame.unsure
                 progress.show(count, max(count, video.frames), f"{count / seconds:.1f} frames per second")

@@ -49,8 +49,10 @@ from semseg.data.splits import photo_name, samples_of, split_note, splits_of
 from semseg.errors import RunFolderError, StopRequest
 from semseg.evaluation.album import Album
 from semseg.evaluation.evaluate import Evaluation
+from semseg.evaluation.learnt import learnt_photos
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import check_output, clear_temporaries
+from semseg.inference.runtimes import digest_of
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.report import get_acc, save_batch, save_confusion_matrix, show_predictions
@@ -369,9 +371,13 @@ def _judge(
 ) -> tuple[Evaluation, list[Picture]]:
     """Scores of the final split, and the pictures of it that are worth keeping: no photo is predicted twice."""
     split, batch_size = config.test_split, config.batch_size
+    predict_batch = predictor(model, batch_size)
     segmenter = Segmenter(
-        predictor(model, batch_size), config.seen_size, dataset.palette, batch_size, dataset.bands, config.crop_scale
-    )
+        predict_batch, config.seen_size, dataset.palette, batch_size, dataset.bands, config.crop_scale,
+        features=predict_batch.features,
+    )  # fmt: skip
+    if learnt := learnt_photos(segmenter, dataset):
+        learnt.write(folder.learnt_photos_path, digest_of(folder.model_path()))
     if config.calibrate:
         segmenter = calibrate_model(segmenter, dataset, folder.model_path())
     album = Album(len(samples_of(dataset, split)))

@@ -16,6 +16,7 @@ import numpy as np
 from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line, require
 from semseg.files import read_json, write_json
 from semseg.images.bands import RGB, Bands
+from semseg.inference.learnt import LearntPhotos
 from semseg.inference.logits import as_logits
 from semseg.inference.runtimes import RUNTIMES, Opened, digest_of, runtime_of
 from semseg.inference.segmenter import Segmenter
@@ -48,6 +49,7 @@ class ModelCard:
         scale: Of a network that learned crops: pixels that it sees for one of the photo's; None: it sees photos whole.
         calibration: What was chosen on validation photos. A file that gives probabilities holds the temperature inside,
             and one that gives ids the threshold, too.
+        learnt: What the photos were like that it learnt from; None where nothing says it.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class ModelCard:
     bands: Bands = RGB
     scale: float | None = None
     calibration: Calibration = AS_LEARNT
+    learnt: LearntPhotos | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> "ModelCard":
@@ -71,8 +74,7 @@ class ModelCard:
             RunFolderError: Nothing is there.
             ModelFileError: A description beside it cannot be understood, or a calibration is of other weights.
         """
-        card = cls.undescribed(model_file(Path(path)))
-        card = replace(card, calibration=Run.of_model(card.path).calibration_of(card.path))
+        card = cls.undescribed(model_file(Path(path))).with_notes()
         return card if card.exported else card._described_beside() or card  # most exported files hold their own
 
     @classmethod
@@ -83,6 +85,18 @@ class ModelCard:
         palette = read_classes(classes) if classes else None
         kind = runtime_of(path) or suffix
         return cls(path, kind, palette=palette, bands=_bands_of_run(run), scale=_scale_of_run(run))
+
+    def with_notes(self) -> "ModelCard":
+        """The card with what its run noted after the training: how sure it may be, and what its photos were like.
+
+        Raises:
+            ModelFileError: A calibration is of other weights, or cannot be understood.
+        """
+        run = Run.of_model(self.path)
+        learnt, photos = None, run.learnt_photos_path
+        if photos.is_file() and not self.exported:
+            learnt = LearntPhotos.read(photos, digest_of(self.path))
+        return replace(self, calibration=run.calibration_of(self.path), learnt=learnt)
 
     @property
     def exported(self) -> bool:
@@ -110,6 +124,7 @@ class ModelCard:
             bands = Bands.from_dict(values["bands"]) if values.get("bands") else RGB
             scale = None if values.get("scale") is None else float(values["scale"])
             calibration = Calibration.from_dict(values["calibration"]) if "calibration" in values else self.calibration
+            learnt = LearntPhotos.from_dict(values["learnt"]) if "learnt" in values else self.learnt
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description misses {error}") from None
         if gives not in OUTPUTS:
@@ -118,7 +133,7 @@ class ModelCard:
             raise ValueError(f"its description says that it sees photos at a scale of {scale}")
         return replace(
             self, gives=gives, image_size=(height, width), palette=palette, precision=precision, bands=bands,
-            scale=scale, calibration=calibration,
+            scale=scale, calibration=calibration, learnt=learnt,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,6 +146,7 @@ class ModelCard:
             "precision": self.precision,
             **({} if self.scale is None else {"scale": self.scale}),
             **({} if self.calibration == AS_LEARNT else {"calibration": self.calibration.to_dict()}),
+            **({} if self.learnt is None else {"learnt": self.learnt.to_dict()}),
         }
         return values if self.bands.are_rgb else {**values, "bands": self.bands.to_dict()}
 
@@ -166,7 +182,8 @@ class ModelCard:
         else:
             segmenter, card = self._load_keras(image_size, batch_size), self
         segmenter = segmenter.calibrated(card.calibration_outside)
-        return replace(segmenter, batch_size=batch_size or fitting_batch_size(segmenter.image_size))
+        batch_size = batch_size or fitting_batch_size(segmenter.image_size)
+        return replace(segmenter, batch_size=batch_size, learnt=card.learnt)
 
     @property
     def calibration_outside(self) -> Calibration:
@@ -286,7 +303,8 @@ class ModelCard:
         size = self.seen_size(model, image_size)
         palette = self.palette if gives == "ids" and self.palette else self.palette_of(max(2, model.output_shape[-1]))
         compute = predictor(model, batch_size or fitting_batch_size(size))
-        return _segmenter(compute, gives, size, palette, self.bands_of(model), self.scale_of(model))
+        segmenter = _segmenter(compute, gives, size, palette, self.bands_of(model), self.scale_of(model))
+        return replace(segmenter, features=compute.features)
 
     def _load_exported(self, image_size: tuple[int, int] | None) -> tuple[Segmenter, "ModelCard"]:
         """The network, and the card with what the file says of itself."""

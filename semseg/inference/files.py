@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +25,7 @@ from semseg.images.png_writer import PngWriter
 from semseg.images.reading import read_photo
 from semseg.images.resizing import enough_for, resize_photo, size_within
 from semseg.inference.answers import Answers
+from semseg.inference.learnt import Look, Watch
 from semseg.inference.logits import confidence_of_logits, ids_of_logits, probabilities_of_logits
 from semseg.inference.segmenter import Item, Segmenter, in_batches
 from semseg.inference.tiling import OVERLAP, OVERLAP_OF_CROPS, resize_bands, tiled_logits
@@ -77,12 +79,14 @@ class Result:
         counts: int64 `(K,)`: pixels of each class.
         unsure: Pixels that got no class, as the network was not sure enough.
         tile: (height, width) of the tiles that it was seen in, in its own pixels; None: seen whole.
+        unlike: What is unlike in it to the photos that the network learnt from, in words; else nothing.
     """
 
     size: tuple[int, int]
     counts: np.ndarray
     unsure: int
     tile: tuple[int, int] | None
+    unlike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ def predict_files(
     max_ahead = workers if tile or segmenter.tile else segmenter.batch_size + workers
     stopped, large_photos = threading.Event(), threading.Lock()
     serialized = replace(segmenter, predict_batch=_serialized(segmenter.predict_batch))
+    watch = Watch(serialized)
 
     def load(job: Job) -> _Loaded | DataError:
         try:
@@ -157,29 +162,54 @@ def predict_files(
         except DataError as error:
             return error
 
-    def write(item: tuple[tuple[Job, _Loaded | DataError], np.ndarray | None]) -> Result | DataError:
-        (job, loaded), logits = item
-        if isinstance(loaded, DataError):
-            return loaded
-        with ExitStack() as stack:
-            if logits is None:
-                stack.enter_context(large_photos)  # one large photo at a time
-            try:
-                bands = _stoppable(stopped, _logits_of(serialized, loaded, logits))
-                return _write(job, loaded, bands, segmenter, unsure, answers)
-            except DataError as error:  # a large photo that is cut shows it late
-                return error
-
+    write = partial(_finish, serialized, stopped, large_photos, unsure=unsure, answers=answers)
     loaders, writers = ThreadPoolExecutor(workers), ThreadPoolExecutor(workers)
     try:
         loaded = map_ahead(loaders, load, jobs, max_ahead)
-        computed = in_batches(serialized.predict_batch, loaded, _network_input, segmenter.batch_size)
-        for ((job, _), _), result in map_ahead(writers, write, computed, max_ahead):
+        computed = in_batches(watch.predict_batch, loaded, _network_input, segmenter.batch_size)
+        for ((job, _), _, _), result in map_ahead(writers, write, _with_looks(computed, watch), max_ahead):
             yield job, result
     finally:
         stopped.set()  # a large photo that is being written ends with its next band
         for pool in (loaders, writers):
             pool.shutdown(cancel_futures=True)
+
+
+def _with_looks(
+    computed: Iterable[tuple[Any, np.ndarray | None]], watch: Watch
+) -> Iterator[tuple[Any, np.ndarray | None, Look | None]]:
+    """What was computed, with what each photo is like that was seen whole."""
+    for (job, loaded), logits in computed:
+        seen_whole = logits is not None and isinstance(loaded, _Loaded)
+        yield (job, loaded), logits, watch.next(loaded.size) if seen_whole else None
+
+
+def _finish(
+    segmenter: Segmenter,
+    stopped: threading.Event,
+    large_photos: threading.Lock,
+    item: tuple[Any, np.ndarray | None, Look | None],
+    *,
+    unsure: float,
+    answers: Answers | None,
+) -> Result | DataError:
+    """Writes the files of a photo; one that is seen in tiles is computed on the way."""
+    (job, loaded), logits, look = item
+    if isinstance(loaded, DataError):
+        return loaded
+    watch = Watch(segmenter, with_features=loaded.tile == segmenter.tile)
+    with ExitStack() as stack:
+        if logits is None:
+            stack.enter_context(large_photos)  # one large photo at a time
+        try:
+            bands = _stoppable(stopped, _logits_of(segmenter, watch.predict_batch, loaded, logits))
+            result = _write(job, loaded, bands, segmenter, unsure, answers)
+        except DataError as error:  # a large photo that is cut shows it late
+            return error
+    if segmenter.learnt is None:
+        return result
+    doubts = segmenter.learnt.doubts(look or watch.next(loaded.size, tiles=None), segmenter.bands)
+    return replace(result, unlike=tuple(doubts))
 
 
 def _serialized(predict_batch: PredictBatch) -> PredictBatch:
@@ -277,7 +307,9 @@ def _network_input(loaded: tuple[Job, _Loaded | DataError]) -> np.ndarray | None
     return loaded[1].network_input if isinstance(loaded[1], _Loaded) else None
 
 
-def _logits_of(segmenter: Segmenter, loaded: _Loaded, logits: np.ndarray | None) -> Iterator[np.ndarray]:
+def _logits_of(
+    segmenter: Segmenter, predict_batch: PredictBatch, loaded: _Loaded, logits: np.ndarray | None
+) -> Iterator[np.ndarray]:
     """Logits at the photo's own size, from top to bottom."""
     if logits is not None:
         return resize_bands([logits], loaded.size, logits.shape[:2])
@@ -285,7 +317,7 @@ def _logits_of(segmenter: Segmenter, loaded: _Loaded, logits: np.ndarray | None)
     if isinstance(loaded.picture, _ShrinkingPicture):
         bands = loaded.picture.watch(bands)
     return tiled_logits(
-        segmenter.predict_batch,
+        predict_batch,
         bands,
         loaded.size,
         image_size=segmenter.image_size,

@@ -30,6 +30,7 @@ from semseg.runs.lock import one_writer
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
 PHOTO_COLUMNS, FRAME_COLUMNS = ("photo", "width", "height", "sha256"), ("frame", "seconds")
 UNSURE = "unsure"  # the column of the share that got no class, where that is wanted
+UNLIKE = "unlike"  # and of what is unlike the photos that the network learnt from, where it knows them
 _SHA256 = PHOTO_COLUMNS.index("sha256")
 _UNFINISHED = 60  # seconds without a change, after which a file is nobody's work any more
 _EXPECTED = "give a photo, a folder, a pattern, a video or a camera's number"
@@ -166,18 +167,17 @@ class SharesTable:
         rows = [[csv_text(cell) for cell in row] for row in csv.reader(whole)]
         return {row[0]: row for row in rows[1:] if len(row) == len(self._header)}
 
-    def add(self, first_cells: Sequence[Any], counts: np.ndarray, unsure: int) -> None:
-        """Adds a row of these first cells and the shares of the classes.
+    def add(self, cells: Mapping[str, Any], counts: np.ndarray, unsure: int) -> None:
+        """Adds a row.
 
         Args:
-            first_cells: Those of the columns before the classes, but that of what got no class.
+            cells: By column, what is known beside the classes.
             counts: Pixels of each class, `(K,)`.
             unsure: Pixels that got none.
         """
-        row = [*map(printable_name, first_cells), *(f"{share:.6f}" for share in shares_of(counts, unsure))]
-        if UNSURE in self._columns:
-            share = unsure / max(1, int(counts.sum()) + unsure)
-            row.insert(self._columns.index(UNSURE), f"{share:.6f}")
+        cells = {UNSURE: f"{unsure / max(1, int(counts.sum()) + unsure):.6f}", **cells}
+        row = [printable_name(cells[name]) for name in self._columns]
+        row += [f"{share:.6f}" for share in shares_of(counts, unsure)]
         self.rows[row[0]] = row
         csv.writer(self._file).writerow(map(csv_cell, row))
         self._file.flush()
@@ -200,6 +200,13 @@ class SharesTable:
         """The share of the pixels of all photos that got no class, where the table has it."""
         place = self._columns.index(UNSURE)
         return float(self._mean_of(slice(place, place + 1))[0])
+
+    def unlike(self) -> dict[str, str]:
+        """What is unlike in photos, by their names, where the table has it."""
+        if UNLIKE not in self._columns:
+            return {}
+        place = self._columns.index(UNLIKE)
+        return {name: row[place] for name, row in self.rows.items() if row[place]}
 
     def _mean_of(self, columns: slice) -> np.ndarray:
         """The means of columns over all photos, each by its size."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
@@ -16,11 +16,18 @@ from semseg.inference.tiling import OVERLAP_OF_CROPS, tile_of_crops, tiled_logit
 from semseg.labels.palettes import Palette
 from semseg.runs.calibration import AS_LEARNT, Calibration
 
+if TYPE_CHECKING:
+    from semseg.inference.learnt import LearntPhotos
+
 Item = TypeVar("Item")
 FLIPS: dict[str, Sequence[tuple[int, ...]]] = {  # the axes of (N, H, W, C) that each view is flipped along
-    "horizontal": ((), (2,)),
-    "both": ((), (2,), (1,), (1, 2)),
+    "horizontal": ((2,), ()),  # the photo as it is comes last, so that the network's features are of that
+    "both": ((1, 2), (1,), (2,), ()),
 }
+
+
+def no_features() -> None:
+    """The features of a network that gives none."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,9 @@ class Segmenter:
         calibration: What was chosen on validation photos. The logits are divided by its temperature already; whoever
             makes ids of them uses its threshold.
         gives_ids: Whether it gives classes alone: its logits say nothing of how sure it is.
+        features: Gives what the network made of the photos of the last call of `predict_batch`, float32 `(N, F)`, or
+            None where nothing tells it; see `Predictor.features`.
+        learnt: What the photos were like that it learnt from; None where nothing tells it.
     """
 
     predict_batch: PredictBatch
@@ -49,6 +59,8 @@ class Segmenter:
     scale: float | None = None
     calibration: Calibration = AS_LEARNT
     gives_ids: bool = False
+    features: Callable[[], np.ndarray | None] = no_features
+    learnt: "LearntPhotos | None" = None
 
     def calibrated(self, calibration: Calibration) -> "Segmenter":
         """The same network, as sure and deciding as was chosen on validation photos.

@@ -241,6 +241,11 @@ class Run:
         return Checkpoints(self.folder / names.CHECKPOINTS)
 
     @property
+    def learnt_photos_path(self) -> Path:
+        """What its training photos were like."""
+        return self.folder / names.LEARNT_PHOTOS
+
+    @property
     def first_batch_picture(self) -> Path:
         """What the network sees first: a batch, augmented, and its masks."""
         return self.folder / names.FIRST_BATCH
