@@ -21,7 +21,7 @@ from semseg.inference.files import write_masks
 from semseg.inference.logits import confidence_of_logits, ids_of_logits
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
-from semseg.metrics.calibration import best_threshold, fit_temperature
+from semseg.metrics.calibration import best_threshold, fit_temperature, threshold_counts
 from semseg.runs.calibration import AS_LEARNT, Calibration
 from semseg.runs.config import RunConfig
 from semseg.runs.run import Run
@@ -102,22 +102,34 @@ def test_a_network_that_is_never_wrong_gets_the_limit():
     assert fit_temperature(np.array([[9.0], [-9.0]]), np.array([0, 1])) == pytest.approx(20)
 
 
-def test_the_threshold_is_the_one_that_trying_all_gives():
+def test_the_threshold_is_the_best_where_there_are_photos_enough_and_else_near_the_middle():
     rng = np.random.default_rng(0)
-    probabilities = rng.random(500).round(2)
-    truth = (rng.random(500) < probabilities**2).astype(int)
 
-    def dice(threshold):
+    def draw_photos(count):
+        for _ in range(count):
+            probabilities = rng.random(500).round(2)
+            yield probabilities, (rng.random(500) < probabilities**2).astype(int)
+
+    def dice(photos, threshold):
+        probabilities, truth = map(np.concatenate, zip(*photos, strict=True))
         chosen = probabilities > threshold
         return 2 * (chosen & (truth == 1)).sum() / (chosen.sum() + truth.sum())
 
-    found = best_threshold(probabilities, truth)
-    assert dice(found) == max(dice(step / 100) for step in range(1, 100))
-    assert best_threshold(probabilities, np.zeros(500, int)) == 0.5
+    for count in (1, 3, 200):
+        photos = list(draw_photos(count))
+        found = best_threshold(np.stack([threshold_counts(*photo) for photo in photos]))
+        of_all = {step / 100: dice(photos, step / 100) for step in range(1, 100)}
+        best = max(of_all, key=of_all.get)
+        if count == 1:  # its standard error is not known
+            assert of_all[found] == of_all[best]
+        else:
+            assert abs(found - 0.5) <= abs(best - 0.5) and of_all[found] > of_all[best] - 0.03
+    assert of_all[found] > of_all[best] - 0.002
+    assert best_threshold(np.stack([threshold_counts(photos[0][0], np.zeros(500, int))])) == 0.5
 
 
 def test_more_than_two_classes_get_a_temperature_alone():
-    found = choose(np.array([[3.0, 0, 0], [0, 3, 0], [0, 0, 3], [3, 0, 0]]), np.array([0, 1, 2, 1]))
+    found = choose([(np.array([[3.0, 0, 0], [0, 3, 0], [0, 0, 3], [3, 0, 0]]), np.array([0, 1, 2, 1]))])
     assert found.threshold == 0.5 and found.temperature > 1
     with pytest.raises(SemsegError, match="`threshold`: is for two classes, and there are 3"):
         ids_of_logits(np.zeros((1, 3)), 0.4)

@@ -1,6 +1,6 @@
 """Temperature and threshold of a trained network, chosen on validation photos."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,13 @@ from semseg.errors import SemsegError
 from semseg.files import in_hand
 from semseg.inference.logits import confidence_of_logits, ids_of_logits, probabilities_of_logits
 from semseg.inference.segmenter import Segmenter
-from semseg.metrics.calibration import best_threshold, calibration_bins, expected_calibration_error, fit_temperature
+from semseg.metrics.calibration import (
+    best_threshold,
+    calibration_bins,
+    expected_calibration_error,
+    fit_temperature,
+    threshold_counts,
+)
 from semseg.runs.calibration import AS_LEARNT, Calibration
 
 SPLIT = "val"
@@ -67,28 +73,30 @@ def calibrate(
         if len(places) > share:
             places = np.random.default_rng(number).choice(places, share, replace=False)
         logits = segmenter.logits(photo)
-        drawn.append((logits.reshape(-1, logits.shape[-1])[places], truth.ravel()[places]))
+        if len(places):
+            drawn.append((logits.reshape(-1, logits.shape[-1])[places], truth.ravel()[places]))
         if on_progress:
             on_progress(number, len(samples))
-    logits, truth = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    if not len(truth):
+    if not drawn:
         raise SemsegError(f"`calibrate`: no pixel of the validation photos of {dataset.root} has a class; leave it out")
-    calibration = choose(logits, truth)
+    calibration = choose(drawn)
+    logits, truth = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     errors = _error(logits, truth, AS_LEARNT), _error(logits, truth, calibration)
     return Calibrated(calibration, len(samples), len(truth), errors)
 
 
-def choose(logits: np.ndarray, truth: np.ndarray) -> Calibration:
+def choose(photos: Sequence[tuple[np.ndarray, np.ndarray]]) -> Calibration:
     """The temperature of least negative log likelihood and, for two classes, the threshold of highest Dice.
 
     Args:
-        logits: Float `(N, K)`, or `(N, 1)` of two classes.
-        truth: Integer class ids `(N,)`.
+        photos: Of each photo logits, float `(N, K)` or `(N, 1)` of two classes, and integer class ids `(N,)`.
     """
+    logits, truth = (np.concatenate(parts) for parts in zip(*photos, strict=True))
     temperature = fit_temperature(logits, truth)
     if logits.shape[-1] > 2:
         return Calibration(temperature)
-    return Calibration(temperature, best_threshold(probabilities_of_logits(logits / temperature)[..., 1], truth))
+    counts = [threshold_counts(probabilities_of_logits(z / temperature)[..., 1], ids) for z, ids in photos]
+    return Calibration(temperature, best_threshold(np.stack(counts)))
 
 
 def _error(logits: np.ndarray, truth: np.ndarray, calibration: Calibration) -> float:
