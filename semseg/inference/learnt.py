@@ -16,7 +16,7 @@ from semseg.inference.tiling import OVERLAP_OF_CROPS, tiled_logits
 MAX_TRAIN, MAX_VAL = 256, 128  # photos that are looked at, spread evenly
 _MARGIN = 0.5  # of the range that training photos have, beyond it, which is not unlike yet
 _LEAST_MARGIN = 0.02  # of all brightnesses
-_TIMES = 2  # longer or shorter sides than any photo's, or another shape by more than this
+_TIMES = 2  # longer or shorter sides, or less light, than any photo has, by more than this
 _SPARE = 1.25  # times the distance that the farthest validation photos have
 
 
@@ -246,7 +246,8 @@ def _beyond(value: float, limits: np.ndarray, less: str, more: str) -> list[str]
     """Says where a measure lies outside what training photos had, by more than the margin."""
     low, high = limits
     margin = max(_LEAST_MARGIN, _MARGIN * (high - low))
-    word = less if value < low - margin else more if value > high + margin else ""
+    least = max(low - margin, low / _TIMES) if low > 0 else low - margin
+    word = less if value < least else more if value > high + margin else ""
     return [f"{word} than any photo learnt from"] if word else []
 
 
