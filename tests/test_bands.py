@@ -400,7 +400,7 @@ def test_masks_are_255_where_there_is_no_data_and_values_what_stands_for_no_clas
     logits = np.where(np.arange(4) < 2, -1.0, 1.0)[None, :, None].repeat(3, axis=0)
     files = {kind: tmp_path / f"{kind}.png" for kind in ("masks", "values", "colors")}
     bands = (logits[:2], logits[2:])
-    counts, ids = write_masks(bands, (3, 4), files, Palette(labels, "values"), shown=(3, 4), without_data=absent)
+    counts, _, ids = write_masks(bands, (3, 4), files, Palette(labels, "values"), shown=(3, 4), without_data=absent)
     assert counts.tolist() == [5, 5]
     expected = np.array([[0, 0, 1, 1], [0, 0, 255, 1], [255, 0, 1, 1]])
     np.testing.assert_array_equal(ids, expected)

@@ -33,8 +33,8 @@ from semseg.runs.run import Run
 SMALL = ["--image-size", "32", "--filters", "4", "--learning-rate", "0.01"]
 WRITTEN = {
     "acc.png", "cityscapes.json", "classes.json", "config.json", "confusion_matrix.csv", "confusion_matrix.png",
-    "metrics.json", "model_arch.png", "per_class.csv", "per_image.csv", "pred_1.png", "pred_2.png", "pred_3.png",
-    "pred_4.png", "report", "report.html", "results.csv", "splits.csv", "tensorboard", "train_batch.png",
+    "metrics.json", "model_arch.png", "per_class.csv", "per_image.csv", "photos.npz", "pred_1.png", "pred_2.png",
+    "pred_3.png", "pred_4.png", "report", "report.html", "results.csv", "splits.csv", "tensorboard", "train_batch.png",
     "unet_model.keras",
 }  # fmt: skip
 

@@ -6,13 +6,14 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from semseg.comparison.apart import Training
 
+MAX_NAMED = 5  # photos of which something is said, each in a line
 _flag_of: dict[str, str] = {}  # the running command's flag of each parameter
 
 
@@ -99,6 +100,23 @@ def percent(share: float) -> str:
 def cell(value: float | None) -> str:
     """A score in a column of eleven; a dash where there is none."""
     return f"{'-' if value is None or math.isnan(value) else f'{value:.4f}':>11}"
+
+
+def say_unlike(doubts: Mapping[str, str], total: int) -> None:
+    """Warns of photos that are unlike those that a network learnt from: how many, and the first of them by name.
+
+    Args:
+        doubts: By the photo's name what is unlike in it.
+        total: Of how many photos.
+    """
+    if not doubts:
+        return
+    say_about("unlike", f"{len(doubts)} of {total} photos are unlike those that the network learnt from; look at their "
+              "masks before you trust them:")  # fmt: skip
+    for name, doubt in list(doubts.items())[:MAX_NAMED]:
+        say_about("", f"{name}: {doubt}")
+    if len(doubts) > MAX_NAMED:
+        say_about("", f"and {len(doubts) - MAX_NAMED} others")
 
 
 class Progress:

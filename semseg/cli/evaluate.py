@@ -2,27 +2,34 @@
 
 import argparse
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semseg import __version__
-from semseg.cli.console import Progress, say, say_about, view_text
+from semseg.cli.calibrating import calibrate_model
+from semseg.cli.console import Progress, say, say_about, say_unlike, view_text
 from semseg.cli.flags import given_settings
 from semseg.cli.looking import look_at, say_what_was_found
 from semseg.cli.scores import say_scores
 from semseg.data.base import Dataset
-from semseg.data.splits import ALL, NEW, changes_since, samples_of, split_note
+from semseg.data.splits import ALL, NEW, changes_since, photo_name, samples_of, split_note
 from semseg.errors import RunFolderError, SemsegError
-from semseg.evaluation.evaluate import Evaluation
+from semseg.evaluation.calibrating import SPLIT as CALIBRATED_ON
+from semseg.evaluation.evaluate import Evaluation, ImageResult
 from semseg.evaluation.flips import doubts_of_flips
 from semseg.evaluation.opening import check_classes, check_ignored, data_settings, is_own_data, open_as_run
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import archive, check_output
 from semseg.inference.card import ModelCard
+from semseg.inference.learnt import Watch
 from semseg.inference.segmenter import Segmenter, predict_ids, with_flips
 from semseg.report import save_confusion_matrix, save_ranked, save_reliability
 from semseg.runs import names
+from semseg.runs.calibration import AS_LEARNT
 from semseg.runs.config import RunConfig
 from semseg.runs.lock import one_writer, writer_of
 from semseg.runs.members import are_folds, joined_splits
@@ -36,6 +43,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Judges a model as the flags say, and writes tables and pictures beside it."""
     given = given_settings(arguments)
     card = ModelCard.read(arguments.model)
+    if arguments.calibrate and card.members:
+        raise SemsegError(f"`calibrate`: {card.path} holds several runs, and the mean of them is none that can be "
+                          "calibrated; give one of them")  # fmt: skip
+    if arguments.calibrate and card.exported:
+        raise SemsegError(f"`calibrate`: {card.path} is an exported file; calibrate its run, and export it again")
     model_run = Run(card.path) if card.members else card.run
     folder = ScoreFolder(Path(given.get("output") or model_run.evaluation.folder))
     if Run(folder.folder).config_path.exists():
@@ -44,12 +56,17 @@ def run(arguments: argparse.Namespace) -> None:
     own_place = folder.folder.resolve() == model_run.evaluation.folder.resolve()
     if not own_place and (writer := writer_of(model_run.folder)):
         say_about("note", f"{writer} is training there: judged are the best weights until now")
-    with one_writer(model_run.folder if own_place else folder.folder):
+    with ExitStack() as stack:
+        if own_place or arguments.calibrate:
+            stack.enter_context(one_writer(model_run.folder))
+        if not own_place:
+            stack.enter_context(one_writer(folder.folder))
         _evaluate(arguments, given, card, folder)
 
 
 def _evaluate(arguments: argparse.Namespace, given: dict[str, Any], card: ModelCard, folder: ScoreFolder) -> None:
     model_run = card.run
+    card = replace(card, calibration=AS_LEARNT) if arguments.calibrate else card
     segmenter = card.load(image_size=given.get("image_size"), batch_size=given.get("batch_size"))
     view = "whole" if segmenter.scale is None else "crops"
     config = replace(data_settings(model_run, given), image_size=segmenter.image_size, view=view, scale=segmenter.scale)
@@ -64,6 +81,12 @@ def _evaluate(arguments: argparse.Namespace, given: dict[str, Any], card: ModelC
     if is_own_data(model_run, config.data) and (changes := changes_since(dataset, model_run.splits)):
         say_about("changed", f"{changes}; the scores are not those of its data")
         note = f"{note}; {changes}"
+    if arguments.calibrate:
+        segmenter = calibrate_model(segmenter, dataset, card.path)
+    elif segmenter.calibration != AS_LEARNT:
+        say_about("certainty", str(segmenter.calibration))
+    if segmenter.calibration != AS_LEARNT and split == CALIBRATED_ON:
+        note = f"{note}; temperature and threshold were chosen on this split"
     facts = {"model": str(card.path), "data": config.data, "note": note, "flips": arguments.flips}
     if arguments.flips:
         segmenter = replace(segmenter, predict_batch=with_flips(segmenter.predict_batch, arguments.flips))
@@ -79,13 +102,24 @@ def _judge(
     archived = archive(folder.folder, names.EVALUATION_FILES)
     if archived:
         say_about("earlier", f"moved the files of the evaluation before to {archived}")
+    watch, unlike = Watch(segmenter), {}
+
+    def look(image: ImageResult, photo: np.ndarray, *masks: np.ndarray) -> None:
+        seen = watch.next(photo.shape[:2], tiles=None if segmenter.tile else 1)
+        if segmenter.learnt and (doubts := segmenter.learnt.doubts(seen, segmenter.bands)):
+            unlike[photo_name(image.sample, dataset.root)] = "; ".join(doubts)
+
+    watched = replace(segmenter, predict_batch=watch.predict_batch)
     with Progress(f"evaluating {split}") as progress:
-        evaluation = evaluate_to_files(segmenter, dataset, split, folder, facts=facts, on_progress=progress.show)
+        evaluation = evaluate_to_files(
+            watched, dataset, split, folder, facts=facts, on_progress=progress.show, on_image=look
+        )
     save_confusion_matrix(evaluation.matrix, dataset.palette.names, folder.matrix_picture)
     _draw(folder, dataset, split, segmenter, evaluation)
     seen = f"seen {view_text(segmenter.image_size, segmenter.scale)}" + (", with flips" if facts["flips"] else "")
     headline = f"Scores on {split} ({facts['note']}), {seen}, at the masks' own size:"
     say_scores(evaluation, dataset.palette.names, headline)
+    say_unlike(unlike, len(evaluation.images))
     say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(folder.written())}")
 
 
@@ -121,7 +155,7 @@ def _draw(
         loaded = [dataset.load(image.sample) for image in chosen]
         predictions = predict_ids(
             segmenter.predict_batch, (photo for photo, _ in loaded), image_size=segmenter.image_size,
-            scale=segmenter.scale,
+            scale=segmenter.scale, threshold=segmenter.calibration.threshold,
         )  # fmt: skip
         rows = []
         for image, (photo, truth), prediction in zip(chosen, loaded, predictions, strict=True):

@@ -20,10 +20,18 @@ from semseg.export.gate import Agreement, compare_files
 from semseg.files import check_output, move_into_place
 from semseg.images.resizing import resize_photo
 from semseg.inference.card import ModelCard, model_file
+from semseg.inference.segmenter import Segmenter
 from semseg.inference.tiling import tile_of_crops
 from semseg.runs import names
+from semseg.runs.calibration import AS_LEARNT
 from semseg.runs.classes import write_classes
 from semseg.runs.run import Run
+
+_INSIDE = {  # where the calibration is, by what a file gives
+    "logits": "both in the file's description: divide its logits",
+    "probabilities": "its probabilities are calibrated, and the threshold is in its description",
+    "ids": "its ids are by both",
+}
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -42,6 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.") as folder:
         written = replace(card, path=Path(folder) / target.name)
         say(f"semseg {__version__}: {source.path} to {card.format} ({card.precision}), by {arguments.backend}")
+        if card.calibration != AS_LEARNT:
+            say_about("certainty", f"{card.calibration}; {_INSIDE[card.gives]}")
         agreement = _write_and_compare(model, written, photos)
         _say_table(agreement, card, photos.source)
         shortfalls = agreement.shortfalls(card.precision)
@@ -62,7 +72,7 @@ def _card_of_file(source: ModelCard, arguments: argparse.Namespace) -> tuple[ker
     if source.exported:
         raise ModelFileError(f"{source.path}: is an exported file; give the .keras file that it came from")
     precision = "int8" if arguments.int8 else "float32"
-    wanted = replace(source, format=arguments.format, gives=arguments.gives, precision=precision)
+    wanted = replace(source.with_notes(), format=arguments.format, gives=arguments.gives, precision=precision)
     check_format(wanted)
     model = source.keras_model()
     palette = source.palette_of(max(2, model.output_shape[-1]))
@@ -94,12 +104,10 @@ def _write_and_compare(model: keras.Model, card: ModelCard, photos: PhotosToComp
     calibrating = [resize_photo(photo, card.image_size) for photo in photos.calibrating]
     export_model(model, card, _stacked(calibrating) if calibrating else None)
     card.write_beside()
-    segmenter = ModelCard.read(card.path).load(batch_size=1)
+    exported = ModelCard.read(card.path).load(batch_size=1)
     card.path.with_name(names.EXPORTS).unlink()
-    return compare_files(
-        predictor(model, 1), segmenter.predict_batch, photos.compared, photos.truths, image_size=card.image_size,
-        num_classes=card.palette.num_classes, with_probabilities=card.gives != "ids",
-    )  # fmt: skip
+    segmenter = Segmenter(predictor(model, 1), card.image_size, card.palette).calibrated(card.calibration)
+    return compare_files(segmenter, exported, photos.compared, photos.truths, with_probabilities=card.gives != "ids")
 
 
 def _stacked(photos: list[np.ndarray]) -> np.ndarray:

@@ -213,6 +213,8 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     ),
     "sample_rare": ("", "show photos with rare classes more often"),
     "early_stop": ("N", "end after N epochs without a better validation (default: train them all)"),
+    "calibrate": ("", "choose at the end, on the validation photos, how sure the network may be and, of two classes, "
+                  "from where on a pixel is of the second; all commands keep to it"),
     "average": ("", "try the average of the last weights at the end, and keep it if no epoch was as good"),
     "seed": ("N", "the same seed gives the same run (default: %(default)s)"),
     "backend": ("NAME", _BACKEND),
@@ -328,6 +330,12 @@ def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("--flips", metavar="HOW", help=_FLIPS)
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="choose on the validation photos how sure the network "
+        "may be and, of two classes, from where on a pixel is of the second; all commands keep to it",
+    )
     _add_settings(
         parser, ("data", *_OF_DATA, "test_split", "image_size", "batch_size", "backend"),
         data="photos with masks (default: those of the model's run)",
@@ -369,6 +377,11 @@ def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     add("--values", action="store_true", help="also masks of the numbers that your own masks hold")
     add("--colors", action="store_true", help="also masks in the classes' colours")
     add("--probabilities", action="store_true", help="also the probability of every class (.npy)")
+    add("--certainty", action="store_true", help="also pictures of how sure it is of each pixel's class, 0 to 255 for "
+        "0 to 100 %%")  # fmt: skip
+    add("--threshold", metavar="T", type=float, help="of two classes: the probability above which a pixel is of the "
+        "second (default: 0.5, or as calibrated)")  # fmt: skip
+    add("--unsure", metavar="P", type=float, help="pixels whose class has a lower probability get none: 255 in masks")
     add("--no-overlays", action="store_true", help="no pictures of the classes over the photo")
     add("--polygons", metavar="FORMAT", help="also outlines: geojson, coco, yolo or labelme")
     add("--tolerance", metavar="PX", type=float, help="simplify outlines by so many pixels, 0 for the borders of "

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from semseg.cli.console import Progress, percent, say_about, size_text, view_text
+from semseg.cli.console import Progress, percent, say_about, say_unlike, size_text, view_text
 from semseg.errors import DataError, RunFolderError, SemsegError
 from semseg.files import check_output, replacing
 from semseg.inference.answers import SUFFIXES as POLYGON_SUFFIXES
@@ -21,6 +21,8 @@ from semseg.inference.predictions import (
     FRAME_COLUMNS,
     PHOTO_COLUMNS,
     SHARES_FILE,
+    UNLIKE,
+    UNSURE,
     SharesTable,
     digest_of_photo,
     is_done,
@@ -34,10 +36,11 @@ from semseg.inference.predictions import (
     state_of,
     take_folder,
 )
-from semseg.inference.segmenter import Segmenter, with_flips
+from semseg.inference.segmenter import Segmenter, no_features, with_flips
 from semseg.inference.tiling import with_scales
 from semseg.inference.video import SUFFIXES, Frame, Video, predict_video
 from semseg.labels.palettes import Palette
+from semseg.runs.calibration import AS_LEARNT
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -53,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         leave_tensorflow_out()
     segmenter = card.load(image_size=arguments.image_size, batch_size=arguments.batch_size)
+    segmenter = _deciding(segmenter, card.path, arguments)
     if arguments.show:
         segmenter = replace(segmenter, bands=segmenter.bands.showing(arguments.show))
     if arguments.tile and segmenter.scale is not None:
@@ -65,10 +69,12 @@ def run(arguments: argparse.Namespace) -> None:
     settings = {**_settings(arguments, card.digest, segmenter, kinds), **_settings_of_answers(arguments)}
     members = f" ({len(card.members)} networks, their mean)" if card.members else ""
     say_about("model", f"{card.path}{members}: {palette.num_classes} classes, sees photos {seen}, on {card.device()}")
+    if segmenter.calibration != AS_LEARNT:
+        say_about("certainty", str(segmenter.calibration))
     segmenter = _with_views(segmenter, arguments)
     with take_folder(output, settings):
         if video:
-            _predict_frames(segmenter, video, source, output, kinds, answers, workers=arguments.workers)
+            _predict_frames(segmenter, video, source, output, kinds, answers, arguments)
         else:
             _predict_photos(segmenter, photos, output, kinds, answers, arguments)
 
@@ -78,8 +84,25 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise SemsegError(f"`{name}`: got {value}; expected a whole number of at least 1")
+    for name in ("threshold", "unsure"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < 1:
+            raise SemsegError(f"`{name}`: got {value}; expected a probability between 0 and 1, such as 0.8")
     if arguments.tile and min(arguments.tile) < 1:
         raise SemsegError(f"`tile`: got {size_text(arguments.tile)}; expected sides of at least 1 pixel")
+
+
+def _deciding(segmenter: Segmenter, path: Path, arguments: argparse.Namespace) -> Segmenter:
+    """The network with the threshold that is asked for."""
+    asked = next((name for name in ("threshold", "unsure", "certainty") if getattr(arguments, name)), None)
+    if asked and segmenter.gives_ids:
+        raise SemsegError(f"`{asked}`: {path} gives classes, and not how sure it is; export it with logits")
+    threshold, classes = arguments.threshold, segmenter.palette.num_classes
+    if threshold is None:
+        return segmenter
+    if classes > 2:
+        raise SemsegError(f"`threshold`: is for two classes, and {path} tells {classes} apart; leave it out")
+    return replace(segmenter, calibration=replace(segmenter.calibration, threshold=threshold))
 
 
 def _video(arguments: argparse.Namespace) -> tuple[Path | int, Video | None]:
@@ -105,6 +128,7 @@ def _kinds(arguments: argparse.Namespace, palette: Palette) -> list[str]:
         "colors": arguments.colors,
         "overlays": not arguments.no_overlays,
         "probabilities": arguments.probabilities,
+        "certainty": arguments.certainty,
     }
     return [kind for kind, asked in wanted.items() if asked]
 
@@ -129,7 +153,8 @@ def _with_views(segmenter: Segmenter, arguments: argparse.Namespace) -> Segmente
         predict_batch = with_flips(predict_batch, arguments.flips)
     if arguments.scales:
         predict_batch = with_scales(predict_batch, _scales(arguments.scales))
-    return replace(segmenter, predict_batch=predict_batch)
+    features = no_features if arguments.scales else segmenter.features  # of several sizes, others than it learnt
+    return replace(segmenter, predict_batch=predict_batch, features=features)
 
 
 def _scales(text: str) -> list[float]:
@@ -148,8 +173,11 @@ def _settings(arguments: argparse.Namespace, digest: str, segmenter: Segmenter, 
         "image_size": list(segmenter.image_size),
         "tile": arguments.tile and list(arguments.tile),
         **({} if segmenter.scale is None else {"scale": segmenter.scale}),
+        **({} if segmenter.calibration == AS_LEARNT else {"calibration": segmenter.calibration.to_dict()}),
         "flips": arguments.flips,
         "scales": arguments.scales,
+        **({} if arguments.unsure is None else {"unsure": arguments.unsure}),
+        **({"unlike": True} if segmenter.learnt else {}),
         "files": kinds,
         **({"show": arguments.show} if arguments.show else {}),
     }
@@ -163,7 +191,8 @@ def _predict_photos(
     arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
     jobs = jobs_of(join_bands(photos, segmenter.bands), output, kinds, arguments.polygons)
-    table = SharesTable(output / SHARES_FILE, PHOTO_COLUMNS, segmenter.palette.names)
+    columns = (*PHOTO_COLUMNS, *([UNSURE] if arguments.unsure else []), *([UNLIKE] if segmenter.learnt else []))
+    table = SharesTable(output / SHARES_FILE, columns, segmenter.palette.names)
     waiting = {name: job for name, job in jobs.items() if not is_done(name, job, table)}
     say_about("photos", f"{len(jobs)} in {arguments.what}")
     for note in notes_on_places(jobs.values()):
@@ -179,6 +208,9 @@ def _predict_photos(
     if table.rows:
         ranked = sorted(zip(table.total_shares(), segmenter.palette.names, strict=True), reverse=True)
         say_about("shares", ", ".join(f"{name} {percent(share)}" for share, name in ranked if share))
+        if arguments.unsure:
+            say_about("unsure", _unsure_text(table.total_unsure(), arguments.unsure))
+    say_unlike(table.unlike(), len(table.rows))
     speed = f", {done / seconds:.1f} photos per second" if done else ""
     written = [f"{kind}{os.sep}" for kind in kinds if (output / kind).exists()]
     if answers:
@@ -199,14 +231,18 @@ def _predict_jobs(
     """Predicts; returns how many photos were skipped, and the seconds."""
     start, skipped = time.monotonic(), 0
     states = {name: state_of(job) for name, job in jobs.items()}
-    results = predict_files(segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers, answers=answers)
+    results = predict_files(
+        segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers, unsure=arguments.unsure or 0,
+        answers=answers,
+    )  # fmt: skip
     try:
         with Progress("predicting") as progress, closing(results):
             for number, (name, (job, result)) in enumerate(zip(jobs, results, strict=True), start=1):
                 try:
                     if isinstance(result, DataError):
                         raise result
-                    cells = (name, *result.size[::-1], digest_of_photo(job, states[name]))
+                    values = (name, *result.size[::-1], digest_of_photo(job, states[name]))
+                    cells = {**dict(zip(PHOTO_COLUMNS, values, strict=True)), UNLIKE: "; ".join(result.unlike)}
                     _note(cells, result, table, progress, asked=arguments.tile or segmenter.tile)
                 except DataError as error:
                     skipped += 1
@@ -221,21 +257,21 @@ def _predict_jobs(
 
 
 def _note(
-    cells: tuple[Any, ...], result: Result, table: SharesTable, progress: Progress, *, asked: tuple[int, int] | None
+    cells: dict[str, Any], result: Result, table: SharesTable, progress: Progress, *, asked: tuple[int, int] | None
 ) -> None:
-    table.add(cells, result.counts)
+    table.add(cells, result.counts, result.unsure)
     if result.tile and not asked:
         progress.clear()
-        say_about("tiles", f"{cells[0]}: {size_text(result.size)} pixels, too many to be seen whole; seen in tiles of "
-                  f"{size_text(result.tile)} (--tile)")  # fmt: skip
+        say_about("tiles", f"{cells['photo']}: {size_text(result.size)} pixels, too many to be seen whole; seen in "
+                  f"tiles of {size_text(result.tile)} (--tile)")  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------- videos
 
 
 def _predict_frames(
-    segmenter: Segmenter, video: Video, source: Path | int, output: Path, kinds: list[str], answers: Answers | None, *,
-    workers: int,
+    segmenter: Segmenter, video: Video, source: Path | int, output: Path, kinds: list[str], answers: Answers | None,
+    arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
     shares, name = output / SHARES_FILE, f"camera {source}" if video.live else source.stem
     if shares.exists() and video.live:
@@ -252,14 +288,20 @@ def _predict_frames(
     say_about("video", f"{source}: {video.rate:g} frames per second" + (", until Ctrl-C" if video.live else ""))
     film = output / "overlays" / f"{name}.mp4" if "overlays" in kinds else None
     segmenter = replace(segmenter, batch_size=1) if video.live else segmenter
-    frames = predict_video(segmenter, video, files=files, overlays=film, workers=workers, answers=answers)
+    frames = predict_video(
+        segmenter, video, files=files, overlays=film, workers=arguments.workers, unsure=arguments.unsure or 0,
+        answers=answers,
+    )  # fmt: skip
     start = time.monotonic()
 
     def finish_frames(count: int) -> None:
         if answers:
             finish({str(number): files(number) for number in range(count)}, answers, output, first="frame")
 
-    count = _write_frames(frames, video, shares, segmenter.palette.names, finish_frames)
+    columns = (*FRAME_COLUMNS, *([UNSURE] if arguments.unsure else []))
+    count, unsure = _write_frames(frames, video, shares, columns, segmenter.palette.names, finish_frames)
+    if arguments.unsure:
+        say_about("unsure", _unsure_text(unsure, arguments.unsure))
     if count < video.frames:
         say_about("note", f"{source}: {video.frames} frames announced, {count} could be read")
     say_about("wrote", f"in {output}{os.sep}: {count} frames, {', '.join(f'{kind}{os.sep}' for kind in kinds)}, "
@@ -267,14 +309,15 @@ def _predict_frames(
 
 
 def _write_frames(
-    frames: Iterator[Frame], video: Video, shares: Path, class_names: Sequence[str], finish_frames: Callable[[int], Any]
-) -> int:
-    """Goes through the frames, writes the table, which is there when all else is, and counts them."""
-    count, start = 0, time.monotonic()
+    frames: Iterator[Frame], video: Video, shares: Path, columns: Sequence[str], class_names: Sequence[str],
+    finish_frames: Callable[[int], Any],
+) -> tuple[int, float]:  # fmt: skip
+    """Writes the table, which is there when all else is; counts the frames, and the share that got no class."""
+    count, start, unsure, pixels = 0, time.monotonic(), 0, 0
     ended_by_hand = (KeyboardInterrupt,) if video.live else ()
     with replacing(shares) as unfinished:
         with (
-            closing(SharesTable(unfinished, FRAME_COLUMNS, class_names)) as table,
+            closing(SharesTable(unfinished, columns, class_names)) as table,
             suppress(*ended_by_hand),
             Progress("predicting") as progress,
             closing(frames),
@@ -282,8 +325,13 @@ def _write_frames(
             for frame in frames:
                 seconds = time.monotonic() - start
                 when = seconds if video.live else frame.number / video.rate
-                table.add((frame.number, f"{when:.3f}"), frame.counts)
-                count += 1
+                table.add({"frame": frame.number, "seconds": f"{when:.3f}"}, frame.counts, frame.unsure)
+                count, unsure = count + 1, unsure + frame.unsure
+                pixels += int(frame.counts.sum()) + frame.unsure
                 progress.show(count, max(count, video.frames), f"{count / seconds:.1f} frames per second")
         finish_frames(count)
-    return count
+    return count, unsure / max(1, pixels)
+
+
+def _unsure_text(share: float, probability: float) -> str:
+    return f"{percent(share)} of the pixels have no class in masks (255): their probability is below {probability:g}"

@@ -28,7 +28,10 @@ def say_scores(evaluation: Evaluation, names: Sequence[str], headline: str) -> N
     say(f"accuracy {scores['accuracy']:.4f} ({ranges['accuracy']}), mean IoU {scores['macro_iou']:.4f} "
         f"({ranges['macro_iou']}), mean Dice {scores['macro_dice']:.4f} ({ranges['macro_dice']})")  # fmt: skip
     say_about("", "in brackets: 95 % intervals, by drawing the photos anew")
-    distance = evaluation.median_distance
+    distance, before = evaluation.median_distance, evaluation.scores_as_learnt
     say(f"borders within {distance} pixel{'s' if distance > 1 else ''}: boundary IoU "
         f"{scores['macro_boundary_iou']:.4f}, boundary F {scores['macro_boundary_f']:.4f}; "
         f"calibration error {scores['calibration_error']:.4f}")  # fmt: skip
+    if before is not None:
+        say(f"without calibration: accuracy {before['accuracy']:.4f}, mean IoU {before['macro_iou']:.4f}, mean Dice "
+            f"{before['macro_dice']:.4f}, calibration error {before['calibration_error']:.4f}")  # fmt: skip

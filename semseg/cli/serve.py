@@ -31,6 +31,7 @@ from semseg.images.bands import Bands
 from semseg.images.reading import list_images, natural_key, read_photo
 from semseg.inference.card import ModelCard
 from semseg.inference.segmenter import Segmenter
+from semseg.runs.calibration import AS_LEARNT
 from semseg.runs.lock import one_writer
 from semseg.runs.run import Run
 from semseg.serve.app import make_app
@@ -59,6 +60,8 @@ def run(arguments: argparse.Namespace) -> None:
         say(f"semseg {__version__}: {card.path} on {card.device()}")
         seen = view_text(segmenter.image_size, segmenter.scale)
         say_about("classes", f"{segmenter.palette.num_classes}, sees photos {seen}")
+        if segmenter.calibration != AS_LEARNT:
+            say_about("certainty", str(segmenter.calibration))
         if desk:
             masks = sum(photo.has_mask for photo in desk.photos)
             say_about("desk", f"{len(desk.photos)} photos, {masks} of them with masks; saves to {folder}")

@@ -34,6 +34,7 @@ from semseg.backend.processes import (
     versions,
 )
 from semseg.cli.backends import refuse_devices
+from semseg.cli.calibrating import calibrate_model
 from semseg.cli.console import Progress, be_silent, cell, say, say_about, say_error, size_text, view_text
 from semseg.cli.flags import asked_run
 from semseg.cli.folds import run_folds
@@ -50,8 +51,10 @@ from semseg.errors import RunFolderError, SemsegError, StopRequest
 from semseg.evaluation.album import Album
 from semseg.evaluation.change import changes, judge_before
 from semseg.evaluation.evaluate import Evaluation
+from semseg.evaluation.learnt import learnt_photos
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import check_output, clear_temporaries
+from semseg.inference.runtimes import digest_of
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.report import get_acc, save_batch, save_confusion_matrix, show_predictions
@@ -397,9 +400,15 @@ def _judge(
 ) -> tuple[Evaluation, list[Picture]]:
     """Scores of the final split, and the pictures of it that are worth keeping: no photo is predicted twice."""
     split, batch_size = config.test_split, config.batch_size
+    predict_batch = predictor(model, batch_size)
     segmenter = Segmenter(
-        predictor(model, batch_size), config.seen_size, dataset.palette, batch_size, dataset.bands, config.crop_scale
-    )
+        predict_batch, config.seen_size, dataset.palette, batch_size, dataset.bands, config.crop_scale,
+        features=predict_batch.features,
+    )  # fmt: skip
+    if learnt := learnt_photos(segmenter, dataset):
+        learnt.write(folder.learnt_photos_path, digest_of(folder.model_path()))
+    if config.calibrate:
+        segmenter = calibrate_model(segmenter, dataset, folder.model_path())
     album = Album(len(samples_of(dataset, split)))
     with Progress(f"evaluating {split}") as progress:
         evaluation = evaluate_to_files(

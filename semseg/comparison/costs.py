@@ -11,13 +11,14 @@ from semseg.backend.crop_scale import scale_of
 from semseg.backend.devices import device_name
 from semseg.backend.predictor import predictor
 from semseg.comparison.networks import Network
-from semseg.data.base import spread
+from semseg.data.base import Dataset, spread
 from semseg.data.opening import Tell, open_data
 from semseg.data.splits import photo_name
 from semseg.errors import SemsegError
 from semseg.inference.card import open_model
-from semseg.inference.segmenter import predict_ids
+from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
+from semseg.runs.run import Run
 
 SHOWN = 6  # photos side by side
 
@@ -110,13 +111,22 @@ def same_photos(networks: Sequence[Network], models: Mapping[str, keras.Model]) 
         raise SemsegError(f"{first.config.data}: holds none of the photos that the runs were judged on")
     loaded = [dataset.load(samples[name]) for name in chosen]
     photos = [photo for photo, _ in loaded]
-    predictions = {
-        name: list(predict_ids(predictor(model), photos, image_size=model.input_shape[1:3], scale=scale_of(model)))
-        for name, model in models.items()
-    }
+    predictions = {}
+    for network in networks:
+        if network.name in models:
+            segmenter = _segmenter(network.runs[0], models[network.name], dataset)
+            predictions[network.name] = [segmenter.ids(photo) for photo in photos]
     rows = [
         (name, photo, truth, {network: ids[i] for network, ids in predictions.items()})
         for i, (name, (photo, truth)) in enumerate(zip(chosen, loaded, strict=True))
     ]
     scores = [{network.name: network.runs[0].image_ious[name] for network in networks} for name in chosen]
     return SamePhotos(rows, scores, dataset.palette)
+
+
+def _segmenter(run: Run, model: keras.Model, dataset: Dataset) -> Segmenter:
+    """The network as sure and deciding as its run chose."""
+    segmenter = Segmenter(
+        predictor(model), model.input_shape[1:3], dataset.palette, bands=dataset.bands, scale=scale_of(model)
+    )
+    return segmenter.calibrated(run.calibration_of(run.model_path()))

@@ -17,6 +17,7 @@ from semseg.metrics.bootstrap import bootstrap_intervals
 from semseg.metrics.boundaries import NUM_BOUNDARY_COUNTS, boundary_counts, boundary_distance, boundary_scores
 from semseg.metrics.calibration import NUM_BINS, calibration_bins, expected_calibration_error
 from semseg.metrics.confusion import PER_CLASS_SCORES, class_counts, confusion_matrix, scores
+from semseg.runs.calibration import AS_LEARNT, Calibration
 
 CLASS_SCORES = (*PER_CLASS_SCORES, "boundary_iou", "boundary_f")
 IMAGE_SCORES = ("accuracy", *CLASS_SCORES, "calibration_error", "confidence")
@@ -54,12 +55,14 @@ class Evaluation:
         boundaries: Sum of `boundaries.boundary_counts`.
         bins: Sum of `metrics.calibration_bins`.
         images: Every photo on its own, in order.
+        as_learnt: Of a calibrated network the confusion matrix and the bins without its calibration, else None.
     """
 
     matrix: np.ndarray
     boundaries: np.ndarray
     bins: np.ndarray
     images: list[ImageResult]
+    as_learnt: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def scores(self) -> dict[str, float | np.ndarray]:
@@ -69,6 +72,14 @@ class Evaluation:
             **boundary_scores(self.boundaries),
             "calibration_error": expected_calibration_error(self.bins),
         }
+
+    @cached_property
+    def scores_as_learnt(self) -> dict[str, float | np.ndarray] | None:
+        """Those of `metrics.scores` and `calibration_error` without calibration; None of a network that has none."""
+        if self.as_learnt is None:
+            return None
+        matrix, bins = self.as_learnt
+        return {**scores(matrix), "calibration_error": expected_calibration_error(bins)}
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -102,6 +113,7 @@ def evaluate_split(
     image_size: tuple[int, int],
     batch_size: int = 8,
     scale: float | None = None,
+    calibration: Calibration = AS_LEARNT,
     on_progress: Callable[[int, int], None] | None = None,
     on_image: OnImage | None = None,
 ) -> Evaluation:
@@ -114,6 +126,7 @@ def evaluate_split(
         image_size: (h, w) that the network sees; the logits are resized to the mask's own size.
         batch_size: Photos, or tiles of one, per call.
         scale: Of a network that learned crops: pixels that it sees for one of the photo's. None: it sees photos whole.
+        calibration: Of the network: its temperature, by which `predict_batch` has divided already, and its threshold.
         on_progress: Called with (photos done, photos in all).
         on_image: Called with each photo's result, the photo as people see it, uint8 RGB `(H, W, 3)`, its truth and its
             prediction, uint8 ids `(H, W)`, so that nobody need predict it again for a picture.
@@ -125,14 +138,17 @@ def evaluate_split(
     k = dataset.palette.num_classes
     matrix, boundaries = np.zeros((k, k), np.int64), np.zeros((NUM_BOUNDARY_COUNTS, k), np.int64)
     bins = np.zeros((3, NUM_BINS))
+    as_learnt = None if calibration == AS_LEARNT else (np.zeros((k, k), np.int64), np.zeros((3, NUM_BINS)))
     images: list[ImageResult] = []
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
         photos, truths = zip(*(_load(dataset, sample) for sample in chunk), strict=True)
         predictions = predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size, scale=scale)
         for sample, photo, truth, logits in zip(chunk, photos, truths, predictions, strict=True):
-            prediction = ids_of_logits(logits)
-            of_image = _judge(truth, prediction, confidence_of_logits(logits), k)
+            prediction = ids_of_logits(logits, calibration.threshold)
+            of_image = _judge(truth, prediction, confidence_of_logits(logits, calibration.threshold), k)
+            if as_learnt:
+                as_learnt = _with_image(as_learnt, truth, logits * np.float32(calibration.temperature))
             matrix += of_image[0]
             boundaries, bins = boundaries + of_image[1], bins + of_image[2]
             images.append(_result(sample, truth, *of_image))
@@ -140,7 +156,7 @@ def evaluate_split(
                 on_image(images[-1], dataset.bands.view(photo), truth, prediction)
         if on_progress:
             on_progress(len(images), len(samples))
-    return Evaluation(matrix, boundaries, bins, images)
+    return Evaluation(matrix, boundaries, bins, images, as_learnt)
 
 
 def _load(dataset: Dataset, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
@@ -156,6 +172,18 @@ def _judge(
         confusion_matrix(truth, prediction, k),
         boundary_counts(truth, prediction, k, boundary_distance(truth.shape)),
         calibration_bins(truth, prediction, confidence),
+    )
+
+
+def _with_image(
+    so_far: tuple[np.ndarray, np.ndarray], truth: np.ndarray, logits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Confusion matrix and calibration bins, with those of one photo by its logits alone."""
+    matrix, bins = so_far
+    ids = ids_of_logits(logits)
+    return (
+        matrix + confusion_matrix(truth, ids, len(matrix)),
+        bins + calibration_bins(truth, ids, confidence_of_logits(logits)),
     )
 
 

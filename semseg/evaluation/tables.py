@@ -12,6 +12,8 @@ from semseg.labels.palettes import cityscapes_palette
 from semseg.metrics.cityscapes import cityscapes_results
 from semseg.runs.scores import ScoreFolder
 
+COMPARED_WITH = ("calibration_error", "accuracy", "macro_iou", "macro_dice")  # of a network without its calibration
+
 
 def evaluate_to_files(
     segmenter: Segmenter,
@@ -36,9 +38,11 @@ def evaluate_to_files(
     """
     evaluation = evaluate_split(
         segmenter.predict_batch, dataset, split, image_size=segmenter.image_size, batch_size=segmenter.batch_size,
-        scale=segmenter.scale, on_progress=on_progress, on_image=on_image,
+        scale=segmenter.scale, calibration=segmenter.calibration, on_progress=on_progress, on_image=on_image,
     )  # fmt: skip
     class_names = dataset.palette.names
+    if evaluation.as_learnt:
+        facts = {**facts, "calibration": segmenter.calibration.to_dict()}
     folder.write_metrics({"split": split, **facts, **metrics_of(evaluation, class_names)})
     folder.write_per_class(list(_class_rows(evaluation, class_names)))
     folder.write_per_image(list(_image_rows(evaluation, dataset)))
@@ -55,11 +59,13 @@ def metrics_of(evaluation: Evaluation, class_names: Iterable[str]) -> dict[str, 
         evaluation: From `evaluate_split`.
         class_names: In the order of the ids.
     """
-    scores = evaluation.scores
+    scores, before = evaluation.scores, evaluation.scores_as_learnt
+    as_learnt = {} if before is None else {"as_learnt": {name: _plain(before[name]) for name in COMPARED_WITH}}
     return {
         "images": len(evaluation.images),
         "ignored_share": round(evaluation.ignored, 6),
         **{name: _plain(value) for name, value in scores.items() if name not in CLASS_SCORES},
+        **as_learnt,
         "boundary_distance": evaluation.median_distance,
         "intervals": {name: [_plain(low), _plain(high)] for name, (low, high) in evaluation.intervals.items()},
         "per_class": {

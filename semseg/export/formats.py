@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -131,14 +132,18 @@ def _quiet() -> Iterator[None]:
             logging.disable(disabled)
 
 
-def _with_output(logits: Any, gives: str) -> Any:
+def _with_output(logits: Any, card: ModelCard) -> Any:
     """The logits of a model, `(N, h, w, K)`, followed by what makes of them what the file is to give."""
-    if gives == "probabilities":
+    temperature, threshold = card.calibration.temperature, card.calibration.threshold
+    if card.gives == "probabilities":
         activation = "softmax" if logits.shape[-1] > 1 else "sigmoid"
-        return keras.layers.Activation(activation, dtype="float32", name=gives)(logits)
-    if gives == "ids":
-        if logits.shape[-1] == 1:
-            return keras.ops.cast(logits[..., 0] > 0, "uint8")
+        if temperature != 1:
+            logits = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
+        return keras.layers.Activation(activation, dtype="float32", name=card.gives)(logits)
+    if card.gives == "ids":
+        if logits.shape[-1] == 1 or threshold != 0.5:
+            second = logits[..., 0] if logits.shape[-1] == 1 else logits[..., 1] - logits[..., 0]
+            return keras.ops.cast(second > temperature * math.log(threshold / (1 - threshold)), "uint8")
         largest = keras.ops.max(logits, axis=-1, keepdims=True)
         hits = keras.ops.cast(logits >= largest, "int32")  # of floats, TensorFlow's argmax here is none that ONNX knows
         return keras.ops.cast(keras.ops.argmax(hits, axis=-1), "uint8")
@@ -150,7 +155,7 @@ def _serving_model(model: keras.Model, card: ModelCard) -> keras.Model:
     shape, dtype = (*card.image_size, card.bands.count), "uint8" if card.bands.dtype == "uint8" else "float32"
     _hold_numbers(model)
     photos = keras.Input(shape, dtype=dtype, name=INPUT)
-    served = keras.Model(photos, _with_output(model(keras.ops.cast(photos, "float32")), card.gives))
+    served = keras.Model(photos, _with_output(model(keras.ops.cast(photos, "float32")), card))
     served(np.zeros((1, *shape), dtype))  # exporters refuse a model that was never called
     return served
 
@@ -163,7 +168,7 @@ def _hold_numbers(model: keras.Model) -> None:
 
 
 def _write_keras(model: keras.Model, card: ModelCard, _: np.ndarray | None) -> None:
-    keras.Model(model.inputs[0], _with_output(model.outputs[0], card.gives)).save(card.path)
+    keras.Model(model.inputs[0], _with_output(model.outputs[0], card)).save(card.path)
 
 
 def _write_onnx(model: keras.Model, card: ModelCard, photos: np.ndarray | None) -> None:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semseg.backend import PredictBatch
 from semseg.images.resizing import resize_photo
 from semseg.inference.logits import ids_of_logits
-from semseg.inference.segmenter import predict_ids
+from semseg.inference.segmenter import Segmenter, predict_ids
 from semseg.metrics.confusion import confusion_matrix, scores
 
 MAX_DIFFERENCE = 1e-3  # of a probability, in float32
@@ -67,67 +66,63 @@ def _too_few_equal(share: float, min_share: float) -> str:
 
 
 def compare_files(
-    model: PredictBatch,
-    exported: PredictBatch,
+    model: Segmenter,
+    exported: Segmenter,
     photos: Sequence[np.ndarray],
     truths: Sequence[np.ndarray] | None,
     *,
-    image_size: tuple[int, int],
-    num_classes: int,
     with_probabilities: bool = True,
 ) -> Agreement:
     """Shows the same photos to a model and to its exported file.
 
     Args:
-        model: From photos uint8 `(N, h, w, 3)` to logits; as the Keras model computes it.
+        model: As Keras computes it, calibrated as the file is to be.
         exported: The same, from the file.
         photos: uint8 RGB `(H, W, 3)` of any sizes, at least one.
         truths: Class ids `(H, W)` of each; None where nobody knows them.
-        image_size: (h, w) that both see.
-        num_classes: K.
         with_probabilities: Whether the file gives more than ids.
 
     Returns:
         What they have in common; `shortfalls` judges it.
 
     Example:
-        >>> model = lambda photos: photos[..., :1] - 100.0
-        >>> agreement = compare_files(
-        ...     model, model, [np.zeros((4, 4, 3), np.uint8)], None, image_size=(4, 4), num_classes=2
-        ... )
+        >>> from semseg.labels.palettes import Palette
+        >>> model = Segmenter(lambda photos: photos[..., :1] - 100.0, (4, 4), Palette.numbered(2))
+        >>> agreement = compare_files(model, model, [np.zeros((4, 4, 3), np.uint8)], None)
         >>> agreement.difference, agreement.equal_ids, agreement.shortfalls("float32")
         (0.0, 1.0, [])
     """
-    expected, expected_iou, model_time = _run(model, photos, truths, image_size, num_classes)
-    given, given_iou, file_time = _run(exported, photos, truths, image_size, num_classes)
+    expected, expected_iou, model_time = _run(model, photos, truths)
+    given, given_iou, file_time = _run(exported, photos, truths)
     difference = None
     if with_probabilities:
         difference = float(np.abs(_probabilities(given) - _probabilities(expected)).max())
         difference = math.inf if math.isnan(difference) else difference
-    equal = float((ids_of_logits(given) == ids_of_logits(expected)).mean())
+    ids = (ids_of_logits(logits, of.calibration.threshold) for logits, of in ((given, exported), (expected, model)))
+    equal = float(np.equal(*ids).mean())
     iou = (expected_iou, given_iou) if truths is not None else None
     return Agreement(len(photos), difference, equal, iou, (model_time, file_time))
 
 
 def _run(
-    predict_batch: PredictBatch,
-    photos: Sequence[np.ndarray],
-    truths: Sequence[np.ndarray] | None,
-    image_size: tuple[int, int],
-    num_classes: int,
+    segmenter: Segmenter, photos: Sequence[np.ndarray], truths: Sequence[np.ndarray] | None
 ) -> tuple[np.ndarray, float, float]:
     """All logits as the network gives them, mean IoU at the photos' own sizes, milliseconds per photo."""
     outputs, seconds = [], []
+    image_size, num_classes = segmenter.image_size, segmenter.palette.num_classes
 
     def timed(batch: np.ndarray) -> np.ndarray:
         start = time.perf_counter()
-        outputs.append(predict_batch(batch))
+        outputs.append(segmenter.predict_batch(batch))
         seconds.append(time.perf_counter() - start)
         return outputs[-1]
 
-    predict_batch(resize_photo(photos[0], image_size)[None])  # compiles, or warms up
+    segmenter.predict_batch(resize_photo(photos[0], image_size)[None])  # compiles, or warms up
     matrix = np.zeros((num_classes, num_classes), np.int64)
-    for i, ids in enumerate(predict_ids(timed, photos, image_size=image_size, batch_size=1)):
+    predictions = predict_ids(
+        timed, photos, image_size=image_size, batch_size=1, threshold=segmenter.calibration.threshold
+    )
+    for i, ids in enumerate(predictions):
         if truths is not None:
             matrix += confusion_matrix(truths[i], ids, num_classes)
     iou = float(scores(matrix)["macro_iou"]) if truths is not None else math.nan

@@ -18,12 +18,14 @@ from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_lin
 from semseg.files import read_json, write_json
 from semseg.images.bands import RGB, Bands
 from semseg.inference.ensemble import check_alike, mean_model, mean_of_networks
+from semseg.inference.learnt import LearntPhotos
 from semseg.inference.logits import as_logits
 from semseg.inference.runtimes import RUNTIMES, Opened, digest_of, runtime_of
 from semseg.inference.segmenter import Segmenter
 from semseg.inference.trial import try_apart
 from semseg.labels.palettes import Palette
 from semseg.runs import names
+from semseg.runs.calibration import AS_LEARNT, Calibration
 from semseg.runs.classes import read_classes
 from semseg.runs.members import runs_in
 from semseg.runs.run import Run
@@ -48,7 +50,10 @@ class ModelCard:
         precision: What it computes in: `"float32"` or `"int8"`.
         bands: What photos it takes.
         scale: Of a network that learned crops: pixels that it sees for one of the photo's; None: it sees photos whole.
-        members: Of a folder of runs, whose networks answer together: the card of each.
+        calibration: What was chosen on validation photos. A file that gives probabilities holds the temperature inside,
+            and one that gives ids the threshold, too.
+        learnt: What the photos were like that it learnt from; None where nothing says it.
+        members: Of a folder of runs, whose networks answer together: the card of each, as it learnt.
     """
 
     path: Path
@@ -59,6 +64,8 @@ class ModelCard:
     precision: str = "float32"
     bands: Bands = RGB
     scale: float | None = None
+    calibration: Calibration = AS_LEARNT
+    learnt: LearntPhotos | None = None
     members: "tuple[ModelCard, ...]" = ()
 
     @classmethod
@@ -70,12 +77,12 @@ class ModelCard:
 
         Raises:
             RunFolderError: Nothing is there, or a run of several did not finish.
-            ModelFileError: A description beside it cannot be understood, or the networks of several runs do not see or
-                tell apart the same.
+            ModelFileError: A description beside it cannot be understood, a calibration is of other weights, or the
+                networks of several runs do not see or tell apart the same.
         """
         if ensemble := cls.of_runs(Path(path)):
             return ensemble
-        card = cls.undescribed(model_file(Path(path)))
+        card = cls.undescribed(model_file(Path(path))).with_notes()
         return card if card.exported else card._described_beside() or card  # most exported files hold their own
 
     @classmethod
@@ -84,7 +91,7 @@ class ModelCard:
         if not (runs := runs_in(folder)):
             return None
         check_alike(folder, runs)
-        members = tuple(cls.read(run.folder) for run in runs)
+        members = tuple(replace(cls.read(run.folder), calibration=AS_LEARNT) for run in runs)
         return replace(members[0], path=folder, members=members)
 
     @classmethod
@@ -95,6 +102,20 @@ class ModelCard:
         palette = read_classes(classes) if classes else None
         kind = runtime_of(path) or suffix
         return cls(path, kind, palette=palette, bands=_bands_of_run(run), scale=_scale_of_run(run))
+
+    def with_notes(self) -> "ModelCard":
+        """The card with what its run noted after the training: how sure it may be, and what its photos were like.
+
+        Raises:
+            ModelFileError: A calibration is of other weights, or cannot be understood.
+        """
+        if self.members:
+            return self
+        run = Run.of_model(self.path)
+        learnt, photos = None, run.learnt_photos_path
+        if photos.is_file() and not self.exported:
+            learnt = LearntPhotos.read(photos, digest_of(self.path))
+        return replace(self, calibration=run.calibration_of(self.path), learnt=learnt)
 
     @property
     def run(self) -> Run:
@@ -133,6 +154,8 @@ class ModelCard:
             palette = Palette.from_dict(values["classes"])
             bands = Bands.from_dict(values["bands"]) if values.get("bands") else RGB
             scale = None if values.get("scale") is None else float(values["scale"])
+            calibration = Calibration.from_dict(values["calibration"]) if "calibration" in values else self.calibration
+            learnt = LearntPhotos.from_dict(values["learnt"]) if "learnt" in values else self.learnt
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description misses {error}") from None
         if gives not in OUTPUTS:
@@ -141,7 +164,7 @@ class ModelCard:
             raise ValueError(f"its description says that it sees photos at a scale of {scale}")
         return replace(
             self, gives=gives, image_size=(height, width), palette=palette, precision=precision, bands=bands,
-            scale=scale,
+            scale=scale, calibration=calibration, learnt=learnt,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,6 +176,8 @@ class ModelCard:
             "classes": self.palette.to_dict() if self.palette else None,
             "precision": self.precision,
             **({} if self.scale is None else {"scale": self.scale}),
+            **({} if self.calibration == AS_LEARNT else {"calibration": self.calibration.to_dict()}),
+            **({} if self.learnt is None else {"learnt": self.learnt.to_dict()}),
         }
         return values if self.bands.are_rgb else {**values, "bands": self.bands.to_dict()}
 
@@ -186,8 +211,20 @@ class ModelCard:
         if not self._is_as_exported() and self.exported:
             require(str(self.path), RUNTIMES[self.format].extra, RUNTIMES[self.format].module)
             try_apart(self.path, image_size)
-        segmenter = self._load_exported(image_size) if self.exported else self._load_keras(image_size, batch_size)
-        return replace(segmenter, batch_size=batch_size or fitting_batch_size(segmenter.image_size))
+        if self.exported:
+            segmenter, card = self._load_exported(image_size)
+        else:
+            segmenter, card = self._load_keras(image_size, batch_size), self
+        segmenter = segmenter.calibrated(card.calibration_outside)
+        batch_size = batch_size or fitting_batch_size(segmenter.image_size)
+        return replace(segmenter, batch_size=batch_size, learnt=card.learnt)
+
+    @property
+    def calibration_outside(self) -> Calibration:
+        """What is left to do where the file is used: see `calibration`."""
+        if self.gives == "ids":
+            return AS_LEARNT
+        return replace(self.calibration, temperature=1.0) if self.gives == "probabilities" else self.calibration
 
     def keras_model(self) -> "keras.Model":
         """The Keras model in a `.keras` or `.h5` file, which is looked through before Keras loads it.
@@ -304,9 +341,11 @@ class ModelCard:
         size = self.seen_size(model, image_size)
         palette = self.palette if gives == "ids" and self.palette else self.palette_of(max(2, model.output_shape[-1]))
         compute = predictor(model, batch_size or fitting_batch_size(size))
-        return _segmenter(compute, gives, size, palette, self.bands_of(model), self.scale_of(model))
+        segmenter = _segmenter(compute, gives, size, palette, self.bands_of(model), self.scale_of(model))
+        return replace(segmenter, features=compute.features)
 
-    def _load_exported(self, image_size: tuple[int, int] | None) -> Segmenter:
+    def _load_exported(self, image_size: tuple[int, int] | None) -> tuple[Segmenter, "ModelCard"]:
+        """The network, and the card with what the file says of itself."""
         card, opened = self._opened()
         count = card.bands.count
         if len(opened.shape) != 4 or opened.shape[3] not in (count, None) or opened.dtype not in ("uint8", "float32"):
@@ -330,7 +369,7 @@ class ModelCard:
         def compute(photos: np.ndarray) -> np.ndarray:
             return opened.compute(photos.astype(opened.dtype))
 
-        return _segmenter(compute, gives, size, palette, card.bands, card.scale)
+        return _segmenter(compute, gives, size, palette, card.bands, card.scale), replace(card, gives=gives)
 
     def _opened(self) -> tuple["ModelCard", Opened]:
         """The file in its runtime, and the card with what stands inside the file."""
@@ -414,7 +453,7 @@ def _segmenter(
     def predict_batch(photos: np.ndarray) -> np.ndarray:
         return as_logits(compute(photos), gives, palette.num_classes)
 
-    return Segmenter(predict_batch, size, palette, bands=bands, scale=scale)
+    return Segmenter(predict_batch, size, palette, bands=bands, scale=scale, gives_ids=gives == "ids")
 
 
 def _bands_of_run(run: Run) -> Bands:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from semseg.images.png_writer import PngWriter
 from semseg.images.reading import read_photo
 from semseg.images.resizing import enough_for, resize_photo, size_within
 from semseg.inference.answers import Answers
+from semseg.inference.learnt import Look, Watch
 from semseg.inference.logits import confidence_of_logits, ids_of_logits, probabilities_of_logits
 from semseg.inference.segmenter import Item, Segmenter, in_batches
 from semseg.inference.tiling import OVERLAP, OVERLAP_OF_CROPS, resize_bands, tiled_logits
@@ -33,9 +35,10 @@ from semseg.labels.palettes import Palette
 
 KINDS = {
     "masks": ".png", "values": ".png", "colors": ".png", "overlays": ".jpg", "probabilities": ".npy",
-    "polygons": ".json", "objects": ".csv",
+    "certainty": ".png", "polygons": ".json", "objects": ".csv",
 }  # fmt: skip
 MASKS = ("masks", "values", "colors")  # those that show the classes pixel by pixel
+LAID = (*MASKS, "certainty")  # those that lie where their photo does
 SHOWN = 2048  # pixels of an overlay's longer side, at most
 _LEAST_TILE = 1024  # pixels of the shorter side, where nobody said how large tiles are
 _JPEG_QUALITY = 90
@@ -51,7 +54,7 @@ class Job:
 
     Attributes:
         photo: Its file.
-        files: By their kind, one of `KINDS`; masks that end in `.tif` are written as GeoTIFF, at the photo's place.
+        files: By their kind, one of `KINDS`; those that end in `.tif` are written as GeoTIFF, at the photo's place.
         place: Where the photo lies, for world files beside masks of other kinds; None for no such files.
         bands: All files of the photo, where each of its bands has its own; else empty.
     """
@@ -74,12 +77,16 @@ class Result:
     Attributes:
         size: (H, W) of the photo, upright.
         counts: int64 `(K,)`: pixels of each class.
+        unsure: Pixels that got no class, as the network was not sure enough.
         tile: (height, width) of the tiles that it was seen in, in its own pixels; None: seen whole.
+        unlike: What is unlike in it to the photos that the network learnt from, in words; else nothing.
     """
 
     size: tuple[int, int]
     counts: np.ndarray
+    unsure: int
     tile: tuple[int, int] | None
+    unlike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,7 @@ def predict_files(
     *,
     tile: tuple[int, int] | None = None,
     workers: int = 2,
+    unsure: float = 0.0,
     answers: Answers | None = None,
 ) -> Iterator[tuple[Job, Result | DataError]]:
     """Predicts photos and writes what is wanted of each.
@@ -120,6 +128,7 @@ def predict_files(
             tiles where the network learned crops. Photos of more than 89 million pixels are seen in tiles in any case:
             see `automatic_tile`.
         workers: Threads that load, and as many that write.
+        unsure: As in `write_masks`.
         answers: What is wanted of the objects in masks; None for nothing.
 
     Yields:
@@ -144,6 +153,7 @@ def predict_files(
     max_ahead = workers if tile or segmenter.tile else segmenter.batch_size + workers
     stopped, large_photos = threading.Event(), threading.Lock()
     serialized = replace(segmenter, predict_batch=_serialized(segmenter.predict_batch))
+    watch = Watch(serialized)
 
     def load(job: Job) -> _Loaded | DataError:
         try:
@@ -152,29 +162,54 @@ def predict_files(
         except DataError as error:
             return error
 
-    def write(item: tuple[tuple[Job, _Loaded | DataError], np.ndarray | None]) -> Result | DataError:
-        (job, loaded), logits = item
-        if isinstance(loaded, DataError):
-            return loaded
-        with ExitStack() as stack:
-            if logits is None:
-                stack.enter_context(large_photos)  # one large photo at a time
-            try:
-                bands = _stoppable(stopped, _logits_of(serialized, loaded, logits))
-                return _write(job, loaded, bands, segmenter.palette, answers)
-            except DataError as error:  # a large photo that is cut shows it late
-                return error
-
+    write = partial(_finish, serialized, stopped, large_photos, unsure=unsure, answers=answers)
     loaders, writers = ThreadPoolExecutor(workers), ThreadPoolExecutor(workers)
     try:
         loaded = map_ahead(loaders, load, jobs, max_ahead)
-        computed = in_batches(serialized.predict_batch, loaded, _network_input, segmenter.batch_size)
-        for ((job, _), _), result in map_ahead(writers, write, computed, max_ahead):
+        computed = in_batches(watch.predict_batch, loaded, _network_input, segmenter.batch_size)
+        for ((job, _), _, _), result in map_ahead(writers, write, _with_looks(computed, watch), max_ahead):
             yield job, result
     finally:
         stopped.set()  # a large photo that is being written ends with its next band
         for pool in (loaders, writers):
             pool.shutdown(cancel_futures=True)
+
+
+def _with_looks(
+    computed: Iterable[tuple[Any, np.ndarray | None]], watch: Watch
+) -> Iterator[tuple[Any, np.ndarray | None, Look | None]]:
+    """What was computed, with what each photo is like that was seen whole."""
+    for (job, loaded), logits in computed:
+        seen_whole = logits is not None and isinstance(loaded, _Loaded)
+        yield (job, loaded), logits, watch.next(loaded.size) if seen_whole else None
+
+
+def _finish(
+    segmenter: Segmenter,
+    stopped: threading.Event,
+    large_photos: threading.Lock,
+    item: tuple[Any, np.ndarray | None, Look | None],
+    *,
+    unsure: float,
+    answers: Answers | None,
+) -> Result | DataError:
+    """Writes the files of a photo; one that is seen in tiles is computed on the way."""
+    (job, loaded), logits, look = item
+    if isinstance(loaded, DataError):
+        return loaded
+    watch = Watch(segmenter, with_features=loaded.tile == segmenter.tile)
+    with ExitStack() as stack:
+        if logits is None:
+            stack.enter_context(large_photos)  # one large photo at a time
+        try:
+            bands = _stoppable(stopped, _logits_of(segmenter, watch.predict_batch, loaded, logits))
+            result = _write(job, loaded, bands, segmenter, unsure, answers)
+        except DataError as error:  # a large photo that is cut shows it late
+            return error
+    if segmenter.learnt is None:
+        return result
+    doubts = segmenter.learnt.doubts(look or watch.next(loaded.size, tiles=None), segmenter.bands)
+    return replace(result, unlike=tuple(doubts))
 
 
 def _serialized(predict_batch: PredictBatch) -> PredictBatch:
@@ -272,7 +307,9 @@ def _network_input(loaded: tuple[Job, _Loaded | DataError]) -> np.ndarray | None
     return loaded[1].network_input if isinstance(loaded[1], _Loaded) else None
 
 
-def _logits_of(segmenter: Segmenter, loaded: _Loaded, logits: np.ndarray | None) -> Iterator[np.ndarray]:
+def _logits_of(
+    segmenter: Segmenter, predict_batch: PredictBatch, loaded: _Loaded, logits: np.ndarray | None
+) -> Iterator[np.ndarray]:
     """Logits at the photo's own size, from top to bottom."""
     if logits is not None:
         return resize_bands([logits], loaded.size, logits.shape[:2])
@@ -280,7 +317,7 @@ def _logits_of(segmenter: Segmenter, loaded: _Loaded, logits: np.ndarray | None)
     if isinstance(loaded.picture, _ShrinkingPicture):
         bands = loaded.picture.watch(bands)
     return tiled_logits(
-        segmenter.predict_batch,
+        predict_batch,
         bands,
         loaded.size,
         image_size=segmenter.image_size,
@@ -324,24 +361,60 @@ class _ShrinkingPicture:
         return np.concatenate(self._parts)[: self.size[0]]
 
 
-def _write(job: Job, loaded: _Loaded, bands: Iterable[np.ndarray], palette: Palette, answers: Answers | None) -> Result:
-    picture = loaded.picture
+def _write(
+    job: Job,
+    loaded: _Loaded,
+    bands: Iterable[np.ndarray],
+    segmenter: Segmenter,
+    unsure: float,
+    answers: Answers | None,
+) -> Result:
+    picture, palette = loaded.picture, segmenter.palette
     size = None if picture is None else _size_of(picture)
-    counts, shown = write_masks(
-        bands, loaded.size, job.files, palette, shown=size, photo=job.photo, without_data=loaded.without_data,
-        answers=answers,
+    written = write_masks(
+        bands, loaded.size, job.files, palette, threshold=segmenter.calibration.threshold, unsure=unsure, shown=size,
+        photo=job.photo, without_data=loaded.without_data, answers=answers,
     )  # fmt: skip
     if job.place:
-        for kind in (kind for kind in job.files if kind in MASKS):
+        for kind in (kind for kind in job.files if kind in LAID):
             write_world_file(job.files[kind], job.place)
     if picture is not None:
         pixels = picture.pixels() if isinstance(picture, _ShrinkingPicture) else picture
-        _write_overlay(job.files["overlays"], pixels, shown, counts, palette)
-    return Result(loaded.size, counts, loaded.tile)
+        _write_overlay(job.files["overlays"], pixels, written, palette)
+    return Result(loaded.size, written.counts, written.unsure, loaded.tile)
 
 
 def _size_of(picture: "np.ndarray | _ShrinkingPicture") -> tuple[int, int]:
     return picture.size if isinstance(picture, _ShrinkingPicture) else picture.shape[:2]
+
+
+class Written(NamedTuple):
+    """What is known of a photo's masks when they are written.
+
+    Attributes:
+        counts: int64 `(K,)`: pixels of each class.
+        unsure: Pixels that got no class, as the network was not sure enough; those without data are in neither.
+        shown: uint8 ids `(h, w)` at the size that was asked for; None where none was.
+    """
+
+    counts: np.ndarray
+    unsure: int
+    shown: np.ndarray | None
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Of each class among the pixels with data, 0 to 1, `(K,)`."""
+        return shares_of(self.counts, self.unsure)
+
+
+def shares_of(counts: np.ndarray, unsure: int) -> np.ndarray:
+    """Shares of classes, 0 to 1, `(K,)`, from their pixels and those that got no class.
+
+    Example:
+        >>> shares_of(np.array([30, 50]), 20).tolist()
+        [0.3, 0.5]
+    """
+    return counts / max(1, int(counts.sum()) + unsure)
 
 
 def write_masks(
@@ -350,65 +423,97 @@ def write_masks(
     files: Mapping[str, Path],
     palette: Palette,
     *,
+    threshold: float = 0.5,
+    unsure: float = 0.0,
     shown: tuple[int, int] | None = None,
     photo: Path | None = None,
     without_data: np.ndarray | None = None,
     answers: Answers | None = None,
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> Written:
     """Writes all kinds of files but the overlay, as the logits come, each whole or not at all.
 
     Args:
         bands: Logits from top to bottom, float `(n, W, K)` or `(n, W, 1)`.
         size: (H, W) of the photo.
         files: By their kind: `"masks"` of ids, which viewers show in the classes' colours; `"values"` as the user's
-            masks had them; `"colors"`; `"probabilities"`, float16 `(H, W, K)`.
+            masks had them; `"colors"`; `"probabilities"`, float16 `(H, W, K)`; `"certainty"`, the probability of each
+            pixel's class in 255ths, 1 at least, and 0 where there is no data.
         palette: What the ids mean.
+        threshold: As in `ids_of_logits`.
+        unsure: Pixels whose class has a lower probability get none, 0 to 1: masks are as where there is no data.
         shown: (h, w) at which the ids are wanted as an array, too.
         photo: The photo's file, which tells the place of masks that end in `.tif`.
         without_data: Where the photo has no data, bool `(H, W)`: masks are 255 there, as what is ignored in training,
             black in colours, and in values the number that the user's masks ignore, else the largest up to 255 that
             stands for no class. None where it has data everywhere.
         answers: What is wanted of the objects in the mask, and whether it is cleaned; None for nothing.
-
-    Returns:
-        int64 `(K,)`, the pixels of each class, those without data in none; and uint8 ids `(h, w)`, or None.
     """
     counts = np.zeros(256, np.int64)
     preview = _Preview(size, shown) if shown else None
     with ExitStack() as stack:
-        is_whole = without_data is None
+        is_whole = without_data is None and not unsure
         masks = [
             _mask(stack, kind, path, size, palette, photo, is_whole) for kind, path in files.items() if kind in MASKS
         ]
         probabilities = _npy(stack, files.get("probabilities"), (*size, palette.num_classes))
-        seen = _ids_of_bands(bands, without_data, probabilities)
-        if answers is None:
-            final = (ids for ids, _ in seen)
-        else:
-            certain = ((ids, confidence_of_logits(logits)) for ids, logits in seen)
-            final = answers.apply(certain, size, files, photo)
+        certainty = _picture(stack, files["certainty"], size, photo, nodata=0) if "certainty" in files else None
+        decisions = _Decisions(threshold, unsure, without_data, probabilities, certainty, answers is not None)
+        decided = decisions.of(bands)
+        final = (ids for ids, _ in decided) if answers is None else answers.apply(decided, size, files, photo)
         for ids in final:
             counts += np.bincount(ids.ravel(), minlength=len(counts))
             for table, mask in masks:
                 mask.write(ids if table is None else table[ids])
             if preview:
                 preview.add(ids)
-    return counts[: palette.num_classes], preview.ids if preview else None
+    return Written(counts[: palette.num_classes], decisions.unsure_pixels, preview.ids if preview else None)
 
 
-def _ids_of_bands(
-    bands: Iterable[np.ndarray], without_data: np.ndarray | None, probabilities: Any
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids, 255 where there is no data, and logits, band by band; writes probabilities on the way."""
-    row = 0
-    for band in bands:
-        ids = ids_of_logits(band)
-        if without_data is not None:
-            ids[without_data[row : row + len(ids)]] = IGNORE
-        row += len(ids)
-        if probabilities:
-            probabilities.write(probabilities_of_logits(band).astype("<f2").tobytes())
-        yield ids, band
+class _Decisions:
+    """From logits to ids and their certainty, band by band; writes probabilities and certainty on the way.
+
+    Attributes:
+        unsure_pixels: How many got no class until now, as their certainty was below `unsure`.
+    """
+
+    def __init__(
+        self,
+        threshold: float,
+        unsure: float,
+        without_data: np.ndarray | None,
+        probabilities: Any,
+        certainty: PngWriter | GeoTiffWriter | None,
+        is_asked: bool,
+    ):
+        self._threshold, self._unsure, self._without_data = threshold, unsure, without_data
+        self._probabilities, self._certainty = probabilities, certainty
+        self._is_certainty_needed = is_asked or bool(unsure) or certainty is not None
+        self.unsure_pixels = 0
+
+    def of(self, bands: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Ids, uint8 `(n, W)`, 255 where there is no data or too little certainty, and this certainty, 0 to 1.
+
+        The certainty is float `(n, W)`, and empty where nobody needs it.
+        """
+        row, certainty = 0, np.empty(0, np.float32)
+        for band in bands:
+            ids = ids_of_logits(band, self._threshold)
+            empty = None if self._without_data is None else self._without_data[row : row + len(ids)]
+            row += len(ids)
+            if self._is_certainty_needed:
+                certainty = confidence_of_logits(band, self._threshold)
+            if self._unsure:
+                low = certainty < self._unsure
+                self.unsure_pixels += int(np.count_nonzero(low if empty is None else low & ~empty))
+                ids[low] = IGNORE
+            if empty is not None:
+                ids[empty] = IGNORE
+            if self._probabilities:
+                self._probabilities.write(probabilities_of_logits(band).astype("<f2").tobytes())
+            if self._certainty:
+                shown = np.rint(255 * certainty).clip(1, 255).astype(np.uint8)
+                self._certainty.write(shown if empty is None else np.where(empty, np.uint8(0), shown))
+            yield ids, certainty
 
 
 class _Preview:
@@ -450,11 +555,17 @@ def _mask(
         table = mask_values(palette)
         table = table if is_whole else _with_ignored(table, _ignored_value(palette))
         options = {"dtype": table.dtype}
+    return table, _picture(stack, path, size, photo, nodata=IGNORE if kind == "masks" else None, **options)
+
+
+def _picture(
+    stack: ExitStack, path: Path, size: tuple[int, int], photo: Path | None, *, nodata: int | None, **options: Any
+) -> PngWriter | GeoTiffWriter:
+    """A new file that is written by rows: GeoTIFF at the photo's place where its name says so, else PNG."""
     temporary = stack.enter_context(_new_file(path))
     if path.suffix != ".tif" or photo is None:
-        return table, stack.enter_context(PngWriter(temporary, size, **options))
-    nodata = IGNORE if kind == "masks" else None
-    return table, stack.enter_context(GeoTiffWriter(temporary, size, photo, nodata=nodata, **options))
+        return stack.enter_context(PngWriter(temporary, size, **options))
+    return stack.enter_context(GeoTiffWriter(temporary, size, photo, nodata=nodata, **options))
 
 
 def _with_ignored(table: np.ndarray, ignored: int) -> np.ndarray:
@@ -504,9 +615,9 @@ def _npy(stack: ExitStack, path: Path | None, shape: tuple[int, ...]) -> Any:
     return file
 
 
-def _write_overlay(path: Path, photo: np.ndarray, ids: np.ndarray, counts: np.ndarray, palette: Palette) -> None:
-    strip = legend(visible_classes(counts), palette, photo.shape[1], counts / counts.sum())
-    picture = add_strip_below(overlay(photo, ids, palette, OPACITY), strip)
+def _write_overlay(path: Path, photo: np.ndarray, written: Written, palette: Palette) -> None:
+    strip = legend(visible_classes(written.counts), palette, photo.shape[1], written.shares)
+    picture = add_strip_below(overlay(photo, written.shown, palette, OPACITY), strip)
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1]
     with _new_file(path) as temporary:

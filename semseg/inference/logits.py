@@ -1,8 +1,11 @@
 """Logits: their classes, probabilities and certainty, and their mean over several views."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+
+from semseg.errors import SemsegError
 
 
 def mean_of_views(views: Sequence[np.ndarray]) -> np.ndarray:
@@ -29,16 +32,54 @@ def _log_probabilities(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def ids_of_logits(logits: np.ndarray) -> np.ndarray:
-    """`(..., K)` to uint8 `(...)`: the largest logit, or whether the single one is above 0."""
-    ids = logits[..., 0] > 0 if logits.shape[-1] == 1 else logits.argmax(axis=-1)
-    return ids.astype(np.uint8)
+def ids_of_logits(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """The class of each pixel: that of the largest logit.
+
+    Args:
+        logits: `(..., K)`, or `(..., 1)` of two classes.
+        threshold: Of two classes, the probability above which a pixel is of the second one, between 0 and 1.
+
+    Returns:
+        uint8 `(...)`, 0 to K-1.
+
+    Raises:
+        SemsegError: A threshold other than 0.5 is given for more classes than two.
+
+    Example:
+        >>> logits = np.array([[-0.1], [0.1]])
+        >>> ids_of_logits(logits).tolist(), ids_of_logits(logits, threshold=0.45).tolist()
+        ([0, 1], [1, 1])
+    """
+    classes = logits.shape[-1]
+    if threshold == 0.5:
+        return (logits[..., 0] > 0 if classes == 1 else logits.argmax(axis=-1)).astype(np.uint8)
+    if classes > 2:
+        raise SemsegError(f"`threshold`: is for two classes, and there are {classes}; leave it out")
+    second = logits[..., 0] if classes == 1 else logits[..., 1] - logits[..., 0]
+    return (second > math.log(threshold / (1 - threshold))).astype(np.uint8)
 
 
-def confidence_of_logits(logits: np.ndarray) -> np.ndarray:
-    """`(..., K)` to the probability of the predicted class, float32 `(...)`."""
+def confidence_of_logits(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """The probability of the class that `ids_of_logits` gives.
+
+    Args:
+        logits: `(..., K)`, or `(..., 1)` of two classes.
+        threshold: As in `ids_of_logits`; a class that is chosen by another one than 0.5 may have less than half.
+
+    Returns:
+        float32 `(...)`, 0 to 1.
+
+    Example:
+        >>> round(float(confidence_of_logits(np.array([-0.1]), threshold=0.45)), 3)
+        0.475
+    """
     if logits.shape[-1] == 1:
-        return (1 / (1 + np.exp(-np.abs(logits[..., 0])))).astype(np.float32)
+        chosen = np.abs(logits[..., 0])
+        if threshold != 0.5:
+            chosen = np.where(ids_of_logits(logits, threshold), logits[..., 0], -logits[..., 0])
+        return (1 / (1 + np.exp(-chosen))).astype(np.float32)
+    if threshold != 0.5:
+        return confidence_of_logits(logits[..., 1:] - logits[..., :1], threshold)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return (1 / np.exp(shifted).sum(axis=-1)).astype(np.float32)
 

@@ -23,12 +23,14 @@ from semseg.images.ground import ground_of
 from semseg.images.reading import list_images
 from semseg.inference.answers import COCO_FILE, COUNTS_FILE, OBJECTS_FILE
 from semseg.inference.answers import SUFFIXES as POLYGON_SUFFIXES
-from semseg.inference.files import KINDS, MASKS, Job
+from semseg.inference.files import KINDS, LAID, Job, shares_of
 from semseg.runs import names
 from semseg.runs.lock import one_writer
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
 PHOTO_COLUMNS, FRAME_COLUMNS = ("photo", "width", "height", "sha256"), ("frame", "seconds")
+UNSURE = "unsure"  # the column of the share that got no class, where that is wanted
+UNLIKE = "unlike"  # and of what is unlike the photos that the network learnt from, where it knows them
 _SHA256 = PHOTO_COLUMNS.index("sha256")
 _UNFINISHED = 60  # seconds without a change, after which a file is nobody's work any more
 _EXPECTED = "give a photo, a folder, a pattern, a video or a camera's number"
@@ -151,7 +153,7 @@ class SharesTable:
     """
 
     def __init__(self, path: Path, columns: Sequence[str], class_names: Sequence[str]):
-        self._path, self._header = path, [*columns, *class_names]
+        self._path, self._columns, self._header = path, list(columns), [*columns, *class_names]
         self.rows = self._rows_before()
         self._write()
         self._file = path.open("a", newline="", **_ANY_NAME)
@@ -165,9 +167,17 @@ class SharesTable:
         rows = [[csv_text(cell) for cell in row] for row in csv.reader(whole)]
         return {row[0]: row for row in rows[1:] if len(row) == len(self._header)}
 
-    def add(self, first_cells: Sequence[Any], counts: np.ndarray) -> None:
-        """Adds a row of these first cells and the shares of the classes, whose pixels are counted, `(K,)`."""
-        row = [*map(printable_name, first_cells), *(f"{share:.6f}" for share in counts / counts.sum())]
+    def add(self, cells: Mapping[str, Any], counts: np.ndarray, unsure: int) -> None:
+        """Adds a row.
+
+        Args:
+            cells: By column, what is known beside the classes.
+            counts: Pixels of each class, `(K,)`.
+            unsure: Pixels that got none.
+        """
+        cells = {UNSURE: f"{unsure / max(1, int(counts.sum()) + unsure):.6f}", **cells}
+        row = [printable_name(cells[name]) for name in self._columns]
+        row += [f"{share:.6f}" for share in shares_of(counts, unsure)]
         self.rows[row[0]] = row
         csv.writer(self._file).writerow(map(csv_cell, row))
         self._file.flush()
@@ -184,9 +194,24 @@ class SharesTable:
 
     def total_shares(self) -> np.ndarray:
         """The classes' shares of the pixels of all photos, float `(K,)`."""
+        return self._mean_of(slice(len(self._columns), None))
+
+    def total_unsure(self) -> float:
+        """The share of the pixels of all photos that got no class, where the table has it."""
+        place = self._columns.index(UNSURE)
+        return float(self._mean_of(slice(place, place + 1))[0])
+
+    def unlike(self) -> dict[str, str]:
+        """What is unlike in photos, by their names, where the table has it."""
+        if UNLIKE not in self._columns:
+            return {}
+        place = self._columns.index(UNLIKE)
+        return {name: row[place] for name, row in self.rows.items() if row[place]}
+
+    def _mean_of(self, columns: slice) -> np.ndarray:
+        """The means of columns over all photos, each by its size."""
         sizes = np.array([int(width) * int(height) for _, width, height, *_ in self.rows.values()], float)
-        shares = np.array([row[len(PHOTO_COLUMNS) :] for row in self.rows.values()], float)
-        return sizes @ shares / sizes.sum()
+        return sizes @ np.array([row[columns] for row in self.rows.values()], float) / sizes.sum()
 
     def _write(self) -> None:
         with replacing(self._path) as temporary, temporary.open("w", newline="", **_ANY_NAME) as file:
@@ -220,7 +245,7 @@ def jobs_of(
     jobs = {}
     for name, (path, *further) in photos.items():
         place = read_georeference(path)
-        suffixes = {**KINDS, **(dict.fromkeys(MASKS, ".tif") if place and as_geotiff else {})}
+        suffixes = {**KINDS, **(dict.fromkeys(LAID, ".tif") if place and as_geotiff else {})}
         suffixes["polygons"] = POLYGON_SUFFIXES.get(polygons, "")
         files = {kind: output / kind / (stems[name] + suffixes[kind]) for kind in kinds}
         jobs[name] = Job(path, files, None if as_geotiff else place, (path, *further) if further else ())

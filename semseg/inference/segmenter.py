@@ -1,8 +1,8 @@
 """Class ids for photos of any size, from a function `predict_batch` that gives logits."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
@@ -14,12 +14,20 @@ from semseg.images.resizing import resize_photo
 from semseg.inference.logits import ids_of_logits, mean_of_views, probabilities_of_logits
 from semseg.inference.tiling import OVERLAP_OF_CROPS, tile_of_crops, tiled_logits
 from semseg.labels.palettes import Palette
+from semseg.runs.calibration import AS_LEARNT, Calibration
+
+if TYPE_CHECKING:
+    from semseg.inference.learnt import LearntPhotos
 
 Item = TypeVar("Item")
 FLIPS: dict[str, Sequence[tuple[int, ...]]] = {  # the axes of (N, H, W, C) that each view is flipped along
-    "horizontal": ((), (2,)),
-    "both": ((), (2,), (1,), (1, 2)),
+    "horizontal": ((2,), ()),  # the photo as it is comes last, so that the network's features are of that
+    "both": ((1, 2), (1,), (2,), ()),
 }
+
+
+def no_features() -> None:
+    """The features of a network that gives none."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,12 @@ class Segmenter:
         bands: What photos must hold.
         scale: Of a network that learned crops: pixels that it sees for one of the photo's, along each side. None: it
             sees photos whole.
+        calibration: What was chosen on validation photos. The logits are divided by its temperature already; whoever
+            makes ids of them uses its threshold.
+        gives_ids: Whether it gives classes alone: its logits say nothing of how sure it is.
+        features: Gives what the network made of the photos of the last call of `predict_batch`, float32 `(N, F)`, or
+            None where nothing tells it; see `Predictor.features`.
+        learnt: What the photos were like that it learnt from; None where nothing tells it.
     """
 
     predict_batch: PredictBatch
@@ -43,6 +57,21 @@ class Segmenter:
     batch_size: int = 8
     bands: Bands = RGB
     scale: float | None = None
+    calibration: Calibration = AS_LEARNT
+    gives_ids: bool = False
+    features: Callable[[], np.ndarray | None] = no_features
+    learnt: "LearntPhotos | None" = None
+
+    def calibrated(self, calibration: Calibration) -> "Segmenter":
+        """The same network, as sure and deciding as was chosen on validation photos.
+
+        Args:
+            calibration: For this network as it is, which must not be calibrated yet.
+        """
+        predict_batch, temperature = self.predict_batch, np.float32(calibration.temperature)
+        if temperature == 1:
+            return replace(self, calibration=calibration)
+        return replace(self, predict_batch=lambda photos: predict_batch(photos) / temperature, calibration=calibration)
 
     @property
     def tile(self) -> tuple[int, int] | None:
@@ -64,9 +93,13 @@ class Segmenter:
 
         Returns:
             float32 `(H, W, K)`, also for two classes; the sum over K is 1. The argmax is the prediction, the largest
-            value how certain it is.
+            value how certain it is; of a network with a threshold of its own, see `ids`.
         """
         return probabilities_of_logits(self.logits(photo))
+
+    def ids(self, photo: np.ndarray) -> np.ndarray:
+        """The class of each pixel of one photo, `(H, W, C)` of any size: uint8 `(H, W)`, 0 to K-1."""
+        return ids_of_logits(self.logits(photo), self.calibration.threshold)
 
 
 def with_flips(predict_batch: PredictBatch, flips: str) -> PredictBatch:
@@ -181,10 +214,11 @@ def predict_ids(
     image_size: tuple[int, int],
     batch_size: int = 8,
     scale: float | None = None,
+    threshold: float = 0.5,
 ) -> Iterator[np.ndarray]:
-    """Class ids at each photo's own size, uint8 `(H, W)`, 0 to K-1: the argmax of `predict_logits`."""
+    """Class ids at each photo's own size, uint8 `(H, W)`, 0 to K-1: `ids_of_logits` of `predict_logits`."""
     for logits in predict_logits(predict_batch, photos, image_size=image_size, batch_size=batch_size, scale=scale):
-        yield ids_of_logits(logits)
+        yield ids_of_logits(logits, threshold)
 
 
 def _resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -14,7 +14,7 @@ from semseg.errors import DataError, ResourceError
 from semseg.files import replacing
 from semseg.images.resizing import resize_photo
 from semseg.inference.answers import Answers
-from semseg.inference.files import OPACITY, map_ahead, write_masks
+from semseg.inference.files import OPACITY, Written, map_ahead, write_masks
 from semseg.inference.segmenter import Segmenter, in_batches
 from semseg.inference.tiling import resize_bands
 from semseg.labels.legend import lay_strip_over, legend, visible_classes
@@ -78,10 +78,12 @@ class Frame:
     Attributes:
         number: Its place in the video, from 0.
         counts: int64 `(K,)`: pixels of each class.
+        unsure: Pixels that got no class, as the network was not sure enough.
     """
 
     number: int
     counts: np.ndarray
+    unsure: int
 
 
 def predict_video(
@@ -91,6 +93,7 @@ def predict_video(
     files: Callable[[int], Mapping[str, Path]],
     overlays: Path | None,
     workers: int = 2,
+    unsure: float = 0.0,
     answers: Answers | None = None,
 ) -> Iterator[Frame]:
     """Predicts every frame, seen as the network sees photos, and writes what is wanted of each.
@@ -101,6 +104,7 @@ def predict_video(
         files: From a frame's number to its files: see `semseg.inference.files.write_masks`.
         overlays: The video to write, of the same size and rate; None for none.
         workers: Threads that write masks.
+        unsure: As in `write_masks`.
         answers: What is wanted of the objects in each frame; None for nothing.
 
     Yields:
@@ -115,12 +119,12 @@ def predict_video(
         frames = _frames(video, reader, 2 * segmenter.batch_size)
         writer = stack.enter_context(_Writer(overlays, video, segmenter.palette)) if overlays else None
 
-        def write(item: tuple[tuple[int, np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        def write(item: tuple[tuple[int, np.ndarray], np.ndarray]) -> Written:
             (number, photo), logits = item
             size = photo.shape[:2]
             return write_masks(
-                resize_bands([logits], size, logits.shape[:2]), size, files(number), segmenter.palette, shown=size,
-                answers=answers,
+                resize_bands([logits], size, logits.shape[:2]), size, files(number), segmenter.palette,
+                threshold=segmenter.calibration.threshold, unsure=unsure, shown=size, answers=answers,
             )  # fmt: skip
 
         def seen(frame: tuple[int, np.ndarray]) -> np.ndarray:
@@ -131,10 +135,10 @@ def predict_video(
             computed = in_batches(segmenter.predict_batch, enumerate(frames), seen, segmenter.batch_size)
         else:
             computed = ((frame, segmenter.logits(frame[1])) for frame in enumerate(frames))
-        for ((number, photo), _), (counts, ids) in map_ahead(writers, write, computed, 2 * workers):
+        for ((number, photo), _), written in map_ahead(writers, write, computed, 2 * workers):
             if writer:
-                writer.write(photo, ids, counts)
-            yield Frame(number, counts)
+                writer.write(photo, written.shown, written.counts)
+            yield Frame(number, written.counts, written.unsure)
         if number < 0:
             raise DataError("the video: holds no frame that can be read; replace it")
 

@@ -204,4 +204,5 @@ def show(doubt: Doubt, thresholds: np.ndarray) -> Shown:
     photo, label = held_out.dataset.load(doubt.sample)
     logits = held_out.segmenter.logits(photo)
     better = better_label(probabilities_of_logits(logits), label, thresholds)
-    return Shown(held_out.dataset.bands.view(photo), label, ids_of_logits(logits), better)
+    prediction = ids_of_logits(logits, held_out.segmenter.calibration.threshold)
+    return Shown(held_out.dataset.bands.view(photo), label, prediction, better)

@@ -125,6 +125,8 @@ def _environment(run: Run) -> dict[str, str]:
         facts["first weights"] = "{taken} of {path}".format(**run.facts["init"])
     facts["training time"] = f"{run.metrics['training_seconds'] / 60:.1f} minutes"
     facts |= {name.replace("_", " "): run.metrics[name] for name in ("early_stop", "averaged") if name in run.metrics}
+    if chosen := run.calibration_note:
+        facts["calibration"] = chosen
     if run.metrics.get("peak_memory_mb"):
         facts["peak memory"] = f"{run.metrics['peak_memory_mb']:,.0f} MB"
     return facts

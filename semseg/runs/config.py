@@ -76,6 +76,7 @@ class RunConfig:
         early_stop: Epochs without a better validation after which the training ends; None for all epochs.
         average: The weights are averaged over the last tenth of the steps or so, and kept if they are better than those
             of the best epoch.
+        calibrate: A temperature and, for two classes, a threshold are chosen on the validation photos at the end.
         seed: Seed of the initial weights, the order and the augmentation.
         backend: Keras backend: `"torch"`, `"tensorflow"` or `"jax"`.
         precision: What the network computes in while it is trained: `"float32"`, `"mixed_bfloat16"` or
@@ -132,6 +133,7 @@ class RunConfig:
     sample_rare: bool = _setting("training", False)
     early_stop: int | None = _setting("training", None)
     average: bool = _setting("training", False)
+    calibrate: bool = _setting("training", False)
     seed: int = _setting("training", 0)
     backend: str = _setting("speed", "torch")
     precision: str = _setting("speed", "float32")

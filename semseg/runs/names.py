@@ -21,6 +21,8 @@ REPORT = "report.html"
 EVENTS = "tensorboard"  # the folder of event files
 EVALUATION = "evaluation"  # the folder of `evaluate`
 EXPORTS = "export.json"  # what the exported files beside it are
+CALIBRATION = "calibration.json"  # temperature and threshold, chosen on validation photos
+LEARNT_PHOTOS = "photos.npz"  # what the training photos were like
 MODEL = "{name}_model.keras"
 LAST_MODEL = "{name}_last.keras"  # the weights of the last epoch, when asked for
 EPOCH_MODEL = "{name}_epoch_{epoch:03}.keras"  # and of every epoch
@@ -73,6 +75,7 @@ def holds_results(files: Collection[str]) -> bool:
 # What is made of a training when it is over, and what a run writes beside that and the model's own file.
 OF_FINISHED = (
     *SCORE_FILES, PREDICTION.format(number="[0-9]"), CURVES, REPORT, f"{PICTURES}/*", f"{EVALUATION}/*", EXPORTS,
+    CALIBRATION, LEARNT_PHOTOS,
 )  # fmt: skip
 RUN_FILES = (
     *OF_FINISHED, FIRST_BATCH, ARCHITECTURE, ARCHITECTURE_LAYERS, HISTORY, CLASSES, CONFIG, SPLITS, f"{EVENTS}/*",

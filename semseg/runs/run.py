@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from semseg.errors import RunFolderError, SemsegError
-from semseg.files import archive, write_json
+from semseg.files import archive, read_json, write_json
 from semseg.labels.palettes import Palette
 from semseg.runs import names
+from semseg.runs.calibration import Calibration, read_calibration, write_calibration
 from semseg.runs.checkpoints import Checkpoints
 from semseg.runs.classes import read_classes, write_classes
 from semseg.runs.config import RunConfig, read_config
@@ -204,6 +205,25 @@ class Run:
         """What the networks are called whose weights of the best epoch are there."""
         return [path.name.removesuffix(names.MODEL.format(name="")) for path in sorted(self.folder.glob(_MODELS))]
 
+    def calibration_of(self, model: Path) -> Calibration:
+        """What was chosen for a model's file in it on validation photos: see `read_calibration`."""
+        return read_calibration(self.folder / names.CALIBRATION, model)
+
+    @cached_property
+    def calibration_note(self) -> str:
+        """What was chosen on validation photos, and what it did there, in words; empty where nothing was."""
+        path = self.folder / names.CALIBRATION
+        if not path.is_file():
+            return ""
+        values = read_json(path)
+        before, after = values["calibration_error"]
+        calibration = Calibration.from_dict(values)
+        return f"{calibration}; on {values['split']} a calibration error of {before:.3f} before, {after:.3f} after"
+
+    def write_calibration(self, model: Path, calibration: Calibration, measured: Mapping[str, Any]) -> None:
+        """Notes what was chosen for a model's file in it, and what it was chosen by."""
+        write_calibration(self.folder / names.CALIBRATION, model, calibration, measured)
+
     @property
     def history_path(self) -> Path:
         """A row for each epoch."""
@@ -219,6 +239,11 @@ class Run:
     def checkpoints(self) -> Checkpoints:
         """The states that it goes on from when it was cut short."""
         return Checkpoints(self.folder / names.CHECKPOINTS)
+
+    @property
+    def learnt_photos_path(self) -> Path:
+        """What its training photos were like."""
+        return self.folder / names.LEARNT_PHOTOS
 
     @property
     def first_batch_picture(self) -> Path:

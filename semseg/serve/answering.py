@@ -81,7 +81,10 @@ class Answerer:
         def write() -> np.ndarray:
             bands = resize_bands([logits], size, logits.shape[:2])
             files = {"masks": mask}
-            return write_masks(bands, size, files, self._segmenter.palette, without_data=without_data)[0]
+            threshold = self._segmenter.calibration.threshold
+            return write_masks(
+                bands, size, files, self._segmenter.palette, threshold=threshold, without_data=without_data
+            ).counts
 
         return await _in(self._writing, write)
 
