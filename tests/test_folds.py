@@ -11,7 +11,8 @@ from semseg.data import open_dataset
 from semseg.data.base import fold_split
 from semseg.errors import DataError, ModelFileError, RunFolderError, SemsegError
 from semseg.inference.card import ModelCard
-from semseg.inference.ensemble import check_alike, mean_model, mean_of_networks
+from semseg.inference.ensemble import check_alike, mean_of_networks
+from semseg.inference.keras_model import mean_model
 from semseg.inference.logits import probabilities_of_logits
 from semseg.metrics.confusion import scores
 from semseg.runs.config import RunConfig

@@ -17,7 +17,7 @@ import numpy as np
 from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line, require
 from semseg.files import read_json, write_json
 from semseg.images.bands import RGB, Bands
-from semseg.inference.ensemble import check_alike, mean_model, mean_of_networks
+from semseg.inference.ensemble import check_alike, mean_of_networks
 from semseg.inference.learnt import LearntPhotos
 from semseg.inference.logits import as_logits
 from semseg.inference.runtimes import RUNTIMES, Opened, digest_of, runtime_of
@@ -234,7 +234,7 @@ class ModelCard:
         Raises:
             ModelFileError: The file is no model from photos to what the card says, or could do harm.
         """
-        from semseg.inference.keras_model import open_keras_model  # exported files do without Keras
+        from semseg.inference.keras_model import mean_model, open_keras_model  # exported files do without Keras
 
         if self.members:
             return mean_model([member.keras_model() for member in self.members], "ensemble")

@@ -1,7 +1,7 @@
 """Keras model files, opened only when nothing in them could do harm."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from semseg.inference.model_file import check_model_file, weights_limited
 _SCALING = "bands_"  # what `scale_bands` calls its layer; the type of the files' numbers follows
 _PROBE_SIZE = 256  # pixels of the sides of a photo, where the network takes any
 _MAX_INPUT = 100_000_000  # pixels of a photo
+_LEAST = 1e-30  # a probability whose logarithm float32 holds
 _MAX_PER_PIXEL, _MAX_IN_ALL = 2048, 1 << 15  # numbers that one layer, and all, may give for each pixel of a photo,
 _SMALL, _SMALL_IN_ALL = 1 << 26, 1 << 28  # unless there are no more than so many
 
@@ -104,3 +105,39 @@ def _check_size_of_features(path: Path, model: keras.Model) -> None:
         return spec
 
     run_through(functional_graph(model), keras.KerasTensor((1, height, width, 3)), visit)
+
+
+def mean_model(models: Sequence[keras.Model], name: str) -> keras.Model:
+    """One Keras model of several, whose softmax, or sigmoid, is the mean of theirs.
+
+    Args:
+        models: From photos `(N, H, W, C)` to logits `(N, H, W, K)` or `(N, H, W, 1)`, all of one shape. Their layers
+            are shared, not copied, and are not to be trained on.
+        name: What to call it.
+
+    Returns:
+        A model that gives the logarithm of the mean probability; of a single logit, that of its odds.
+    """
+    ops = keras.ops
+    shape, dtype = models[0].inputs[0].shape[1:], models[0].inputs[0].dtype
+    photos = keras.Input(shape, dtype=dtype, name="photos")
+    logits = [_named(model, f"member_{number}")(photos) for number, model in enumerate(models, start=1)]
+    activation = "softmax" if logits[0].shape[-1] > 1 else "sigmoid"
+
+    def log_mean(views: list, of: str) -> keras.KerasTensor:
+        activated = [keras.layers.Activation(activation, name=f"{of}_{i}")(view) for i, view in enumerate(views, 1)]
+        total = activated[0]
+        for other in activated[1:]:
+            total = ops.add(total, other)
+        return ops.log(ops.maximum(ops.multiply(total, 1 / len(views)), _LEAST))
+
+    mean = log_mean(logits, "probabilities")
+    if activation == "sigmoid":  # 1 - p, from -x: where p rounds to 1 nothing would be left
+        mean = ops.subtract(mean, log_mean([ops.negative(view) for view in logits], "others"))
+    model = keras.Model(photos, mean, name=name)
+    model.trainable = False  # PyTorch's exporter takes the weights of models in models for constants
+    return model
+
+
+def _named(model: keras.Model, name: str) -> keras.Model:
+    return keras.Model(model.inputs[0], model.outputs[0], name=name)
