@@ -69,6 +69,21 @@ def test_photos_without_a_mask_are_trained_on(data):
     assert "take the place of 1 (" in dataset.notes[-1] and "1 photos that had none" in dataset.notes[-1]
 
 
+def test_photos_of_another_folder_are_added_and_those_beyond_a_limit_are_not(data, tmp_path):
+    other = make_folder(tmp_path / "other", 2, first=50)
+    palette = opened(data).palette
+    new = Corrections.start(tmp_path / "new", other, palette)
+    new.save("images/1.jpg", IDS, palette)
+    train = opened(data, new.folder).splits["train"]
+    assert train[-1].photo.resolve() == other / "images" / "1.jpg" and train[-1].mask == new.path("images/1.jpg")
+    corrections = start(data)
+    for i in (0, 1, 2, 4, 5):
+        corrections.save(f"images/{i}.jpg", IDS, palette)
+    few = open_data(RunConfig(data=str(data), cache="none", limit=2, corrections=str(corrections.folder)))
+    assert len(few.samples) == 3 and all(sample.correction for sample in few.samples)
+    assert few.notes[-1].endswith("; 2 of photos that are not used are left out")
+
+
 def test_a_pair_in_one_picture_keeps_its_photo(tmp_path):
     data = make_pairs(tmp_path / "data", train=3, val=2)
     plain = opened(data)

@@ -351,7 +351,7 @@ def test_what_is_mended_at_the_desk_makes_the_network_better(desk, street, capsy
     more = ["--init", str(street / "first"), "--corrections", corrected, "--epochs", "6"]
     assert train(street, "second", *more) == 0
     first, second = (Run(street / name).metrics for name in ("first", "second"))
-    assert first["macro_iou"] < 0.6 < 0.7 < second["macro_iou"]
+    assert first["macro_iou"] + 0.1 < second["macro_iou"]
     assert second["before"]["macro_iou"] == pytest.approx(first["macro_iou"], abs=1e-4)  # the same photos and masks
     change = f"mean IoU {first['macro_iou']:.4f} to {second['macro_iou']:.4f} on the same {JUDGED} photos"
     assert change in " ".join(capsys.readouterr().out.split())

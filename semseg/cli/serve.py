@@ -168,8 +168,9 @@ def _desk(root: Path, corrections: Path, model_run: Run, segmenter: Segmenter) -
             for sample in dataset.samples
         ]
         unlabelled = dataset.unlabelled
-    except DataError:
+    except DataError as error:
         photos, unlabelled = [], list_images(root)
+        say_about("note", f"read as photos without masks: {error}")
     photos += [
         DeskPhoto(path.relative_to(root).as_posix(), functools.partial(_load_photo, path, segmenter.bands), False)
         for path in unlabelled

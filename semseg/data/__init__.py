@@ -95,6 +95,7 @@ def open_dataset(
         notes = [f"read as {kind}: {(found.notes or [EXPECTED[kind]])[0]}", *found.notes[1:]]
         notes += [f"{folder}: holds results of semseg, which are no data" for folder in contents.results]
         notes += _left_out(found, contents)
+        unlabelled = [*found.unpaired, *(_rest(found, contents) if _is_annotated(found) else ())]
         side_files = read_side_files(contents)
         notes += _divide_by_lists(found, side_files, root)
         if fold:
@@ -115,7 +116,7 @@ def open_dataset(
     if categories:
         palette = _in_categories(palette)
     return Dataset(
-        found.root, splits, palette, notes=notes, problems=found.problems, unlabelled=found.unpaired, drawn=drawn,
+        found.root, splits, palette, notes=notes, problems=found.problems, unlabelled=unlabelled, drawn=drawn,
         group=found.group, bands=held.showing(show) if show else held,
     )  # fmt: skip
 
@@ -136,10 +137,7 @@ def _refuse_unless_folder(root: Path) -> None:
 
 def _left_out(found: Found, contents: Contents) -> list[str]:
     """A sentence that counts the pictures that are no part of the data set, by folder; nothing where all are."""
-    told = {problem.partition(": ")[0] for problem in found.problems}
-    used = {path for samples in found.splits.values() for sample in samples for path in sample.files}
-    used |= {*found.unpaired, *found.left_out}
-    rest = [path for path in contents.pictures if path not in used and str(path) not in told]
+    rest = _rest(found, contents)
     what = "that no annotation file names, so not labelled yet" if _is_annotated(found) else "that were left out"
     folders = Counter(path.parent.relative_to(contents.root) for path in rest)
     if len(folders) > _MAX_FOLDERS_NAMED:
@@ -148,6 +146,14 @@ def _left_out(found: Found, contents: Contents) -> list[str]:
     if len(folders) > _MAX_FOLDERS_NAMED:
         counted = [f"{len(rest)} in {len(folders)} folders such as {rest[0].parent.relative_to(contents.root)}/"]
     return [f"pictures {what}: {', '.join(counted)}"] if counted else []
+
+
+def _rest(found: Found, contents: Contents) -> list[Path]:
+    """The pictures that are no part of the data set, and of which nothing was said yet."""
+    told = {problem.partition(": ")[0] for problem in found.problems}
+    used = {path for samples in found.splits.values() for sample in samples for path in sample.files}
+    used |= {*found.unpaired, *found.left_out}
+    return [path for path in contents.pictures if path not in used and str(path) not in told]
 
 
 def _is_annotated(found: Found) -> bool:

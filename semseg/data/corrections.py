@@ -135,6 +135,8 @@ class Corrections:
 def apply_corrections(dataset: Dataset, corrections: Corrections) -> None:
     """Gives a data set the masks of its photos that were corrected; photos without a mask join those for training.
 
+    Photos of its folder that it does not use, as those beyond a limit, stay out: they may be for validation.
+
     Args:
         dataset: From `open_dataset`; its samples, problems and notes change.
         corrections: Of its photos, with its classes.
@@ -144,14 +146,17 @@ def apply_corrections(dataset: Dataset, corrections: Corrections) -> None:
     """
     corrections.refuse_other_classes(dataset.palette.names, f"the masks of {dataset.root} hold")
     known = {(os.path.realpath(sample.photo), sample.page): sample for sample in dataset.samples}
-    new, added = {}, []
+    folder, unlabelled = os.path.realpath(dataset.root), {os.path.realpath(path) for path in dataset.unlabelled}
+    new, added, left_out = {}, [], 0
     for name in corrections.names():
         (photo, page), mask = _photo_of(name, corrections, dataset), corrections.path(name)
         sample = known.get((os.path.realpath(photo), page))
-        if sample is None:
+        if sample is not None:
+            new[sample] = replace(sample, correction=mask)
+        elif os.path.realpath(photo) in unlabelled or not Path(os.path.realpath(photo)).is_relative_to(folder):
             added.append(Sample(photo, mask, page=page, correction=mask))
         else:
-            new[sample] = replace(sample, correction=mask)
+            left_out += 1
     dataset.splits = {split: [new.get(each, each) for each in samples] for split, samples in dataset.splits.items()}
     dataset.splits["train"] += added
     labelled = {os.path.realpath(sample.photo) for sample in added}
@@ -161,7 +166,7 @@ def apply_corrections(dataset: Dataset, corrections: Corrections) -> None:
     )
     dataset.notes.append(
         f"{corrections.folder}: its masks take the place of {len(new)} ({counts}), and {len(added)} photos that had "
-        "none are trained on"
+        "none are trained on" + (f"; {left_out} of photos that are not used are left out" if left_out else "")
     )
 
 
