@@ -61,9 +61,9 @@ def test_what_is_said_of_a_photo(learnt, photo, doubts):
     assert learnt.doubts(photo, RGB) == doubts
 
 
-def test_the_distance_is_that_to_the_nearest_with_a_quarter_to_spare(learnt):
+def test_the_distance_is_that_to_the_nearest_with_a_tenth_to_spare(learnt):
     away = np.array([1.0, 0.1]) / np.hypot(1, 0.1) - [1, 0]
-    assert learnt.limit == pytest.approx(1.25 * np.hypot(*away), rel=1e-6)
+    assert learnt.limit == pytest.approx(1.1 * np.hypot(*away), rel=1e-6)
 
 
 def test_dark_photos_have_a_limit_below_too():

@@ -17,7 +17,7 @@ MAX_TRAIN, MAX_VAL = 256, 128  # photos that are looked at, spread evenly
 _MARGIN = 0.5  # of the range that training photos have, beyond it, which is not unlike yet
 _LEAST_MARGIN = 0.02  # of all brightnesses
 _TIMES = 2  # longer or shorter sides, or less light, than any photo has, by more than this
-_SPARE = 1.25  # times the distance that the farthest validation photos have
+_SPARE = 1.1  # times the distance that the farthest validation photos have
 
 
 @dataclass(frozen=True)
