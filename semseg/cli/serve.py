@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
             check_output(folder)
             stack.enter_context(one_writer(folder))
         card = ModelCard.read(arguments.model)
+        file = stamp_of(card.path)  # before it is read
         segmenter = _segmenter(card, arguments.image_size, arguments.show)
         desk = folder and _desk(Path(arguments.edit), folder, card.run, segmenter)
         say(f"semseg {__version__}: {card.path} on {card.device()}")
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         if sys.stdout.isatty() and not arguments.no_browser and token is None:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         if arguments.workers == 1:
-            run_server(_app(card, segmenter, desk=desk, token=token, tell=say_about), listener)
+            run_server(_app(card, file, segmenter, desk=desk, token=token, tell=say_about), listener)
             return
         del segmenter  # it can be opened; from here on each process has its own
         counts = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="semseg-counts-")))
@@ -129,11 +130,17 @@ def make_worker(
 ) -> Callable:
     """The application of one of several processes."""
     card = ModelCard.read(model)
-    return _app(card, _segmenter(card, image_size, show), token=token, counts=counts)
+    return _app(card, stamp_of(card.path), _segmenter(card, image_size, show), token=token, counts=counts)
 
 
 def _app(
-    card: ModelCard, segmenter: Segmenter, tell: Tell = say_nothing, desk: Desk | None = None, **options: Any
+    card: ModelCard,
+    file: tuple[int, ...] | None,
+    segmenter: Segmenter,
+    *,
+    tell: Tell = say_nothing,
+    desk: Desk | None = None,
+    **options: Any,
 ) -> Callable:
     """The application around a network."""
     examples, note = ([], "") if desk else _examples(card.run, segmenter.bands)
@@ -144,7 +151,7 @@ def _app(
         title=str(card.path),
         examples=examples,
         note=note,
-        warning=functools.partial(_replaced, card.path, stamp_of(card.path)),
+        warning=functools.partial(_replaced, card.path, file),
         desk=desk,
         **options,
     )
