@@ -405,10 +405,11 @@ def _judge(
         predict_batch, config.seen_size, dataset.palette, batch_size, dataset.bands, config.crop_scale,
         features=predict_batch.features,
     )  # fmt: skip
+    model_path = folder.model_path(model_name(folder.config.model))
     if learnt := learnt_photos(segmenter, dataset):
-        learnt.write(folder.learnt_photos_path, digest_of(folder.model_path()))
+        learnt.write(folder.learnt_photos_path, digest_of(model_path))
     if config.calibrate:
-        segmenter = calibrate_model(segmenter, dataset, folder.model_path())
+        segmenter = calibrate_model(segmenter, dataset, model_path)
     album = Album(len(samples_of(dataset, split)))
     with Progress(f"evaluating {split}") as progress:
         evaluation = evaluate_to_files(

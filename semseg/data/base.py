@@ -215,6 +215,25 @@ class Dataset:
             return look.photo, look.ids
         return resize_photo(look.photo, image_size), resize_mask(look.ids, image_size)
 
+    def load_photo(self, sample: Sample) -> np.ndarray:
+        """The photo alone, as `load` returns it; whatever is wrong with the mask is not noticed.
+
+        Args:
+            sample: One of this data set.
+
+        Raises:
+            DataError: The file cannot be used; the message names it.
+        """
+        pixels = self._read_photo(sample).pixels
+        return split_pair(pixels, sample.photo)[0] if _is_pair(sample) else pixels
+
+    def _read_photo(self, sample: Sample, at_least: tuple[int, int] | None = None) -> Picture:
+        """The picture with the photo; of a pair it holds the mask, too, and is read at its own size."""
+        return read_photo(
+            sample.photo, None if _is_pair(sample) else at_least, page=sample.page, bands=self.bands,
+            files=sample.bands, max_pixels=MAX_PIXELS_TO_LEARN,
+        )  # fmt: skip
+
     def inspect(self, sample: Sample, at_least: tuple[int, int] | None = None) -> Look:
         """Loads a sample with all that a check wants to know.
 
@@ -225,16 +244,12 @@ class Dataset:
         Raises:
             DataError: The file cannot be used; the message names it.
         """
-        if sample.photo == sample.mask and not sample.drawing:
-            picture = read_photo(sample.photo, bands=self.bands, max_pixels=MAX_PIXELS_TO_LEARN)
+        picture = self._read_photo(sample, at_least)
+        if _is_pair(sample):
             photo, mask = split_pair(picture.pixels, sample.photo)
             if sample.correction:
                 return self._look_at_correction(sample, replace(picture, pixels=photo, size=photo.shape[:2]))
             return Look(photo, *quantise(mask, self.palette), mask, picture, turned=False)
-        picture = read_photo(
-            sample.photo, at_least, page=sample.page, bands=self.bands, files=sample.bands,
-            max_pixels=MAX_PIXELS_TO_LEARN,
-        )  # fmt: skip
         if sample.correction:
             look = self._look_at_correction(sample, picture)
         else:
@@ -307,6 +322,11 @@ def _ignore(look: Look, places: np.ndarray) -> int:
     """Takes the class from pixels, bool `(H, W)`, that are known to have none; returns how many these are."""
     look.ids[places], look.unknown[places] = IGNORE, False
     return int(np.count_nonzero(places))
+
+
+def _is_pair(sample: Sample) -> bool:
+    """Whether one picture holds photo and mask."""
+    return sample.photo == sample.mask and not sample.drawing
 
 
 def read_mask_of(sample: Sample) -> Picture:

@@ -1,31 +1,62 @@
 """What a run's photos were like: looked at once the training is over, so that unlike ones are known later."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
-from semseg.data.base import Dataset, spread
+from semseg.data.base import Dataset, Sample, spread
 from semseg.errors import DataError
-from semseg.inference.learnt import MAX_TRAIN, MAX_VAL, LearntPhotos, look_at
-from semseg.inference.segmenter import Segmenter
+from semseg.inference.learnt import LearntPhotos, look_at
+from semseg.inference.segmenter import Segmenter, no_features
+from semseg.inference.tiling import OVERLAP_OF_CROPS
+
+MAX_TRAIN, MAX_VAL = 128, 64  # tiles, or photos seen whole, that the network is asked about
+_MAX_TILES = 16  # of a photo: of larger ones too few could be looked at to compare what the network makes of them
+_MAX_PIXELS = 4e8  # that are read of a split
 
 
 def learnt_photos(segmenter: Segmenter, dataset: Dataset) -> LearntPhotos | None:
-    """What training photos are like, at most 256, and how far from them up to 128 validation photos are.
+    """What training photos are like, and how far from them validation photos are, by some of them, spread evenly.
 
     Args:
         segmenter: The network that learnt from them.
         dataset: Its data.
 
     Returns:
-        None where no training photo can be read.
+        None where no training photo can be read. Nothing is known of what the network makes of photos that are so large
+        that it sees them in many tiles.
     """
+    known = [dataset.sizes[sample] for sample in dataset.splits["train"] if sample in dataset.sizes]
+    height, width = np.median(known or [dataset.size_of(dataset.splits["train"][0])], axis=0)
+    tiles = _count_tiles(segmenter, (height, width))
+    if tiles > _MAX_TILES:
+        segmenter, tiles = _blind(segmenter), 1
 
-    def photos(split: str, count: int) -> Iterator[np.ndarray]:
-        for sample in spread(dataset.splits.get(split, []), count):
+    def photos(samples: Sequence[Sample], most: int) -> Iterator[np.ndarray]:
+        for sample in spread(samples, max(1, min(most // tiles, int(_MAX_PIXELS / (height * width))))):
             with suppress(DataError):
-                yield dataset.load(sample)[0]
+                yield dataset.load_photo(sample)
 
-    train = look_at(segmenter, photos("train", MAX_TRAIN))
-    return LearntPhotos.of(train, look_at(segmenter, photos("val", MAX_VAL))) if train else None
+    train = look_at(segmenter, photos(dataset.splits["train"], MAX_TRAIN))
+    held_out = look_at(segmenter, photos(dataset.splits.get("val", []), MAX_VAL))
+    return LearntPhotos.of(train, held_out, known) if train else None
+
+
+def _count_tiles(segmenter: Segmenter, size: tuple[float, float]) -> int:
+    """In how many tiles a photo is seen, about."""
+    if segmenter.tile is None:
+        return 1
+    return math.prod(
+        math.ceil(side / (of_tile * (1 - OVERLAP_OF_CROPS))) for side, of_tile in zip(size, segmenter.tile, strict=True)
+    )
+
+
+def _blind(segmenter: Segmenter) -> Segmenter:
+    """One that cuts the same tiles, and is not asked what the network makes of them."""
+    k = segmenter.palette.num_classes
+    return replace(
+        segmenter, predict_batch=lambda photos: np.zeros((*photos.shape[:3], k), np.float32), features=no_features
+    )

@@ -1,7 +1,8 @@
 """What photos a network learnt from, and what is unlike them in a new one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from semseg.images.resizing import resize_photo
 from semseg.inference.segmenter import Segmenter
 from semseg.inference.tiling import OVERLAP_OF_CROPS, tiled_logits
 
-MAX_TRAIN, MAX_VAL = 256, 128  # photos that are looked at, spread evenly
 _MARGIN = 0.5  # of the range that training photos have, beyond it, which is not unlike yet
 _LEAST_MARGIN = 0.02  # of all brightnesses
 _TIMES = 2  # longer or shorter sides, or less light, than any photo has, by more than this
@@ -87,19 +87,28 @@ def look_at(segmenter: Segmenter, photos: Iterable[np.ndarray]) -> list[Look]:
         segmenter: The network.
         photos: `(H, W, C)` of any sizes.
     """
-    watch, looks = Watch(segmenter), []
+    watch = Watch(segmenter)
+    if segmenter.tile is None:
+        return list(_look_at_whole(watch, segmenter, photos))
+    looks = []
     for photo in photos:
-        if segmenter.tile is None:
-            watch.predict_batch(resize_photo(photo, segmenter.image_size)[None])
-        else:
-            bands = tiled_logits(
-                watch.predict_batch, [photo], photo.shape[:2], image_size=segmenter.image_size, tile=segmenter.tile,
-                batch_size=segmenter.batch_size, overlap=OVERLAP_OF_CROPS,
-            )  # fmt: skip
-            for _ in bands:
-                pass
+        bands = tiled_logits(
+            watch.predict_batch, [photo], photo.shape[:2], image_size=segmenter.image_size, tile=segmenter.tile,
+            batch_size=segmenter.batch_size, overlap=OVERLAP_OF_CROPS,
+        )  # fmt: skip
+        for _ in bands:
+            pass
         looks.append(watch.next(photo.shape[:2], tiles=None))
     return looks
+
+
+def _look_at_whole(watch: Watch, segmenter: Segmenter, photos: Iterable[np.ndarray]) -> Iterator[Look]:
+    """In full batches, as some backends fill up others."""
+    photos = iter(photos)
+    while batch := list(islice(photos, segmenter.batch_size)):
+        watch.predict_batch(np.stack([resize_photo(photo, segmenter.image_size) for photo in batch]))
+        for photo in batch:
+            yield watch.next(photo.shape[:2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +132,9 @@ class LearntPhotos:
     limit: float = 0.0
 
     @classmethod
-    def of(cls, train: Sequence[Look], held_out: Sequence[Look]) -> "LearntPhotos":
+    def of(
+        cls, train: Sequence[Look], held_out: Sequence[Look], sizes: Iterable[tuple[int, int]] = ()
+    ) -> "LearntPhotos":
         """What training photos were like, and how far from them photos may be that others took at the same time.
 
         The distance is that to the nearest training photo, of features of length 1: Sun et al. 2022, Out-of-
@@ -132,8 +143,9 @@ class LearntPhotos:
         Args:
             train: Training photos, at least one.
             held_out: Photos of the same kind that the network did not learn from.
+            sizes: (H, W) of further training photos.
         """
-        sides = np.sort([look.size for look in train], axis=1)
+        sides = np.sort([*(look.size for look in train), *sizes], axis=1)
         means, contrast = np.array([look.means for look in train]), np.array([look.contrast for look in train])
         features, limit = _unit([look.features for look in train]), 0.0
         others = _unit([look.features for look in held_out])
