@@ -36,7 +36,7 @@ def judge_before(
         raise ModelFileError(f"{model}: knows other classes, so that nothing can be said of what changed")
     evaluation = evaluate_split(
         segmenter.predict_batch, dataset, split, image_size=segmenter.image_size, batch_size=segmenter.batch_size,
-        scale=segmenter.scale, on_progress=on_progress,
+        scale=segmenter.scale, calibration=segmenter.calibration, on_progress=on_progress,
     )  # fmt: skip
     scores = metrics_of(evaluation, dataset.palette.names)
     ious = {name: of_class["iou"] for name, of_class in scores["per_class"].items()}

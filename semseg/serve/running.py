@@ -16,7 +16,6 @@ ADDRESS = "127.0.0.1"  # nobody else's computer can ask
 START_FAILURE = 3  # the exit code of a process that cannot start, which ends the others
 _MAX_CONNECTIONS = 100
 _MAX_SILENCE = 30  # seconds without a sign of life after which a process is replaced: compiling takes long
-_MAX_CONNECTIONS = 100
 _SHUTDOWN_SECONDS = 5  # for what is under way when the server ends
 
 
