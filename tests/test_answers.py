@@ -16,6 +16,7 @@ from semseg.errors import SemsegError
 from semseg.images import ground as ground_module
 from semseg.images.ground import ground_of
 from semseg.inference import answers as answers_module
+from semseg.inference import object_files
 from semseg.inference.answers import Answers, finish, wanted_answers
 from semseg.inference.files import predict_files, write_masks
 from semseg.inference.predictions import jobs_of, join_bands, note_on_ground, photos_of
@@ -128,12 +129,12 @@ def test_masks_tables_and_outlines_say_the_same_of_cleaned_objects(segmenter, ph
     assert [feature["properties"]["class"] for feature in features] == ["cell", "cell"]
 
 
-@pytest.mark.parametrize("polygons", answers_module.SUFFIXES)
+@pytest.mark.parametrize("polygons", object_files.SUFFIXES)
 def test_outlines_read_back_give_the_mask(photos, tmp_path, polygons):
     ids = draw_ids()
     ids[:3, :3] = IGNORE
     answers = Answers(NAMES, [1, 2], polygons, tolerance=0)
-    path = photos / f"a{answers_module.SUFFIXES[polygons]}"
+    path = photos / f"a{object_files.SUFFIXES[polygons]}"
     bands = [(ids[:7], np.ones((7, 60))), (ids[7:], np.ones((33, 60)))]
     seen = np.concatenate(list(answers.apply(bands, SIZE, {"polygons": path}, photos / "a.png")))
     np.testing.assert_array_equal(seen, ids)
@@ -234,7 +235,7 @@ def test_an_error_leaves_no_file(tmp_path, monkeypatch):
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(answers_module.geojson, "write_photo", fail)
+    monkeypatch.setattr(object_files.geojson, "write_photo", fail)
     files = {"masks": tmp_path / "a.png", "polygons": tmp_path / "a.geojson"}
     logits = np.zeros((*SIZE, 3), np.float32)
     with pytest.raises(OSError, match="No space left"):

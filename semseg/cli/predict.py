@@ -13,10 +13,10 @@ from typing import Any
 from semseg.cli.console import Progress, percent, say_about, say_unlike, size_text, view_text
 from semseg.errors import DataError, RunFolderError, SemsegError
 from semseg.files import check_output, replacing
-from semseg.inference.answers import SUFFIXES as POLYGON_SUFFIXES
 from semseg.inference.answers import Answers, finish, wanted_answers
 from semseg.inference.card import ModelCard
 from semseg.inference.files import KINDS, Job, Result, mask_values, predict_files
+from semseg.inference.object_files import SUFFIXES as POLYGON_SUFFIXES
 from semseg.inference.predictions import (
     FRAME_COLUMNS,
     PHOTO_COLUMNS,

@@ -1,7 +1,5 @@
-"""From masks to answers: cleaner masks, outlines and tables of objects, written beside the masks."""
+"""From masks to answers: cleaner masks, and the objects in them, written beside the masks."""
 
-import csv
-import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,24 +11,29 @@ import numpy as np
 
 from semseg import IGNORE
 from semseg.errors import SemsegError
-from semseg.files import csv_cell, replacing
-from semseg.images.ground import Ground, ground_of
+from semseg.files import replacing
+from semseg.images.ground import ground_of
+from semseg.inference.object_files import (
+    COCO_FILE,
+    COUNTS_FILE,
+    KEEPS_IGNORED,
+    OBJECTS_FILE,
+    SUFFIXES,
+    PhotoObjects,
+    Wanted,
+    merge_coco,
+    merge_tables,
+    write_outlines,
+    write_table,
+)
 from semseg.labels.cleaning import bands_of, clean_in_place
-from semseg.labels.formats import coco, geojson, labelme, yolo
+from semseg.labels.formats import yolo
 from semseg.labels.formats.common import GROUND
-from semseg.labels.objects import TOLERANCE, Object, objects_of
-from semseg.labels.outlines import with_bridges
+from semseg.labels.objects import TOLERANCE, objects_of
 from semseg.labels.pieces import find_pieces
 
-OBJECTS_FILE, COUNTS_FILE, COCO_FILE = "objects.csv", "counts.csv", "coco.json"
-SUFFIXES = {"geojson": ".geojson", "coco": ".json", "yolo": ".txt", "labelme": ".json"}  # of a photo's outlines
-OBJECT_COLUMNS = (
-    "object", "class", "area", "area_m2", "left", "top", "width", "height", "x", "y", "circumference", "probability",
-    "touches_border",
-)  # fmt: skip
 _IN_MEMORY = 128 << 20  # bytes of a photo's ids, and as many of certainty; more lie in scratch files
 _BAND_BYTES = 1 << 24
-_KEEPS_IGNORED = ("coco", "labelme")  # formats that tell where nothing counts
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class Answers:
         """The kinds of files that are written of each photo."""
         return [kind for kind, wanted in (("polygons", self.polygons), ("objects", self.table)) if wanted]
 
+    @property
+    def wanted(self) -> Wanted:
+        """The classes whose objects are written."""
+        return Wanted(self.names, self.classes)
+
     def apply(
         self,
         bands: Iterable[tuple[np.ndarray, np.ndarray]],
@@ -121,33 +129,17 @@ class Answers:
         photo: Path | None,
     ) -> None:
         pieces = find_pieces(ids, size[1], certainty)
-        wanted = [*self.classes, *([IGNORE] if self.polygons in _KEEPS_IGNORED else [])]
+        wanted = [*self.classes, *([IGNORE] if self.polygons in KEEPS_IGNORED else [])]
         objects = objects_of(pieces, wanted, tolerance=self.tolerance)
         ground = ground_of(photo) if photo is not None else None
+        name = photo.name if photo is not None else next(iter(files.values())).stem
+        of_photo = PhotoObjects(name, size, objects, ground)
         if "objects" in files:
             with _new(files["objects"]) as path:
-                _write_table(path, [one for one in objects if one.class_id != IGNORE], self.names, ground)
+                write_table(path, of_photo, self.wanted)
         if self.polygons:
-            name = files["polygons"].stem if photo is None else photo.name
             with _new(files["polygons"]) as path:
-                _WRITERS[self.polygons](path, _Photo(name, size, objects, ground), self)
-
-
-@dataclass(frozen=True, eq=False)
-class _Photo:
-    """A photo whose objects are to be written.
-
-    Attributes:
-        name: Of its file.
-        size: (H, W).
-        objects: Those of the classes that are wanted, and areas of id 255 for formats that have them.
-        ground: Where it lies; None where nothing says it.
-    """
-
-    name: str
-    size: tuple[int, int]
-    objects: Sequence[Object]
-    ground: Ground | None
+                write_outlines(self.polygons, path, of_photo, self.wanted)
 
 
 class _Scratch:
@@ -254,132 +246,6 @@ def classes_of(text: str | None, names: Sequence[str]) -> list[int]:
     return sorted({list(names).index(name) for name in wanted})
 
 
-def _new(path: Path) -> Any:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return replacing(path)
-
-
-# ------------------------------------------------------------------------------------------------------------- tables
-
-
-def _write_table(path: Path, objects: Iterable[Object], names: Sequence[str], ground: Ground | None) -> None:
-    metres = ground.square_metres if ground else None
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(OBJECT_COLUMNS)
-        for number, one in enumerate(objects, start=1):
-            area = "" if metres is None else f"{one.area * metres:.10g}"
-            x, y = (f"{value:.2f}" for value in one.centroid)
-            row = (number, csv_cell(names[one.class_id]), one.area, area, *one.box, x, y, f"{one.circumference:.2f}",
-                   f"{one.probability:.4f}", "yes" if one.touches_border else "no")  # fmt: skip
-            writer.writerow(row)
-
-
-def merge_tables(parts: Iterable[tuple[str, Path]], names: Sequence[str], folder: Path, first: str) -> int:
-    """Writes `objects.csv`, all objects of all photos, and `counts.csv`, how many of each class there are in each.
-
-    Args:
-        parts: The name of each photo, or the number of a frame, and the table of its objects.
-        names: Of the classes that are wanted.
-        folder: Where the tables go.
-        first: What their first column is called.
-
-    Returns:
-        The number of objects.
-    """
-    total = 0
-    cells = {csv_cell(name): name for name in names}
-    with replacing(folder / OBJECTS_FILE) as one, replacing(folder / COUNTS_FILE) as other, ExitStack() as stack:
-        objects, counts = (
-            csv.writer(stack.enter_context(path.open("w", newline="", encoding="utf-8", errors="backslashreplace")))
-            for path in (one, other)
-        )
-        objects.writerow((first, *OBJECT_COLUMNS))
-        counts.writerow((first, *cells))
-        for name, path in parts:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))[1:]
-            objects.writerows([csv_cell(name), *row] for row in rows)
-            classes = [row[OBJECT_COLUMNS.index("class")] for row in rows]
-            counts.writerow([csv_cell(name), *map(classes.count, cells)])
-            total += len(rows)
-    return total
-
-
-# ----------------------------------------------------------------------------------------------------------- outlines
-
-
-def _write_geojson(path: Path, photo: _Photo, answers: Answers) -> None:
-    metres = photo.ground.square_metres if photo.ground else None
-
-    def properties(one: Object) -> dict[str, Any]:
-        area = {} if metres is None else {"area_m2": float(f"{one.area * metres:.10g}")}
-        return {"class": answers.names[one.class_id], "area": float(one.area), **area,
-                "probability": round(one.probability, 4), "touches_border": one.touches_border}  # fmt: skip
-
-    geojson.write_photo(path, ((one.rings, properties(one)) for one in photo.objects), photo.ground)
-
-
-def _write_labelme(path: Path, photo: _Photo, answers: Answers) -> None:
-    def label(one: Object) -> str:
-        return labelme.IGNORED_LABEL if one.class_id == IGNORE else answers.names[one.class_id]
-
-    outlines = [
-        (label(one), with_bridges(one.rings), {"area": one.area, "probability": round(one.probability, 4)})
-        for one in photo.objects
-    ]
-    labelme.write_photo(path, photo.name, photo.size, outlines)
-
-
-def _write_yolo(path: Path, photo: _Photo, answers: Answers) -> None:
-    number = {i: n for n, i in enumerate(answers.classes)}
-    lines = [yolo.line_of(number[one.class_id], with_bridges(one.rings), photo.size) for one in photo.objects]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def _write_coco(path: Path, photo: _Photo, answers: Answers) -> None:
-    number = {i: n for n, i in enumerate([*answers.classes, IGNORE], start=1)}
-    image = {"id": 1, "file_name": photo.name, "height": photo.size[0], "width": photo.size[1]}
-    with path.open("w", encoding="utf-8") as file:
-        head = {"images": [image], "categories": _categories(answers)}
-        file.write(f'{json.dumps(head)[:-1]}, "annotations": [')
-        for i, one in enumerate(photo.objects, start=1):
-            entry = {
-                "id": i, "image_id": 1, "category_id": number[one.class_id], **coco.outlined(with_bridges(one.rings)),
-                "area": one.area, "score": round(one.probability, 4), "iscrowd": int(one.class_id == IGNORE),
-            }  # fmt: skip
-            file.write(f"{',' if i > 1 else ''}\n{json.dumps(entry)}")
-        file.write("\n]}\n")
-
-
-def _categories(answers: Answers) -> list[dict[str, Any]]:
-    return coco.categories_of([*(answers.names[i] for i in answers.classes), "ignore"])
-
-
-_WRITERS = {"geojson": _write_geojson, "labelme": _write_labelme, "yolo": _write_yolo, "coco": _write_coco}
-
-
-def merge_coco(parts: Iterable[tuple[str, Path]], answers: Answers, file: Path) -> None:
-    """Writes one COCO file of those of several photos.
-
-    Args:
-        parts: The name of each photo and its file, one after the other; each is read alone.
-        answers: What they were written by.
-        file: The file to write.
-    """
-    images, number = [], 0
-    with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as out:
-        out.write('{"annotations": [')
-        for image, (name, path) in enumerate(parts, start=1):
-            values = json.loads(path.read_text(encoding="utf-8"))
-            images.append({**values["images"][0], "id": image, "file_name": name})
-            for entry in values["annotations"]:
-                number += 1
-                out.write(f"{',' if number > 1 else ''}\n{json.dumps({**entry, 'id': number, 'image_id': image})}")
-        rest = {"images": images, "categories": _categories(answers)}
-        out.write(f"\n], {json.dumps(rest)[1:]}\n")
-
-
 def finish(
     parts: Mapping[str, Mapping[str, Path]], answers: Answers, folder: Path, *, first: str = "photo"
 ) -> list[str]:
@@ -400,8 +266,13 @@ def finish(
         merge_tables(((name, files["objects"]) for name, files in parts.items()), names, folder, first)
         written += [OBJECTS_FILE, COUNTS_FILE]
     if answers.polygons == "coco":
-        merge_coco(((name, files["polygons"]) for name, files in parts.items()), answers, folder / COCO_FILE)
+        merge_coco(((name, files["polygons"]) for name, files in parts.items()), answers.wanted, folder / COCO_FILE)
         written.append(COCO_FILE)
     if answers.polygons == "yolo" and (folder / "polygons").is_dir():
         yolo.write_names(folder / "polygons", names, {})
     return written
+
+
+def _new(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return replacing(path)

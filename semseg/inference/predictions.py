@@ -21,9 +21,9 @@ from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.ground import ground_of
 from semseg.images.reading import list_images
-from semseg.inference.answers import COCO_FILE, COUNTS_FILE, OBJECTS_FILE
-from semseg.inference.answers import SUFFIXES as POLYGON_SUFFIXES
 from semseg.inference.files import KINDS, LAID, Job, shares_of
+from semseg.inference.object_files import COCO_FILE, COUNTS_FILE, OBJECTS_FILE
+from semseg.inference.object_files import SUFFIXES as POLYGON_SUFFIXES
 from semseg.runs import names
 from semseg.runs.lock import one_writer
 
