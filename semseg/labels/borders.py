@@ -43,7 +43,7 @@ def outlines_of(pieces: Pieces, wanted: np.ndarray, tolerance: float) -> list[li
     """
     if not wanted.any():
         return []
-    loops = _loops(_edges(pieces, np.where(wanted, np.arange(len(pieces)), _OTHER)))
+    loops = _loops(_edges(pieces, np.where(wanted, np.arange(len(pieces)), _OTHER).astype(np.int32)))
     rings = _simplified(_points(loops, exact=tolerance == 0), tolerance)
     found: dict[int, list[np.ndarray]] = {piece: [] for piece in np.flatnonzero(wanted).tolist()}
     for piece, ring in zip(loops.pieces.tolist(), rings, strict=True):
@@ -65,10 +65,10 @@ class _Edges:
     """Straight parts of the outlines, each with its piece on the right-hand side.
 
     Attributes:
-        pieces: int64 `(E,)`.
-        begins: (x, y) of the corner of a pixel where each begins, int64 `(E, 2)`.
+        pieces: int32 `(E,)`.
+        begins: (x, y) of the corner of a pixel where each begins, int32 `(E, 2)`.
         ends: Where it ends.
-        directions: int64 `(E,)`, clockwise from 0 for rightwards.
+        directions: int8 `(E,)`, clockwise from 0 for rightwards.
         size: (H, W) of the mask.
         is_node: Whether more than two borders meet where an edge ends, or the photo has a corner there; bool `(E,)`.
     """
@@ -85,8 +85,12 @@ class _Edges:
         return replace(self, **{name: getattr(self, name)[order] for name in names})
 
     def codes(self, points: np.ndarray) -> np.ndarray:
-        """A number for each corner of a pixel."""
-        return points[:, 1] * (self.size[1] + 1) + points[:, 0]
+        """A number for each corner of a pixel, int64."""
+        return _codes(points, self.size[1])
+
+
+def _codes(points: np.ndarray, width: int) -> np.ndarray:
+    return points[:, 1] * np.int64(width + 1) + points[:, 0]
 
 
 def _edges(pieces: Pieces, numbers: np.ndarray) -> _Edges:
@@ -94,17 +98,17 @@ def _edges(pieces: Pieces, numbers: np.ndarray) -> _Edges:
     level = _level_borders(pieces, of_run)
     upright = _upright_borders(pieces, of_run)
     ends = np.concatenate([level[0], level[1], upright[0], upright[1]])
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
-    places, counts = np.unique(np.concatenate([ends, corners, corners]) @ [1, width + 1], return_counts=True)
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.int32)
+    places, counts = np.unique(_codes(np.concatenate([ends, corners, corners]), width), return_counts=True)
     # Each border is walked twice, once for the piece on either side.
     walked = [(level, _RIGHT, 3), (level, _LEFT, 2), (upright, _DOWN, 2), (upright, _UP, 3)]
     columns = []
     for (low, high, *sides), direction, side in walked:
         inside = sides[side - 2] >= 0
         begin, end = (low, high) if direction in (_RIGHT, _DOWN) else (high, low)
-        columns.append((sides[side - 2][inside], begin[inside], end[inside], np.full(inside.sum(), direction)))
+        columns.append((sides[side - 2][inside], begin[inside], end[inside], np.full(inside.sum(), direction, np.int8)))
     piece, begin, end, direction = map(np.concatenate, zip(*columns, strict=True))
-    nodes = counts[np.searchsorted(places, end @ [1, width + 1])] > 2
+    nodes = counts[np.searchsorted(places, _codes(end, width))] > 2
     return _Edges(piece, begin, end, direction, pieces.size, nodes)
 
 
@@ -117,29 +121,30 @@ def _level_borders(pieces: Pieces, of_run: np.ndarray) -> tuple[np.ndarray, ...]
     frames = []
     for row, at in ((0, 0), (height - 1, height)):
         runs = np.flatnonzero(rows == row)
-        beyond = np.full(len(runs), _OUTSIDE)
+        beyond = np.full(len(runs), _OUTSIDE, np.int32)
         sides = (beyond, of_run[runs]) if at == 0 else (of_run[runs], beyond)
         frames.append((columns[runs], columns[runs] + pieces.lengths[runs], np.full(len(runs), at), *sides))
     within = (first, last, y, of_run[upper], of_run[lower])
     x0, x1, y, above, below = map(np.concatenate, zip(within, *frames, strict=True))
     real = above != below
     x0, x1, y, above, below = x0[real], x1[real], y[real], above[real], below[real]
-    return np.stack([x0, y], axis=1), np.stack([x1, y], axis=1), above, below
+    y = y.astype(np.int32)
+    return np.stack([x0.astype(np.int32), y], axis=1), np.stack([x1.astype(np.int32), y], axis=1), above, below
 
 
 def _upright_borders(pieces: Pieces, of_run: np.ndarray) -> tuple[np.ndarray, ...]:
     """Borders in a row: their upper and lower ends (x, y), and the numbers of the pieces to the left and right."""
     height, width = pieces.size
     rows, columns = np.divmod(pieces.starts, width)
-    left = np.where(columns > 0, np.roll(of_run, 1), _OUTSIDE)
+    left = np.where(columns > 0, np.roll(of_run, 1), np.int32(_OUTSIDE))
     last = np.append(np.flatnonzero(columns == 0)[1:], len(columns)) - 1  # run of each row
     x = np.concatenate([columns, np.full(height, width)])
     y = np.concatenate([rows, np.arange(height)])
     left = np.concatenate([left, of_run[last]])
-    right = np.concatenate([of_run, np.full(height, _OUTSIDE)])
+    right = np.concatenate([of_run, np.full(height, _OUTSIDE, np.int32)])
     real = left != right
-    low = np.stack([x, y], axis=1)[real]
-    return low, low + np.array([0, 1]), left[real], right[real]
+    low = np.stack([x[real].astype(np.int32), y[real].astype(np.int32)], axis=1)
+    return low, low + np.array([0, 1], np.int32), left[real], right[real]
 
 
 # ---------------------------------------------------------------------------------------------- closed lines of edges
@@ -166,7 +171,7 @@ class _Loops:
 
 
 def _loops(edges: _Edges) -> _Loops:
-    places = (edges.size[0] + 1) * (edges.size[1] + 1)
+    places = np.int64((edges.size[0] + 1) * (edges.size[1] + 1))
     begins = edges.pieces * places + edges.codes(edges.begins)
     order = np.lexsort((edges.directions, begins))
     edges, begins = edges.take(order), begins[order]
@@ -207,7 +212,7 @@ class _Lines:
     """Closed lines by their points.
 
     Attributes:
-        points: (x, y) in half pixels, int64 `(M, 2)`.
+        points: (x, y) in half pixels, int32 `(M, 2)`.
         fixed: Which of them stay, bool `(M,)`.
         starts: The first point of each line, int64 `(L,)`.
     """
@@ -220,7 +225,7 @@ class _Lines:
 def _points(loops: _Loops, *, exact: bool) -> _Lines:
     """The points that lines run through: of each edge the middles of its first and last pixel, and where it ends."""
     edges = loops.edges
-    step = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])[edges.directions]
+    step = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.int32)[edges.directions]
     long = np.abs(edges.ends - edges.begins).sum(axis=1) > 1
     before = np.empty_like(loops.touches)  # the same where the edge begins
     before[1:] = loops.touches[:-1]

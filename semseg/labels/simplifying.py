@@ -8,6 +8,7 @@ import numpy as np
 
 _LONGEST = 128  # points that are simplified together: a line that would cross another is drawn anew so far alone
 _FINEST = 0.25  # half the tolerance would be no simplification any more
+_AT_ONCE = 1 << 16  # segments that are worked on at once
 _CELL = 16.0  # side of the squares in which lines are looked for that may cross
 
 
@@ -15,12 +16,12 @@ def simplify_chains(chains: Sequence[np.ndarray], tolerance: float) -> list[np.n
     """Leaves points out of lines by the algorithm of Ramer, Douglas and Peucker, as far as no lines cross.
 
     Args:
-        chains: Whole numbers, int64 `(M, 2)`, M at least 2. The first and the last point stay; they may be the same.
+        chains: Whole numbers, int32 `(M, 2)`, M at least 2. The first and the last point stay; they may be the same.
             Lines have no points in common but these, and do not cross.
         tolerance: How far a point that is left out may lie from the line.
 
     Returns:
-        The lines, int64 `(m, 2)`. None crosses or touches another or itself, but at its ends.
+        The lines, int32 `(m, 2)`. None crosses or touches another or itself, but at its ends.
 
     Example:
         >>> [line] = simplify_chains([np.array([[0, 0], [2, 1], [4, 0]])], tolerance=1)
@@ -58,13 +59,13 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 def _simplify(chain: np.ndarray, tolerance: float) -> np.ndarray:
     if len(chain) < 3:
         return chain
-    return cv2.approxPolyDP(chain.astype(np.int32), tolerance, False)[:, 0].astype(np.int64)
+    return cv2.approxPolyDP(chain.astype(np.int32, copy=False), tolerance, False)[:, 0]
 
 
 def _crossing(chains: Sequence[np.ndarray]) -> np.ndarray:
     """Which chains cross or touch another or themselves, but at their ends: bool `(n,)`."""
-    begin = np.concatenate([chain[:-1] for chain in chains])
-    end = np.concatenate([chain[1:] for chain in chains])
+    begin = np.concatenate([chain[:-1] for chain in chains]).astype(np.int64)  # products of them follow
+    end = np.concatenate([chain[1:] for chain in chains]).astype(np.int64)
     of_chain = np.repeat(np.arange(len(chains)), [len(chain) - 1 for chain in chains])
     crossing = np.zeros(len(chains), bool)
     for one, other in _near_pairs(begin, end):
@@ -75,6 +76,24 @@ def _crossing(chains: Sequence[np.ndarray]) -> np.ndarray:
 
 def _near_pairs(begin: np.ndarray, end: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of segments that pass through the same small square; every pair that meets is among them."""
+    squares, segments = [], []
+    for first in range(0, len(begin), _AT_ONCE):
+        square, segment = _squares(begin[first : first + _AT_ONCE], end[first : first + _AT_ONCE])
+        squares.append(square)
+        segments.append((segment + first).astype(np.int32))
+    square, segment = np.concatenate(squares), np.concatenate(segments)
+    order = np.argsort(square, kind="stable")
+    square, segment = square[order], segment[order]
+    for apart in count(1):
+        together = np.flatnonzero(square[apart:] == square[:-apart])
+        if not len(together):
+            return
+        one, other = segment[together], segment[together + apart]
+        yield one[one != other], other[one != other]
+
+
+def _squares(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The small squares that segments pass through, a number each, and the segment of each."""
     times = np.ceil(np.abs(end - begin).max(axis=1) / (_CELL - 1)).astype(np.int64)
     segment = np.repeat(np.arange(len(begin)), times)
     step = np.arange(len(segment)) - np.repeat(np.cumsum(times) - times, times)
@@ -87,15 +106,7 @@ def _near_pairs(begin: np.ndarray, end: np.ndarray) -> Iterator[tuple[np.ndarray
         inside = (low + shift <= high).all(axis=1)
         squares.append((low[inside] + shift) @ [1, 1 << 31])
         segments.append(segment[inside])
-    square, segment = np.concatenate(squares), np.concatenate(segments)
-    order = np.argsort(square, kind="stable")
-    square, segment = square[order], segment[order]
-    for apart in count(1):
-        together = np.flatnonzero(square[apart:] == square[:-apart])
-        if not len(together):
-            return
-        one, other = segment[together], segment[together + apart]
-        yield one[one != other], other[one != other]
+    return np.concatenate(squares), np.concatenate(segments)
 
 
 def _meet(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
