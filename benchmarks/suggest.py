@@ -117,14 +117,8 @@ def main() -> None:
             draw_shapes(Path(name) / "shapes")
             every = photos_in(Path(name) / "shapes")
             train, val = every[:8], every[8:]
-            options.start, options.add, options.rounds, options.seeds, options.epochs, options.size = (
-                3,
-                2,
-                2,
-                1,
-                1,
-                "32",
-            )
+            quick = {"start": 3, "add": 2, "rounds": 2, "seeds": 1, "epochs": 1, "size": "32"}
+            vars(options).update(quick)
         else:
             source = Path(os.environ["SEMSEG_DATA"]) / options.set
             if (source / "val").is_dir():

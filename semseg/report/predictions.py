@@ -120,17 +120,8 @@ def save_ranked(
     Returns:
         The path.
     """
-    with matplotlib.rc_context(STYLE):
-        headings = ("Photo", "Truth", "Prediction", "Errors in red")
-        figure, axes = _page(title, headings, [photo.shape[:2] for _, photo, _, _ in samples])
-        for row, (caption, photo, truth, prediction) in zip(axes, samples, strict=True):
-            row[0].set_title(shorten(caption, _letters(row[0], 4, 0.09)), fontsize=10, fontweight="normal", pad=4)
-            show_image(row[0], photo, smooth=True)
-            images = paint(truth, palette), paint(prediction, palette), paint_errors(photo, truth, prediction)
-            for axis, image in zip(row[1:], images, strict=True):
-                show_image(axis, image, smooth=False)
-        class_legend(figure, palette, *(mask for sample in samples for mask in sample[2:]))
-        return save_figure(figure, path)
+    headings = ("Photo", "Truth", "Prediction", "Errors in red")
+    return _save_rows([(*sample, sample[-1]) for sample in samples], headings, palette, path, title)
 
 
 def save_doubtful(
@@ -152,13 +143,23 @@ def save_doubtful(
     Returns:
         The path.
     """
-    headings = ("Photo", "Label", "Prediction", "Doubtful in red")
+    return _save_rows(samples, ("Photo", "Label", "Prediction", "Doubtful in red"), palette, path, title)
+
+
+def _save_rows(
+    samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    headings: Sequence[str],
+    palette: Palette,
+    path: str | Path,
+    title: str,
+) -> Path:
+    """A row for each sample: photo, two masks, and where a third one differs from the first."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _page(title, headings, [photo.shape[:2] for _, photo, *_ in samples])
-        for row, (caption, photo, label, prediction, better) in zip(axes, samples, strict=True):
+        for row, (caption, photo, truth, prediction, other) in zip(axes, samples, strict=True):
             row[0].set_title(shorten(caption, _letters(row[0], 4, 0.09)), fontsize=10, fontweight="normal", pad=4)
             show_image(row[0], photo, smooth=True)
-            images = paint(label, palette), paint(prediction, palette), paint_errors(photo, label, better)
+            images = paint(truth, palette), paint(prediction, palette), paint_errors(photo, truth, other)
             for axis, image in zip(row[1:], images, strict=True):
                 show_image(axis, image, smooth=False)
         class_legend(figure, palette, *(mask for sample in samples for mask in sample[2:4]))
