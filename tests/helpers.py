@@ -1,7 +1,9 @@
 """Small, exact pairs, drawn in a few lines."""
 
+import asyncio
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -83,3 +85,9 @@ def black_png(side: int) -> bytes:
     chunks = [b"IHDR" + size, b"IDAT" + pixels, b"IEND"]
     parts = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def run_async(coroutine):
+    """What a coroutine returns, in a thread of its own: a browser's event loop may run in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()

@@ -1,12 +1,12 @@
 """Temperature and threshold: chosen on validation photos, noted, and kept to on every way from a photo to its mask."""
 
-import asyncio
 import json
 import shutil
 
 import keras
 import numpy as np
 import pytest
+from helpers import run_async
 from PIL import Image
 
 from semseg.cli import commands, main
@@ -217,7 +217,7 @@ def test_a_photo_is_judged_the_same_whole_in_tiles_in_files_and_on_the_page(run,
     answerer = Answerer(segmenter, lambda photos: None)
     try:
         shutil.copy(tmp_path / "photo.png", tmp_path / "asked")
-        answer = asyncio.run(answerer.answer(tmp_path / "asked"))
+        answer = run_async(answerer.answer(tmp_path / "asked"))
         assert answer.counts.tolist() == np.bincount(expected.ravel()).tolist()
     finally:
         answerer.close()

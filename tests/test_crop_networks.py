@@ -1,13 +1,12 @@
 """Networks that learned crops: every way to use them sees photos at their scale, wherever the file lies."""
 
-import asyncio
 import json
 import shutil
 
 import keras
 import numpy as np
 import pytest
-from helpers import draw_pair, make_pairs
+from helpers import draw_pair, make_pairs, run_async
 from PIL import Image
 
 from semseg.backend.crop_scale import scale_of, with_scale
@@ -129,7 +128,7 @@ def test_the_page_gives_the_same_masks(run, tmp_path):
         for name, mask in masks(run).items():
             photo = tmp_path / f"{name}.png"
             shutil.copy(run / "photos" / photo.name, photo)
-            assert asyncio.run(answerer.answer(photo)).mask == mask
+            assert run_async(answerer.answer(photo)).mask == mask
     finally:
         answerer.close()
 
