@@ -77,7 +77,7 @@ def found(data: Path, spoilt: set[str], flags: list[str], results: Path) -> tupl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="drawn shapes, two folds of one epoch, masks of other photos")
+    parser.add_argument("--quick", action="store_true", help="drawn shapes, two folds, one way to spoil")
     parser.add_argument("--set", default="nuclei", help="with images/ and masks/, below SEMSEG_DATA")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=30)
