@@ -8,6 +8,7 @@ import pytest
 from helpers import make_folder, make_pairs
 
 from semseg.architectures.packaged_weights import WeightsPackage
+from semseg.backend.processes import Processes
 from semseg.data import open_dataset
 from semseg.data.check import Findings, check_dataset
 from semseg.data.thinness import ClassWidth
@@ -15,6 +16,7 @@ from semseg.errors import SemsegError
 from semseg.losses import effective_number_weights, inverse_frequency_weights
 from semseg.runs.config import RunConfig
 from semseg.runs.run import Run
+from semseg.training import plan as planning
 from semseg.training.loop import make_batches
 from semseg.training.network import choose_network
 from semseg.training.plan import plan_run
@@ -223,6 +225,14 @@ class TestBatchSize:
         assert decision.value == size
         would_be = f"batches of 4 would give only {epochs * -(-photos // 4)} steps"
         assert decision.reason.startswith("the default" if size == 4 else would_be)
+
+    def test_there_is_a_photo_for_each_process(self, dataset, monkeypatch):
+        monkeypatch.setattr(planning, "here", lambda: Processes(count=6))
+        decision = plan_run(replace(CONFIG, batch_size=None), dataset).sections["batches"]["batch_size"]
+        assert decision.value == 6
+        assert decision.reason.startswith("a photo for each of the 6 processes; one alone would take batches of ")
+        with pytest.raises(SemsegError, match="got 5 for 6 processes; expected at least as many photos"):
+            plan_run(replace(CONFIG, batch_size=5), dataset)
 
     def test_one_that_was_asked_for_stays(self, dataset):
         plan = plan_run(replace(CONFIG, batch_size=8), dataset)

@@ -48,6 +48,10 @@ _REPORTS = """Writes one HTML file that opens offline in any browser: scores, cu
 with a slider between truth, prediction and errors, settings, and the commands to go on with. Several runs give one page
 side by side. It is made from what lies in the run's folder: neither data nor model are needed."""
 _BACKEND = "torch, tensorflow or jax (default: KERAS_BACKEND, else what is installed)"
+_CALIBRATES = (
+    "on the validation photos how sure the network may be and, of two classes, from where on a pixel is of the second; "
+    "all commands keep to it"
+)
 _MODEL = "a model's file, the folder of a run, or one of several runs that answer together"
 _FLIPS = "horizontal, or both: average over mirrored photos, too (default: as they are)"
 _SEEN_SIZE = "pixels that the network sees, if it takes any size"
@@ -213,8 +217,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     ),
     "sample_rare": ("", "show photos with rare classes more often"),
     "early_stop": ("N", "end after N epochs without a better validation (default: train them all)"),
-    "calibrate": ("", "choose at the end, on the validation photos, how sure the network may be and, of two classes, "
-                  "from where on a pixel is of the second; all commands keep to it"),
+    "calibrate": ("", f"choose at the end {_CALIBRATES}"),
     "average": ("", "try the average of the last weights at the end, and keep it if no epoch was as good"),
     "seed": ("N", "the same seed gives the same run (default: %(default)s)"),
     "backend": ("NAME", _BACKEND),
@@ -330,12 +333,7 @@ def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("--flips", metavar="HOW", help=_FLIPS)
-    parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="choose on the validation photos how sure the network "
-        "may be and, of two classes, from where on a pixel is of the second; all commands keep to it",
-    )
+    parser.add_argument("--calibrate", action="store_true", help=f"choose {_CALIBRATES}")
     _add_settings(
         parser, ("data", *_OF_DATA, "test_split", "image_size", "batch_size", "backend"),
         data="photos with masks (default: those of the model's run)",

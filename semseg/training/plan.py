@@ -270,9 +270,17 @@ def _thinness_words(names: Sequence[str], findings: Findings) -> str:
 
 
 def _batch_size(config: RunConfig, photos: int) -> tuple[int, str]:
-    """Samples per step for a run on so many training photos."""
+    """Samples per step for a run on so many training photos, at least one for each process or device."""
     if config.batch_size:
         return config.batch_size, _ASKED
+    size, reason = _batch_size_of_one(config, photos)
+    if size < here().parts:
+        return here().parts, f"a photo for each of the {here().in_words[0]}; one alone would take batches of {size}"
+    return size, reason
+
+
+def _batch_size_of_one(config: RunConfig, photos: int) -> tuple[int, str]:
+    """What a run takes that has one process and one device."""
     usual = max(MIN_STEPS)
     steps = {size: config.epochs * -(-photos // size) for size in MIN_STEPS}
     size = next(size for size, least in MIN_STEPS.items() if steps[size] >= least)
