@@ -107,7 +107,7 @@ def as_planned(config: RunConfig, state: Checkpoint, tell: Callable[[str], None]
 
 
 def as_seen(config: RunConfig, state: Checkpoint) -> RunConfig:
-    """The run with the network and the view that were decided when it began: here others might be.
+    """The run with the network, the view and the batches that were decided when it began: here others might be.
 
     Args:
         config: What is asked for now.
@@ -117,7 +117,10 @@ def as_seen(config: RunConfig, state: Checkpoint) -> RunConfig:
     scale = decided.get("view: crops")
     height, width = decided["view: image size"]
     view = "whole" if scale is None else "crops"
-    return replace(config, **decided.get("network: network", {}), image_size=(height, width), view=view, scale=scale)
+    return replace(
+        config, **decided.get("network: network", {}), image_size=(height, width), view=view, scale=scale,
+        batch_size=decided["batches: batch size"],
+    )  # fmt: skip
 
 
 def can_grow(run: Run, config: RunConfig) -> bool:
