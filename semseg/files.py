@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -98,6 +99,31 @@ def write_json(path: str | Path, values: Any) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def create_json(path: Path, values: Any) -> bool:
+    """Writes a JSON file, whole, where there is none; of several processes that do so at once, one does.
+
+    Args:
+        path: The file to write.
+        values: As of `write_json`.
+
+    Returns:
+        Whether this process wrote it.
+    """
+    if path.exists():
+        return False
+    whole = path.with_name(f".{path.stem}.{socket.gethostname()}-{os.getpid()}.tmp{path.suffix}")
+    write_json(whole, values)
+    try:
+        os.link(whole, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a disk without links
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
+    return True
 
 
 def read_json(path: str | Path) -> Any:

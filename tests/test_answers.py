@@ -18,8 +18,9 @@ from semseg.images.ground import ground_of
 from semseg.inference import answers as answers_module
 from semseg.inference import object_files
 from semseg.inference.answers import Answers, finish, wanted_answers
-from semseg.inference.files import predict_files, write_masks
-from semseg.inference.predictions import jobs_of, join_bands, note_on_ground, photos_of
+from semseg.inference.files import KINDS, predict_files, write_masks
+from semseg.inference.listing import join_bands, photos_of
+from semseg.inference.predictions import jobs_of, note_on_ground
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.drawings import rasterise
 from semseg.labels.formats import FORMATS
@@ -66,10 +67,13 @@ def segmenter():
 
 def predict(segmenter, folder, output, answers, kinds=("masks",)):
     jobs = jobs_of(
-        join_bands(photos_of(str(folder), output), segmenter.bands), output, [*kinds, *answers.kinds], answers.polygons
+        dict(join_bands(photos_of(str(folder), output, KINDS), segmenter.bands).in_order()),
+        output,
+        [*kinds, *answers.kinds],
+        answers.polygons,
     )
     results = [result for _, result in predict_files(segmenter, jobs.values(), answers=answers)]
-    finish({name: job.files for name, job in jobs.items()}, answers, output)
+    finish(lambda: ((name, job.files) for name, job in jobs.items()), answers, output)
     return jobs, results
 
 

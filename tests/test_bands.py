@@ -14,7 +14,7 @@ from semseg.images.bands import RGB, Bands, suited_view
 from semseg.images.reading import read_mask, read_photo
 from semseg.images.resizing import resize_photo
 from semseg.inference.files import write_masks
-from semseg.inference.predictions import join_bands, photos_of
+from semseg.inference.listing import join_bands, photos_of
 from semseg.labels.palettes import Label, Palette
 
 pytestmark = pytest.mark.plain
@@ -382,15 +382,15 @@ def test_files_of_one_photo_are_predicted_together(tmp_path):
             tifffile.imwrite(tmp_path / f"{photo}_{name}.tif", numbers(1)[..., 0])
     (tmp_path / "notes_B9.tif").write_bytes(b"no band of these")
     bands = Bands(2, "uint16", ("B02", "B03"), file_per_band=True)
-    found = join_bands(photos_of(str(tmp_path), tmp_path / "out"), bands)
+    found = dict(join_bands(photos_of(str(tmp_path), tmp_path / "out", []), bands))
     assert {name: [path.name for path in files] for name, files in found.items()} == {
         "a_B02.tif": ["a_B02.tif", "a_B03.tif"],
         "b_B02.tif": ["b_B02.tif", "b_B03.tif"],
     }
-    single = join_bands(photos_of(str(tmp_path / "b_B03.tif"), tmp_path / "out"), bands)
+    single = dict(join_bands(photos_of(str(tmp_path / "b_B03.tif"), tmp_path / "out", []), bands))
     assert [[path.name for path in files] for files in single.values()] == [["b_B02.tif", "b_B03.tif"]]
     with pytest.raises(DataError, match=r"takes a file for each band \(B02, B03\); give them all"):
-        join_bands(photos_of(str(tmp_path / "notes_B9.tif"), tmp_path / "out"), bands)
+        join_bands(photos_of(str(tmp_path / "notes_B9.tif"), tmp_path / "out", []), bands)
 
 
 def test_masks_are_255_where_there_is_no_data_and_values_what_stands_for_no_class(tmp_path):

@@ -44,6 +44,50 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch:
     return Launch()
 
 
+def place_among(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """The number of this process among those that work on parts of one thing, from 0 on, and how many there are.
+
+    Known are the variables of torchrun, srun and JAX, arrays of Slurm, whose tasks may have several processes each, and
+    an indexed Job of Kubernetes, which needs `JOB_COMPLETIONS` beside its own variables.
+
+    Args:
+        environment: The variables.
+
+    Raises:
+        SemsegError: They say nothing, or make no sense.
+
+    Example:
+        >>> place_among({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "4"})
+        (2, 4)
+    """
+    launch, number, count = launched(environment), 0, 0
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        first, step = (_whole(environment, f"SLURM_ARRAY_TASK_{name}", 1) for name in ("MIN", "STEP"))
+        number, rest = divmod(_whole(environment, "SLURM_ARRAY_TASK_ID") - first, max(1, step))
+        count = _whole(environment, "SLURM_ARRAY_TASK_COUNT")
+        if rest or not 0 <= number < count:
+            raise SemsegError("SLURM_ARRAY_TASK_ID: the array has gaps; expected one such as 1-8")
+    elif "JOB_COMPLETION_INDEX" in environment:
+        number, count = _whole(environment, "JOB_COMPLETION_INDEX"), _whole(environment, "JOB_COMPLETIONS")
+    elif {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return _whole(environment, "RANK"), _whole(environment, "WORLD_SIZE")
+    elif not launch.launcher:
+        raise SemsegError(
+            "`shard`: got auto, and no launcher (torchrun, srun, an array of Slurm, a Job of Kubernetes) says which "
+            "part this is; give one such as 1/3"
+        )
+    if launch.launcher:
+        return number * launch.count + launch.rank, max(1, count) * launch.count
+    return number, count
+
+
+def _whole(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environment.get(name, "" if default is None else str(default))
+    if not text.isdecimal():
+        raise SemsegError(f"{name}: got {text!r}; expected a whole number, as its launcher sets it")
+    return int(text)
+
+
 def _by_hand(environment: Mapping[str, str]) -> Launch:
     address, count, rank = (environment.get(name, "") for name in JAX_VARIABLES)
     usable = count.isdecimal() and rank.isdecimal() and int(rank) < int(count)

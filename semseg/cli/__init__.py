@@ -95,7 +95,7 @@ def _watch(arguments: argparse.Namespace, stack: ExitStack) -> None:
 
 
 def _import_and_run(arguments: argparse.Namespace) -> None:
-    if arguments.command != "train":
+    if arguments.command != "train" and not getattr(arguments, "shard", None):
         refuse_processes(arguments.command)
     if not _computes_without_keras(arguments):
         arguments.backend = choose_backend(_asked_backend(arguments))

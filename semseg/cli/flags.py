@@ -363,8 +363,8 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
-    parser.add_argument("what", metavar="WHAT", help="a photo, a folder, a pattern such as 'photos/*.jpg', a video, "
-                        "or a camera's number")  # fmt: skip
+    parser.add_argument("what", metavar="WHAT", help="a photo, a folder, a pattern such as 'photos/*.jpg', a list "
+                        "(.txt, a photo in each line), a video, or a camera's number")  # fmt: skip
     add = parser.add_argument
     add("--output", metavar="DIR", default=PREDICTIONS_OUTPUT, help="where the results go (default: %(default)s)")
     add("--tile", metavar="SIZE", type=size, help="see photos in overlapping tiles of so many of their pixels, such as "
@@ -390,6 +390,8 @@ def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     add("--fill-holes", action="store_true", help="holes in objects become part of them")
     add("--watershed", action="store_true", help="part objects that touch, such as cells")
     add("--show", metavar="A,B,C", help=_SHOW)
+    add("--shard", metavar="K/N", help="predict part K of N, beside other processes that predict the others into the "
+        "same folder; auto: as the launcher says")  # fmt: skip
     add("--batch-size", metavar="N", type=int, help="photos or tiles per step (default: by what the network sees)")
     add("--workers", metavar="N", type=int, default=RunConfig.workers,
         help="threads that load photos, and as many that write (default: %(default)s)")  # fmt: skip

@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from semseg.backend.launchers import place_among
 from semseg.cli.console import Progress, percent, say_about, say_unlike, size_text, view_text
 from semseg.errors import DataError, RunFolderError, SemsegError
 from semseg.files import check_output, replacing
 from semseg.inference.answers import Answers, finish, wanted_answers
 from semseg.inference.card import ModelCard
-from semseg.inference.files import KINDS, Job, Result, mask_values, predict_files
+from semseg.inference.files import KINDS, Result, mask_values, predict_files
+from semseg.inference.listing import Photos, Shard, join_bands, photos_of
 from semseg.inference.object_files import SUFFIXES as POLYGON_SUFFIXES
 from semseg.inference.predictions import (
     FRAME_COLUMNS,
@@ -23,18 +25,15 @@ from semseg.inference.predictions import (
     SHARES_FILE,
     UNLIKE,
     UNSURE,
+    Jobs,
     SharesTable,
-    digest_of_photo,
-    is_done,
-    jobs_of,
-    join_bands,
-    lies,
-    note_on_ground,
-    notes_on_places,
-    photos_of,
-    printable_name,
-    state_of,
+    Work,
+    begin_shard,
+    end_shard,
+    gather,
+    table_of,
     take_folder,
+    unfinished_shards,
 )
 from semseg.inference.segmenter import Segmenter, no_features, with_flips
 from semseg.inference.tiling import with_scales
@@ -48,7 +47,8 @@ def run(arguments: argparse.Namespace) -> None:
     _check_flags(arguments)
     output = Path(arguments.output)
     source, video = _video(arguments)
-    photos = {} if video else photos_of(arguments.what, output)
+    shard = _shard(arguments, video)
+    photos = None if video else photos_of(arguments.what, output, KINDS)
     check_output(output)
     card = ModelCard.read(arguments.model)
     if not card.exported:
@@ -72,11 +72,28 @@ def run(arguments: argparse.Namespace) -> None:
     if segmenter.calibration != AS_LEARNT:
         say_about("certainty", str(segmenter.calibration))
     segmenter = _with_views(segmenter, arguments)
-    with take_folder(output, settings):
-        if video:
+    if photos is None:
+        with take_folder(output, settings):
             _predict_frames(segmenter, video, source, output, kinds, answers, arguments)
-        else:
-            _predict_photos(segmenter, photos, output, kinds, answers, arguments)
+        return
+    with take_folder(output, settings, shard):
+        skipped = _predict_photos(segmenter, photos, output, kinds, answers, shard, arguments)
+    if shard:
+        _merge(segmenter, photos, output, kinds, answers, shard, arguments)
+    if skipped:
+        raise DataError(f"{arguments.what}: {skipped}; replace or remove them and run the same command again")
+
+
+def _shard(arguments: argparse.Namespace, video: Video | None) -> Shard | None:
+    """The part of the photos that is asked for."""
+    if arguments.shard is None:
+        return None
+    if video:
+        raise SemsegError(f"`shard`: is for photos, and {arguments.what} is a video or a camera; leave it out")
+    if arguments.shard == "auto":
+        number, count = place_among()
+        return Shard(number + 1, count)
+    return Shard.parse(arguments.shard)
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:
@@ -187,73 +204,108 @@ def _settings(arguments: argparse.Namespace, digest: str, segmenter: Segmenter, 
 
 
 def _predict_photos(
-    segmenter: Segmenter, photos: dict[str, Path], output: Path, kinds: list[str], answers: Answers | None,
+    segmenter: Segmenter, photos: Photos, output: Path, kinds: list[str], answers: Answers | None,
+    shard: Shard | None, arguments: argparse.Namespace,
+) -> str | int:  # fmt: skip
+    """Predicts; says what could not be used, if anything."""
+    photos = join_bands(photos, segmenter.bands)
+    jobs = Jobs(photos.stem_of, output, kinds, arguments.polygons)
+    of_part = f", of which this is part {shard}" if shard else ""
+    say_about("photos", f"{len(photos)} in {arguments.what}{of_part}")
+    with closing(_table(segmenter, output, shard, arguments)) as table:
+        start = time.monotonic()
+        work = Work(photos, jobs, table, shard, arguments.polygons)
+        _predict_jobs(segmenter, work, table, answers, arguments)
+        seconds = time.monotonic() - start
+        for topic, note in work.notes():
+            say_about(topic, note)
+        table.finish(name for name, _ in photos.in_order() if not shard or shard.holds(name))
+        _say_table(segmenter, table, arguments)
+        speed = f", {work.predicted / seconds:.1f} photos per second" if work.predicted else ""
+        written = [f"{kind}{os.sep}" for kind in kinds if (output / kind).exists()]
+        written += _finish_answers(photos, jobs, table, answers, output) if not shard else []
+    if shard:
+        end_shard(output, shard)
+    name = table_of(shard, finished=True) if shard else SHARES_FILE
+    say_about("wrote", f"in {output}{os.sep}: {', '.join([*written, name])}{speed}")
+    return work.skipped and f"{work.skipped} of {work.number} photos cannot be used and were skipped"
+
+
+def _table(segmenter: Segmenter, output: Path, shard: Shard | None, arguments: argparse.Namespace) -> SharesTable:
+    columns = (*PHOTO_COLUMNS, *([UNSURE] if arguments.unsure else []), *([UNLIKE] if segmenter.learnt else []))
+    if shard is None:
+        gather(output)
+        return SharesTable(output / SHARES_FILE, columns, segmenter.palette.names)
+    table = begin_shard(output, shard)
+    return SharesTable(table, columns, segmenter.palette.names, earlier=output / SHARES_FILE)
+
+
+def _merge(
+    segmenter: Segmenter, photos: Photos, output: Path, kinds: list[str], answers: Answers | None, shard: Shard,
     arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
-    jobs = jobs_of(join_bands(photos, segmenter.bands), output, kinds, arguments.polygons)
-    columns = (*PHOTO_COLUMNS, *([UNSURE] if arguments.unsure else []), *([UNLIKE] if segmenter.learnt else []))
-    table = SharesTable(output / SHARES_FILE, columns, segmenter.palette.names)
-    waiting = {name: job for name, job in jobs.items() if not is_done(name, job, table)}
-    say_about("photos", f"{len(jobs)} in {arguments.what}")
-    for note in notes_on_places(jobs.values()):
-        say_about("place", note)
-    if arguments.polygons == "geojson" and (placed := next((job for job in jobs.values() if lies(job)), None)):
-        say_about("outlines", note_on_ground(placed))
-    if len(waiting) < len(jobs):
-        say_about("", f"{len(jobs) - len(waiting)} of them are done")
-    with closing(table):
-        skipped, seconds = _predict_jobs(segmenter, waiting, table, answers, arguments)
-        table.finish(jobs)
-    done = len(waiting) - skipped
-    if table.rows:
+    """Makes one table of those of all parts, where nobody else does."""
+    missing = unfinished_shards(output, shard.count)
+    if missing:
+        say_about("parts", f"{len(missing)} of {shard.count} are not finished; whoever finishes last merges the tables")
+        return
+    try:
+        with take_folder(output, {}, merges=True):
+            if unfinished_shards(output, shard.count):
+                return
+            photos = join_bands(photos, segmenter.bands)
+            with closing(_table(segmenter, output, None, arguments)) as table:
+                table.finish(name for name, _ in photos.in_order())
+                jobs = Jobs(photos.stem_of, output, kinds, arguments.polygons)
+                written = [SHARES_FILE, *_finish_answers(photos, jobs, table, answers, output)]
+            say_about("merged", f"all {shard.count} parts into {', '.join(written)}")
+    except RunFolderError:
+        say_about("parts", "another process merges the tables")
+
+
+def _say_table(segmenter: Segmenter, table: SharesTable, arguments: argparse.Namespace) -> None:
+    if len(table):
         ranked = sorted(zip(table.total_shares(), segmenter.palette.names, strict=True), reverse=True)
         say_about("shares", ", ".join(f"{name} {percent(share)}" for share, name in ranked if share))
         if arguments.unsure:
             say_about("unsure", _unsure_text(table.total_unsure(), arguments.unsure))
-    say_unlike(table.unlike(), len(table.rows))
-    speed = f", {done / seconds:.1f} photos per second" if done else ""
-    written = [f"{kind}{os.sep}" for kind in kinds if (output / kind).exists()]
-    if answers:
-        parts = {name: job.files for name, job in jobs.items() if printable_name(name) in table.rows}
-        written += finish(parts, answers, output)
-    say_about("wrote", f"in {output}{os.sep}: {', '.join([*written, SHARES_FILE])}{speed}")
-    if skipped:
-        raise DataError(
-            f"{arguments.what}: {skipped} of {len(jobs)} photos cannot be used and were skipped; replace or remove "
-            "them and run the same command again"
-        )
+    say_unlike(table.unlike, len(table), table.num_unlike)
+
+
+def _finish_answers(
+    photos: Photos, jobs: Jobs, table: SharesTable, answers: Answers | None, output: Path
+) -> list[str]:  # fmt: skip
+    if not answers:
+        return []
+    return finish(
+        lambda: ((name, jobs.files_of(name)) for name, _ in photos.in_order() if name in table), answers, output
+    )
 
 
 def _predict_jobs(
-    segmenter: Segmenter, jobs: dict[str, Job], table: SharesTable, answers: Answers | None,
-    arguments: argparse.Namespace,
-) -> tuple[int, float]:  # fmt: skip
-    """Predicts; returns how many photos were skipped, and the seconds."""
-    start, skipped = time.monotonic(), 0
-    states = {name: state_of(job) for name, job in jobs.items()}
+    segmenter: Segmenter, work: Work, table: SharesTable, answers: Answers | None, arguments: argparse.Namespace
+) -> None:
+    start = time.monotonic()
     results = predict_files(
-        segmenter, jobs.values(), tile=arguments.tile, workers=arguments.workers, unsure=arguments.unsure or 0,
-        answers=answers,
-    )  # fmt: skip
+        segmenter, work, tile=arguments.tile, workers=arguments.workers, unsure=arguments.unsure or 0, answers=answers
+    )
     try:
         with Progress("predicting") as progress, closing(results):
-            for number, (name, (job, result)) in enumerate(zip(jobs, results, strict=True), start=1):
+            for job, result in results:
                 try:
-                    if isinstance(result, DataError):
-                        raise result
-                    values = (name, *result.size[::-1], digest_of_photo(job, states[name]))
-                    cells = {**dict(zip(PHOTO_COLUMNS, values, strict=True)), UNLIKE: "; ".join(result.unlike)}
+                    cells = work.cells_of(job, result)
                     _note(cells, result, table, progress, asked=arguments.tile or segmenter.tile)
                 except DataError as error:
-                    skipped += 1
+                    work.skipped += 1
                     progress.clear()
                     say_about("skipped", str(error))
-                speed = (number - skipped) / (time.monotonic() - start)
-                progress.show(number, len(jobs), f"{speed:.1f} photos per second")
+                speed = work.predicted / (time.monotonic() - start)
+                progress.show(work.number, max(work.number, work.expected), f"{speed:.1f} photos per second")
     except KeyboardInterrupt:
         say_about("stopped", "the same command goes on from here")
         raise
-    return skipped, time.monotonic() - start
+    if work.done:
+        say_about("", f"{work.done} of them are done")
 
 
 def _note(
@@ -296,7 +348,7 @@ def _predict_frames(
 
     def finish_frames(count: int) -> None:
         if answers:
-            finish({str(number): files(number) for number in range(count)}, answers, output, first="frame")
+            finish(lambda: ((str(number), files(number)) for number in range(count)), answers, output, first="frame")
 
     columns = (*FRAME_COLUMNS, *([UNSURE] if arguments.unsure else []))
     count, unsure = _write_frames(frames, video, shares, columns, segmenter.palette.names, finish_frames)

@@ -21,7 +21,8 @@ from semseg.inference.answers import Answers, finish, wanted_answers
 from semseg.inference.card import ModelCard
 from semseg.inference.ensemble import mean_of_networks
 from semseg.inference.files import KINDS, Job, predict_files
-from semseg.inference.predictions import jobs_of, join_bands, photos_of
+from semseg.inference.listing import Photos, join_bands, photos_of
+from semseg.inference.predictions import jobs_of
 from semseg.inference.segmenter import Segmenter
 from semseg.labelling.doubts import Doubt, HeldOut, find_doubts, show
 from semseg.labelling.suggesting import Answer, answers_to, choose
@@ -57,11 +58,11 @@ def _make_room(output: Path, files: Sequence[str]) -> None:
 
 
 def _suggest_photos(card: ModelCard, output: Path, arguments: argparse.Namespace) -> None:
-    photos = _unlabelled(photos_of(arguments.what, output), card)
+    photos = _unlabelled(photos_of(arguments.what, output, KINDS), card)
     segmenters = [one.load(image_size=arguments.image_size) for one in card.members or (card,)]
     whole = replace(segmenters[0], predict_batch=mean_of_networks([one.predict_batch for one in segmenters]))
     answers = wanted_answers(whole.palette.names, polygons=arguments.polygons)
-    sources = join_bands(photos, whole.bands)
+    sources = dict(join_bands(photos, whole.bands).in_order())
     found = _answers(segmenters, sources)
     if not found:
         raise DataError(f"{arguments.what}: none of its photos can be read")
@@ -87,7 +88,7 @@ def _suggest_photos(card: ModelCard, output: Path, arguments: argparse.Namespace
     say_about("wrote", f"in {output}{os.sep}: {', '.join(written)}")
 
 
-def _unlabelled(photos: Mapping[str, Path], card: ModelCard) -> dict[str, Path]:
+def _unlabelled(photos: Photos, card: ModelCard) -> Photos:
     """The photos that were in none of the runs, which have labels."""
     runs = [member.run for member in card.members] or [card.run]
     known = {
@@ -96,12 +97,12 @@ def _unlabelled(photos: Mapping[str, Path], card: ModelCard) -> dict[str, Path]:
         if run.config_or_none is not None
         for name, _ in run.splits
     }
-    left = {name: path for name, path in photos.items() if path.resolve() not in known}
+    left = [path for _, (path,) in photos.in_order() if path.resolve() not in known]
     if len(left) < len(photos):
         say_about("photos", f"{len(photos) - len(left)} of {len(photos)} are left out: the run knows them with labels")
     if not left:
         raise DataError(f"all {len(photos)} photos have labels in the run; give others, or --labels to check these")
-    return left
+    return photos.only(left)
 
 
 def _answers(
@@ -136,7 +137,7 @@ def _write_pre_labels(segmenter: Segmenter, jobs: Mapping[str, Job], answers: An
                 raise result
             progress.show(number, len(jobs))
     if answers:
-        finish({name: job.files for name, job in jobs.items()}, answers, output)
+        finish(lambda: ((name, job.files) for name, job in jobs.items()), answers, output)
 
 
 def _draw(

@@ -3,8 +3,9 @@
 Pillow reads them, because OpenCV returns a full picture for a file that was cut in the middle.
 """
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -313,18 +314,27 @@ def list_images(folder: Path) -> list[Path]:
     Returns:
         Paths whose suffix is one of `IMAGE_SUFFIXES`; they need not be pictures.
     """
-    images: list[Path] = []
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            images.append(path)
-        elif path.is_dir() and not path.is_symlink():
-            images += list_images(path)
-    return sorted(images, key=natural_key)
+    return sorted(map(Path, find_images(folder)), key=natural_key)
 
 
-def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
+def find_images(folder: Path | str, leave_out: Callable[[str], bool] | None = None) -> Iterator[str]:
+    """Finds the files of `list_images` one by one, in no order.
+
+    Args:
+        folder: An existing folder.
+        leave_out: Tells folders inside that are not looked into.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+                yield entry.path
+            elif entry.is_dir(follow_symlinks=False) and not (leave_out and leave_out(entry.path)):
+                yield from find_images(entry.path, leave_out)
+
+
+def natural_key(path: Path | str) -> tuple[list[tuple[int, str]], str]:
     """Digits by their value, other text as it stands; the path itself breaks ties such as 1 and 01."""
     parts = re.split(r"(\d+)", str(path))
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts], str(path)

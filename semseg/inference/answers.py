@@ -1,7 +1,7 @@
 """From masks to answers: cleaner masks, and the objects in them, written beside the masks."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,12 +247,13 @@ def classes_of(text: str | None, names: Sequence[str]) -> list[int]:
 
 
 def finish(
-    parts: Mapping[str, Mapping[str, Path]], answers: Answers, folder: Path, *, first: str = "photo"
-) -> list[str]:
+    parts: Callable[[], Iterable[tuple[str, Mapping[str, Path]]]], answers: Answers, folder: Path, *,
+    first: str = "photo",
+) -> list[str]:  # fmt: skip
     """Writes what is said of all photos together, when the files of each are there.
 
     Args:
-        parts: By the photo's name, or the number of a frame, its files by their kind.
+        parts: Gives the name of each photo, or the number of a frame, and its files by their kind, each time anew.
         answers: What they were written by.
         folder: Where the files go.
         first: What the first column of tables is called.
@@ -263,10 +264,10 @@ def finish(
     names = [answers.names[i] for i in answers.classes]
     written = []
     if answers.table:
-        merge_tables(((name, files["objects"]) for name, files in parts.items()), names, folder, first)
+        merge_tables(((name, files["objects"]) for name, files in parts()), names, folder, first)
         written += [OBJECTS_FILE, COUNTS_FILE]
     if answers.polygons == "coco":
-        merge_coco(((name, files["polygons"]) for name, files in parts.items()), answers.wanted, folder / COCO_FILE)
+        merge_coco(((name, files["polygons"]) for name, files in parts()), answers.wanted, folder / COCO_FILE)
         written.append(COCO_FILE)
     if answers.polygons == "yolo" and (folder / "polygons").is_dir():
         yolo.write_names(folder / "polygons", names, {})

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -184,14 +186,21 @@ def merge_coco(parts: Iterable[tuple[str, Path]], wanted: Wanted, file: Path) ->
         wanted: The classes that they were written of.
         file: The file to write.
     """
-    images, number = [], 0
-    with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as out:
+    number = 0
+    with (
+        replacing(file) as temporary, temporary.open("w", encoding="utf-8") as out,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as images,
+    ):  # fmt: skip
         out.write('{"annotations": [')
         for image, (name, path) in enumerate(parts, start=1):
             values = json.loads(path.read_text(encoding="utf-8"))
-            images.append({**values["images"][0], "id": image, "file_name": name})
+            images.write(
+                ("" if image == 1 else ", ") + json.dumps({**values["images"][0], "id": image, "file_name": name})
+            )
             for entry in values["annotations"]:
                 number += 1
                 out.write(f"{',' if number > 1 else ''}\n{json.dumps({**entry, 'id': number, 'image_id': image})}")
-        rest = {"images": images, "categories": _categories(wanted)}
-        out.write(f"\n], {json.dumps(rest)[1:]}\n")
+        images.seek(0)
+        out.write('\n], "images": [')
+        shutil.copyfileobj(images, out)
+        out.write(f'], "categories": {json.dumps(_categories(wanted))}}}\n')

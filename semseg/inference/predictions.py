@@ -1,31 +1,29 @@
 """A folder of predictions: which photos go into which files, what is done already, and the table of shares."""
 
 import csv
-import glob
 import hashlib
 import io
 import os
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from semseg.errors import DataError, RunFolderError, pip_install
-from semseg.files import csv_cell, csv_text, read_json, remove_older, replacing, sha256_of, write_json
-from semseg.images.band_files import group_band_files
-from semseg.images.bands import Bands
+from semseg.files import create_json, csv_cell, csv_text, read_json, remove_older, replacing, sha256_of, write_json
 from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.ground import ground_of
-from semseg.images.reading import list_images
-from semseg.inference.files import KINDS, LAID, Job, shares_of
+from semseg.inference.files import KINDS, LAID, Job, Result, shares_of
+from semseg.inference.listing import Naming, Photos, Shard
 from semseg.inference.object_files import COCO_FILE, COUNTS_FILE, OBJECTS_FILE
 from semseg.inference.object_files import SUFFIXES as POLYGON_SUFFIXES
 from semseg.runs import names
-from semseg.runs.lock import one_writer
+from semseg.runs.lock import one_writer, writer_of
 
 SETTINGS_FILE, SHARES_FILE = "predictions.json", "shares.csv"
 PHOTO_COLUMNS, FRAME_COLUMNS = ("photo", "width", "height", "sha256"), ("frame", "seconds")
@@ -33,82 +31,24 @@ UNSURE = "unsure"  # the column of the share that got no class, where that is wa
 UNLIKE = "unlike"  # and of what is unlike the photos that the network learnt from, where it knows them
 _SHA256 = PHOTO_COLUMNS.index("sha256")
 _UNFINISHED = 60  # seconds without a change, after which a file is nobody's work any more
-_EXPECTED = "give a photo, a folder, a pattern, a video or a camera's number"
+_SHARDS = "shards"  # the setting of how many parts are predicted apart, until they are merged
+_NAMED = 5  # photos of which it is kept what is unlike in them
 _ANY_NAME = {"encoding": "utf-8", "errors": "backslashreplace"}  # the name of a file may be no text
 
 
-def photos_of(what: str, output: Path) -> dict[str, Path]:
-    """The photos by the name that they go by: their path below the folder that was named.
-
-    Args:
-        what: A photo, a folder, or a pattern.
-        output: The folder of predictions, whose own files are no photos; nor are other results of semseg.
-
-    Raises:
-        DataError: There are none.
-    """
-    place = Path(what)
-    if place.is_dir():
-        root, photos = place, list_images(place)
-    elif glob.has_magic(what) and not place.exists():
-        root = _fixed_part(place)
-        photos = [path for path in sorted(root.glob(str(place.relative_to(root)))) if path.is_file()]
-    elif place.exists():
-        return {place.name: place}
-    else:
-        raise DataError(f"{what}: no such file; {_EXPECTED}")
-    own = {(output / kind).resolve() for kind in KINDS}
-    own |= {folder for folder in _folders_between(root, photos) if _holds_results(folder)}
-    # os.path.realpath, because Path.resolve raises on links in a loop
-    photos = [path for path in photos if own.isdisjoint({*path.parents, *Path(os.path.realpath(path)).parents})]
-    if not photos:
-        raise DataError(f"{what}: holds no photos; {_EXPECTED}")
-    return {path.relative_to(root).as_posix(): path for path in photos}
-
-
-def _holds_results(folder: Path) -> bool:
-    return names.holds_results([path.name for path in folder.iterdir()])
-
-
-def _folders_between(root: Path, photos: Iterable[Path]) -> set[Path]:
-    """The folders that photos lie in, below the root."""
-    return {folder for path in photos for folder in path.parents if root in folder.parents}
-
-
-def join_bands(photos: Mapping[str, Path], bands: Bands) -> dict[str, tuple[Path, ...]]:
-    """The files of each photo by its name: one, or where the network's photos have a file for each band, all of them.
-
-    Args:
-        photos: From `photos_of`; of a single file those beside it count, too.
-        bands: What the network takes.
-
-    Raises:
-        DataError: There is no photo with such files.
-    """
-    if not bands.file_per_band:
-        return {name: (path,) for name, path in photos.items()}
-    paths, root = list(photos.values()), Path(os.path.commonpath([path.parent for path in photos.values()]))
-    groups, _ = group_band_files(list_images(root) if len(paths) == 1 else paths, root, bands.names)
-    wanted = {first: files for first, files in groups.items() if not set(files).isdisjoint(paths)}
-    if not wanted:
-        raise DataError(f"{paths[0]}: the network takes a file for each band ({', '.join(bands.names)}); give them all")
-    names = {path: name for name, path in photos.items()}
-    return {names.get(first, first.name): files for first, files in wanted.items()}
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """The folder that all matches lie in."""
-    parts = pattern.parts
-    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
-
-
 @contextmanager
-def take_folder(output: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+def take_folder(
+    output: Path, settings: Mapping[str, Any], shard: Shard | None = None, *, merges: bool = False
+) -> Iterator[None]:
     """Takes the folder for as long as the block lasts: a new one, or one where the same command was stopped.
+
+    Shards of one command work in it side by side; each is there once, and none while the whole is predicted.
 
     Args:
         output: The folder of predictions.
         settings: All that the files depend on, as plain values.
+        shard: The part that is predicted; None for the whole.
+        merges: Whether all parts are finished, and are merged: their processes may be about to end.
 
     Raises:
         RunFolderError: It holds something else, or another process predicts into it.
@@ -118,54 +58,212 @@ def take_folder(output: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     if held and not file.exists():
         raise RunFolderError(f"{output}: holds {', '.join(held)} that no prediction wrote; choose another `output`")
     output.mkdir(parents=True, exist_ok=True)
-    with one_writer(output):
-        if file.exists():
-            _go_on(output, settings)
-        else:
-            write_json(file, dict(settings))
+    own = names.LOCK if shard is None else f"{names.LOCK}.{shard.number}-of-{shard.count}"
+    settings = {**settings, **({} if shard is None else {_SHARDS: shard.count})}
+    with one_writer(output, own):  # first its own, then a look at the others': of two, one at least sees the other
+        others = [(path.name, who) for path in output.glob(f"{names.LOCK}*") if (who := writer_of(output, path.name))]
+        for name, who in others:
+            if (shard is None and not merges) or name == names.LOCK:
+                raise RunFolderError(f"{output}: {who} is writing there; wait for its end, or choose another `output`")
+        if not create_json(file, settings) and not merges:
+            _compare(output, settings, shard)
+        if not others:
+            remove_older(_temporaries(output), _UNFINISHED)
         yield
 
 
-def _go_on(output: Path, settings: Mapping[str, Any]) -> None:
+def _compare(output: Path, settings: Mapping[str, Any], shard: Shard | None) -> None:
+    """Refuses what was predicted otherwise."""
     file, before = output / SETTINGS_FILE, None
     with suppress(OSError, ValueError):
         before = read_json(file)
     if not isinstance(before, dict):
         raise RunFolderError(f"{file}: cannot be read; remove it, or choose another `output`")
-    differing = [name for name, value in settings.items() if before.get(name) != value]
+    differing = [name for name, value in settings.items() if name != _SHARDS and before.get(name) != value]
     if differing:
         raise RunFolderError(
             f"{output}: holds predictions with another setting ({', '.join(differing)}); choose another `output`"
         )
-    remove_older((path for kind in KINDS for path in (output / kind).rglob(".*.tmp*")), _UNFINISHED)
+    count = before.get(_SHARDS)
+    if shard is not None and count not in (None, shard.count):
+        raise RunFolderError(
+            f"{output}: is predicted in {count} parts, and got `shard` {shard}; give one of {count}, or "
+            "leave it out when none of them works any more"
+        )
+    if shard is not None and count is None:
+        write_json(file, dict(settings))
+
+
+def _temporaries(output: Path) -> Iterator[Path]:
+    for kind in KINDS:
+        for folder, _, files in os.walk(output / kind):
+            yield from (Path(folder, name) for name in files if name.startswith(".") and ".tmp" in name)
+
+
+def table_of(shard: Shard | None, finished: bool = False) -> str:
+    """The name of the table of shares: of all photos, or of a part of them, which has another one when it is finished.
+
+    Example:
+        >>> table_of(None), table_of(Shard(2, 3)), table_of(Shard(2, 3), finished=True)
+        ('shares.csv', 'shares.2-of-3.unfinished.csv', 'shares.2-of-3.csv')
+    """
+    if shard is None:
+        return SHARES_FILE
+    return f"shares.{shard.number}-of-{shard.count}{'' if finished else '.unfinished'}.csv"
+
+
+def begin_shard(output: Path, shard: Shard) -> Path:
+    """The table of a part, which is unfinished from now on."""
+    table, finished = output / table_of(shard), output / table_of(shard, finished=True)
+    if finished.exists() and not table.exists():
+        finished.replace(table)
+    return table
+
+
+def end_shard(output: Path, shard: Shard) -> None:
+    """Says that a part is finished."""
+    (output / table_of(shard)).replace(output / table_of(shard, finished=True))
+
+
+def unfinished_shards(output: Path, count: int) -> list[Shard]:
+    """Which of so many parts are not finished; whoever finds none may merge them."""
+    shards = [Shard(number, count) for number in range(1, count + 1)]
+    return [shard for shard in shards if not (output / table_of(shard, finished=True)).exists()]
+
+
+def gather(output: Path) -> None:
+    """Brings the rows of all parts into the one table; to be called by whoever has taken the whole folder."""
+    parts = sorted(path for path in output.glob("shares.*-of-*.csv"))
+    if parts:
+        table = output / SHARES_FILE
+        with replacing(table) as temporary, temporary.open("wb") as file:
+            for path in [table, *parts] if table.exists() else parts:
+                with path.open("rb") as part:
+                    for row in _records(part):
+                        if row.offset or not file.tell():
+                            file.write(row.raw)
+        for path in parts:
+            path.unlink()
+    file, settings = output / SETTINGS_FILE, read_json(output / SETTINGS_FILE)
+    if settings.pop(_SHARDS, None):
+        write_json(file, settings)
+
+
+class _Record(NamedTuple):
+    """A row of a CSV file: its cells, its bytes, and where these begin."""
+
+    cells: list[str]
+    raw: bytes
+    offset: int
+
+
+def _records(file: IO[bytes], start: int = 0) -> Iterator[_Record]:
+    """The rows of a file that are whole; a cell may hold line ends."""
+    lines: list[bytes] = []
+
+    def texts() -> Iterator[str]:
+        while (line := file.readline()).endswith(b"\n"):
+            lines.append(line)
+            yield line.decode(**_ANY_NAME)
+
+    file.seek(start)
+    for cells in csv.reader(texts()):
+        raw = b"".join(lines)
+        lines.clear()
+        yield _Record([csv_text(cell) for cell in cells], raw, start)
+        start += len(raw)
+
+
+class _Index:
+    """Where the rows of files are, by the hash of their first cell: 16 bytes a row."""
+
+    def __init__(self) -> None:
+        self._hashes, self._places = array("q"), array("q")
+        self._sorted: tuple[np.ndarray, np.ndarray] | None = None
+
+    def add(self, name: str, place: int) -> None:
+        self._hashes.append(hash(name))
+        self._places.append(place)
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def sort(self) -> None:
+        hashes, places = (np.array(values, np.int64) for values in (self._hashes, self._places))
+        order = np.argsort(hashes, kind="stable")
+        self._sorted = hashes[order], places[order]
+
+    def places(self, name: str) -> list[int]:
+        """Of rows that may be of that name, the last first; of those added before `sort`."""
+        hashes, places = self._sorted
+        number = hash(name)
+        first, last = np.searchsorted(hashes, number, "left"), np.searchsorted(hashes, number, "right")
+        return places[first:last][::-1].tolist()
 
 
 class SharesTable:
     """A row for each photo or frame with the classes' shares, added when all of its files are there.
 
+    The rows stay in the file; where they are is known.
+
     Args:
         path: The CSV file; rows that an earlier call finished are kept.
         columns: Names of the first cells of a row.
         class_names: In the order of the ids.
+        earlier: Another table, whose rows are looked up, too.
 
     Attributes:
-        rows: All rows by their first cell.
+        unlike: What is unlike in photos, by their names, of the first few in the order of the finished table.
+        num_unlike: In how many there is something.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], class_names: Sequence[str]):
+    def __init__(
+        self, path: Path, columns: Sequence[str], class_names: Sequence[str], earlier: Path | None = None
+    ):  # fmt: skip
         self._path, self._columns, self._header = path, list(columns), [*columns, *class_names]
-        self.rows = self._rows_before()
-        self._write()
-        self._file = path.open("a", newline="", **_ANY_NAME)
+        self._num_rows, self._index = 0, _Index()
+        self.unlike: dict[str, str] = {}
+        self.num_unlike = 0
+        self._pixels, self._sums = 0.0, np.zeros(len(class_names) + 1)
+        if not path.exists():
+            with replacing(path) as temporary, temporary.open("w", newline="", **_ANY_NAME) as file:
+                csv.writer(file).writerow(map(csv_cell, self._header))
+        self._reader = path.open("rb")
+        self._end = self._read()
+        self._index.sort()
+        self._earlier = None
+        if earlier is not None and earlier.exists():
+            self._earlier = SharesTable(earlier, columns, class_names)
+        os.truncate(path, self._end)  # a row that was not finished
+        self._file = path.open("ab")
 
-    def _rows_before(self) -> dict[str, list[str]]:
-        """What an earlier call wrote, without a row that it did not finish."""
-        if not self._path.exists():
-            return {}
-        text = self._path.read_text(**_ANY_NAME)
-        whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
-        rows = [[csv_text(cell) for cell in row] for row in csv.reader(whole)]
-        return {row[0]: row for row in rows[1:] if len(row) == len(self._header)}
+    def _read(self) -> int:
+        """Notes where rows are; returns where the whole ones end."""
+        end = 0
+        for record in _records(self._reader):
+            if record.offset and len(record.cells) == len(self._header):
+                self._index.add(record.cells[0], record.offset)
+                self._num_rows += 1
+            end = record.offset + len(record.raw)
+        return end
+
+    def __len__(self) -> int:
+        """The number of rows; when it is finished, of photos."""
+        return self._num_rows
+
+    def row_of(self, name: str) -> list[str] | None:
+        """The cells of a photo's row that an earlier call wrote; None where it has none."""
+        record = self._record_of(printable_name(name))
+        if record is None:
+            return self._earlier.row_of(name) if self._earlier else None
+        return record.cells
+
+    def _record_of(self, name: str) -> _Record | None:
+        for place in self._index.places(name):
+            record = next(_records(self._reader, place))
+            if record.cells[0] == name and len(record.cells) == len(self._header):
+                return record
+        return None
 
     def add(self, cells: Mapping[str, Any], counts: np.ndarray, unsure: int) -> None:
         """Adds a row.
@@ -178,44 +276,61 @@ class SharesTable:
         cells = {UNSURE: f"{unsure / max(1, int(counts.sum()) + unsure):.6f}", **cells}
         row = [printable_name(cells[name]) for name in self._columns]
         row += [f"{share:.6f}" for share in shares_of(counts, unsure)]
-        self.rows[row[0]] = row
-        csv.writer(self._file).writerow(map(csv_cell, row))
+        text = io.StringIO(newline="")
+        csv.writer(text).writerow(map(csv_cell, row))
+        raw = text.getvalue().encode(**_ANY_NAME)
+        self._file.write(raw)
         self._file.flush()
+        self._index.add(row[0], self._end)
+        self._num_rows += 1
+        self._end += len(raw)
 
     def finish(self, order: Iterable[str]) -> None:
         """Puts the rows into order, and leaves out those of photos that are gone."""
         self._file.close()
-        self.rows = {name: self.rows[name] for name in map(printable_name, order) if name in self.rows}
-        self._write()
+        self._index.sort()
+        index = _Index()
+        with replacing(self._path) as temporary, temporary.open("wb") as file:
+            file.write(next(_records(self._reader)).raw)
+            for name in map(printable_name, order):
+                record = self._record_of(name)
+                if record is not None:
+                    index.add(name, file.tell())
+                    file.write(record.raw)
+                    self._sum(record.cells)
+        self._index, self._num_rows = index, len(index)
+        index.sort()
+        self._reader.close()
+        self._reader = self._path.open("rb")
+
+    def _sum(self, row: list[str]) -> None:
+        pixels = int(row[1]) * int(row[2])
+        unsure = float(row[self._columns.index(UNSURE)]) if UNSURE in self._columns else 0.0
+        self._pixels += pixels
+        self._sums += pixels * np.array([*map(float, row[len(self._columns) :]), unsure])
+        if UNLIKE in self._columns and (doubt := row[self._columns.index(UNLIKE)]):
+            self.num_unlike += 1
+            if len(self.unlike) < _NAMED:
+                self.unlike[row[0]] = doubt
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a photo has a row."""
+        return self._record_of(printable_name(name)) is not None
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+        self._reader.close()
+        if self._earlier:
+            self._earlier.close()
 
     def total_shares(self) -> np.ndarray:
-        """The classes' shares of the pixels of all photos, float `(K,)`."""
-        return self._mean_of(slice(len(self._columns), None))
+        """The classes' shares of the pixels of all photos, float `(K,)`, when it is finished."""
+        return self._sums[:-1] / self._pixels
 
     def total_unsure(self) -> float:
-        """The share of the pixels of all photos that got no class, where the table has it."""
-        place = self._columns.index(UNSURE)
-        return float(self._mean_of(slice(place, place + 1))[0])
-
-    def unlike(self) -> dict[str, str]:
-        """What is unlike in photos, by their names, where the table has it."""
-        if UNLIKE not in self._columns:
-            return {}
-        place = self._columns.index(UNLIKE)
-        return {name: row[place] for name, row in self.rows.items() if row[place]}
-
-    def _mean_of(self, columns: slice) -> np.ndarray:
-        """The means of columns over all photos, each by its size."""
-        sizes = np.array([int(width) * int(height) for _, width, height, *_ in self.rows.values()], float)
-        return sizes @ np.array([row[columns] for row in self.rows.values()], float) / sizes.sum()
-
-    def _write(self) -> None:
-        with replacing(self._path) as temporary, temporary.open("w", newline="", **_ANY_NAME) as file:
-            csv.writer(file).writerows(map(csv_cell, row) for row in [self._header, *self.rows.values()])
+        """The share of the pixels of all photos that got no class, when it is finished."""
+        return float(self._sums[-1] / self._pixels)
 
 
 def printable_name(name: Any) -> str:
@@ -223,49 +338,76 @@ def printable_name(name: Any) -> str:
     return str(name).encode(**_ANY_NAME).decode("utf-8")
 
 
-def jobs_of(
-    photos: Mapping[str, Sequence[Path]], output: Path, kinds: Sequence[str], polygons: str | None = None
-) -> dict[str, Job]:
-    """What to do for each photo; files go by its name without the suffix, unless another's would be the same.
+class Jobs:
+    """What to do for each photo.
 
     Masks of photos that know where on Earth they lie are GeoTIFF files where rasterio is installed, else PNG files with
     a world file.
 
     Args:
-        photos: From `join_bands`.
+        stem_of: From a photo's name to that of its files, see `Naming`.
         output: The folder of predictions.
         kinds: Of files, some of `KINDS`.
         polygons: The format of outlines, where these are among the kinds.
     """
-    times = Counter(_stem(name).lower() for name in photos)
-    stems = {name: name if times[_stem(name).lower()] > 1 else _stem(name) for name in photos}
-    if len({stem.lower() for stem in stems.values()}) < len(stems):
-        stems = {name: name for name in photos}
-    as_geotiff = can_write_geotiff()
-    jobs = {}
-    for name, (path, *further) in photos.items():
-        place = read_georeference(path)
-        suffixes = {**KINDS, **(dict.fromkeys(LAID, ".tif") if place and as_geotiff else {})}
-        suffixes["polygons"] = POLYGON_SUFFIXES.get(polygons, "")
-        files = {kind: output / kind / (stems[name] + suffixes[kind]) for kind in kinds}
-        jobs[name] = Job(path, files, None if as_geotiff else place, (path, *further) if further else ())
-    return jobs
+
+    def __init__(
+        self, stem_of: Callable[[str], str], output: Path, kinds: Sequence[str], polygons: str | None = None
+    ):  # fmt: skip
+        self._stem_of, self._output, self._kinds = stem_of, output, kinds
+        self._suffixes = {**KINDS, "polygons": POLYGON_SUFFIXES.get(polygons, "")}
+        self._as_geotiff = can_write_geotiff()
+
+    def files_of(self, name: str, lies: bool = False) -> dict[str, Path]:
+        """A photo's files by their kind.
+
+        Args:
+            name: The photo's.
+            lies: Whether it is known where on Earth the photo lies.
+        """
+        suffixes = {**self._suffixes, **(dict.fromkeys(LAID, ".tif") if lies and self._as_geotiff else {})}
+        return {kind: self._output / kind / (self._stem_of(name) + suffixes[kind]) for kind in self._kinds}
+
+    def job_of(self, name: str, photo: Sequence[Path]) -> Job:
+        """What to do for a photo, whose header is read.
+
+        Args:
+            name: The photo's.
+            photo: Its files.
+        """
+        place = read_georeference(photo[0])
+        files = self.files_of(name, lies=place is not None)
+        return Job(photo[0], files, None if self._as_geotiff else place, tuple(photo) if len(photo) > 1 else ())
 
 
-def notes_on_places(jobs: Iterable[Job]) -> list[str]:
+def jobs_of(
+    photos: Mapping[str, Sequence[Path]], output: Path, kinds: Sequence[str], polygons: str | None = None
+) -> dict[str, Job]:
+    """What to do for each of a few photos, see `Jobs`.
+
+    Args:
+        photos: The files of each by its name.
+        output: The folder of predictions.
+        kinds: Of files, some of `KINDS`.
+        polygons: The format of outlines, where these are among the kinds.
+    """
+    jobs = Jobs(Naming(lambda: photos).stem_of, output, kinds, polygons)
+    return {name: jobs.job_of(name, files) for name, files in photos.items()}
+
+
+def notes_on_places(suffixes: Mapping[str, int], total: int) -> list[str]:
     """Says how masks tell where on Earth they lie, where their photos do.
 
     Args:
-        jobs: From `jobs_of`.
+        suffixes: Of the masks of photos that do, how many have each.
+        total: The number of all photos.
     """
-    jobs = list(jobs)
-    suffixes = Counter(job.files["masks"].suffix for job in jobs if lies(job))
     notes = {
         ".tif": "know where on Earth they lie; their masks are GeoTIFF files at the same place",
         ".png": "know where on Earth they lie; their masks get a world file each, without the coordinate system: run "
         f"{pip_install('geo')}, for GeoTIFF files",
     }
-    return [f"{count} of {len(jobs)} photos {notes[suffix]}" for suffix, count in suffixes.items()]
+    return [f"{count} of {total} photos {notes[suffix]}" for suffix, count in suffixes.items()]
 
 
 def note_on_ground(job: Job) -> str:
@@ -293,13 +435,9 @@ def lies(job: Job) -> bool:
     return job.place is not None or job.files["masks"].suffix == ".tif"
 
 
-def _stem(name: str) -> str:
-    return name.removesuffix(Path(name).suffix)
-
-
 def is_done(name: str, job: Job, table: SharesTable) -> bool:
     """Whether a photo has its row, made from the bytes that it has now, and all of its files."""
-    row = table.rows.get(printable_name(name))
+    row = table.row_of(name)
     with suppress(OSError):
         return row is not None and all(map(Path.exists, job.files.values())) and row[_SHA256] == _sha256_of(job)
     return False
@@ -334,3 +472,72 @@ def _sha256_of(job: Job) -> str:
     """Of the photo's file; of several files that of their digests."""
     digests = [sha256_of(path) for path in job.sources]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+class Work:
+    """The photos that wait for their masks, one after the other, and how far this is.
+
+    Args:
+        photos: All of them.
+        jobs: What to do for each.
+        table: What is done.
+        shard: The part that is to be done; None for all.
+        polygons: The format of outlines.
+
+    Attributes:
+        number: Photos of the part that were met.
+        done: How many of them needed nothing.
+        skipped: How many could not be used; for whoever finds that out.
+        expected: About how many there are.
+    """
+
+    def __init__(self, photos: Photos, jobs: Jobs, table: SharesTable, shard: Shard | None, polygons: str | None):
+        self._photos, self._jobs, self._table, self._shard = photos, jobs, table, shard
+        self.number = self.done = self.skipped = 0
+        self.expected = len(photos) // (shard.count if shard else 1)
+        self._waiting: dict[int, tuple[str, tuple[int, ...]]] = {}  # name and state by the job's id
+        self._suffixes: Counter[str] = Counter()
+        self._polygons, self._first_on_ground = polygons, None
+
+    @property
+    def predicted(self) -> int:
+        """How many have got their mask."""
+        return max(0, self.number - self.done - self.skipped - len(self._waiting))
+
+    def __iter__(self) -> Iterator[Job]:
+        for name, files in self._photos:
+            if self._shard and not self._shard.holds(name):
+                continue
+            job = self._jobs.job_of(name, files)
+            self.number += 1
+            if lies(job):
+                self._suffixes[job.files["masks"].suffix] += 1
+                self._first_on_ground = self._first_on_ground or job
+            if is_done(name, job, self._table):
+                self.done += 1
+                continue
+            self._waiting[id(job)] = name, state_of(job)
+            yield job
+
+    def cells_of(self, job: Job, result: Result | DataError) -> dict[str, Any]:
+        """What a table says of a photo beside its classes.
+
+        Args:
+            job: Just done.
+            result: What came of it.
+
+        Raises:
+            DataError: Its photo cannot be used, or changed meanwhile.
+        """
+        name, state = self._waiting.pop(id(job))
+        if isinstance(result, DataError):
+            raise result
+        values = (name, *result.size[::-1], digest_of_photo(job, state))
+        return {**dict(zip(PHOTO_COLUMNS, values, strict=True)), UNLIKE: "; ".join(result.unlike)}
+
+    def notes(self) -> list[tuple[str, str]]:
+        """Topics and what is to be said of them: of where photos lie."""
+        notes = [("place", note) for note in notes_on_places(self._suffixes, self.number)]
+        if self._polygons == "geojson" and self._first_on_ground:
+            notes.append(("outlines", note_on_ground(self._first_on_ground)))
+        return notes

@@ -26,7 +26,7 @@ _FAR = 2**30  # the byte that Windows locks: far behind the text, which stays re
 
 
 @contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
+def one_writer(folder: Path, name: str = names.LOCK) -> Iterator[None]:
     """Keeps all other processes that ask from writing into a folder.
 
     The system takes the lock from a process that dies. Where hosts share a folder but not its locks, an owner counts as
@@ -34,12 +34,13 @@ def one_writer(folder: Path) -> Iterator[None]:
 
     Args:
         folder: Made if need be, and removed again if nothing was written.
+        name: Of the lock's file; locks of other names keep nobody away.
 
     Raises:
         RunFolderError: Another process writes there.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    path = folder / names.LOCK
+    path = folder / name
     descriptor = _taken(path)
     ended = threading.Event()
     heart = threading.Thread(target=_beat, args=(path, ended), name="semseg-lock", daemon=True)
@@ -77,13 +78,14 @@ def _taken(path: Path) -> int:
         os.close(descriptor)
 
 
-def writer_of(folder: Path) -> str | None:
+def writer_of(folder: Path, name: str = names.LOCK) -> str | None:
     """Which other process writes into a folder now, in words; None for none. Nothing is taken, nor written.
 
     Args:
         folder: Need not exist.
+        name: Of the lock's file.
     """
-    path = folder / names.LOCK
+    path = folder / name
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

@@ -3,6 +3,7 @@
 Light, so that the command line can name files without loading anything.
 """
 
+import os
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 
@@ -70,6 +71,11 @@ def holds_results(files: Collection[str]) -> bool:
         (True, False)
     """
     return any(of_results <= set(files) for of_results in _OF_RESULTS)
+
+
+def are_results_in(folder: str) -> bool:
+    """Whether a folder, of however many files, is one that semseg wrote results into."""
+    return any(all(os.path.exists(os.path.join(folder, name)) for name in of_results) for of_results in _OF_RESULTS)  # noqa: PTH110, PTH118
 
 
 # What is made of a training when it is over, and what a run writes beside that and the model's own file.

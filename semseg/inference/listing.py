@@ -1,0 +1,329 @@
+"""Which photos are meant: those of a folder, a pattern or a list, a million of them without holding their names."""
+
+import glob
+import heapq
+import os
+import tempfile
+import weakref
+import zlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semseg.errors import DataError, SemsegError
+from semseg.images.band_files import group_band_files
+from semseg.images.bands import Bands
+from semseg.images.reading import find_images, list_images, natural_key
+from semseg.runs import names
+
+LIST_SUFFIX = ".txt"
+_IN_ORDER = 100_000  # photos that are sorted at once; more of a folder are predicted as they are found
+_IN_MEMORY = 1 << 24  # bytes of names; more lie in a file that nobody sees
+_EXPECTED = "give a photo, a folder, a pattern, a list (.txt), a video or a camera's number"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of the photos, by their names alone: other photos that come or go move none of them.
+
+    Attributes:
+        number: From 1 on.
+        count: How many parts there are.
+
+    Raises:
+        SemsegError: There is no such part.
+
+    Example:
+        >>> [shard.holds("a.jpg") for shard in (Shard(1, 2), Shard(2, 2))]
+        [True, False]
+    """
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise SemsegError(f"`shard`: got {self}; expected a part from 1/{self.count} to {self.count}/{self.count}")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The part that a text such as `"2/3"` names.
+
+        Raises:
+            SemsegError: It names none.
+        """
+        number, _, count = text.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and int(count)):
+            raise SemsegError(f"`shard`: got {text!r}; expected a part and how many there are, such as 1/3, or auto")
+        return cls(int(number), int(count))
+
+    def holds(self, name: str) -> bool:
+        """Whether a photo of this name belongs to this part."""
+        return self.count == 1 or zlib.crc32(os.fsencode(name)) % self.count == self.number - 1
+
+
+class Photos:
+    """Photos with the names that they go by, read anew from a scratch file each time that they are gone through.
+
+    Args:
+        root: The folder that paths are relative to.
+        paths: Of photos, below the root with `/` between folders, or absolute; none holds a zero byte.
+        key: Of the order in which tables name photos; None where that is the order of `paths`.
+        groups: All files of a photo by its name, where each of its bands has its own.
+    """
+
+    def __init__(
+        self, root: Path, paths: Iterable[str], key: Callable[[str], Any] | None = None,
+        groups: Mapping[str, Sequence[Path]] | None = None,
+    ):  # fmt: skip
+        self.root, self._key, self._groups = root, key, groups or {}
+        paths = iter(paths)
+        first = sorted(islice(paths, _IN_ORDER), key=key) if key else ()
+        self._paths = _Spool(first, paths)
+        self._is_sorted = key is None or len(self._paths) <= _IN_ORDER
+        self._naming = Naming(lambda: (name for name, _ in self._pairs()))
+
+    def __len__(self) -> int:
+        return len(self._paths) - self._naming.repetitions
+
+    def __iter__(self) -> Iterator[tuple[str, tuple[Path, ...]]]:
+        """Each photo once, its name and its files, in an order to work in."""
+        seen: dict[str, str] = {}
+        for name, path in self._pairs():
+            if self._naming.repetitions and self._naming.may_repeat(name):
+                before = seen.setdefault(name, path)
+                if before != path:
+                    raise DataError(f"{path}: goes by the name of {self.root / before}; predict them apart")
+                if before is not path:
+                    continue
+            yield name, tuple(self._groups.get(name) or (self.root / path,))
+
+    def in_order(self) -> Iterator[tuple[str, tuple[Path, ...]]]:
+        """The same in the order of tables."""
+        if not self._is_sorted:
+            found, runs = iter(self._paths), []
+            while run := sorted(islice(found, _IN_ORDER), key=self._key):
+                runs.append(_Spool(run))
+            self._paths = _Spool(heapq.merge(*runs, key=self._key))
+            self._is_sorted = True
+        return iter(self)
+
+    def only(self, wanted: Iterable[Path]) -> "Photos":
+        """Some of these photos, by their paths."""
+        start = os.path.join(self.root, "")  # noqa: PTH118
+        return Photos(self.root, [str(path).removeprefix(start).replace(os.sep, "/") for path in wanted])
+
+    def stem_of(self, name: str) -> str:
+        """The name that a photo's files go by: without the suffix, unless another's would be the same."""
+        return self._naming.stem_of(name)
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        """The names and paths: what lies elsewhere goes by its whole path."""
+        for path in self._paths:
+            yield (os.path.splitdrive(path)[1].lstrip("/\\") if os.path.isabs(path) else path), path  # noqa: PTH117
+
+
+class Naming:
+    """What files of results are called, so that no two photos get the same.
+
+    Args:
+        names: Gives the names of all photos, each time anew.
+
+    Attributes:
+        repetitions: How many names stood there before.
+    """
+
+    def __init__(self, names: Callable[[], Iterable[str]]):
+        likely = _repeated(_stem(name).lower() for name in names())
+        stems: dict[str, set[str]] = {}
+        self.repetitions = 0
+        for name in names() if likely else ():
+            stem = _stem(name).lower()
+            if hash(stem) in likely:
+                whole = stems.setdefault(stem, set())
+                self.repetitions += name in whole
+                whole.add(name)
+        self._stems = frozenset(stems)
+        self._ambiguous = frozenset(stem for stem, whole in stems.items() if len(whole) > 1)
+        self._always_whole = False
+        if self._ambiguous:
+            final = {name: self.stem_of(name).lower() for whole in stems.values() for name in whole}
+            taken = set(final.values())
+            clash = len(taken) < len(final) or any(
+                _stem(name).lower() in taken and name not in final for name in names()
+            )
+            self._always_whole = clash
+
+    def stem_of(self, name: str) -> str:
+        """The name of a photo's files, without their suffix."""
+        stem = _stem(name)
+        return name if self._always_whole or stem.lower() in self._ambiguous else stem
+
+    def may_repeat(self, name: str) -> bool:
+        """Whether another photo shares the name up to its suffix, or all of it."""
+        return _stem(name).lower() in self._stems
+
+
+def _repeated(texts: Iterable[str]) -> frozenset[int]:
+    """Hashes that several texts have: 8 bytes each, of a million."""
+    hashes = np.sort(np.frombuffer(array("q", map(hash, texts)), np.int64))
+    return frozenset(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+
+
+def _stem(name: str) -> str:
+    folder, slash, file = name.rpartition("/")
+    stem, point, suffix = file.rpartition(".")
+    return f"{folder}{slash}{stem}" if stem and point and suffix else name
+
+
+class _Spool:
+    """Texts one after the other, in memory while they are few, else in a file that nobody sees."""
+
+    def __init__(self, *parts: Iterable[str]):
+        self._file, self._count = tempfile.SpooledTemporaryFile(_IN_MEMORY), 0  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        texts = chain.from_iterable(parts)
+        while some := list(islice(texts, 10_000)):
+            self._file.write(b"".join([os.fsencode(text) + b"\0" for text in some]))
+            self._count += len(some)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        offset, rest = 0, b""
+        while True:
+            self._file.seek(offset)
+            data = self._file.read(1 << 17)
+            if not data:
+                return
+            offset += len(data)
+            *whole, rest = (rest + data).split(b"\0")
+            yield from map(os.fsdecode, whole)
+
+
+# ------------------------------------------------------------------------------------------------- what a user names
+
+
+def photos_of(what: str, output: Path, kinds: Iterable[str]) -> Photos:
+    """The photos by the name that they go by: their path below the folder that was named, or that a list lies in.
+
+    Args:
+        what: A photo, a folder, a pattern, or a list: a text file with a path in each line, relative to its folder. A
+            photo that stands in it twice counts once.
+        output: The folder of predictions, whose own files are no photos; nor are other results of semseg.
+        kinds: The folders in it.
+
+    Raises:
+        DataError: There are none, or a list is none.
+    """
+    place = Path(what)
+    if place.is_dir():
+        results = _Results(place, output, kinds)
+        photos = Photos(place, _below(place, find_images(place, results.hold), results), natural_key)
+    elif glob.has_magic(what) and not place.exists():
+        root = _fixed_part(place)
+        results = _Results(root, output, kinds)
+        matches = (str(path) for path in root.glob(str(place.relative_to(root))) if path.is_file())
+        wanted = (path for path in matches if not results.hold(os.path.dirname(path)))  # noqa: PTH120
+        photos = Photos(root, _below(root, wanted, results), lambda path: path.split("/"))
+    elif place.suffix.lower() == LIST_SUFFIX and place.is_file():
+        photos = Photos(place.parent, _lines(place))
+    elif place.exists():
+        photos = Photos(place.parent, [place.name])
+    else:
+        raise DataError(f"{what}: no such file; {_EXPECTED}")
+    if not len(photos):
+        raise DataError(f"{what}: holds no photos; {_EXPECTED}")
+    return photos
+
+
+def _below(root: Path, paths: Iterable[str], results: "_Results") -> Iterator[str]:
+    """Paths relative to the root; without links to our own results."""
+    start = os.path.join(root, "")  # noqa: PTH118
+    for path in () if results.hold(str(root)) else paths:
+        if not os.path.islink(path) or not results.own(os.path.realpath(path)):  # noqa: PTH114
+            yield path.removeprefix(start).replace(os.sep, "/")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The paths of a list, as plain as they can be, so that one photo has one."""
+    folder = path.absolute().parent
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            text = line.rstrip("\r\n")
+            if not text.strip():
+                continue
+            if "\0" in text:
+                raise DataError(
+                    f"{path}: line {number} holds a zero byte; expected a text file with a path in each line"
+                )
+            if text[0] in "./\\~" or "/." in text or "//" in text or os.sep != "/":
+                text = _plain(text, folder)
+            yield text
+
+
+def _plain(text: str, folder: Path) -> str:
+    whole = os.path.normpath(folder / text)
+    inside = os.path.join(folder, "")  # noqa: PTH118
+    return (whole[len(inside) :] if whole.startswith(inside) else whole).replace(os.sep, "/")
+
+
+class _Results:
+    """Tells folders that hold results of semseg, below a root."""
+
+    def __init__(self, root: Path, output: Path, kinds: Iterable[str]):
+        self._own = {os.path.realpath(output / kind) for kind in kinds}
+        self._known = dict.fromkeys(
+            [str(root), "" if str(root) == "." else str(root)], self.own(os.path.realpath(root))
+        )
+
+    def own(self, real: str) -> bool:
+        """Whether a real path is a folder of ours, or lies in one."""
+        return any(real == own or real.startswith(own + os.sep) for own in self._own)
+
+    def hold(self, folder: str) -> bool:
+        """Whether a folder, or one that it lies in below the root, holds results."""
+        if folder not in self._known:
+            above = os.path.dirname(folder)  # noqa: PTH120
+            is_above = len(above) < len(folder) and self.hold(above)
+            self._known[folder] = is_above or self.own(os.path.realpath(folder)) or names.are_results_in(folder)
+        return self._known[folder]
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder that all matches lie in."""
+    parts = pattern.parts
+    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+
+
+def join_bands(photos: Photos, bands: Bands) -> Photos:
+    """The files of each photo: one, or where the network's photos have a file for each band, all of them.
+
+    Args:
+        photos: From `photos_of`; of a single file those beside it count, too. Where bands have files of their own, all
+            of their names are held in memory.
+        bands: What the network takes.
+
+    Raises:
+        DataError: There is no photo with such files.
+    """
+    if not bands.file_per_band:
+        return photos
+    listed = {files[0]: name for name, files in photos.in_order()}
+    root = Path(os.path.commonpath([path.parent for path in listed]))
+    groups, _ = group_band_files(list_images(root) if len(listed) == 1 else list(listed), root, bands.names)
+    wanted = {first: files for first, files in groups.items() if not listed.keys().isdisjoint(files)}
+    if not wanted:
+        first = next(iter(listed))
+        raise DataError(f"{first}: the network takes a file for each band ({', '.join(bands.names)}); give them all")
+    by_name = {listed.get(first, first.name): files for first, files in wanted.items()}
+    return Photos(photos.root, list(by_name), groups=by_name)
