@@ -22,7 +22,6 @@ from semseg.inference import listing
 from semseg.inference.listing import Photos, Shard, photos_of
 from semseg.inference.predictions import SharesTable
 from semseg.labels.palettes import Label, Palette
-from semseg.runs.lock import one_writer
 
 COUNT = 9
 FLAGS = ("--objects", "all", "--polygons", "coco", "--no-overlays")
@@ -124,8 +123,13 @@ def test_other_flags_are_refused(model, photos, tmp_path, capsys):
 
 
 def test_parts_wait_for_whoever_predicts_all(model, photos, tmp_path, capsys):
-    with one_writer(tmp_path / "out"):
+    code = "import sys\nfrom pathlib import Path\nfrom semseg.runs.lock import one_writer\n"
+    code += f"with one_writer(Path({str(tmp_path / 'out')!r})):\n    print(flush=True)\n    sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, **pipes) as process:
+        process.stdout.readline()
         assert predict(model, photos, tmp_path / "out", "--shard", "1/2") == 4
+        process.stdin.close()
     assert "is writing there" in capsys.readouterr().err
 
 
@@ -139,7 +143,7 @@ def test_what_is_no_part(model, photos, tmp_path, capsys, text):
 def test_each_photo_is_in_one_part_whatever_the_others():
     names = [f"{number}.jpg" for number in range(300)]
     parts = [[name for name in names if Shard(number, 3).holds(name)] for number in (1, 2, 3)]
-    assert sorted(sum(parts, [])) == sorted(names)
+    assert sorted(name for part in parts for name in part) == sorted(names)
     assert all(70 < len(part) < 130 for part in parts)
 
 

@@ -298,9 +298,9 @@ class SharesTable:
                     index.add(name, file.tell())
                     file.write(record.raw)
                     self._sum(record.cells)
+            self._reader.close()  # before the file is replaced, which Windows refuses while it is open
         self._index, self._num_rows = index, len(index)
         index.sort()
-        self._reader.close()
         self._reader = self._path.open("rb")
 
     def _sum(self, row: list[str]) -> None:
