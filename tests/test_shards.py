@@ -99,6 +99,7 @@ commands({["predict", str(model), str(photos), "--output", str(output), *FLAGS, 
         process.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
     with (output / "shares.2-of-3.unfinished.csv").open("a") as file:
         file.write("7.png,30")  # a row that was cut
+    (output / "masks" / ".7.1234.tmp.png").touch()  # and a file that was not finished
     assert predict(model, photos, output, "--shard", "3/3") == 0
     assert not (output / "shares.csv").exists() and "1 of 3 are not finished" in capsys.readouterr().out
     assert predict(model, photos, output, "--shard", "2/3") == 0
@@ -251,3 +252,18 @@ def test_all_parts_may_start_at_once(model, photos, whole, tmp_path):
     start = time.monotonic()
     assert [process.wait(timeout=120) for process in started] == [0, 0]
     assert time.monotonic() - start < 120 and files_of(tmp_path / "out") == whole
+
+
+def test_links_to_results_are_no_photos(tmp_path):
+    for folder in ("photos", "photos/earlier/masks", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.png").touch()
+    for name in ("predictions.json", "shares.csv"):
+        (tmp_path / "photos" / "earlier" / name).touch()
+    root = tmp_path / "photos"
+    (root / "mask.png").symlink_to(Path("earlier") / "masks" / "a.png")
+    (root / "twice.png").symlink_to(root / "mask.png")
+    (root / "other.png").symlink_to(Path("..") / "elsewhere" / "a.png")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    found = photos_of(str(root), tmp_path / "out", [])
+    assert [name for name, _ in found.in_order()] == ["a.png", "loop.png", "other.png"]

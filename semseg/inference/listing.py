@@ -250,7 +250,7 @@ def _below(root: Path, paths: Iterable[str], results: "_Results") -> Iterator[st
     """Paths relative to the root; without links to our own results."""
     start = os.path.join(root, "")  # noqa: PTH118
     for path in () if results.hold(str(root)) else paths:
-        if not os.path.islink(path) or not results.own(os.path.realpath(path)):  # noqa: PTH114
+        if not os.path.islink(path) or not results.hold_target(path):  # noqa: PTH114
             yield path.removeprefix(start).replace(os.sep, "/")
 
 
@@ -282,13 +282,26 @@ class _Results:
 
     def __init__(self, root: Path, output: Path, kinds: Iterable[str]):
         self._own = {os.path.realpath(output / kind) for kind in kinds}
-        self._known = dict.fromkeys(
-            [str(root), "" if str(root) == "." else str(root)], self.own(os.path.realpath(root))
-        )
+        self._real_root = os.path.realpath(root)
+        roots = [str(root), "" if str(root) == "." else str(root), self._real_root]
+        self._known = dict.fromkeys(roots, self.own(self._real_root))
+        self._real_folders: dict[str, str] = {}
 
     def own(self, real: str) -> bool:
         """Whether a real path is a folder of ours, or lies in one."""
         return any(real == own or real.startswith(own + os.sep) for own in self._own)
+
+    def hold_target(self, link: str) -> bool:
+        """Whether what a link leads to lies in results, of our own or of others below the root."""
+        target = os.path.join(os.path.dirname(link), os.readlink(link))  # noqa: PTH115, PTH118, PTH120
+        if os.path.islink(target):  # noqa: PTH114
+            target = os.path.realpath(target)
+        folder = os.path.dirname(target)  # noqa: PTH120
+        if folder not in self._real_folders:
+            self._real_folders[folder] = os.path.realpath(folder)
+        real = self._real_folders[folder]
+        inside = real == self._real_root or real.startswith(os.path.join(self._real_root, ""))  # noqa: PTH118
+        return self.own(real) or (inside and self.hold(real))
 
     def hold(self, folder: str) -> bool:
         """Whether a folder, or one that it lies in below the root, holds results."""

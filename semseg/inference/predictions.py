@@ -68,7 +68,7 @@ def take_folder(
         if not create_json(file, settings) and not merges:
             _compare(output, settings, shard)
         if not others:
-            remove_older(_temporaries(output), _UNFINISHED)
+            remove_older(_temporaries(output), 0 if merges else _UNFINISHED)
         yield
 
 
