@@ -41,6 +41,14 @@ def _caches_of_their_own(tmp_path_factory):
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _drawing_in_this_process():
+    """Most tests have so few pictures that another process would take longer to start than to draw them."""
+    from semseg.cli import drawing
+
+    drawing.PROCESSES = 0
+
+
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory) -> Path:
     """A folder of pairs that no test changes."""

@@ -666,6 +666,11 @@ class TestWorkers:
         with pytest.raises(ChildProcessError, match="SIGKILL"):
             workers.run(1)
 
+    def test_what_the_task_raises_is_raised_here(self, make):
+        for count in (0, 1):
+            with pytest.raises(ValueError, match="invalid literal"):
+                make(int, count).run("x")
+
     def test_closed_ones_are_gone_and_start_no_more(self, make):
         workers = make(parity, 1)
         workers.run(1)

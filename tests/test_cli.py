@@ -308,7 +308,11 @@ def test_a_signal_ends_every_command_with_its_code(command, monkeypatch, capsys)
 @pytest.mark.plain
 def test_without_data_the_demo_set_is_made_and_trained_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    quick = lambda path, seed: save_pair(path, 1000 * seed[1] + seed[2], quality=95)  # noqa: E731
+
+    def quick(pair):
+        path, (_, number, n) = pair
+        save_pair(path, 1000 * number + n, quality=95)
+
     monkeypatch.setattr("semseg.data.demo._write_pair", quick)  # its own scenes are for test_demo.py
     assert main(["--epochs", "1", "--limit", "8", *SMALL]) == 0
     assert "drew the demo set" in capsys.readouterr().out
@@ -523,7 +527,7 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_no_part_of_a_file(pairs, tmp_
     assert done.returncode == 6, done.stderr
     assert "no space left; free some or choose another --output" in done.stderr.splitlines()[-1]
     left = {path.name for path in (tmp_path / "outputs").iterdir()}
-    assert left <= {"classes.json", "config.json", "splits.csv"}
+    assert left <= {"classes.json", "config.json", "splits.csv", "tensorboard"}
 
 
 class TestChoosingTheBackend:

@@ -107,7 +107,8 @@ def test_foreign_files_stay(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_a_run_killed_half_way_leaves_nothing(tmp_path, monkeypatch, error):
-    def failing(path, seed):
+    def failing(pair):
+        path, _ = pair
         if path.name == "2.jpg":
             raise error("killed")
         Image.new("RGB", (8, 8)).save(path)
@@ -124,7 +125,7 @@ def test_what_a_killed_run_left_goes_with_the_next_run(tmp_path):
         import os, signal, sys
         from pathlib import Path
         from semseg.data import demo
-        demo._write_pair = lambda path, seed: os.kill(os.getpid(), signal.SIGKILL)
+        demo._write_pair = lambda pair: os.kill(os.getpid(), signal.SIGKILL)
         demo.make_demo(Path(sys.argv[1]))
     """
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "images")], cwd=REPOSITORY, check=False)

@@ -79,7 +79,7 @@ class _Canvas:
             x += width
 
     def save(self, path: Path) -> None:
-        self.image.resize(self.size, Image.Resampling.LANCZOS).save(path, format="PNG", optimize=True)
+        self.image.reduce(_SCALE).save(path, format="PNG")
 
 
 @cache

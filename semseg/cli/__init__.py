@@ -1,7 +1,9 @@
 """The door: reads argv, chooses the backend, imports the command, and turns what the user can mend into one line."""
 
 import argparse
+import atexit
 import errno
+import gc
 import importlib
 import os
 import signal
@@ -43,9 +45,11 @@ def commands(argv: Sequence[str] | None = None) -> int:
 
 
 def end(code: int) -> NoReturn:
-    """Ends the process; after an error at once: libraries take seconds to tidy up, or wait for threads that hang."""
+    """Ends the process at once: libraries take seconds to tidy up memory that is given back anyway, and after an error
+    wait for threads that hang.
+    """
     if not code:
-        sys.exit()
+        atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -97,12 +101,29 @@ def _watch(arguments: argparse.Namespace, stack: ExitStack) -> None:
 def _import_and_run(arguments: argparse.Namespace) -> None:
     if arguments.command != "train" and not getattr(arguments, "shard", None):
         refuse_processes(arguments.command)
-    if not _computes_without_keras(arguments):
+    with_keras = not _computes_without_keras(arguments)
+    if with_keras:
         arguments.backend = choose_backend(_asked_backend(arguments))
-        from semseg.backend.importing import import_keras  # it loads NumPy, which --help can do without
+    with _not_looking_for_garbage():
+        if with_keras:
+            from semseg.backend.importing import import_keras  # it loads NumPy, which --help can do without
 
-        import_keras(arguments.backend)
-    importlib.import_module(f"semseg.cli.{arguments.command}").run(arguments)
+            import_keras(arguments.backend)
+        command = importlib.import_module(f"semseg.cli.{arguments.command}")
+    command.run(arguments)
+
+
+@contextmanager
+def _not_looking_for_garbage() -> Iterator[None]:
+    """Imports make a million objects that stay: Python need not look through them again and again, now or later."""
+    is_new = "keras" not in sys.modules
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        if is_new:
+            gc.freeze()
 
 
 def _trained(arguments: argparse.Namespace) -> str:

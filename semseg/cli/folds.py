@@ -5,6 +5,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from semseg import report
 from semseg.backend.placing import Device
 from semseg.cli.backends import refuse_processes
 from semseg.cli.console import Progress, cell, percent, say, say_about, show_trainings
@@ -16,7 +17,6 @@ from semseg.comparison.spread import OUT_OF_FOLD, with_spread
 from semseg.errors import RunFolderError, SemsegError, StopRequest
 from semseg.files import archive, check_output
 from semseg.metrics.confusion import PER_CLASS_SCORES
-from semseg.report import save_confusion_matrix
 from semseg.runs import names
 from semseg.runs.config import RunConfig, parse_fold
 from semseg.runs.lock import one_writer, writer_of
@@ -90,7 +90,7 @@ def _finish(output: Path, folds: OutOfFold) -> None:
     """Writes tables, picture and page, and says the scores."""
     scores = ScoreFolder(output)
     folds.write(scores)
-    save_confusion_matrix(folds.matrix, folds.runs[0].palette.names, scores.matrix_picture)
+    report.save_confusion_matrix(folds.matrix, folds.runs[0].palette.names, scores.matrix_picture)
     page = write_folds_page(folds.runs, scores)
     _say_scores(folds)
     if tested := folds.tested:

@@ -36,6 +36,7 @@ from semseg.backend.processes import (
 from semseg.cli.backends import refuse_devices
 from semseg.cli.calibrating import calibrate_model
 from semseg.cli.console import Progress, be_silent, cell, say, say_about, say_error, size_text, view_text
+from semseg.cli.drawing import Drawing
 from semseg.cli.flags import asked_run
 from semseg.cli.folds import run_folds
 from semseg.cli.looking import look_at, say_what_was_found
@@ -57,7 +58,6 @@ from semseg.files import check_output, clear_temporaries
 from semseg.inference.runtimes import digest_of
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
-from semseg.report import get_acc, save_batch, save_confusion_matrix, show_predictions
 from semseg.runs.checkpoints import Checkpoint, Position
 from semseg.runs.config import RunConfig
 from semseg.runs.lock import one_writer
@@ -148,7 +148,6 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
     else:
         folder = _take_folder(folder, asked, source)
     _describe(folder, asked, plan, dataset, findings, model, source)
-    _draw_before(folder, dataset, batches[0], model)
     saving = replace(saving, checkpoints=folder.checkpoints)
     purge_step = saving.position.epoch + 1 if state else None
     with SummaryWriter(str(folder.events_folder), flush_secs=10, purge_step=purge_step) as log:
@@ -159,8 +158,10 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
         model_file = partial(folder.file_of_weights, model_name(asked.model))
         averaged: list[Averaged] = []
         keep = [KeepEpochs(plain_model(model), model_file, config.keep)] if config.keep != "best" else []
-        with stopping.between_batches(), progress:
-            history = train(on_average=averaged.append, callbacks=[LogEpochs(log), progress, *keep], saving=saving)
+        with stopping.between_batches(), progress, Drawing() as drawing:
+            _draw_before(drawing, folder, dataset, batches[0], model)
+            shown = [LogEpochs(log), progress, _EndDrawing(drawing), *keep]
+            history = train(on_average=averaged.append, callbacks=shown, saving=saving)
             leave()
         ending = Ending(history, config, time.perf_counter() - start, *averaged)
         for topic, line in ending.lines():
@@ -273,8 +274,8 @@ def _describe(
     folder.write_config(config, plan.to_dict(), facts)
 
 
-def _draw_before(folder: Run, dataset: Dataset, batches: Batches, model: keras.Model) -> None:
-    save_batch(*_visible(dataset, batches[0]), dataset.palette, folder.first_batch_picture)
+def _draw_before(drawing: Drawing, folder: Run, dataset: Dataset, batches: Batches, model: keras.Model) -> None:
+    drawing.draw("save_batch", *_visible(dataset, batches[0]), dataset.palette, folder.first_batch_picture)
     get_model_arch(model, folder.architecture_picture)
 
 
@@ -284,6 +285,18 @@ def _visible(dataset: Dataset, batch: tuple[np.ndarray, np.ndarray]) -> tuple[np
 
 
 # ---------------------------------------------------------------------------------------------- during the training
+
+
+class _EndDrawing(keras.callbacks.Callback):
+    """Waits for the pictures that were begun before the first step, at the end of the first epoch."""
+
+    def __init__(self, drawing: Drawing):
+        super().__init__()
+        self.drawing = drawing
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Raises what went wrong with a picture."""
+        self.drawing.finish()
 
 
 class _ShowProgress(keras.callbacks.Callback):
@@ -347,18 +360,25 @@ def _finish(
         "peak_memory_mb": peak_memory_mb(),
         **_judge_before(folder, plan.config, dataset),
     }
-    evaluation, pictures = _judge(folder, plan.config, dataset, model, facts)
-    get_acc(ending.history, folder.curves_picture)
-    folder.write_pictures(pictures, dataset.palette)
-    spread = [picture for picture in pictures if SPREAD in picture.ranks]  # neither the best nor the worst
-    _draw_predictions(folder, spread, dataset.palette)
-    ious = dict(zip(dataset.palette.names, evaluation.scores["iou"], strict=True))
-    log_scores(log, ious, spread[:LOGGED], dataset.palette, len(ending.history))
-    write_report(folder)
+    names = dataset.palette.names
+    with Drawing() as drawing:
+        drawing.draw("get_acc", ending.history, folder.curves_picture)
+        segmenter = _segmenter_of(plan.config, dataset, model)
+        evaluation, pictures = _judge(folder, plan.config, dataset, segmenter, facts)
+        drawing.draw("save_confusion_matrix", evaluation.matrix, names, folder.scores.matrix_picture)
+        folder.write_pictures(pictures, dataset.palette)
+        spread = [picture for picture in pictures if SPREAD in picture.ranks]  # neither the best nor the worst
+        _draw_predictions(drawing, folder, spread, dataset.palette)
+        if learnt := learnt_photos(segmenter, dataset):
+            learnt.write(folder.learnt_photos_path, digest_of(_model_path(folder)))
+        ious = dict(zip(names, evaluation.scores["iou"], strict=True))
+        log_scores(log, ious, spread[:LOGGED], dataset.palette, len(ending.history))
+        write_report(folder)
+        drawing.finish()
     if plan.config.keep == "best":
         folder.checkpoints.remove()
     headline = f"Scores on {split} ({note}), {ending.weights}, at the masks' own size:"
-    say_scores(evaluation, dataset.palette.names, headline)
+    say_scores(evaluation, names, headline)
     _say_changes(folder.metrics)
     say_about("trained", f"{ending.length}{_waiting(ending.history)}")
     written = folder.written(_model_names(folder, plan.config))
@@ -395,32 +415,35 @@ def _waiting(history: list[dict[str, float]]) -> str:
     return f"; after the first, {waiting / all_time:.1%} of the time went by waiting for data"
 
 
-def _judge(
-    folder: Run, config: RunConfig, dataset: Dataset, model: keras.Model, facts: dict
-) -> tuple[Evaluation, list[Picture]]:
-    """Scores of the final split, and the pictures of it that are worth keeping: no photo is predicted twice."""
-    split, batch_size = config.test_split, config.batch_size
-    predict_batch = predictor(model, batch_size)
-    segmenter = Segmenter(
-        predict_batch, config.seen_size, dataset.palette, batch_size, dataset.bands, config.crop_scale,
+def _segmenter_of(config: RunConfig, dataset: Dataset, model: keras.Model) -> Segmenter:
+    predict_batch = predictor(model, config.batch_size)
+    return Segmenter(
+        predict_batch, config.seen_size, dataset.palette, config.batch_size, dataset.bands, config.crop_scale,
         features=predict_batch.features,
     )  # fmt: skip
-    model_path = folder.model_path(model_name(folder.config.model))
-    if learnt := learnt_photos(segmenter, dataset):
-        learnt.write(folder.learnt_photos_path, digest_of(model_path))
+
+
+def _model_path(folder: Run) -> Path:
+    return folder.model_path(model_name(folder.config.model))
+
+
+def _judge(
+    folder: Run, config: RunConfig, dataset: Dataset, segmenter: Segmenter, facts: dict
+) -> tuple[Evaluation, list[Picture]]:
+    """Scores of the final split, and the pictures of it that are worth keeping: no photo is predicted twice."""
+    split = config.test_split
     if config.calibrate:
-        segmenter = calibrate_model(segmenter, dataset, model_path)
+        segmenter = calibrate_model(segmenter, dataset, _model_path(folder))
     album = Album(len(samples_of(dataset, split)))
     with Progress(f"evaluating {split}") as progress:
         evaluation = evaluate_to_files(
             segmenter, dataset, split, folder.scores, facts=facts, on_progress=progress.show,
             on_image=lambda image, *arrays: album.add(photo_name(image.sample, dataset.root), image.scores, *arrays),
         )  # fmt: skip
-    save_confusion_matrix(evaluation.matrix, dataset.palette.names, folder.scores.matrix_picture)
     return evaluation, album.pictures
 
 
-def _draw_predictions(folder: Run, pictures: Sequence[Picture], palette: Palette) -> None:
-    samples = ((Path(each.name).name, each.photo, each.truth, each.prediction) for each in pictures)
+def _draw_predictions(drawing: Drawing, folder: Run, pictures: Sequence[Picture], palette: Palette) -> None:
+    samples = [(Path(each.name).name, each.photo, each.truth, each.prediction) for each in pictures]
     scores = [(each.scores["accuracy"], each.scores["iou"]) for each in pictures]
-    show_predictions(samples, palette, folder.folder, scores)
+    drawing.draw("show_predictions", samples, palette, folder.folder, scores)

@@ -32,7 +32,7 @@ class Workers:
     breaks as a whole when one dies, without a word at which argument. None is started before it is needed.
 
     Args:
-        task: Takes an argument and gives what is wanted; raises nothing. All three are pickled.
+        task: Takes an argument and gives what is wanted. All three are pickled, as is what it raises.
         count: How many processes; 0 to do the task in the thread that asks, as is done where none can be started.
     """
 
@@ -55,6 +55,7 @@ class Workers:
 
         Raises:
             ChildProcessError: The process ended in the middle; the next call starts another one.
+            Exception: What the task raises.
         """
         if self._pickled is None:
             return self._task(argument)
@@ -63,7 +64,10 @@ class Workers:
             if process is None:
                 process = self._start()
             if process is not None:
-                return _ask(process, argument)
+                result, error = _ask(process, argument)
+                if error is not None:
+                    raise error
+                return result
         except ChildProcessError:
             process = None
             raise
@@ -114,9 +118,16 @@ def serve() -> None:
                 task = _unpickled(argument)
                 reply = task is not None
             else:
-                reply = task(argument)
+                reply = _done(task, argument)
             pickle.dump(reply, replies)
             replies.flush()
+
+
+def _done(task: Callable[[Any], Any], argument: Any) -> tuple[Any, Exception | None]:
+    try:
+        return task(argument), None
+    except Exception as error:  # for whoever asked
+        return None, error
 
 
 def _ask(process: subprocess.Popen[bytes], argument: Any) -> Any:

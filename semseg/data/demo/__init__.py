@@ -11,15 +11,18 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from semseg.data.demo.street import Scene, paint_street
+from semseg.data.workers import Workers
 from semseg.errors import DataError
 
 SPLITS = ("train", "val")
+_MIN_PAIRS_OF_PROCESS = 20
 
 
 def draw_scene(seed: int | Sequence[int], *, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
@@ -75,10 +78,13 @@ def make_demo(folder: str | Path, *, num_train: int = 200, num_val: int = 50, se
     shutil.rmtree(temporary, ignore_errors=True)
     _remove_stale(folder.absolute())
     try:
-        for number, (split, count) in enumerate(zip(SPLITS, (num_train, num_val), strict=True)):
+        for split in SPLITS:
             (temporary / split).mkdir(parents=True)
-            for n in range(1, count + 1):  # threads would not help: most of the time is Python's own
-                _write_pair(temporary / split / f"{n}.jpg", [seed, number, n])
+        counts = enumerate(zip(SPLITS, (num_train, num_val), strict=True))
+        _write_pairs([
+            (temporary / split / f"{n}.jpg", (seed, number, n))
+            for number, (split, count) in counts for n in range(1, count + 1)
+        ])  # fmt: skip
         if not folder.exists():
             temporary.rename(folder)
             return
@@ -88,9 +94,28 @@ def make_demo(folder: str | Path, *, num_train: int = 200, num_val: int = 50, se
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_pair(path: Path, seed: Sequence[int]) -> None:
-    pair = np.concatenate(draw_scene(seed), axis=1)
-    Image.fromarray(pair).save(path, quality=95, subsampling="4:2:0")
+def _write_pairs(pairs: Sequence[tuple[Path, Sequence[int]]]) -> None:
+    """In processes: threads would not help, as most of the time is Python's own."""
+    count = min(os.cpu_count() or 1, len(pairs) // _MIN_PAIRS_OF_PROCESS)
+    processes, pool = Workers(_write_pair, count if count > 1 else 0), ThreadPoolExecutor(max(1, count))
+
+    def write(pair: tuple[Path, Sequence[int]]) -> None:
+        try:
+            processes.run(pair)
+        except ChildProcessError:
+            _write_pair(pair)
+
+    try:
+        list(pool.map(write, pairs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        processes.close()
+
+
+def _write_pair(pair: tuple[Path, Sequence[int]]) -> None:
+    path, seed = pair
+    picture = np.concatenate(draw_scene(seed), axis=1)
+    Image.fromarray(picture).save(path, quality=95, subsampling="4:2:0")
 
 
 def _remove_stale(folder: Path) -> None:
