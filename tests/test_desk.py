@@ -230,6 +230,7 @@ def desk(browser_page, address):
     return Driver(browser_page, address)
 
 
+@pytest.mark.plain
 class TestPage:
     def test_a_stroke_is_undone_and_done_again_and_saved(self, desk, street):
         desk.open("val/images/0.png")
@@ -332,6 +333,7 @@ class TestPage:
         context.close()
 
 
+@pytest.mark.plain
 def test_what_is_mended_at_the_desk_makes_the_network_better(desk, street, capsys):
     for i in range(1, TRAINED):
         left, top, right, bottom = draw_street(i)[2]

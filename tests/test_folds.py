@@ -90,6 +90,7 @@ def folds(tmp_path_factory):
     return data, output, words
 
 
+@pytest.mark.plain
 class TestACrossValidation:
     def test_scores_are_those_of_the_sum_of_the_matrices(self, folds):
         _, output, _ = folds

@@ -180,6 +180,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.plain
 class TestTheCommand:
     def test_photos_are_suggested_with_pre_labels(self, trained, tmp_path, capsys):
         words = ["suggest", str(trained / "run"), str(trained / "photos"), "--count", "3", "--polygons", "coco"]
