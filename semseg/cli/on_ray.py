@@ -8,7 +8,7 @@ from semseg.backend.ray_cluster import Cluster, ray_cluster
 from semseg.cli.console import Progress, say_about
 from semseg.cli.predict import check_flags, photos_and_video
 from semseg.cli.workers import Part, part_of_worker
-from semseg.errors import DataError, ResourceError, SemsegError, StopRequest
+from semseg.errors import DataError, ResourceError, SemsegError
 from semseg.files import check_output
 from semseg.inference.predictions import supervise
 
@@ -71,9 +71,9 @@ def _predict(arguments: argparse.Namespace, cluster: Cluster, token: str, count:
                     say_about("failed", f"part {number}/{count}: {_where(part)}{part.message}")
                     failed += 1
                 progress.show(done * total // count, total, f"{done} of {count} parts")
-    except StopRequest:
+    except KeyboardInterrupt as error:  # whatever asked: Ray makes one of every signal
         say_about("stopped", "the same command goes on from here")
-        raise
+        raise (arguments.stopping.request or error) from None
     if failed:
         raise ResourceError(f"{failed} of {count} parts failed; the same command goes on with them")
     return skipped
