@@ -65,6 +65,7 @@ OWNERS = {
     "torch": {"backend", "export", "inference"},
     "tensorflow": {"backend", "inference"},
     "jax": {"backend"},
+    "ray": {"backend"},
 }
 
 

@@ -2,8 +2,10 @@
 
 import os
 import re
+import secrets
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -119,9 +121,13 @@ def ray_cluster(address: str) -> Iterator[Cluster]:
     with ExitStack() as stack:
         try:
             stack.callback(ray.shutdown)
-            name = _connect(asked, stack)
+            with _silence():
+                name = _connect(asked, stack)
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-            raise ResourceError(f"`ray`: {asked}: {first_line(error)}") from None
+            raise ResourceError(
+                f"`ray`: {asked}: {first_line(error)}; see that Ray and Python have its versions, and give the token "
+                "of a cluster that has one, as by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+            ) from None
         finally:
             _listen_again(listening)
         yield Cluster(name)
@@ -138,11 +144,44 @@ def _connect(address: str, stack: ExitStack) -> str:
         return "the cluster that is here"
     short = None if os.name == "nt" else os.environ.get("RAY_TMPDIR", "/tmp")  # a socket's path holds 107 letters
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir=short, ignore_cleanup_errors=True))
+    stack.enter_context(_token_of_its_own())
     stack.callback(ray.shutdown)  # before the folder goes
     ray.init(
-        address="local", include_dashboard=False, object_store_memory=_OBJECT_BYTES, _temp_dir=folder, **quiet
+        address="local", include_dashboard=False, object_store_memory=_OBJECT_BYTES, _temp_dir=folder,
+        _node_ip_address="127.0.0.1", **quiet,
     )  # fmt: skip
     return "a cluster of this computer alone"
+
+
+_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@contextmanager
+def _token_of_its_own() -> Iterator[None]:
+    """Within, a cluster that is started knows a secret that goes with it; Ray would write one into the home folder."""
+    before = {name: os.environ[name] for name in _TOKEN if name in os.environ}
+    if not before:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        yield
+    finally:
+        for name in _TOKEN:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Within, nothing goes to standard error, also from C++: Ray writes a line for each second of waiting."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _probe(address: str) -> None:
