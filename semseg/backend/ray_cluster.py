@@ -194,7 +194,7 @@ def _probe(address: str) -> None:
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise ResourceError(
-            f"`ray`: no cluster at {address} ({reason}); start one by ray start --head, or leave the address out"
+            f"`ray`: no cluster at {address} ({reason}); start one by ray start, or leave the address out"
         ) from None
 
 
