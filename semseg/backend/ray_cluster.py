@@ -91,7 +91,12 @@ class Cluster:
 def _result_of(task: Any) -> Any:
     try:
         return ray.get(task)
-    except ray.exceptions.RayTaskError:  # an exception of the function, which is our bug
+    except ray.exceptions.RayTaskError as error:  # an exception of the function, which is our bug but for this
+        if "No module named" in str(error):
+            missing = str(error).rpartition("No module named")[2].split()[0].strip("'\".")
+            raise SemsegError(
+                f"`ray`: a worker has no {missing}; install semseg and its backend on all nodes"
+            ) from None
         raise
     except ray.exceptions.OutOfMemoryError:
         return ResourceError("its worker was ended again, as the node had no memory left")
