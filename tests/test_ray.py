@@ -18,6 +18,7 @@ from PIL import Image
 
 from semseg.cli import commands, workers
 from semseg.cli.flags import build_parser
+from semseg.errors import SemsegError
 from semseg.images.png_writer import PngWriter
 from semseg.inference.predictions import supervise
 from semseg.labels.palettes import Label, Palette
@@ -237,6 +238,17 @@ def test_a_worker_that_dies_again_is_told(on_ray):
 
         patch.setattr(ray_cluster.ray, "get", die)
         assert str(ray_cluster._result_of(None)).startswith("its worker died again; see the logs of Ray")
+
+
+def test_a_cluster_without_semseg_is_told(on_ray, monkeypatch):
+    from semseg.backend import ray_cluster
+
+    def lack(task):
+        raise ray_cluster.ray.exceptions.RayTaskError("f", "...ModuleNotFoundError: No module named 'semseg'", None)
+
+    monkeypatch.setattr(ray_cluster.ray, "get", lack)
+    with pytest.raises(SemsegError, match="the cluster has no semseg; install semseg and a backend on all"):
+        ray_cluster._result_of(None)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,10 @@ class Cluster:
         remote = ray.remote(
             num_cpus=self.num_cpus(threads), num_gpus=int(any(self._gpus)), max_calls=0, max_retries=_RETRIES
         )(function)  # max_calls=0: with a GPU, Ray would start a process for each task
-        keys = {remote.remote(*arguments): key for key, arguments in tasks.items()}
+        try:
+            keys = {remote.remote(*arguments): key for key, arguments in tasks.items()}
+        except ModuleNotFoundError as error:  # of a cluster that is asked from outside
+            raise _cannot_import(error) from None
         try:
             while keys:
                 (done,), _ = ray.wait(list(keys))
@@ -92,11 +95,8 @@ def _result_of(task: Any) -> Any:
     try:
         return ray.get(task)
     except ray.exceptions.RayTaskError as error:  # an exception of the function, which is our bug but for this
-        if "No module named" in str(error):
-            missing = str(error).rpartition("No module named")[2].split()[0].strip("'\".")
-            raise SemsegError(
-                f"`ray`: a worker has no {missing}; install semseg and its backend on all nodes"
-            ) from None
+        if _NO_MODULE in str(error):
+            raise _cannot_import(error) from None
         raise
     except ray.exceptions.OutOfMemoryError:
         return ResourceError("its worker was ended again, as the node had no memory left")
@@ -105,6 +105,12 @@ def _result_of(task: Any) -> Any:
         return ResourceError(f"{how}; see the logs of Ray on its node, or run the command without it")
 
 
+def _cannot_import(error: Exception) -> SemsegError:
+    module = str(error).rpartition(_NO_MODULE)[2].split()[0].strip("'\".")
+    return SemsegError(f"`ray`: the cluster has no {module}; install semseg and a backend on all of its nodes")
+
+
+_NO_MODULE = "No module named"
 _DEATHS = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
 
 
