@@ -136,12 +136,18 @@ def ray_cluster(address: str) -> Iterator[Cluster]:
                 name = _connect(asked, stack)
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             raise ResourceError(
-                f"`ray`: {asked}: {first_line(error)}; see that Ray and Python have its versions, and give the token "
+                f"`ray`: {asked}: {_reason(error)}; see that Ray and Python have its versions, and give the token "
                 "of a cluster that has one, as by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
             ) from None
         finally:
             _listen_again(listening)
         yield Cluster(name)
+
+
+def _reason(error: Exception) -> str:
+    """A line of what Ray says: of a traceback from elsewhere the last."""
+    line = first_line(error)
+    return str(error).strip().splitlines()[-1].strip()[:200] if line.endswith(":") else line
 
 
 def _connect(address: str, stack: ExitStack) -> str:
