@@ -1,5 +1,6 @@
 """Tasks on a Ray cluster: on one that is there, or on this computer for as long as they take."""
 
+import logging
 import os
 import re
 import secrets
@@ -153,6 +154,7 @@ def _reason(error: Exception) -> str:
 def _connect(address: str, stack: ExitStack) -> str:
     ray._private.worker.listen_error_messages = lambda *_: None  # it prints pages where a worker dies
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     if address != LOCAL:
         ray.init(address=address, **({} if address.startswith("ray://") else quiet))
         return f"the cluster at {address}"
