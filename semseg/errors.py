@@ -42,6 +42,10 @@ class RunFolderError(SemsegError):
     exit_code = 4
 
 
+class FolderInUseError(RunFolderError):
+    """A folder that another process writes into (exit code 4)."""
+
+
 class ModelFileError(SemsegError):
     """A file that is no model, or not one for these data (exit code 5)."""
 

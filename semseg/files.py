@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
     """Writes a CSV file with a header, in UTF-8, as `replacing` does: whole or not at all.
 
     Args:
@@ -180,6 +180,7 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         rows: At least one row, by column name. The columns stand in the order in which the rows first name them; a row
             that lacks one leaves it empty. Characters that UTF-8 does not have (in names of files) become `?`, and
             text that a spreadsheet would compute gets an apostrophe before it: see `csv_cell`.
+        columns: In place of those that the rows name: they are then written as they come, and not held.
 
     Raises:
         ValueError: There are no rows, so that nothing names the columns.
@@ -191,15 +192,15 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         >>> path.read_text().splitlines()
         ['class,iou', 'road,0.5', 'sky,0.75']
     """
-    rows = list(rows)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if not columns:
+        rows = list(rows)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
     if not columns:
         raise ValueError(f"{path}: got no rows to write; expected at least one, whose names become the header")
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.writer(file)
-        writer.writerows(
-            [map(csv_cell, row) for row in [columns, *([row.get(name) for name in columns] for row in rows)]]
-        )
+        writer.writerow(map(csv_cell, columns))
+        writer.writerows(map(csv_cell, map(row.get, columns)) for row in rows)
 
 
 def csv_cell(value: Any) -> Any:

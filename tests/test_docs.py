@@ -151,6 +151,7 @@ PARSED_ALONE = {  # commands that are not run here, by a word in them
     "--models": "trains for minutes",
     "--int8": "calibrates; tests/test_export.py does it",
     "camera": "there is none",
+    "--ray": "starts a cluster; tests/test_ray.py does it",
     "--threshold": "is for two classes, and the run has more; tests/test_certainty.py does it",
 }
 

@@ -73,20 +73,27 @@ def _run(parser: Parser, argv: Sequence[str] | None) -> int:
         request = error if isinstance(error, StopRequest) else StopRequest("Ctrl-C", 130)
         request.kept = request.kept or _KEPT * (arguments.command == "compare")
         return _fail(request.text, request.exit_code, own=False)
-    except OSError as error:
-        message, code = _words_of(error, getattr(arguments, "output", "disk"))
+    except Exception as error:
+        message, code = words_of(error, arguments)
         if not code:
             _say_bug(error)
             raise
-        return _fail(message + _trained(arguments), code)
-    except Exception as error:
-        if isinstance(error, RuntimeError) and "start new thread" in str(error):
-            return _fail(f"system: no more threads; {_OF_SYSTEM[errno.EAGAIN]}", ResourceError.exit_code)
-        if not _out_of_memory(error):
-            _say_bug(error)
-            raise
-        return _fail("out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code)
+        return _fail(message, code)
     return 0
+
+
+def words_of(error: Exception, arguments: argparse.Namespace) -> tuple[str, int]:
+    """What to say of an error in place of a traceback, and the exit code; 0 for a bug of ours."""
+    if isinstance(error, SemsegError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        message, code = _words_of_system(error, getattr(arguments, "output", "disk"))
+        return message + _trained(arguments), code
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return f"system: no more threads; {_OF_SYSTEM[errno.EAGAIN]}", ResourceError.exit_code
+    if _out_of_memory(error):
+        return "out of memory; use a smaller --batch-size, --image-size or --filters", ResourceError.exit_code
+    return "", 0
 
 
 def _watch(arguments: argparse.Namespace, stack: ExitStack) -> None:
@@ -101,15 +108,13 @@ def _watch(arguments: argparse.Namespace, stack: ExitStack) -> None:
 def _import_and_run(arguments: argparse.Namespace) -> None:
     if arguments.command != "train" and not getattr(arguments, "shard", None):
         refuse_processes(arguments.command)
-    with_keras = not _computes_without_keras(arguments)
-    if with_keras:
-        arguments.backend = choose_backend(_asked_backend(arguments))
+    on_ray = getattr(arguments, "ray", None) is not None
     with _not_looking_for_garbage():
-        if with_keras:
-            from semseg.backend.importing import import_keras  # it loads NumPy, which --help can do without
-
-            import_keras(arguments.backend)
-        command = importlib.import_module(f"semseg.cli.{arguments.command}")
+        if on_ray:  # its workers have the network
+            require("predict", "ray", "ray")
+        else:
+            import_backend(arguments)
+        command = importlib.import_module(f"semseg.cli.{'on_ray' if on_ray else arguments.command}")
     command.run(arguments)
 
 
@@ -126,12 +131,21 @@ def _not_looking_for_garbage() -> Iterator[None]:
             gc.freeze()
 
 
+def import_backend(arguments: argparse.Namespace) -> None:
+    """Imports Keras on the backend that is asked for, where the command needs one."""
+    if not _computes_without_keras(arguments):
+        arguments.backend = choose_backend(_asked_backend(arguments))
+        from semseg.backend.importing import import_keras  # it loads NumPy, which --help can do without
+
+        import_keras(arguments.backend)
+
+
 def _trained(arguments: argparse.Namespace) -> str:
     """Where the work of hours is when a command ends early."""
     return f"; {_KEPT}" if arguments.command in _TRAINING else ""
 
 
-def _words_of(error: OSError, output: str) -> tuple[str, int]:
+def _words_of_system(error: OSError, output: str) -> tuple[str, int]:
     """What to say of an error of the system, and the exit code; 0 for one that the user cannot mend."""
     where, reason = error.filename, error.strerror
     if error.errno in DISK_FULL:

@@ -6,7 +6,8 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_NAMED = 5  # photos of which something is said, each in a line
 _flag_of: dict[str, str] = {}  # the running command's flag of each parameter
+_notes: list[tuple[str, str]] | None = None  # of what would be printed
 
 
 def open_closed_streams() -> None:
@@ -50,6 +52,17 @@ def be_silent() -> None:
     sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
+@contextmanager
+def noting(notes: list[tuple[str, str]]) -> Iterator[None]:
+    """Within, topics and paragraphs become notes and are not printed: another process speaks."""
+    global _notes
+    _notes = notes
+    try:
+        yield
+    finally:
+        _notes = None
+
+
 def say(line: str) -> None:
     """Prints a line at once; the work goes on when whoever read it has gone."""
     try:
@@ -70,6 +83,9 @@ def printable(text: str, encoding: str | None) -> str:
 
 def say_about(topic: str, text: str) -> None:
     """Prints a paragraph with its topic in the margin."""
+    if _notes is not None:
+        _notes.append((topic, text))
+        return
     lines = textwrap.wrap(in_flags(text), 110, break_long_words=False, break_on_hyphens=False)
     say(f"{topic:10}" + f"\n{'':10}".join(lines))
 

@@ -392,6 +392,8 @@ def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     add("--show", metavar="A,B,C", help=_SHOW)
     add("--shard", metavar="K/N", help="predict part K of N, beside other processes that predict the others into the "
         "same folder; auto: as the launcher says")  # fmt: skip
+    add("--ray", metavar="ADDRESS", nargs="?", const="auto", help="predict on the workers of a Ray cluster, such as "
+        "host:6379 (default: the one that is here, else one of this computer alone)")  # fmt: skip
     add("--batch-size", metavar="N", type=int, help="photos or tiles per step (default: by what the network sees)")
     add("--workers", metavar="N", type=int, default=RunConfig.workers,
         help="threads that load photos, and as many that write (default: %(default)s)")  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from semseg.backend.launchers import place_among
 from semseg.cli.console import Progress, percent, say_about, say_unlike, size_text, view_text
@@ -42,27 +42,46 @@ from semseg.labels.palettes import Palette
 from semseg.runs.calibration import AS_LEARNT
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Predicts what the flags name, and writes it to the output folder."""
-    _check_flags(arguments)
-    output = Path(arguments.output)
-    source, video = _video(arguments)
-    shard = _shard(arguments, video)
-    photos = None if video else photos_of(arguments.what, output, KINDS)
-    check_output(output)
+class Opened(NamedTuple):
+    """A model, and the photos or frames that it is to see."""
+
+    photos: Photos | None
+    video: Video | None
+    card: ModelCard
+    segmenter: Segmenter
+
+
+def open_all(arguments: argparse.Namespace) -> Opened:
+    """Finds the photos, and loads the network."""
+    photos, video = photos_and_video(arguments)
+    check_output(Path(arguments.output))
     card = ModelCard.read(arguments.model)
     if not card.exported:
         from semseg.backend.devices import leave_tensorflow_out  # exported files do without Keras
 
         leave_tensorflow_out()
     segmenter = card.load(image_size=arguments.image_size, batch_size=arguments.batch_size)
+    return Opened(photos, video, card, segmenter)
+
+
+def run(arguments: argparse.Namespace, opened: Opened | None = None) -> None:
+    """Predicts what the flags name, and writes it to the output folder.
+
+    Args:
+        arguments: Of the command.
+        opened: From `open_all`, for another part of the same photos; None to open them here.
+    """
+    check_flags(arguments)
+    output = Path(arguments.output)
+    shard = _shard(arguments)
+    photos, video, card, segmenter = opened or open_all(arguments)
     segmenter = _deciding(segmenter, card.path, arguments)
     if arguments.show:
         segmenter = replace(segmenter, bands=segmenter.bands.showing(arguments.show))
     if arguments.tile and segmenter.scale is not None:
         raise SemsegError(f"`tile`: {card.path} learned crops, and sees photos in tiles of its own; leave it out")
     if video and not segmenter.bands.are_rgb:
-        raise SemsegError(f"{source}: videos are 8-bit RGB; {card.path} was trained on {segmenter.bands}")
+        raise SemsegError(f"{video.source}: videos are 8-bit RGB; {card.path} was trained on {segmenter.bands}")
     palette, seen = segmenter.palette, view_text(segmenter.image_size, segmenter.scale)
     answers = _answers(arguments, palette.names)
     kinds = [*_kinds(arguments, palette), *(answers.kinds if answers else [])]
@@ -74,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     segmenter = _with_views(segmenter, arguments)
     if photos is None:
         with take_folder(output, settings):
-            _predict_frames(segmenter, video, source, output, kinds, answers, arguments)
+            _predict_frames(segmenter, video, output, kinds, answers, arguments)
         return
     with take_folder(output, settings, shard):
         skipped = _predict_photos(segmenter, photos, output, kinds, answers, shard, arguments)
@@ -84,19 +103,18 @@ def run(arguments: argparse.Namespace) -> None:
         raise DataError(f"{arguments.what}: {skipped}; replace or remove them and run the same command again")
 
 
-def _shard(arguments: argparse.Namespace, video: Video | None) -> Shard | None:
+def _shard(arguments: argparse.Namespace) -> Shard | None:
     """The part of the photos that is asked for."""
     if arguments.shard is None:
         return None
-    if video:
-        raise SemsegError(f"`shard`: is for photos, and {arguments.what} is a video or a camera; leave it out")
     if arguments.shard == "auto":
         number, count = place_among()
         return Shard(number + 1, count)
     return Shard.parse(arguments.shard)
 
 
-def _check_flags(arguments: argparse.Namespace) -> None:
+def check_flags(arguments: argparse.Namespace) -> None:
+    """Refuses values that make no sense, before anything takes time."""
     for name in ("batch_size", "workers"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
@@ -122,17 +140,19 @@ def _deciding(segmenter: Segmenter, path: Path, arguments: argparse.Namespace) -
     return replace(segmenter, calibration=replace(segmenter.calibration, threshold=threshold))
 
 
-def _video(arguments: argparse.Namespace) -> tuple[Path | int, Video | None]:
-    """What is named, a path or a camera's number, and its frames if it has some."""
+def photos_and_video(arguments: argparse.Namespace) -> tuple[Photos | None, Video | None]:
+    """What is named: photos, or a video or camera."""
     what = arguments.what
     path = Path(what)
     camera = what.isdecimal() and not path.exists()
     if not camera and (path.suffix.lower() not in SUFFIXES or glob.has_magic(what) or path.is_dir()):
-        return path, None
+        return photos_of(what, Path(arguments.output), KINDS), None
+    for name in ("shard", "ray"):
+        if getattr(arguments, name, None) is not None:
+            raise SemsegError(f"`{name}`: is for photos, and {what} is a video or a camera; leave it out")
     if arguments.tile:
         raise SemsegError("`tile`: the frames of a video are seen whole; leave it out")
-    source = int(what) if camera else path
-    return source, Video(source)
+    return None, Video(int(what) if camera else path)
 
 
 def _kinds(arguments: argparse.Namespace, palette: Palette) -> list[str]:
@@ -258,7 +278,8 @@ def _merge(
                 table.finish(name for name, _ in photos.in_order())
                 jobs = Jobs(photos.stem_of, output, kinds, arguments.polygons)
                 written = [SHARES_FILE, *_finish_answers(photos, jobs, table, answers, output)]
-            say_about("merged", f"all {shard.count} parts into {', '.join(written)}")
+                say_about("merged", f"all {shard.count} parts into {', '.join(written)}")
+                _say_table(segmenter, table, arguments)
     except RunFolderError:
         say_about("parts", "another process merges the tables")
 
@@ -322,9 +343,10 @@ def _note(
 
 
 def _predict_frames(
-    segmenter: Segmenter, video: Video, source: Path | int, output: Path, kinds: list[str], answers: Answers | None,
+    segmenter: Segmenter, video: Video, output: Path, kinds: list[str], answers: Answers | None,
     arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
+    source = video.source
     shares, name = output / SHARES_FILE, f"camera {source}" if video.live else source.stem
     if shares.exists() and video.live:
         raise RunFolderError(f"{output}: holds what a camera showed before; choose another `output`")

@@ -23,7 +23,7 @@ CLASS_SCORES = (*PER_CLASS_SCORES, "boundary_iou", "boundary_f")
 IMAGE_SCORES = ("accuracy", *CLASS_SCORES, "calibration_error", "confidence")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageResult:
     """One photo of a split.
 

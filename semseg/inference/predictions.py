@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from semseg.errors import DataError, RunFolderError, pip_install
+from semseg.errors import DataError, FolderInUseError, RunFolderError, pip_install
 from semseg.files import create_json, csv_cell, csv_text, read_json, remove_older, replacing, sha256_of, write_json
 from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
@@ -51,7 +51,8 @@ def take_folder(
         merges: Whether all parts are finished, and are merged: their processes may be about to end.
 
     Raises:
-        RunFolderError: It holds something else, or another process predicts into it.
+        RunFolderError: It holds something else.
+        FolderInUseError: Another process predicts into it.
     """
     file = output / SETTINGS_FILE
     held = [name for name in (*KINDS, SHARES_FILE, OBJECTS_FILE, COUNTS_FILE, COCO_FILE) if (output / name).exists()]
@@ -62,14 +63,48 @@ def take_folder(
     settings = {**settings, **({} if shard is None else {_SHARDS: shard.count})}
     with one_writer(output, own):  # first its own, then a look at the others': of two, one at least sees the other
         others = [(path.name, who) for path in output.glob(f"{names.LOCK}*") if (who := writer_of(output, path.name))]
+        if shard is not None or merges:
+            others = [other for other in others if other[0] != names.SUPERVISOR]
         for name, who in others:
             if (shard is None and not merges) or name == names.LOCK:
-                raise RunFolderError(f"{output}: {who} is writing there; wait for its end, or choose another `output`")
+                raise FolderInUseError(
+                    f"{output}: {who} is writing there; wait for its end, or choose another `output`"
+                )
         if not create_json(file, settings) and not merges:
             _compare(output, settings, shard)
         if not others:
             remove_older(_temporaries(output), 0 if merges else _UNFINISHED)
         yield
+
+
+@contextmanager
+def supervise(output: Path) -> Iterator[tuple[str, int]]:
+    """Holds a folder into which other processes, perhaps on other computers, predict a part each.
+
+    Args:
+        output: The folder of predictions.
+
+    Yields:
+        A text by which `sees_supervisor` knows the folder, and in how many parts it is being predicted; 0 for none.
+
+    Raises:
+        FolderInUseError: Somebody else predicts into it, or has it predicted.
+    """
+    with one_writer(output, names.SUPERVISOR):
+        if who := writer_of(output):
+            raise FolderInUseError(f"{output}: {who} is writing there; wait for its end, or choose another `output`")
+        settings: Any = {}
+        with suppress(OSError, ValueError):
+            settings = read_json(output / SETTINGS_FILE)
+        count = settings.get(_SHARDS) if isinstance(settings, dict) else None
+        yield (output / names.SUPERVISOR).read_text(encoding="utf-8"), count if isinstance(count, int) else 0
+
+
+def sees_supervisor(output: Path, text: str) -> bool:
+    """Whether this process sees the very folder that another holds by `supervise`, and not one of the same name."""
+    with suppress(OSError):
+        return (output / names.SUPERVISOR).read_text(encoding="utf-8") == text
+    return False
 
 
 def _compare(output: Path, settings: Mapping[str, Any], shard: Shard | None) -> None:

@@ -32,6 +32,7 @@ class Video:
         source: The file, or the camera's number.
 
     Attributes:
+        source: As it was given.
         rate: Frames per second.
         frames: How many there should be; 0 if that is not known.
         live: Whether it is a camera, which ends when somebody ends it.
@@ -52,7 +53,7 @@ class Video:
 
     def __init__(self, source: Path | int):
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said in our own words
-        self._capture = cv2.VideoCapture()
+        self.source, self._capture = source, cv2.VideoCapture()
         try:
             opened = self._capture.open(source if isinstance(source, int) else str(source))
         except cv2.error:  # a number that is too large

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from semseg.errors import RunFolderError
+from semseg.errors import FolderInUseError
 from semseg.files import is_running
 from semseg.runs import names
 
@@ -37,7 +37,7 @@ def one_writer(folder: Path, name: str = names.LOCK) -> Iterator[None]:
         name: Of the lock's file; locks of other names keep nobody away.
 
     Raises:
-        RunFolderError: Another process writes there.
+        FolderInUseError: Another process writes there.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / name
@@ -100,7 +100,7 @@ def writer_of(folder: Path, name: str = names.LOCK) -> str | None:
 
 def _refuse_if_owned(path: Path, descriptor: int) -> None:
     if who := _living_owner(path, descriptor):
-        raise RunFolderError(f"{path.parent}: {who} is writing there; wait for its end, or choose another `output`")
+        raise FolderInUseError(f"{path.parent}: {who} is writing there; wait for its end, or choose another `output`")
 
 
 def _living_owner(path: Path, descriptor: int) -> str | None:

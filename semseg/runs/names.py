@@ -33,6 +33,7 @@ STATE_BEST = "best-{epoch:05}.keras"  # the best weights that states know
 STATE_PATTERN = r"state-\d{5,}-\d{8,}\.(npz|json)|best-\d{5,}\.keras"
 FOLD = "fold_{number}"  # the folder of one run of a cross-validation
 LOCK = ".semseg.lock"  # who writes there now
+SUPERVISOR = f"{LOCK}.supervisor"  # who has others write there, each a part
 LOG, FAILED_LOG = "log.txt", "log-failed.txt"  # of a run in a process of its own
 
 METRICS = "metrics.json"  # every score, with intervals of the headline ones
