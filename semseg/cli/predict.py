@@ -14,6 +14,8 @@ from semseg.backend.launchers import place_among
 from semseg.cli.console import Progress, percent, say_about, say_unlike, size_text, view_text
 from semseg.errors import DataError, RunFolderError, SemsegError
 from semseg.files import check_output, replacing
+from semseg.images.addresses import checked_address, is_address
+from semseg.images.mirrors import present
 from semseg.inference.answers import Answers, finish, wanted_answers
 from semseg.inference.card import ModelCard
 from semseg.inference.files import KINDS, Result, mask_values, predict_files
@@ -36,6 +38,7 @@ from semseg.inference.predictions import (
     unfinished_shards,
 )
 from semseg.inference.segmenter import Segmenter, no_features, with_flips
+from semseg.inference.sending import Sending
 from semseg.inference.tiling import with_scales
 from semseg.inference.video import SUFFIXES, Frame, Video, predict_video
 from semseg.labels.palettes import Palette
@@ -45,10 +48,13 @@ from semseg.runs.calibration import AS_LEARNT
 def run(arguments: argparse.Namespace) -> None:
     """Predicts what the flags name, and writes it to the output folder."""
     _check_flags(arguments)
-    output = Path(arguments.output)
     source, video = _video(arguments)
     shard = _shard(arguments, video)
-    photos = None if video else photos_of(arguments.what, output, KINDS)
+    sending = Sending(arguments.output, shard) if is_address(arguments.output) else None
+    if video and sending:
+        raise SemsegError("`output`: the frames of a video are written to a folder, and not to an address")
+    output = sending.folder if sending else Path(arguments.output)
+    photos = None if video else photos_of(arguments.what, sending.address if sending else output, KINDS)
     check_output(output)
     card = ModelCard.read(arguments.model)
     if not card.exported:
@@ -77,9 +83,15 @@ def run(arguments: argparse.Namespace) -> None:
             _predict_frames(segmenter, video, source, output, kinds, answers, arguments)
         return
     with take_folder(output, settings, shard):
-        skipped = _predict_photos(segmenter, photos, output, kinds, answers, shard, arguments)
+        if sending:
+            sending.claim()
+        skipped = _predict_photos(segmenter, photos, output, kinds, answers, shard, sending, arguments)
+        if sending:
+            sending.send_tables(ends=True)
     if shard:
-        _merge(segmenter, photos, output, kinds, answers, shard, arguments)
+        if sending:
+            sending.bring_tables()
+        _merge(segmenter, photos, output, kinds, answers, shard, sending, arguments)
     if skipped:
         raise DataError(f"{arguments.what}: {skipped}; replace or remove them and run the same command again")
 
@@ -126,6 +138,10 @@ def _video(arguments: argparse.Namespace) -> tuple[Path | int, Video | None]:
     """What is named, a path or a camera's number, and its frames if it has some."""
     what = arguments.what
     path = Path(what)
+    if is_address(what):
+        if path.suffix.lower() in SUFFIXES:
+            raise SemsegError(f"{what}: videos are read from a disk, and not from an address; copy it")
+        return path, None
     camera = what.isdecimal() and not path.exists()
     if not camera and (path.suffix.lower() not in SUFFIXES or glob.has_magic(what) or path.is_dir()):
         return path, None
@@ -186,7 +202,7 @@ def _settings(arguments: argparse.Namespace, digest: str, segmenter: Segmenter, 
     return {
         "model": digest,
         "classes": segmenter.palette.to_dict()["classes"],
-        "what": arguments.what if arguments.what.isdecimal() else str(Path(arguments.what).absolute()),
+        "what": _what(arguments.what),
         "image_size": list(segmenter.image_size),
         "tile": arguments.tile and list(arguments.tile),
         **({} if segmenter.scale is None else {"scale": segmenter.scale}),
@@ -200,12 +216,18 @@ def _settings(arguments: argparse.Namespace, digest: str, segmenter: Segmenter, 
     }
 
 
+def _what(what: str) -> str:
+    if is_address(what):
+        return checked_address(what)
+    return what if what.isdecimal() else str(Path(what).absolute())
+
+
 # --------------------------------------------------------------------------------------------------------- photos
 
 
 def _predict_photos(
     segmenter: Segmenter, photos: Photos, output: Path, kinds: list[str], answers: Answers | None,
-    shard: Shard | None, arguments: argparse.Namespace,
+    shard: Shard | None, sending: Sending | None, arguments: argparse.Namespace,
 ) -> str | int:  # fmt: skip
     """Predicts; says what could not be used, if anything."""
     photos = join_bands(photos, segmenter.bands)
@@ -214,8 +236,8 @@ def _predict_photos(
     say_about("photos", f"{len(photos)} in {arguments.what}{of_part}")
     with closing(_table(segmenter, output, shard, arguments)) as table:
         start = time.monotonic()
-        work = Work(photos, jobs, table, shard, arguments.polygons)
-        _predict_jobs(segmenter, work, table, answers, arguments)
+        work = Work(photos, jobs, table, shard, arguments.polygons, sending.has if sending else Path.exists)
+        _predict_jobs(segmenter, work, table, answers, sending, arguments)
         seconds = time.monotonic() - start
         for topic, note in work.notes():
             say_about(topic, note)
@@ -227,7 +249,8 @@ def _predict_photos(
     if shard:
         end_shard(output, shard)
     name = table_of(shard, finished=True) if shard else SHARES_FILE
-    say_about("wrote", f"in {output}{os.sep}: {', '.join([*written, name])}{speed}")
+    place = sending.address if sending else output
+    say_about("wrote", f"in {place}{os.sep}: {', '.join([*written, name])}{speed}")
     return work.skipped and f"{work.skipped} of {work.number} photos cannot be used and were skipped"
 
 
@@ -242,7 +265,7 @@ def _table(segmenter: Segmenter, output: Path, shard: Shard | None, arguments: a
 
 def _merge(
     segmenter: Segmenter, photos: Photos, output: Path, kinds: list[str], answers: Answers | None, shard: Shard,
-    arguments: argparse.Namespace,
+    sending: Sending | None, arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
     """Makes one table of those of all parts, where nobody else does."""
     missing = unfinished_shards(output, shard.count)
@@ -258,6 +281,8 @@ def _merge(
                 table.finish(name for name, _ in photos.in_order())
                 jobs = Jobs(photos.stem_of, output, kinds, arguments.polygons)
                 written = [SHARES_FILE, *_finish_answers(photos, jobs, table, answers, output)]
+            if sending:
+                sending.send_tables(ends=True)
             say_about("merged", f"all {shard.count} parts into {', '.join(written)}")
     except RunFolderError:
         say_about("parts", "another process merges the tables")
@@ -277,21 +302,28 @@ def _finish_answers(
 ) -> list[str]:  # fmt: skip
     if not answers:
         return []
-    return finish(
-        lambda: ((name, jobs.files_of(name)) for name, _ in photos.in_order() if name in table), answers, output
-    )
+
+    def parts() -> Iterator[tuple[str, dict[str, Path]]]:
+        for name, _ in photos.in_order():
+            if name in table:
+                files = jobs.files_of(name)
+                with present(*(files[kind] for kind in answers.kinds if kind in files)):
+                    yield name, files
+
+    return finish(parts, answers, output)
 
 
 def _predict_jobs(
-    segmenter: Segmenter, work: Work, table: SharesTable, answers: Answers | None, arguments: argparse.Namespace
-) -> None:
+    segmenter: Segmenter, work: Work, table: SharesTable, answers: Answers | None, sending: Sending | None,
+    arguments: argparse.Namespace,
+) -> None:  # fmt: skip
     start = time.monotonic()
     results = predict_files(
         segmenter, work, tile=arguments.tile, workers=arguments.workers, unsure=arguments.unsure or 0, answers=answers
     )
     try:
         with Progress("predicting") as progress, closing(results):
-            for job, result in results:
+            for job, result in sending.as_done(results) if sending else results:
                 try:
                     cells = work.cells_of(job, result)
                     _note(cells, result, table, progress, asked=arguments.tile or segmenter.tile)

@@ -128,7 +128,8 @@ def ask(address: str, function: Callable[..., Any], *arguments: Any, **options: 
     Args:
         address: What it is about, for messages.
         function: Raises what the provider's package does.
-        *arguments: Its own, as are the options.
+        *arguments: Its own.
+        **options: Its own.
 
     Returns:
         What the function does.
@@ -166,19 +167,21 @@ def explained(error: Exception, address: str) -> SemsegError:
     if isinstance(error, FileNotFoundError) or status in _GONE:
         return DataError(f"{address}: nothing is there, or not any more; look after the name and the bucket")
     if any("Token" in code for code in _codes(error)):
-        return ResourceError(f"{address}: the token has ended, or is none ({said}); renew it and run the same again")
-    if isinstance(error, PermissionError) or status in _FORBIDDEN or names & _WITHOUT_RIGHTS:
-        return ResourceError(
-            f"{address}: no right to it with the credentials that were found, or none were found, or their token has "
-            f"ended ({said}); log in with the provider's own tools, or for a public bucket see FSSPEC_S3_ANON in docs/"
+        what = f"the token has ended, or is none ({said}); renew it and run the same again"
+    elif isinstance(error, PermissionError) or status in _FORBIDDEN or names & _WITHOUT_RIGHTS:
+        what = (
+            f"no right to it: no credentials were found, or they do not suffice, or their token has ended ({said}); "
+            "log in with the provider's own tools; for a public bucket of S3 set FSSPEC_S3_ANON=true"
         )
-    if names & _UNREACHED:
-        return ResourceError(f"{address}: its server cannot be reached ({said}); look after the network")
-    if _is_passing(error):
-        return ResourceError(f"{address}: its server fails again and again ({said}); run the same again later")
-    if str(error).startswith("unable to connect to account"):  # of adlfs, a plain ValueError
-        return ResourceError(f"{address}: nothing says of which account it is; set AZURE_STORAGE_ACCOUNT_NAME")
-    return ResourceError(f"{address}: its server refuses ({said}), as when a token has ended; look after both")
+    elif names & _UNREACHED:
+        what = f"its server cannot be reached ({said}); look after the network"
+    elif _is_passing(error):
+        what = f"its server fails again and again ({said}); run the same again later"
+    elif str(error).startswith("unable to connect to account"):  # of adlfs, a plain ValueError
+        what = "nothing says of which account it is; set AZURE_STORAGE_ACCOUNT_NAME"
+    else:
+        what = f"its server refuses it ({said}), as when a token has ended; look after the address and the token"
+    return ResourceError(f"{address}: {what}")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -271,13 +274,14 @@ def look_at(address: str) -> Entry | None:
 
 
 def walk(
-    address: str, leave_out: Callable[[str, set[str]], bool] = lambda _folder, _names: False
+    address: str, leave_out: Callable[[str, set[str]], bool] = lambda _folder, _names: False, *, is_deep: bool = True
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The files of a folder and of those in it, folder by folder; hidden ones are left out.
 
     Args:
         address: Of the folder.
         leave_out: Takes a folder below it, relative, and the names in it; whether it is not looked into.
+        is_deep: Whether folders in it are looked into at all.
 
     Yields:
         The path below the folder with `/` between names, and what the server says of it.
@@ -303,7 +307,7 @@ def walk(
                 continue
             below = f"{inside}/{name}" if inside else name
             if info["type"] == "directory":
-                waiting.append(below)
+                waiting += [below] if is_deep else []
             else:
                 yield below, info
 

@@ -117,9 +117,7 @@ def begin_mirror(address: str, cache: Path, purpose: str, *, is_listed: bool = F
         if not (is_listed and (base / _ABOUT).exists()):  # else another process may be reading the room in it
             write_json(base / _ABOUT, {"address": address, "is_listed": is_listed, "room": 0})
     except OSError as error:
-        raise DataError(
-            f"{base}: {address} cannot be copied there ({error.strerror}); choose another `cache`"
-        ) from None
+        raise DataError(f"{base}: {address} cannot be copied there ({error.strerror}); free the way to it") from None
     _ROOTS[str(root)] = address
     if not is_listed:
         _clear(root)
@@ -211,7 +209,7 @@ class _Mirror:
 
     def __init__(self, base: Path):
         about = read_json(base / _ABOUT)
-        self.address, self._is_listed, self._room = about["address"], about["is_listed"], about["room"]
+        self.address, self.is_listed, self._room = about["address"], about["is_listed"], about["room"]
         self._system, self._remote = open_address(self.address)
         self._root, self._kept_bytes = base / self.address.rpartition("/")[2], base.parent / _KEPT_BYTES
 
@@ -240,7 +238,7 @@ class _Mirror:
                     os.close(descriptor)
 
     def _opened(self, path: Path) -> int:
-        if self._is_listed:
+        if self.is_listed:
             try:
                 return os.open(path, os.O_RDONLY)
             except OSError as error:
@@ -254,11 +252,10 @@ class _Mirror:
     def _fetch(self, path: Path, wanted: Entry, stays: bool) -> int:
         inside = path.relative_to(self._root).as_posix()
         address, remote = f"{self.address}/{inside}", f"{self._remote}/{inside}"
-        room = None if stays else self._room
-        is_kept = self._is_listed and _account(self._kept_bytes, wanted.size, room)
+        is_kept = stays or (self.is_listed and _account(self._kept_bytes, wanted.size, self._room))
         temporary = _temporary(path)
         try:
-            if not self._is_listed:
+            if not self.is_listed:
                 wanted = entry_of(ask(address, self._system.info, remote), address)
             _refuse_full_disk(path, wanted.size)
             ask(address, self._get, remote, temporary)
@@ -272,9 +269,9 @@ class _Mirror:
             temporary.replace(path)
             return descriptor
         except BaseException as error:
-            if is_kept:
+            if is_kept and not stays:
                 _account(self._kept_bytes, -wanted.size)
-            if not self._is_listed:
+            if not self.is_listed:
                 path.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise ResourceError(f"{path.parent}: no space left for {address}; free some") from None
@@ -303,7 +300,7 @@ class _Mirror:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(path, descriptor):
-                if self._is_listed:
+                if self.is_listed:
                     status = os.fstat(descriptor)
                     _place(path, Entry(status.st_size, status.st_mtime_ns))
                 else:
@@ -479,7 +476,7 @@ def mirrored(address: str, cache: Path, is_picture: Callable[[str], bool], say: 
         write_json(root.parent / _ABOUT, {"address": address, "is_listed": True, "room": room})
         _mirror_of.cache_clear()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(lambda name: _bring(root / name), texts))
+            list(pool.map(lambda name: bring(root / name), texts))
     if needed > room:
         say(
             f"{room / 1e9:.3g} GB are kept of the {needed / 1e9:.3g} GB at {address}; the other "
@@ -493,9 +490,19 @@ def _comes_now(name: str, entry: Entry) -> bool:
     return entry.size <= _SMALL or os.path.splitext(name)[1].lower() in _TEXTS  # noqa: PTH122
 
 
-def _bring(path: Path) -> None:
-    """Fetches a file to stay: what reads it does not know of mirrors."""
-    os.close(_mirror_at(path).hold(path, stays=True))
+def bring(path: Path) -> None:
+    """Fetches a file to stay: what reads it does not know of mirrors.
+
+    Args:
+        path: Of a mirror. Where nothing is listed, what an earlier call fetched is fetched anew.
+
+    Raises:
+        DataError, ResourceError: As of `present`.
+    """
+    mirror = _mirror_at(path)
+    if not mirror.is_listed:
+        path.unlink(missing_ok=True)
+    os.close(mirror.hold(path, stays=True))
 
 
 def _list(address: str) -> dict[str, Entry]:
