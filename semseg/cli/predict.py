@@ -38,7 +38,7 @@ from semseg.inference.predictions import (
     unfinished_shards,
 )
 from semseg.inference.segmenter import Segmenter, no_features, with_flips
-from semseg.inference.sending import Sending
+from semseg.inference.sending import Place, place_of
 from semseg.inference.tiling import with_scales
 from semseg.inference.video import SUFFIXES, Frame, Video, predict_video
 from semseg.labels.palettes import Palette
@@ -50,11 +50,9 @@ def run(arguments: argparse.Namespace) -> None:
     _check_flags(arguments)
     source, video = _video(arguments)
     shard = _shard(arguments, video)
-    sending = Sending(arguments.output, shard) if is_address(arguments.output) else None
-    if video and sending:
-        raise SemsegError("`output`: the frames of a video are written to a folder, and not to an address")
-    output = sending.folder if sending else Path(arguments.output)
-    photos = None if video else photos_of(arguments.what, sending.address if sending else output, KINDS)
+    place = place_of(arguments.output, shard)
+    output = place.folder
+    photos = None if video else photos_of(arguments.what, place.name, KINDS)
     check_output(output)
     card = ModelCard.read(arguments.model)
     if not card.exported:
@@ -83,15 +81,12 @@ def run(arguments: argparse.Namespace) -> None:
             _predict_frames(segmenter, video, source, output, kinds, answers, arguments)
         return
     with take_folder(output, settings, shard):
-        if sending:
-            sending.claim()
-        skipped = _predict_photos(segmenter, photos, output, kinds, answers, shard, sending, arguments)
-        if sending:
-            sending.send_tables(ends=True)
+        place.claim()
+        skipped = _predict_photos(segmenter, photos, place, kinds, answers, shard, arguments)
+        place.send_tables(ends=True)
     if shard:
-        if sending:
-            sending.bring_tables()
-        _merge(segmenter, photos, output, kinds, answers, shard, sending, arguments)
+        place.bring_tables()
+        _merge(segmenter, photos, place, kinds, answers, shard, arguments)
     if skipped:
         raise DataError(f"{arguments.what}: {skipped}; replace or remove them and run the same command again")
 
@@ -145,6 +140,8 @@ def _video(arguments: argparse.Namespace) -> tuple[Path | int, Video | None]:
     camera = what.isdecimal() and not path.exists()
     if not camera and (path.suffix.lower() not in SUFFIXES or glob.has_magic(what) or path.is_dir()):
         return path, None
+    if is_address(arguments.output):
+        raise SemsegError("`output`: the frames of a video are written to a folder, and not to an address")
     if arguments.tile:
         raise SemsegError("`tile`: the frames of a video are seen whole; leave it out")
     source = int(what) if camera else path
@@ -226,18 +223,18 @@ def _what(what: str) -> str:
 
 
 def _predict_photos(
-    segmenter: Segmenter, photos: Photos, output: Path, kinds: list[str], answers: Answers | None,
-    shard: Shard | None, sending: Sending | None, arguments: argparse.Namespace,
+    segmenter: Segmenter, photos: Photos, place: Place, kinds: list[str], answers: Answers | None,
+    shard: Shard | None, arguments: argparse.Namespace,
 ) -> str | int:  # fmt: skip
     """Predicts; says what could not be used, if anything."""
-    photos = join_bands(photos, segmenter.bands)
+    photos, output = join_bands(photos, segmenter.bands), place.folder
     jobs = Jobs(photos.stem_of, output, kinds, arguments.polygons)
     of_part = f", of which this is part {shard}" if shard else ""
     say_about("photos", f"{len(photos)} in {arguments.what}{of_part}")
     with closing(_table(segmenter, output, shard, arguments)) as table:
         start = time.monotonic()
-        work = Work(photos, jobs, table, shard, arguments.polygons, sending.has if sending else Path.exists)
-        _predict_jobs(segmenter, work, table, answers, sending, arguments)
+        work = Work(photos, jobs, table, shard, arguments.polygons, place.has)
+        _predict_jobs(segmenter, work, table, answers, place, arguments)
         seconds = time.monotonic() - start
         for topic, note in work.notes():
             say_about(topic, note)
@@ -249,8 +246,7 @@ def _predict_photos(
     if shard:
         end_shard(output, shard)
     name = table_of(shard, finished=True) if shard else SHARES_FILE
-    place = sending.address if sending else output
-    say_about("wrote", f"in {place}{os.sep}: {', '.join([*written, name])}{speed}")
+    say_about("wrote", f"in {place.name}{os.sep}: {', '.join([*written, name])}{speed}")
     return work.skipped and f"{work.skipped} of {work.number} photos cannot be used and were skipped"
 
 
@@ -264,10 +260,11 @@ def _table(segmenter: Segmenter, output: Path, shard: Shard | None, arguments: a
 
 
 def _merge(
-    segmenter: Segmenter, photos: Photos, output: Path, kinds: list[str], answers: Answers | None, shard: Shard,
-    sending: Sending | None, arguments: argparse.Namespace,
+    segmenter: Segmenter, photos: Photos, place: Place, kinds: list[str], answers: Answers | None, shard: Shard,
+    arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
     """Makes one table of those of all parts, where nobody else does."""
+    output = place.folder
     missing = unfinished_shards(output, shard.count)
     if missing:
         say_about("parts", f"{len(missing)} of {shard.count} are not finished; whoever finishes last merges the tables")
@@ -281,8 +278,7 @@ def _merge(
                 table.finish(name for name, _ in photos.in_order())
                 jobs = Jobs(photos.stem_of, output, kinds, arguments.polygons)
                 written = [SHARES_FILE, *_finish_answers(photos, jobs, table, answers, output)]
-            if sending:
-                sending.send_tables(ends=True)
+            place.send_tables(ends=True)
             say_about("merged", f"all {shard.count} parts into {', '.join(written)}")
     except RunFolderError:
         say_about("parts", "another process merges the tables")
@@ -314,7 +310,7 @@ def _finish_answers(
 
 
 def _predict_jobs(
-    segmenter: Segmenter, work: Work, table: SharesTable, answers: Answers | None, sending: Sending | None,
+    segmenter: Segmenter, work: Work, table: SharesTable, answers: Answers | None, place: Place,
     arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
     start = time.monotonic()
@@ -323,7 +319,7 @@ def _predict_jobs(
     )
     try:
         with Progress("predicting") as progress, closing(results):
-            for job, result in sending.as_done(results) if sending else results:
+            for job, result in place.as_done(results):
                 try:
                     cells = work.cells_of(job, result)
                     _note(cells, result, table, progress, asked=arguments.tile or segmenter.tile)

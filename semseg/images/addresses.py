@@ -256,9 +256,15 @@ def entry_of(info: dict[str, Any], address: str) -> Entry:
     if info.get("size") is None:
         raise DataError(f"{address}: its server does not say how large it is; copy it to a bucket or a disk")
     tag = next((str(info[key]).strip('"') for key in _TAGS if info.get(key)), "")
-    date = next((str(info[key])[:19] for key in _DATES if info.get(key)), "")
+    date = next((_whole_seconds(info[key]) for key in _DATES if info.get(key)), "")
     digest = hashlib.blake2b(f"{info['size']} {tag or date}".encode(), digest_size=8).digest()
     return Entry(int(info["size"]), (_FIRST_DATE + int.from_bytes(digest, "big") % _DATE_RANGE) * 1000)
+
+
+def _whole_seconds(date: Any) -> str:
+    """A date in the same text, whether it is one, seconds since 1970, or the text of a header."""
+    seconds = date.timestamp() if hasattr(date, "timestamp") else date
+    return str(int(seconds)) if isinstance(seconds, float) else str(date)
 
 
 def look_at(address: str) -> Entry | None:

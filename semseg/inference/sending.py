@@ -13,7 +13,7 @@ import numpy as np
 
 from semseg.errors import DataError, RunFolderError
 from semseg.files import default_folder, read_json
-from semseg.images.addresses import ask, checked_address, open_address, walk
+from semseg.images.addresses import ask, checked_address, is_address, open_address, walk
 from semseg.images.mirrors import begin_mirror
 from semseg.inference.files import Job, Result, map_ahead
 from semseg.inference.listing import Shard
@@ -24,7 +24,56 @@ _AT_ONCE = 4  # photos whose files are sent at the same time
 _PUT: dict[str, dict[str, Any]] = {"az": {"overwrite": True}}
 
 
-class Sending:
+class Place:
+    """Where predictions go: a local folder.
+
+    Args:
+        folder: As it is, or will be.
+
+    Attributes:
+        folder: In which they are made.
+        name: What users call the place.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.name = folder, str(folder)
+
+    def claim(self) -> None:
+        """Makes it known with what is predicted."""
+
+    def has(self, path: Path) -> bool:
+        """Whether a photo's file was there when this began."""
+        return path.exists()
+
+    def as_done(self, results: Iterable[tuple[Job, Result | DataError]]) -> Iterable[tuple[Job, Result | DataError]]:
+        """The results, each when its files are there."""
+        return results
+
+    def bring_tables(self) -> None:
+        """Looks for what other parts finished meanwhile."""
+
+    def send_tables(self, *, ends: bool = False) -> None:
+        """Brings the tables to their place.
+
+        Args:
+            ends: Whether all is done, and no file is written to any more.
+        """
+
+
+def place_of(output: str, shard: Shard | None) -> Place:
+    """The place of a path or an address.
+
+    Args:
+        output: What the user gave.
+        shard: The part that is predicted; None for all.
+
+    Raises:
+        DataError, ResourceError: See `AddressedPlace`.
+    """
+    return AddressedPlace(output, shard) if is_address(output) else Place(Path(output))
+
+
+class AddressedPlace(Place):
     """A folder of predictions at an address, and the local one in which they are made.
 
     What is at the address alone says what is done: the local folder begins with its tables, and files of photos stay in
@@ -34,23 +83,20 @@ class Sending:
         address: Of the folder.
         shard: The part that is predicted; None for all. Each has a local folder of its own.
 
-    Attributes:
-        address: As it is used.
-        folder: The local folder.
-
     Raises:
         DataError: An address that cannot be written to.
         ResourceError: See `ask`.
     """
 
     def __init__(self, address: str, shard: Shard | None):
-        self.address = checked_address(address)
-        scheme = self.address.partition("://")[0]
+        address = checked_address(address)
+        scheme = address.partition("://")[0]
         if scheme == "https":
-            raise DataError(f"{self.address}: is read, and not written to; give `output` a bucket or a folder")
-        self._system, self._remote = open_address(self.address)
+            raise DataError(f"{address}: is read, and not written to; give `output` a bucket or a folder")
+        self._system, self._remote = open_address(address)
         self._options = _PUT.get(scheme, {})
-        self.folder = begin_mirror(self.address, default_folder(), f"results {shard or ''}")
+        super().__init__(begin_mirror(address, default_folder(), f"results {shard or ''}"))
+        self.name = address
         self._next, self._sent = 0.0, dict[str, tuple[int, int]]()
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -60,7 +106,7 @@ class Sending:
         """Fetches what lies at the top of the folder; returns the sorted hashes of the names of all files."""
         hashes = array("q")
         with suppress(DataError):  # of a folder that is not there yet
-            for name, _ in walk(self.address, lambda *_: not looks_for_all):
+            for name, _ in walk(self.name, is_deep=looks_for_all):
                 hashes.append(hash(name))
                 kind, slash, _ = name.partition("/")
                 if slash:
@@ -72,7 +118,7 @@ class Sending:
     def _bring(self, name: str) -> None:
         path = self.folder / name
         with suppress(DataError):  # whoever merged it removed it meanwhile
-            ask(f"{self.address}/{name}", self._system.get_file, f"{self._remote}/{name}", str(path))
+            ask(self._at(name), self._system.get_file, f"{self._remote}/{name}", str(path))
             self._sent[name] = _stamp(path)
 
     def claim(self) -> None:
@@ -92,13 +138,12 @@ class Sending:
             self._bring(SETTINGS_FILE)
             if read_json(file) != own:
                 raise RunFolderError(
-                    f"{self.address}: another process began predictions with other settings there; choose another "
-                    "`output`"
+                    f"{self.name}: another process began predictions with other settings there; choose another `output`"
                 ) from None
         self._sent[SETTINGS_FILE] = _stamp(file)
 
     def _at(self, name: str) -> str:
-        return f"{self.address}/{name}"
+        return f"{self.name}/{name}"
 
     def has(self, path: Path) -> bool:
         """Whether a photo's file was at the address when this began."""
@@ -136,23 +181,15 @@ class Sending:
         start = time.monotonic()
         names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
         for name in sorted(names, key=lambda name: (name == SETTINGS_FILE, name)):
-            is_table = name.endswith(".csv") and "/" not in name
-            if (
-                Path(name).name.startswith(".")
-                or not (ends or is_table)
-                or self._sent.get(name) == self._stamp_of(name)
-            ):
-                continue
-            self._sent[name] = self._stamp_of(name)
-            self._send(name)
+            is_table, stamp = name.endswith(".csv") and "/" not in name, _stamp(self.folder / name)
+            if (ends or is_table) and not Path(name).name.startswith(".") and self._sent.get(name) != stamp:
+                self._send(name)
+                self._sent[name] = stamp
         for name in [name for name in self._sent if not (self.folder / name).exists()] if ends else ():
             with suppress(DataError):
                 ask(self._at(name), self._system.rm_file, f"{self._remote}/{name}")
             del self._sent[name]
         self._next = time.monotonic() + max(_PAUSE, _TIMES * (time.monotonic() - start))
-
-    def _stamp_of(self, name: str) -> tuple[int, int]:
-        return _stamp(self.folder / name)
 
     def bring_tables(self) -> None:
         """Fetches what other parts finished meanwhile."""
