@@ -252,7 +252,8 @@ class _Mirror:
     def _fetch(self, path: Path, wanted: Entry, stays: bool) -> int:
         inside = path.relative_to(self._root).as_posix()
         address, remote = f"{self.address}/{inside}", f"{self._remote}/{inside}"
-        is_kept = stays or (self.is_listed and _account(self._kept_bytes, wanted.size, self._room))
+        room = None if stays else self._room
+        is_kept = (self.is_listed or stays) and _account(self._kept_bytes, wanted.size, room)
         temporary = _temporary(path)
         try:
             if not self.is_listed:
@@ -269,7 +270,7 @@ class _Mirror:
             temporary.replace(path)
             return descriptor
         except BaseException as error:
-            if is_kept and not stays:
+            if is_kept:
                 _account(self._kept_bytes, -wanted.size)
             if not self.is_listed:
                 path.unlink(missing_ok=True)
@@ -400,7 +401,7 @@ def _room(folder: Path, held: int) -> float:
 def _kept_in(base: Path) -> int:
     total = 0
     for folder, _, files in os.walk(base):
-        for name in files:
+        for name in files if folder != str(base) else ():
             with suppress(OSError):
                 status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118  there may be a million
                 total += status.st_size if _stays(status) else 0

@@ -179,10 +179,11 @@ class AddressedPlace(Place):
             ends: Whether all is done, and nothing is in files that are written.
         """
         start = time.monotonic()
-        names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
-        for name in sorted(names, key=lambda name: (name == SETTINGS_FILE, name)):
-            is_table, stamp = name.endswith(".csv") and "/" not in name, _stamp(self.folder / name)
-            if (ends or is_table) and not Path(name).name.startswith(".") and self._sent.get(name) != stamp:
+        files = self.folder.rglob("*") if ends else self.folder.glob("*.csv")  # others may be written to now
+        found = [path for path in files if path.is_file() and not path.name.startswith(".")]
+        for path in sorted(found, key=lambda path: (path.name == SETTINGS_FILE, path)):
+            name, stamp = path.relative_to(self.folder).as_posix(), _stamp(path)
+            if self._sent.get(name) != stamp:
                 self._send(name)
                 self._sent[name] = stamp
         for name in [name for name in self._sent if not (self.folder / name).exists()] if ends else ():
