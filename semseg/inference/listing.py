@@ -305,6 +305,8 @@ def _lines(path: Path) -> Iterator[str]:
                 text = whole.removeprefix(os.path.join(folder, ""))  # noqa: PTH118
             elif text[0] in "./\\~" or "/." in text or "//" in text or os.sep != "/":
                 text = _plain(text, folder)
+            if is_mirrored(path) and os.path.isabs(text) and not is_mirrored(text):  # noqa: PTH117
+                raise DataError(f"{path}: line {number} leads out of the bucket; give a path below it, or an address")
             yield text
 
 
