@@ -501,7 +501,8 @@ def test_training_from_a_bucket_gives_the_weights_of_the_folder(server, tmp_path
     server["requests"].clear()
     assert commands(["evaluate", str(tmp_path / "far"), "--output", str(tmp_path / "scores")]) == 0
     assert "s3://bucket/pairs" in (tmp_path / "scores" / "metrics.json").read_text()
-    assert not [path for method, path in server["requests"] if path.endswith(".png")]  # decoded pixels were kept
+    fetched = {path for _, path in server["requests"] if path.endswith(".png")}
+    assert fetched and not [path for path in kept if f"/bucket/pairs/{path.parent.name}/{path.name}" in fetched]
     server["answer"] = lambda environment: "403 Forbidden"
     with pytest.raises(ResourceError, match="s3://bucket/pairs: no right to it"):
         local_folder("s3://bucket/pairs", tmp_path / "cache3")

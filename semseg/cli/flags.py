@@ -168,7 +168,7 @@ def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
 _SHOW = "bands that pictures show as red, green and blue, from 1 on (default: what looks natural)"
 # In the order of their sections; in the help text %(default)s is the default of `RunConfig`.
 _SETTINGS: dict[str, tuple[str, str]] = {
-    "data": ("DIR", "folder of photos and masks, an archive of it, an address (s3://...), or kaggle:owner/name (default: %(default)s)"),
+    "data": ("DIR", "folder of photos and masks, archive, address or kaggle:owner/name (default: %(default)s)"),
     "dataset": ("NAME", "form of the data, as folder, coco or yolo (default: what the folder looks like)"),
     "photos": ("WHERE", "folder of the photos in it, or a pattern such as '*/*_sat.png' (default: found by looking)"),
     "masks": ("WHERE", "the same for the masks"),
@@ -364,7 +364,7 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
 def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("what", metavar="WHAT", help="a photo, a folder, a pattern such as 'photos/*.jpg', a list "
-                        "(.txt, a photo in each line), an address of one of these, a video, or a camera's number")  # fmt: skip
+                        "(.txt, a photo in each line), an address of these, a video, or a camera's number")  # fmt: skip
     add = parser.add_argument
     add("--output", metavar="DIR", default=PREDICTIONS_OUTPUT,
         help="where the results go, a folder or its address (default: %(default)s)")  # fmt: skip

@@ -5,6 +5,7 @@ import hashlib
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from semseg.errors import DataError, ResourceError, SemsegError, require
-from semseg.files import DISK_FULL, in_hand
+from semseg.files import DISK_FULL, in_hand, renew_in_hand
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
 _MODULES = {"s3": ("s3fs",), "gs": ("gcsfs",), "az": ("adlfs",), "https": ("aiohttp",), "memory": ()}
@@ -90,15 +91,25 @@ def open_address(address: str) -> tuple[Any, str]:
     address = checked_address(address)
     scheme = address.partition("://")[0]
     require(f"{scheme}://", "cloud", "fsspec", *_MODULES[scheme])
-    import fsspec
-
     try:
-        system = fsspec.filesystem(scheme, use_listings_cache=False, **_OPTIONS.get(scheme, {}))
+        system = _fsspec().filesystem(scheme, use_listings_cache=False, **_OPTIONS.get(scheme, {}))
     except Exception as error:  # each provider has its own, such as of an account that nobody named
         raise explained(error, address) from None
     if scheme == "s3":
         system.retries = 1
     return system, system._strip_protocol(address)
+
+
+def _fsspec() -> Any:
+    import fsspec
+
+    return fsspec
+
+
+def moving_file() -> Any:
+    """For the `callback` of a file system: notes for whoever watches this thread that the file in its hand moves."""
+    thread = threading.get_ident()
+    return _fsspec().Callback(hooks={"moves": lambda *_, **__: renew_in_hand(thread)})
 
 
 # ---------------------------------------------------------------------------------------------------------- asking

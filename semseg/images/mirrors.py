@@ -11,7 +11,6 @@ import atexit
 import hashlib
 import os
 import shutil
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,10 +28,9 @@ from semseg.files import (
     in_hand,
     read_json,
     remove_temporaries,
-    renew_in_hand,
     write_json,
 )
-from semseg.images.addresses import Entry, ask, checked_address, entry_of, look_at, open_address, walk
+from semseg.images.addresses import Entry, ask, checked_address, entry_of, look_at, moving_file, open_address, walk
 
 if os.name != "nt":
     import fcntl
@@ -259,7 +257,7 @@ class _Mirror:
             if not self.is_listed:
                 wanted = entry_of(ask(address, self._system.info, remote), address)
             _refuse_full_disk(path, wanted.size)
-            ask(address, self._get, remote, temporary)
+            ask(address, self._system.get_file, remote, str(temporary), callback=moving_file())
             found = entry_of(ask(address, self._system.info, remote), address)  # after it, so that it vouches for it
             if found != wanted or temporary.stat().st_size != wanted.size:
                 raise DataError(f"{address}: changed after it was listed or while it was read; run the same again")
@@ -279,13 +277,6 @@ class _Mirror:
             raise
         finally:
             temporary.unlink(missing_ok=True)
-
-    def _get(self, remote: str, temporary: Path) -> None:
-        import fsspec
-
-        thread = threading.get_ident()
-        moving = fsspec.Callback(hooks={"moves": lambda *_, **__: renew_in_hand(thread)})
-        self._system.get_file(remote, str(temporary), callback=moving)
 
     def leave(self, path: Path, descriptor: int) -> None:
         """Lets a file go that was held; one that passes becomes a placeholder again when others passed after it."""
