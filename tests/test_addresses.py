@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +29,7 @@ from semseg.images import addresses, mirrors
 from semseg.images.addresses import checked_address, is_address, open_address, walk
 from semseg.images.mirrors import mirrored, path_of, present
 from semseg.images.reading import read_image
+from semseg.inference.sending import place_of
 from semseg.labels.palettes import Label, Palette
 
 COUNT = 9
@@ -467,6 +469,9 @@ def test_a_token_that_ends_in_the_middle_ends_the_command_and_the_next_goes_on(s
 def test_what_cannot_be_an_output_is_refused(bucket, model, capsys):
     assert predict(model, bucket, "https://host/out") == 3
     assert "is read, and not written to" in capsys.readouterr().err
+    with closing(place_of("s3://bucket/taken", None)):
+        assert predict(model, bucket, "s3://bucket/taken") == 4
+        assert "another process of this machine is writing there" in capsys.readouterr().err
     assert predict(model, "s3://bucket/film.mp4", "s3://bucket/film") == 2
     assert "videos are read from a disk" in capsys.readouterr().err
 

@@ -50,7 +50,13 @@ def run(arguments: argparse.Namespace) -> None:
     _check_flags(arguments)
     source, video = _video(arguments)
     shard = _shard(arguments, video)
-    place = place_of(arguments.output, shard)
+    with closing(place_of(arguments.output, shard)) as place:
+        _predict(arguments, source, video, shard, place)
+
+
+def _predict(
+    arguments: argparse.Namespace, source: Path | int, video: Video | None, shard: Shard | None, place: Place
+) -> None:
     output = place.folder
     photos = None if video else photos_of(arguments.what, place.name, KINDS)
     check_output(output)

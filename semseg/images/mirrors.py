@@ -37,7 +37,7 @@ if os.name != "nt":
 
 ROOM = "SEMSEG_CLOUD_CACHE_GB"  # in the environment, so that all processes of a run have the same
 _FOLDER, _SUFFIX, _ABOUT = "addresses", ".semsegmirror", "about.json"
-_IN_USE, _LISTING, _KEPT_BYTES = "used", "listing", "kept"  # files to lock
+_IN_USE, _LISTING, _OWNER, _KEPT_BYTES = "used", "listing", "owner", "kept"  # files to lock
 _ABSENT, _PASSES, _KEPT = 0o400, 0o700, 0o644  # modes of placeholders, of files that pass, and of those that stay
 _LARGEST_ROOM, _OF_FREE = 40e9, 0.5  # bytes, and the share of the free disk, where nobody says how much
 _MAX_AGE = 30 * 24 * 3600  # seconds that a mirror is kept unused
@@ -128,6 +128,20 @@ def _use(base: Path) -> None:
         descriptor = os.open(base / _IN_USE, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         _USED[str(base)] = descriptor
+
+
+def own_mirror(root: Path) -> int | None:
+    """A descriptor that keeps other processes from owning a mirror until it is closed; None where one does.
+
+    Args:
+        root: From `begin_mirror`.
+    """
+    descriptor = os.open(root.parent / _OWNER, os.O_RDWR | os.O_CREAT, 0o644)
+    with suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _clear(root: Path) -> None:
@@ -250,8 +264,8 @@ class _Mirror:
     def _fetch(self, path: Path, wanted: Entry, stays: bool) -> int:
         inside = path.relative_to(self._root).as_posix()
         address, remote = f"{self.address}/{inside}", f"{self._remote}/{inside}"
-        room = None if stays else self._room
-        is_kept = (self.is_listed or stays) and _account(self._kept_bytes, wanted.size, room)
+        room, listed_size = None if stays else self._room, wanted.size
+        is_kept = (self.is_listed or stays) and _account(self._kept_bytes, listed_size, room)
         temporary = _temporary(path)
         try:
             if not self.is_listed:
@@ -269,7 +283,7 @@ class _Mirror:
             return descriptor
         except BaseException as error:
             if is_kept:
-                _account(self._kept_bytes, -wanted.size)
+                _account(self._kept_bytes, -listed_size)
             if not self.is_listed:
                 path.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in DISK_FULL:

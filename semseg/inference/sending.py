@@ -1,5 +1,7 @@
 """Predictions that go to an address: each photo's files when it is done, the tables now and then and at the end."""
 
+import os
+import re
 import shutil
 import time
 from array import array
@@ -14,13 +16,14 @@ import numpy as np
 from semseg.errors import DataError, RunFolderError
 from semseg.files import default_folder, read_json
 from semseg.images.addresses import ask, checked_address, is_address, open_address, walk
-from semseg.images.mirrors import begin_mirror
+from semseg.images.mirrors import begin_mirror, own_mirror
 from semseg.inference.files import Job, Result, map_ahead
 from semseg.inference.listing import Shard
 from semseg.inference.predictions import SETTINGS_FILE
 
 _PAUSE, _TIMES = 10.0, 20  # seconds between tables that are sent, and at least so many times as sending one takes
 _AT_ONCE = 4  # photos whose files are sent at the same time
+_OURS = re.compile(r"shares(\..*)?\.csv|objects\.csv|counts\.csv|coco\.json|predictions\.json")
 _PUT: dict[str, dict[str, Any]] = {"az": {"overwrite": True}}
 
 
@@ -52,6 +55,9 @@ class Place:
     def bring_tables(self) -> None:
         """Looks for what other parts finished meanwhile."""
 
+    def close(self) -> None:
+        """Ends the work there."""
+
     def send_tables(self, *, ends: bool = False) -> None:
         """Brings the tables to their place.
 
@@ -68,7 +74,7 @@ def place_of(output: str, shard: Shard | None) -> Place:
         shard: The part that is predicted; None for all.
 
     Raises:
-        DataError, ResourceError: See `AddressedPlace`.
+        SemsegError: See `AddressedPlace`.
     """
     return AddressedPlace(output, shard) if is_address(output) else Place(Path(output))
 
@@ -85,6 +91,7 @@ class AddressedPlace(Place):
 
     Raises:
         DataError: An address that cannot be written to.
+        RunFolderError: Another process of this machine is writing there.
         ResourceError: See `ask`.
     """
 
@@ -96,7 +103,12 @@ class AddressedPlace(Place):
         self._system, self._remote = open_address(address)
         self._options = _PUT.get(scheme, {})
         super().__init__(begin_mirror(address, default_folder(), f"results {shard or ''}"))
-        self.name = address
+        self.name, self._owner = address, own_mirror(self.folder)
+        if self._owner is None:
+            raise RunFolderError(
+                f"{address}: another process of this machine is writing there; wait for its end, or choose another "
+                "`output`"
+            )
         self._next, self._sent = 0.0, dict[str, tuple[int, int]]()
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -111,7 +123,7 @@ class AddressedPlace(Place):
                 kind, slash, _ = name.partition("/")
                 if slash:
                     (self.folder / kind).mkdir(exist_ok=True)
-                elif name.endswith((".csv", ".json")):
+                elif _OURS.fullmatch(name):
                     self._bring(name)
         return np.sort(np.frombuffer(hashes, np.int64))
 
@@ -129,6 +141,9 @@ class AddressedPlace(Place):
         """
         file = self.folder / SETTINGS_FILE
         if SETTINGS_FILE in self._sent:
+            if self._sent[SETTINGS_FILE] != _stamp(file):  # by now it says how many parts there are
+                self._send(SETTINGS_FILE)
+                self._sent[SETTINGS_FILE] = _stamp(file)
             return
         try:
             ask(self._at(SETTINGS_FILE), self._system.pipe_file, f"{self._remote}/{SETTINGS_FILE}",
@@ -193,8 +208,17 @@ class AddressedPlace(Place):
         self._next = time.monotonic() + max(_PAUSE, _TIMES * (time.monotonic() - start))
 
     def bring_tables(self) -> None:
-        """Fetches what other parts finished meanwhile."""
+        """Fetches what other parts finished meanwhile, and forgets what they were before."""
+        for path in self.folder.glob("shares*.csv"):
+            path.unlink()
+            self._sent.pop(path.name, None)
         self._bring_tables()
+
+    def close(self) -> None:
+        """Lets other processes write there."""
+        if self._owner is not None:
+            os.close(self._owner)
+            self._owner = None
 
 
 def _stamp(path: Path) -> tuple[int, int]:
