@@ -270,7 +270,7 @@ class _Mirror:
         try:
             if not self.is_listed:
                 wanted = entry_of(ask(address, self._system.info, remote), address)
-            _refuse_full_disk(path, wanted.size)
+            _refuse_full_disk(self._kept_bytes.parent, wanted.size)
             ask(address, self._system.get_file, remote, str(temporary), callback=moving_file())
             found = entry_of(ask(address, self._system.info, remote), address)  # after it, so that it vouches for it
             if found != wanted or temporary.stat().st_size != wanted.size:
@@ -287,7 +287,7 @@ class _Mirror:
             if not self.is_listed:
                 path.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in DISK_FULL:
-                raise ResourceError(f"{path.parent}: no space left for {address}; free some") from None
+                raise ResourceError(f"{self._kept_bytes.parent}: no space left for {address}; free some") from None
             raise
         finally:
             temporary.unlink(missing_ok=True)
@@ -345,11 +345,11 @@ def _wait_for(descriptor: int, kind: int, path: Path) -> None:
         time.sleep(0.02)
 
 
-def _refuse_full_disk(path: Path, size: int) -> None:
-    free = shutil.disk_usage(path.parent).free
+def _refuse_full_disk(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
     if size + SPACE_NEEDED > free:
         raise ResourceError(
-            f"{path.parent}: {free / 1e9:.1f} GB left on the disk, {(size + SPACE_NEEDED) / 1e9:.1f} GB needed; free "
+            f"{folder}: {free / 1e9:.1f} GB left on the disk, {(size + SPACE_NEEDED) / 1e9:.1f} GB needed; free "
             f"some, or give {ROOM} less"
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from semseg.errors import DataError, RunFolderError
-from semseg.files import default_folder, read_json
+from semseg.files import check_output, default_folder, read_json
 from semseg.images.addresses import ask, checked_address, is_address, open_address, walk
 from semseg.images.mirrors import begin_mirror, own_mirror
 from semseg.inference.files import Job, Result, map_ahead
@@ -109,6 +109,7 @@ class AddressedPlace(Place):
                 f"{address}: another process of this machine is writing there; wait for its end, or choose another "
                 "`output`"
             )
+        check_output(self.folder.parent)  # on the disk, before anything takes time
         self._next, self._sent = 0.0, dict[str, tuple[int, int]]()
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
