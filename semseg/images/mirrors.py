@@ -293,13 +293,19 @@ class _Mirror:
             temporary.unlink(missing_ok=True)
 
     def leave(self, path: Path, descriptor: int) -> None:
-        """Lets a file go that was held; one that passes becomes a placeholder again when others passed after it."""
+        """Lets a file go that was held.
+
+        One that passes becomes a placeholder again when others passed after it; where nothing is listed it goes at
+        once, as it may change at its address before it is read again.
+        """
         if not _passes(os.fstat(descriptor)):
             os.close(descriptor)
-            return
-        _PASSED.append((self, path, descriptor))
-        while len(_PASSED) > _LINGERING:
-            _let_go()
+        elif self.is_listed:
+            _PASSED.append((self, path, descriptor))
+            while len(_PASSED) > _LINGERING:
+                _let_go()
+        else:
+            self.drop(path, descriptor)
 
     def drop(self, path: Path, descriptor: int) -> None:
         """Makes a placeholder of a file that passes, unless somebody else reads it."""
