@@ -78,7 +78,8 @@ def path_of(address: str, cache: Path) -> Path:
         DataError: See `checked_address`.
 
     Example:
-        >>> path_of("s3://bucket/photos/a.jpg", Path("cache")).parts[-3:]
+        >>> import tempfile
+        >>> path_of("s3://bucket/photos/a.jpg", Path(tempfile.mkdtemp())).parts[-3:]
         ('bucket', 'photos', 'a.jpg')
     """
     scheme, _, rest = checked_address(address).partition("://")
