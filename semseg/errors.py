@@ -53,7 +53,7 @@ class ModelFileError(SemsegError):
 
 
 class ResourceError(SemsegError):
-    """No disk or memory left, or a port that is taken (exit code 6)."""
+    """No disk or memory left, a port that is taken, or a server that cannot be reached or refuses (exit code 6)."""
 
     exit_code = 6
 

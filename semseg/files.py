@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -45,6 +46,16 @@ def in_hand(path: Path) -> Iterator[None]:
         del FILES_IN_HAND[thread]
         if around:
             FILES_IN_HAND[thread] = around
+
+
+def renew_in_hand(thread: int) -> None:
+    """Notes that what a thread waits for moves.
+
+    Args:
+        thread: Its number.
+    """
+    if around := FILES_IN_HAND.get(thread):
+        FILES_IN_HAND[thread] = next(_COUNT), around[1]
 
 
 @contextmanager
@@ -350,6 +361,19 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def default_folder() -> Path:
+    """The folder `semseg` where this system's user keeps what programs can make again."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user may have none
+        home = Path(tempfile.gettempdir())
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "semseg"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "semseg"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "semseg"
 
 
 def check_output(output: Path) -> None:

@@ -15,7 +15,8 @@ from PIL import Image
 from semseg.data import cache as caches
 from semseg.data import meanings, open_dataset
 from semseg.data.base import Sample
-from semseg.data.cache import Cache, default_folder
+from semseg.data.cache import Cache
+from semseg.files import default_folder
 
 pytestmark = pytest.mark.plain
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semseg.images.mirrors import readable
+
 if TYPE_CHECKING:
     from semseg.comparison.apart import Training
 
@@ -36,7 +38,7 @@ def name_flags(flags: dict[str, str]) -> None:
 
 
 def in_flags(text: str) -> str:
-    """What the library says of parameters, in words of the command line.
+    """What the library says of parameters and of copies of files at addresses, in words of the command line.
 
     Example:
         >>> name_flags({"batch_size": "--batch-size"})
@@ -44,6 +46,7 @@ def in_flags(text: str) -> str:
         '--batch-size: got 0; see plan_run'
     """
     # Backquotes inside a path are the path's own.
+    text = readable(text)
     return re.sub(r"(?<![\w/\\.-])`(\w+)`(?![\w/\\.-])", lambda match: _flag_of.get(match[1], match[1]), text)
 
 

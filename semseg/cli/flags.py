@@ -168,7 +168,7 @@ def to_flags(config: RunConfig, without_defaults: bool = False) -> list[str]:
 _SHOW = "bands that pictures show as red, green and blue, from 1 on (default: what looks natural)"
 # In the order of their sections; in the help text %(default)s is the default of `RunConfig`.
 _SETTINGS: dict[str, tuple[str, str]] = {
-    "data": ("DIR", "folder of photos and masks, an archive of it, or kaggle:owner/name (default: %(default)s)"),
+    "data": ("DIR", "folder of photos and masks, archive, address or kaggle:owner/name (default: %(default)s)"),
     "dataset": ("NAME", "form of the data, as folder, coco or yolo (default: what the folder looks like)"),
     "photos": ("WHERE", "folder of the photos in it, or a pattern such as '*/*_sat.png' (default: found by looking)"),
     "masks": ("WHERE", "the same for the masks"),
@@ -300,13 +300,13 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DIR", nargs="?", default=argparse.SUPPRESS,
-                        help="folder, archive, or kaggle:owner/name (default: images)")  # fmt: skip
+                        help="folder, archive, address, or kaggle:owner/name (default: images)")  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="settings of an earlier run; flags beside it change them")
     _add_settings(parser, [name for name in _SETTINGS if name not in ("data", "output", "devices")])
 
 
 def _add_check_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DIR", help="folder, archive, or kaggle:owner/name")
+    parser.add_argument("data", metavar="DIR", help="folder, archive, address, or kaggle:owner/name")
     _add_settings(parser, (*_OF_DATA, "image_size"), output=f"where the results go (default: {CHECK_OUTPUT})")
 
 
@@ -364,9 +364,10 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
 def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("what", metavar="WHAT", help="a photo, a folder, a pattern such as 'photos/*.jpg', a list "
-                        "(.txt, a photo in each line), a video, or a camera's number")  # fmt: skip
+                        "(.txt, a photo in each line), an address of these, a video, or a camera's number")  # fmt: skip
     add = parser.add_argument
-    add("--output", metavar="DIR", default=PREDICTIONS_OUTPUT, help="where the results go (default: %(default)s)")
+    add("--output", metavar="DIR", default=PREDICTIONS_OUTPUT,
+        help="where the results go, a folder or its address (default: %(default)s)")  # fmt: skip
     add("--tile", metavar="SIZE", type=size, help="see photos in overlapping tiles of so many of their pixels, such as "
         "512 or 384x512, in place of whole")  # fmt: skip
     add("--flips", metavar="HOW", help=_FLIPS)

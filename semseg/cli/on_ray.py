@@ -10,6 +10,7 @@ from semseg.cli.predict import check_flags, photos_and_video
 from semseg.cli.workers import Part, part_of_worker
 from semseg.errors import DataError, ResourceError, SemsegError
 from semseg.files import check_output
+from semseg.images.addresses import is_address
 from semseg.inference.predictions import supervise
 
 _OF_PHOTOS = ("skipped", "tiles")  # topics of what is said in each part; the others stand in all of them
@@ -22,6 +23,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Has a cluster predict what the flags name, and says what its workers say."""
     if arguments.shard is not None:
         raise SemsegError(f"`ray`: makes the parts itself; leave out `shard` {arguments.shard}")
+    if is_address(arguments.output):
+        raise SemsegError(
+            "`ray`: its workers write into a folder that all of them see; give `output` one, not an address"
+        )
     check_flags(arguments)
     photos, _ = photos_and_video(arguments)
     output = Path(arguments.output)

@@ -14,6 +14,8 @@ from semseg.backend.launchers import place_among
 from semseg.cli.console import Progress, percent, say_about, say_unlike, size_text, view_text
 from semseg.errors import DataError, RunFolderError, SemsegError
 from semseg.files import check_output, replacing
+from semseg.images.addresses import checked_address, is_address
+from semseg.images.mirrors import present
 from semseg.inference.answers import Answers, finish, wanted_answers
 from semseg.inference.card import ModelCard
 from semseg.inference.files import KINDS, Result, mask_values, predict_files
@@ -36,6 +38,7 @@ from semseg.inference.predictions import (
     unfinished_shards,
 )
 from semseg.inference.segmenter import Segmenter, no_features, with_flips
+from semseg.inference.sending import Place, place_of
 from semseg.inference.tiling import with_scales
 from semseg.inference.video import SUFFIXES, Frame, Video, predict_video
 from semseg.labels.palettes import Palette
@@ -54,7 +57,6 @@ class Opened(NamedTuple):
 def open_all(arguments: argparse.Namespace) -> Opened:
     """Finds the photos, and loads the network."""
     photos, video = photos_and_video(arguments)
-    check_output(Path(arguments.output))
     card = ModelCard.read(arguments.model)
     if not card.exported:
         from semseg.backend.devices import leave_tensorflow_out  # exported files do without Keras
@@ -72,9 +74,14 @@ def run(arguments: argparse.Namespace, opened: Opened | None = None) -> None:
         opened: From `open_all`, for another part of the same photos; None to open them here.
     """
     check_flags(arguments)
-    output = Path(arguments.output)
     shard = _shard(arguments)
-    photos, video, card, segmenter = opened or open_all(arguments)
+    with closing(place_of(arguments.output, shard)) as place:
+        check_output(place.folder)
+        _predict(arguments, opened or open_all(arguments), shard, place)
+
+
+def _predict(arguments: argparse.Namespace, opened: Opened, shard: Shard | None, place: Place) -> None:
+    (photos, video, card, segmenter), output = opened, place.folder
     segmenter = _deciding(segmenter, card.path, arguments)
     if arguments.show:
         segmenter = replace(segmenter, bands=segmenter.bands.showing(arguments.show))
@@ -96,9 +103,12 @@ def run(arguments: argparse.Namespace, opened: Opened | None = None) -> None:
             _predict_frames(segmenter, video, output, kinds, answers, arguments)
         return
     with take_folder(output, settings, shard):
-        skipped = _predict_photos(segmenter, photos, output, kinds, answers, shard, arguments)
+        place.claim()
+        skipped = _predict_photos(segmenter, photos, place, kinds, answers, shard, arguments)
+        place.send_tables(ends=True)
     if shard:
-        _merge(segmenter, photos, output, kinds, answers, shard, arguments)
+        place.bring_tables()
+        _merge(segmenter, photos, place, kinds, answers, shard, arguments)
     if skipped:
         raise DataError(f"{arguments.what}: {skipped}; replace or remove them and run the same command again")
 
@@ -144,12 +154,18 @@ def photos_and_video(arguments: argparse.Namespace) -> tuple[Photos | None, Vide
     """What is named: photos, or a video or camera."""
     what = arguments.what
     path = Path(what)
+    if is_address(what):
+        if path.suffix.lower() in SUFFIXES:
+            raise SemsegError(f"{what}: videos are read from a disk, and not from an address; copy it")
+        return photos_of(what, arguments.output, KINDS), None
     camera = what.isdecimal() and not path.exists()
     if not camera and (path.suffix.lower() not in SUFFIXES or glob.has_magic(what) or path.is_dir()):
-        return photos_of(what, Path(arguments.output), KINDS), None
+        return photos_of(what, arguments.output, KINDS), None
     for name in ("shard", "ray"):
         if getattr(arguments, name, None) is not None:
             raise SemsegError(f"`{name}`: is for photos, and {what} is a video or a camera; leave it out")
+    if is_address(arguments.output):
+        raise SemsegError("`output`: the frames of a video are written to a folder, and not to an address")
     if arguments.tile:
         raise SemsegError("`tile`: the frames of a video are seen whole; leave it out")
     return None, Video(int(what) if camera else path)
@@ -206,7 +222,7 @@ def _settings(arguments: argparse.Namespace, digest: str, segmenter: Segmenter, 
     return {
         "model": digest,
         "classes": segmenter.palette.to_dict()["classes"],
-        "what": arguments.what if arguments.what.isdecimal() else str(Path(arguments.what).absolute()),
+        "what": _what(arguments.what),
         "image_size": list(segmenter.image_size),
         "tile": arguments.tile and list(arguments.tile),
         **({} if segmenter.scale is None else {"scale": segmenter.scale}),
@@ -220,22 +236,28 @@ def _settings(arguments: argparse.Namespace, digest: str, segmenter: Segmenter, 
     }
 
 
+def _what(what: str) -> str:
+    if is_address(what):
+        return checked_address(what)
+    return what if what.isdecimal() else str(Path(what).absolute())
+
+
 # --------------------------------------------------------------------------------------------------------- photos
 
 
 def _predict_photos(
-    segmenter: Segmenter, photos: Photos, output: Path, kinds: list[str], answers: Answers | None,
+    segmenter: Segmenter, photos: Photos, place: Place, kinds: list[str], answers: Answers | None,
     shard: Shard | None, arguments: argparse.Namespace,
 ) -> str | int:  # fmt: skip
     """Predicts; says what could not be used, if anything."""
-    photos = join_bands(photos, segmenter.bands)
+    photos, output = join_bands(photos, segmenter.bands), place.folder
     jobs = Jobs(photos.stem_of, output, kinds, arguments.polygons)
     of_part = f", of which this is part {shard}" if shard else ""
     say_about("photos", f"{len(photos)} in {arguments.what}{of_part}")
     with closing(_table(segmenter, output, shard, arguments)) as table:
         start = time.monotonic()
-        work = Work(photos, jobs, table, shard, arguments.polygons)
-        _predict_jobs(segmenter, work, table, answers, arguments)
+        work = Work(photos, jobs, table, shard, arguments.polygons, place.has)
+        _predict_jobs(segmenter, work, table, answers, place, arguments)
         seconds = time.monotonic() - start
         for topic, note in work.notes():
             say_about(topic, note)
@@ -247,7 +269,7 @@ def _predict_photos(
     if shard:
         end_shard(output, shard)
     name = table_of(shard, finished=True) if shard else SHARES_FILE
-    say_about("wrote", f"in {output}{os.sep}: {', '.join([*written, name])}{speed}")
+    say_about("wrote", f"in {place.name}{os.sep}: {', '.join([*written, name])}{speed}")
     return work.skipped and f"{work.skipped} of {work.number} photos cannot be used and were skipped"
 
 
@@ -261,10 +283,11 @@ def _table(segmenter: Segmenter, output: Path, shard: Shard | None, arguments: a
 
 
 def _merge(
-    segmenter: Segmenter, photos: Photos, output: Path, kinds: list[str], answers: Answers | None, shard: Shard,
+    segmenter: Segmenter, photos: Photos, place: Place, kinds: list[str], answers: Answers | None, shard: Shard,
     arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
     """Makes one table of those of all parts, where nobody else does."""
+    output = place.folder
     missing = unfinished_shards(output, shard.count)
     if missing:
         say_about("parts", f"{len(missing)} of {shard.count} are not finished; whoever finishes last merges the tables")
@@ -278,6 +301,7 @@ def _merge(
                 table.finish(name for name, _ in photos.in_order())
                 jobs = Jobs(photos.stem_of, output, kinds, arguments.polygons)
                 written = [SHARES_FILE, *_finish_answers(photos, jobs, table, answers, output)]
+                place.send_tables(ends=True)
                 say_about("merged", f"all {shard.count} parts into {', '.join(written)}")
                 _say_table(segmenter, table, arguments)
     except RunFolderError:
@@ -298,21 +322,28 @@ def _finish_answers(
 ) -> list[str]:  # fmt: skip
     if not answers:
         return []
-    return finish(
-        lambda: ((name, jobs.files_of(name)) for name, _ in photos.in_order() if name in table), answers, output
-    )
+
+    def parts() -> Iterator[tuple[str, dict[str, Path]]]:
+        for name, _ in photos.in_order():
+            if name in table:
+                files = jobs.files_of(name)
+                with present(*(files[kind] for kind in answers.kinds if kind in files)):
+                    yield name, files
+
+    return finish(parts, answers, output)
 
 
 def _predict_jobs(
-    segmenter: Segmenter, work: Work, table: SharesTable, answers: Answers | None, arguments: argparse.Namespace
-) -> None:
+    segmenter: Segmenter, work: Work, table: SharesTable, answers: Answers | None, place: Place,
+    arguments: argparse.Namespace,
+) -> None:  # fmt: skip
     start = time.monotonic()
     results = predict_files(
         segmenter, work, tile=arguments.tile, workers=arguments.workers, unsure=arguments.unsure or 0, answers=answers
     )
     try:
         with Progress("predicting") as progress, closing(results):
-            for job, result in results:
+            for job, result in place.as_done(results):
                 try:
                     cells = work.cells_of(job, result)
                     _note(cells, result, table, progress, asked=arguments.tile or segmenter.tile)

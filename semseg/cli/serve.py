@@ -27,6 +27,7 @@ from semseg.data.splits import photo_name
 from semseg.errors import DataError, SemsegError
 from semseg.evaluation.opening import data_settings, is_own_data, own_data
 from semseg.files import check_output, stamp_of
+from semseg.images.addresses import is_address
 from semseg.images.bands import Bands
 from semseg.images.reading import list_images, natural_key, read_photo
 from semseg.inference.card import ModelCard
@@ -210,8 +211,9 @@ def _examples(model_run: Run, bands: Bands) -> tuple[list[Callable], str]:
     try:
         if model_run.config_or_none is None:
             return [], "No examples: no configuration beside the model tells of its data."
-        if not Path(model_run.config.data).exists():
-            return [], f"No examples: the data of its run are not at {model_run.config.data} any more."
+        data = model_run.config.data
+        if not (is_address(data) or Path(data).exists()):
+            return [], f"No examples: the data of its run are not at {data} any more."
         dataset = own_data(model_run, bands)
     except SemsegError as error:
         return [], f"No examples: {error}"

@@ -5,8 +5,6 @@ The file is read, and not mapped into memory: a mapped file that somebody cuts e
 
 import math
 import os
-import sys
-import tempfile
 import time
 import weakref
 import zlib
@@ -25,6 +23,7 @@ import PIL
 from semseg.data.base import Sample
 from semseg.files import remove_older, reserve
 from semseg.images.bands import RGB, Bands
+from semseg.images.mirrors import is_mirrored, present
 from semseg.images.resizing import scaled_size
 
 _SUFFIX, RECORDS_SUFFIX = ".semsegcache", ".semsegrecords"
@@ -329,7 +328,7 @@ def _digest_of(sample: Sample) -> bytes:
 
 
 def _digest_of_file(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with present(path), path.open("rb") as file:
         return file_digest(file, blake2b).digest()
 
 
@@ -355,6 +354,9 @@ def _state(sample: Sample) -> bytes:
         status = path.stat()
         if not S_ISREG(status.st_mode):
             raise OSError(f"{path}: no file")
+        if is_mirrored(path):  # its date stands for its version
+            noted.append(f"{status.st_size} {status.st_mtime_ns}")
+            continue
         noted.append(f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}")
         newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
     is_settled = time.time_ns() - newest > _MIN_AGE * 10**9
@@ -382,19 +384,6 @@ def key_of(splits: Mapping[str, Sequence[Sample]], settings: str) -> str | None:
                 return None
             parts += [split, _way_to_read(sample), *(str(path.absolute()) for path in sample.files), state]
     return _digest(parts).hex()
-
-
-def default_folder() -> Path:
-    """The folder `semseg` where this system's user keeps what programs can make again."""
-    try:
-        home = Path.home()
-    except RuntimeError:  # a container's user may have none
-        home = Path(tempfile.gettempdir())
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "semseg"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "semseg"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "semseg"
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,9 @@ from pathlib import Path
 
 from semseg.errors import DataError, MissingPackageError, is_installed, pip_install
 from semseg.files import read_json, write_json
+from semseg.images.addresses import is_address
+from semseg.images.mirrors import mirrored, present
+from semseg.images.reading import IMAGE_SUFFIXES
 
 MAX_MEMBERS, SPARE_BYTES = 2_000_000, 500_000_000  # these bytes stay free on the disk
 MAX_RATIO, SMALL_BYTES = 200, 1_000_000_000  # n bytes may unpack to 200 n and a GB
@@ -28,23 +31,36 @@ _Member = tuple[str, int, str, Callable]  # name, size, what is wrong with its k
 
 
 def local_folder(data: str, cache: Path, say: Callable[[str], None] = lambda _: None) -> Path:
-    """Turns a folder, an archive (zip; tar, also gz, bz2 or xz) or `kaggle:owner/name` into a folder.
+    """Turns a folder, an archive (zip; tar, also gz, bz2 or xz), either at an address, or `kaggle:owner/name` into one.
 
     Args:
-        data: What the user gave. A folder is returned as it is.
+        data: What the user gave. A folder is returned as it is; one at an address is mirrored, see `mirrored`.
         cache: Archives are unpacked below `cache / "archives"`, each into a folder named after it and its bytes.
         say: Is told what takes time.
 
     Raises:
         DataError: Nothing that can be used, or an archive that is damaged, encrypted, too large or unsafe.
+        ResourceError: An address cannot be reached or read.
         MissingPackageError: kagglehub is not installed, and `data` begins with `kaggle:`.
     """
     if data.startswith("kaggle:"):
         return _from_kaggle(data.removeprefix("kaggle:"), cache, say)
-    if (path := Path(data)).is_dir():
+    path = mirrored(data, cache, _is_picture, say) if is_address(data) else Path(data)
+    if path.is_dir():
         return path
+    with present(path):
+        return _from_archive(path, cache, say)
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def _from_archive(path: Path, cache: Path, say: Callable[[str], None]) -> Path:
     if not path.is_file():
-        raise DataError(f"{path}: no such file or folder; give `data` a folder, an archive or kaggle:owner/name")
+        raise DataError(
+            f"{path}: no such file or folder; give `data` a folder, an archive, an address or kaggle:owner/name"
+        )
     try:
         (cache / "archives").mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from semseg.data import ensure_demo, open_dataset
 from semseg.data.base import Dataset
-from semseg.data.cache import Cache, default_folder
+from semseg.data.cache import Cache
 from semseg.data.check import Findings, check_dataset
 from semseg.data.corrections import Corrections, apply_corrections
 from semseg.data.fetch import local_folder
+from semseg.files import default_folder
 from semseg.images.bands import Bands
 from semseg.runs.classes import read_classes
 from semseg.runs.config import RunConfig

@@ -13,6 +13,7 @@ from semseg.data.check import Findings
 from semseg.data.opening import Tell, open_data, say_nothing
 from semseg.data.splits import restore_splits
 from semseg.errors import DataError, ModelFileError, SemsegError
+from semseg.images.addresses import checked_address, is_address
 from semseg.images.bands import Bands
 from semseg.inference.card import ModelCard
 from semseg.inference.segmenter import Segmenter
@@ -83,6 +84,8 @@ def is_own_data(run: Run, data: str | None) -> bool:
     own = run.config.data
     if data is None or data == own:
         return True
+    if is_address(data) and is_address(own):
+        return checked_address(data) == checked_address(own)
     return Path(data).exists() and Path(own).exists() and Path(data).samefile(own)
 
 

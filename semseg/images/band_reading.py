@@ -13,6 +13,7 @@ from PIL import Image
 
 from semseg.errors import DataError, SemsegError, is_installed, pip_install
 from semseg.images.bands import MAX_BANDS, Bands, describe
+from semseg.images.mirrors import is_mirrored, present
 from semseg.images.opening import bits_per_channel, open_header, open_image
 from semseg.images.tiff_headers import BANDS as BAND_COUNT
 from semseg.images.tiff_headers import (
@@ -392,10 +393,11 @@ def _size(pixels: np.ndarray) -> str:
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
     """Turns whatever is wrong with a file into an error that names it."""
-    if not path.is_file():
+    if not path.is_file() and not is_mirrored(path):
         raise DataError(f"{path}: no such file; replace or remove it")
     try:
-        yield
+        with present(path):
+            yield
     except SemsegError:
         raise
     except (zipfile.BadZipFile, EOFError):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from semseg.images.mirrors import present
+
 _TILE = 512  # side of the squares that a file is stored in, in pixels
 _CACHE_MB = 64  # that GDAL may keep
 
@@ -50,6 +52,7 @@ class GeoTiffWriter:
         with ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            stack.enter_context(present(photo))
             place = stack.enter_context(rasterio.open(photo))
             self._file = rasterio.open(
                 path, "w", driver="GTiff", height=size[0], width=size[1], count=channels, dtype=np.dtype(dtype).name,

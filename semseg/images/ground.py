@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from semseg.images.georeference import Georeference, read_georeference, to_system
+from semseg.images.mirrors import present
 
 _LONGITUDE_LATITUDE = "EPSG:4326"
 _UNTRUE_METRES = {"merc", "webmerc"}  # Mercator's metres are those of the ground at the equator alone
@@ -79,7 +80,7 @@ def _crs_of(photo: Path) -> Any:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(photo) as source:
+        with present(photo), rasterio.open(photo) as source:
             return source.crs
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from semseg.errors import DataError, first_line, pip_install
+from semseg.images.mirrors import present
 from semseg.images.opening import LARGE_FORMATS, MAX_PIXELS_PER_BYTE, no_photo
 
 _BAND_BYTES = 1 << 24  # that are read at once
@@ -37,7 +38,7 @@ class BigPicture:
 
     def __init__(self, path: Path, scratch: Path):
         self.path, self._scratch = path, scratch
-        with path.open("rb") as file:
+        with present(path), path.open("rb") as file:
             start = file.read(4)
         matches = [(driver, reader) for signature, driver, reader in LARGE_FORMATS if start.startswith(signature)]
         if not matches:
@@ -45,7 +46,7 @@ class BigPicture:
         self._driver, reader = matches[0]
         with self._open() as source:
             size = source.height, source.width
-        with reader(path) as image:
+        with present(path), reader(path) as image:
             orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)  # that of PNG would read all of the file
         self._orientation = orientation if orientation in range(1, 9) else 1
         self.size = size if self._orientation < 5 else size[::-1]
@@ -102,7 +103,7 @@ class BigPicture:
             ) from None
         options = {"GDAL_CACHEMAX": _CACHE_MB, "GDAL_ERROR_ON_LIBJPEG_WARNING": True}
         try:
-            with warnings.catch_warnings(), rasterio.Env(**options):
+            with present(self.path), warnings.catch_warnings(), rasterio.Env(**options):
                 warnings.simplefilter("ignore")  # that it is no map
                 with rasterio.open(self.path, driver=self._driver) as source:
                     self._refuse_unsuitable(source)

@@ -4,7 +4,7 @@ import json
 import struct
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from threading import RLock
@@ -13,6 +13,7 @@ from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImag
 from PIL.ImageFile import ImageFile
 
 from semseg.errors import DataError, SemsegError, TooManyPixelsError
+from semseg.images.mirrors import present
 from semseg.images.tiff_headers import (
     BANDS,
     COMPRESSION,
@@ -64,14 +65,17 @@ def open_image(
         TooManyPixelsError: It has more pixels than it may have.
     """
     try:
-        if not path.is_file():
-            raise DataError(f"{path}: {_kind_of_non_file(path)}; replace or remove it")
-        with open_header(path) as image:
+        with ExitStack() as stack:
+            stack.enter_context(present(path))
+            if not path.is_file():
+                raise DataError(f"{path}: {_kind_of_non_file(path)}; replace or remove it")
+            image = stack.enter_context(open_header(path))
             _refuse_too_large(path, image, numbers, max(max_pixels, _MAX_PIXELS))
-            with _without_pillows_limit() if image.width * image.height > _MAX_PIXELS else nullcontext():
-                _select_page(path, image, page)
-                _refuse_unsuitable(path, image, numbers)
-                yield image
+            if image.width * image.height > _MAX_PIXELS:
+                stack.enter_context(_without_pillows_limit())
+            _select_page(path, image, page)
+            _refuse_unsuitable(path, image, numbers)
+            yield image
     except SemsegError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -87,13 +91,14 @@ def open_header(path: Path) -> Image.Image:
 
     By the format's own reader where there is one: Pillow takes many pixels alone for an attack.
     """
-    with path.open("rb") as file:
-        start = file.read(4)
-    for signature, _, reader in LARGE_FORMATS:
-        if start.startswith(signature):
-            with suppress(SyntaxError, IndexError, TypeError, KeyError, EOFError, struct.error):
-                return reader(path)
-    return Image.open(_source_of(path))  # which also says what is wrong
+    with present(path):
+        with path.open("rb") as file:
+            start = file.read(4)
+        for signature, _, reader in LARGE_FORMATS:
+            if start.startswith(signature):
+                with suppress(SyntaxError, IndexError, TypeError, KeyError, EOFError, struct.error):
+                    return reader(path)
+        return Image.open(_source_of(path))  # which also says what is wrong
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Any
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from semseg.images.mirrors import present
+
 Tags = Mapping[int, Any]  # of one page, by TIFF's own numbers
 
 COMPRESSION, BANDS = 259, 277
@@ -56,7 +58,7 @@ def read_tags(path: Path, tags: Sequence[int]) -> dict[int, Any]:
 
 def _directories(path: Path, kept: Sequence[int]) -> Iterator[dict[int, Any]]:
     places = set()
-    with path.open("rb") as file:
+    with present(path), path.open("rb") as file:
         header = file.read(8)
         if 43 in header[2:4]:  # a BigTIFF
             header += file.read(8)

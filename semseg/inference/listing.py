@@ -3,6 +3,7 @@
 import glob
 import heapq
 import os
+import re
 import tempfile
 import weakref
 import zlib
@@ -16,9 +17,12 @@ from typing import Any
 import numpy as np
 
 from semseg.errors import DataError, SemsegError
+from semseg.files import default_folder
+from semseg.images.addresses import checked_address, is_address, look_at, walk
 from semseg.images.band_files import group_band_files
 from semseg.images.bands import Bands
-from semseg.images.reading import find_images, list_images, natural_key
+from semseg.images.mirrors import bring, is_mirrored, name_of, path_of, present
+from semseg.images.reading import IMAGE_SUFFIXES, find_images, list_images, natural_key
 from semseg.runs import names
 
 LIST_SUFFIX = ".txt"
@@ -128,7 +132,10 @@ class Photos:
     def _pairs(self) -> Iterator[tuple[str, str]]:
         """The names and paths: what lies elsewhere goes by its whole path."""
         for path in self._paths:
-            yield (os.path.splitdrive(path)[1].lstrip("/\\") if os.path.isabs(path) else path), path  # noqa: PTH117
+            if os.path.isabs(path):  # noqa: PTH117
+                yield (name_of(path) if is_mirrored(path) else os.path.splitdrive(path)[1].lstrip("/\\")), path
+            else:
+                yield path, path
 
 
 class Naming:
@@ -213,25 +220,30 @@ class _Spool:
 # ------------------------------------------------------------------------------------------------- what a user names
 
 
-def photos_of(what: str, output: Path, kinds: Iterable[str]) -> Photos:
+def photos_of(what: str, output: Path | str, kinds: Iterable[str]) -> Photos:
     """The photos by the name that they go by: their path below the folder that was named, or that a list lies in.
 
     Args:
-        what: A photo, a folder, a pattern, or a list: a text file with a path in each line, relative to its folder. A
-            photo that stands in it twice counts once.
-        output: The folder of predictions, whose own files are no photos; nor are other results of semseg.
+        what: A photo, a folder, a pattern, or a list: a text file with a path in each line, relative to its folder, or
+            an address. A photo that stands in it twice counts once. All but a pattern may be an address; the files of
+            such photos are there only inside of `present`.
+        output: The folder of predictions, or its address, whose own files are no photos; nor are other results of
+            semseg.
         kinds: The folders in it.
 
     Raises:
         DataError: There are none, or a list is none.
+        ResourceError: An address cannot be read.
     """
-    place = Path(what)
-    if place.is_dir():
-        results = _Results(place, output, kinds)
+    place, output = Path(what), str(output)
+    if is_address(what):
+        photos = _at_address(checked_address(what), output, kinds)
+    elif place.is_dir():
+        results = _Results(place, Path(output), kinds)
         photos = Photos(place, _below(place, find_images(place, results.hold), results), natural_key)
     elif glob.has_magic(what) and not place.exists():
         root = _fixed_part(place)
-        results = _Results(root, output, kinds)
+        results = _Results(root, Path(output), kinds)
         matches = (str(path) for path in root.glob(str(place.relative_to(root))) if path.is_file())
         wanted = (path for path in matches if not results.hold(os.path.dirname(path)))  # noqa: PTH120
         photos = Photos(root, _below(root, wanted, results), lambda path: path.split("/"))
@@ -244,6 +256,29 @@ def photos_of(what: str, output: Path, kinds: Iterable[str]) -> Photos:
     if not len(photos):
         raise DataError(f"{what}: holds no photos; {_EXPECTED}")
     return photos
+
+
+def _at_address(address: str, output: str, kinds: Iterable[str]) -> Photos:
+    path = path_of(address, default_folder())
+    if look_at(address) is None:
+        place = checked_address(output) if is_address(output) else output
+        own = {f"{place}/{kind}" for kind in kinds}
+        files = walk(address, lambda folder, files: f"{address}/{folder}" in own or names.holds_results(files))
+        return Photos(path, _pictures_among((name for name, _ in files), path), natural_key)
+    if path.suffix.lower() != LIST_SUFFIX:
+        return Photos(path.parent, [path.name])
+    with present(path):
+        return Photos(path.parent, _lines(path))
+
+
+def _pictures_among(files: Iterable[str], root: Path) -> Iterator[str]:
+    """Names of photos; what tells their places is fetched on the way, as nothing else would ask for it."""
+    for name in files:
+        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+        if suffix in IMAGE_SUFFIXES:
+            yield name
+        elif re.fullmatch(r"\.(\w{1,4}w|wld|prj)", suffix) or name.lower().endswith(".aux.xml"):
+            bring(root / name)
 
 
 def _below(root: Path, paths: Iterable[str], results: "_Results") -> Iterator[str]:
@@ -266,8 +301,13 @@ def _lines(path: Path) -> Iterator[str]:
                 raise DataError(
                     f"{path}: line {number} holds a zero byte; expected a text file with a path in each line"
                 )
-            if text[0] in "./\\~" or "/." in text or "//" in text or os.sep != "/":
+            if "://" in text and is_address(text):
+                whole = str(path_of(text.strip(), default_folder()))
+                text = whole.removeprefix(os.path.join(folder, ""))  # noqa: PTH118
+            elif text[0] in "./\\~" or "/." in text or "//" in text or os.sep != "/":
                 text = _plain(text, folder)
+            if is_mirrored(path) and os.path.isabs(text) and not is_mirrored(text):  # noqa: PTH117
+                raise DataError(f"{path}: line {number} leads out of the bucket; give a path below it, or an address")
             yield text
 
 
@@ -333,7 +373,8 @@ def join_bands(photos: Photos, bands: Bands) -> Photos:
         return photos
     listed = {files[0]: name for name, files in photos.in_order()}
     root = Path(os.path.commonpath([path.parent for path in listed]))
-    groups, _ = group_band_files(list_images(root) if len(listed) == 1 else list(listed), root, bands.names)
+    alone = len(listed) == 1 and root.is_dir() and not is_mirrored(root)
+    groups, _ = group_band_files(list_images(root) if alone else list(listed), root, bands.names)
     wanted = {first: files for first, files in groups.items() if not listed.keys().isdisjoint(files)}
     if not wanted:
         first = next(iter(listed))

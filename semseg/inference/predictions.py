@@ -7,8 +7,11 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -18,7 +21,8 @@ from semseg.files import create_json, csv_cell, csv_text, read_json, remove_olde
 from semseg.images.georeference import read_georeference
 from semseg.images.geotiff_writer import can_write_geotiff
 from semseg.images.ground import ground_of
-from semseg.inference.files import KINDS, LAID, Job, Result, shares_of
+from semseg.images.mirrors import is_mirrored, present
+from semseg.inference.files import KINDS, LAID, Job, Result, map_ahead, shares_of
 from semseg.inference.listing import Naming, Photos, Shard
 from semseg.inference.object_files import COCO_FILE, COUNTS_FILE, OBJECTS_FILE
 from semseg.inference.object_files import SUFFIXES as POLYGON_SUFFIXES
@@ -31,6 +35,7 @@ UNSURE = "unsure"  # the column of the share that got no class, where that is wa
 UNLIKE = "unlike"  # and of what is unlike the photos that the network learnt from, where it knows them
 _SHA256 = PHOTO_COLUMNS.index("sha256")
 _UNFINISHED = 60  # seconds without a change, after which a file is nobody's work any more
+_FETCHED_AHEAD = 8  # photos at addresses that are on their way beside those that are worked on
 _SHARDS = "shards"  # the setting of how many parts are predicted apart, until they are merged
 _NAMED = 5  # photos of which it is kept what is unlike in them
 _ANY_NAME = {"encoding": "utf-8", "errors": "backslashreplace"}  # the name of a file may be no text
@@ -263,7 +268,7 @@ class SharesTable:
         if not path.exists():
             with replacing(path) as temporary, temporary.open("w", newline="", **_ANY_NAME) as file:
                 csv.writer(file).writerow(map(csv_cell, self._header))
-        self._reader = path.open("rb")
+        self._reader, self._reading = path.open("rb"), Lock()
         self._end = self._read()
         self._index.sort()
         self._earlier = None
@@ -295,7 +300,8 @@ class SharesTable:
 
     def _record_of(self, name: str) -> _Record | None:
         for place in self._index.places(name):
-            record = next(_records(self._reader, place))
+            with self._reading:
+                record = next(_records(self._reader, place))
             if record.cells[0] == name and len(record.cells) == len(self._header):
                 return record
         return None
@@ -470,11 +476,11 @@ def lies(job: Job) -> bool:
     return job.place is not None or job.files["masks"].suffix == ".tif"
 
 
-def is_done(name: str, job: Job, table: SharesTable) -> bool:
+def is_done(name: str, job: Job, table: SharesTable, is_there: Callable[[Path], bool] = Path.exists) -> bool:
     """Whether a photo has its row, made from the bytes that it has now, and all of its files."""
     row = table.row_of(name)
     with suppress(OSError):
-        return row is not None and all(map(Path.exists, job.files.values())) and row[_SHA256] == _sha256_of(job)
+        return row is not None and all(map(is_there, job.files.values())) and row[_SHA256] == _sha256_of(job)
     return False
 
 
@@ -509,6 +515,17 @@ def _sha256_of(job: Job) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+class _Looked(NamedTuple):
+    """A photo that was looked at: its state, and what holds its files, where they were fetched, until it is done."""
+
+    name: str
+    job: Job
+    state: tuple[int, ...]
+    held: ExitStack
+    is_done: bool = False
+    error: DataError | None = None
+
+
 class Work:
     """The photos that wait for their masks, one after the other, and how far this is.
 
@@ -518,6 +535,7 @@ class Work:
         table: What is done.
         shard: The part that is to be done; None for all.
         polygons: The format of outlines.
+        is_there: Tells whether a file of a photo is there.
 
     Attributes:
         number: Photos of the part that were met.
@@ -526,11 +544,14 @@ class Work:
         expected: About how many there are.
     """
 
-    def __init__(self, photos: Photos, jobs: Jobs, table: SharesTable, shard: Shard | None, polygons: str | None):
-        self._photos, self._jobs, self._table, self._shard = photos, jobs, table, shard
+    def __init__(
+        self, photos: Photos, jobs: Jobs, table: SharesTable, shard: Shard | None, polygons: str | None,
+        is_there: Callable[[Path], bool] = Path.exists,
+    ):  # fmt: skip
+        self._photos, self._jobs, self._table, self._shard, self._is_there = photos, jobs, table, shard, is_there
         self.number = self.done = self.skipped = 0
         self.expected = len(photos) // (shard.count if shard else 1)
-        self._waiting: dict[int, tuple[str, tuple[int, ...]]] = {}  # name and state by the job's id
+        self._waiting: dict[int, _Looked] = {}  # by the job's id
         self._suffixes: Counter[str] = Counter()
         self._polygons, self._first_on_ground = polygons, None
 
@@ -540,19 +561,44 @@ class Work:
         return max(0, self.number - self.done - self.skipped - len(self._waiting))
 
     def __iter__(self) -> Iterator[Job]:
-        for name, files in self._photos:
-            if self._shard and not self._shard.holds(name):
-                continue
+        photos = (photo for photo in self._photos if not self._shard or self._shard.holds(photo[0]))
+        with ThreadPoolExecutor(_FETCHED_AHEAD) as pool, closing(self._look_ahead(photos, pool)) as looked:
+            for one in looked:
+                job = one.job
+                self.number += 1
+                if lies(job):
+                    self._suffixes[job.files["masks"].suffix] += 1
+                    self._first_on_ground = self._first_on_ground or job
+                if one.is_done:
+                    self.done += 1
+                    continue
+                self._waiting[id(job)] = one
+                yield job
+
+    def _look_ahead(self, photos: Iterable[tuple[str, tuple[Path, ...]]], pool: Executor) -> Iterator["_Looked"]:
+        """Looks at photos when they are asked for; at those of addresses ahead, as they have to come first."""
+        for is_far, some in groupby(photos, lambda photo: is_mirrored(photo[1][0])):
+            if is_far:
+                yield from (looked for _, looked in map_ahead(pool, self._look, some, _FETCHED_AHEAD))
+            else:
+                yield from map(self._look, some)
+
+    def _look(self, photo: tuple[str, tuple[Path, ...]]) -> "_Looked":
+        name, files = photo
+        held = ExitStack()
+        try:
+            held.enter_context(present(*files))
+        except DataError as error:
+            return _Looked(name, Job(files[0], self._jobs.files_of(name)), (), held, error=error)
+        try:
             job = self._jobs.job_of(name, files)
-            self.number += 1
-            if lies(job):
-                self._suffixes[job.files["masks"].suffix] += 1
-                self._first_on_ground = self._first_on_ground or job
-            if is_done(name, job, self._table):
-                self.done += 1
-                continue
-            self._waiting[id(job)] = name, state_of(job)
-            yield job
+            if is_done(name, job, self._table, self._is_there):
+                held.close()
+                return _Looked(name, job, (), held, is_done=True)
+            return _Looked(name, job, state_of(job), held)
+        except BaseException:
+            held.close()
+            raise
 
     def cells_of(self, job: Job, result: Result | DataError) -> dict[str, Any]:
         """What a table says of a photo beside its classes.
@@ -564,15 +610,17 @@ class Work:
         Raises:
             DataError: Its photo cannot be used, or changed meanwhile.
         """
-        name, state = self._waiting.pop(id(job))
-        if isinstance(result, DataError):
-            raise result
-        values = (name, *result.size[::-1], digest_of_photo(job, state))
+        looked = self._waiting.pop(id(job))
+        with looked.held:
+            if isinstance(result, DataError):
+                raise looked.error or result
+            values = (looked.name, *result.size[::-1], digest_of_photo(job, looked.state))
         return {**dict(zip(PHOTO_COLUMNS, values, strict=True)), UNLIKE: "; ".join(result.unlike)}
 
     def notes(self) -> list[tuple[str, str]]:
         """Topics and what is to be said of them: of where photos lie."""
         notes = [("place", note) for note in notes_on_places(self._suffixes, self.number)]
         if self._polygons == "geojson" and self._first_on_ground:
-            notes.append(("outlines", note_on_ground(self._first_on_ground)))
+            with present(self._first_on_ground.photo):
+                notes.append(("outlines", note_on_ground(self._first_on_ground)))
         return notes

@@ -29,7 +29,7 @@ class RunConfig:
     """One training run, as it was asked for. What is None is decided by `plan_run`.
 
     Args:
-        data: Folder or archive of the data set, or `kaggle:owner/name`.
+        data: Folder or archive of the data set, an address of one, or `kaggle:owner/name`.
         dataset: Its form; None to look.
         photos: The folder of the photos in it, or a pattern of their paths; None to look.
         masks: The same for the masks.
