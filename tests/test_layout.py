@@ -162,7 +162,7 @@ def test_a_name_in_a_run_folder_stands_in_one_room_alone():
             assert not held, f"{path}:{number}: {held} belongs to semseg.runs.names"
 
 
-MOST_IMPORTS_IN_FUNCTIONS, MOST_LINES_IN_CLI = 40, 3600
+MOST_IMPORTS_IN_FUNCTIONS, MOST_LINES_IN_CLI = 40, 3750
 
 
 def imports_in_functions(path):
