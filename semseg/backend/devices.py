@@ -1,7 +1,8 @@
 """Devices and backends: what computes, and what stays out of the way."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import keras
@@ -34,6 +35,23 @@ def leave_tensorflow_out() -> None:
     """
     if keras.backend.backend() != "tensorflow":
         hide_tensorflow()
+
+
+@contextmanager
+def sparing_a_core() -> Iterator[None]:
+    """Leaves a core of the CPU to another process, as far as PyTorch has several.
+
+    Its threads wait for each other: where one has no core to itself, all take twice as long.
+    """
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def keras_compiles(asked: bool) -> bool:

@@ -20,7 +20,7 @@ from semseg import __version__
 from semseg.architectures import ARCHITECTURES, model_name
 from semseg.architectures.cost import peak_memory_mb
 from semseg.architectures.drawing import get_model_arch
-from semseg.backend.devices import device_name
+from semseg.backend.devices import device_name, sparing_a_core
 from semseg.backend.predictor import predictor
 from semseg.backend.processes import (
     LostError,
@@ -362,24 +362,26 @@ def _finish(
     }
     names = dataset.palette.names
     with Drawing() as drawing:
-        drawing.draw("get_acc", ending.history, folder.curves_picture)
         segmenter = _segmenter_of(plan.config, dataset, model)
         evaluation, pictures = _judge(folder, plan.config, dataset, segmenter, facts)
+        headline = f"Scores on {split} ({note}), {ending.weights}, at the masks' own size:"
+        say_scores(evaluation, names, headline)
+        _say_changes(folder.metrics)
+        drawing.draw("get_acc", ending.history, folder.curves_picture)
         drawing.draw("save_confusion_matrix", evaluation.matrix, names, folder.scores.matrix_picture)
         folder.write_pictures(pictures, dataset.palette)
         spread = [picture for picture in pictures if SPREAD in picture.ranks]  # neither the best nor the worst
         _draw_predictions(drawing, folder, spread, dataset.palette)
-        if learnt := learnt_photos(segmenter, dataset):
+        with sparing_a_core():
+            learnt = learnt_photos(segmenter, dataset)
+        if learnt:
             learnt.write(folder.learnt_photos_path, digest_of(_model_path(folder)))
         ious = dict(zip(names, evaluation.scores["iou"], strict=True))
         log_scores(log, ious, spread[:LOGGED], dataset.palette, len(ending.history))
-        write_report(folder)
         drawing.finish()
+    write_report(folder)  # the last that is written: with it a run is finished
     if plan.config.keep == "best":
         folder.checkpoints.remove()
-    headline = f"Scores on {split} ({note}), {ending.weights}, at the masks' own size:"
-    say_scores(evaluation, names, headline)
-    _say_changes(folder.metrics)
     say_about("trained", f"{ending.length}{_waiting(ending.history)}")
     written = folder.written(_model_names(folder, plan.config))
     say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(written)}")
