@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 NETWORKS = ("unet", "attention_unet", "unetpp", "unet3plus", "resunet", "r2unet", "ddunet", "hybrid_unet")
-LOSSES = ("ce", "focal", "tversky", "focal_tversky")
+LOSSES = ("ce", "focal", "tversky", "focal_tversky", "cl_dice")
 # What is trained, by name: what differs from the defaults of `outcome`. In float32 a rounding may decide which of two
 # equal pixels a pooling takes, and the gradient jumps: float64 shows whether the sums are right.
 CASES = {

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from scipy import ndimage
 from sklearn.metrics import log_loss
 
 from semseg.errors import SemsegError
@@ -9,6 +10,7 @@ from semseg.losses import (
     LOSSES,
     SegmentationLoss,
     binary_cross_entropy,
+    cl_dice,
     cross_entropy,
     dice,
     effective_number_weights,
@@ -127,6 +129,30 @@ def expected_lovasz(truth, logits, weights=None):
     return lovasz_by_levels(y, np.where(y, 1 - z, 1 + z)) if y.any() else 0.0
 
 
+def skeleton_of(image, iterations):
+    """Of one map, by scipy's morphology."""
+    cross, found = ndimage.generate_binary_structure(2, 1), np.zeros(image.shape)
+    for _ in range(iterations):
+        smaller = ndimage.grey_erosion(image, footprint=cross, mode="constant", cval=np.inf)
+        opened = ndimage.grey_dilation(smaller, size=(3, 3), mode="constant", cval=-np.inf)
+        found += (1 - found) * np.maximum(image - opened, 0)
+        image = smaller
+    return found + (1 - found) * image
+
+
+def expected_cl_dice(truth, logits, weights=None, iterations=5):
+    counted, binary, values = truth != 255, logits.shape[-1] == 1, []
+    for k in [1] if binary else range(logits.shape[-1]):
+        y, p = counted * (truth == k), counted * probabilities(logits)[..., k]
+        weight = 1.0 if binary or weights is None else weights[k]
+        if y.any() and weight:
+            lines = [np.array([skeleton_of(image.astype(float), iterations) for image in maps]) for maps in (p, y)]
+            precision = (lines[0] * y).sum() / lines[0].sum()
+            sensitivity = (lines[1] * p).sum() / lines[1].sum()
+            values.append((weight, 1 - 2 * precision * sensitivity / (precision + sensitivity)))
+    return sum(w * v for w, v in values) / sum(w for w, _ in values) if values else 0.0
+
+
 EXPECTED = {
     "cross_entropy": expected_pixel_loss,
     "binary_cross_entropy": expected_pixel_loss,
@@ -136,6 +162,7 @@ EXPECTED = {
     "focal": lambda *case: expected_pixel_loss(*case, gamma=2),
     "focal_tversky": lambda *case: expected_tversky(*case, power=0.75),
     "lovasz": expected_lovasz,
+    "cl_dice": expected_cl_dice,
 }
 
 
@@ -235,6 +262,27 @@ class TestByHand:
         logits = np.array([0.5, 1.5, -3, 2], "float32").reshape(1, 1, 4, 1)  # errors 2.5 (not there), .5, none
         given = value(lovasz, np.array([[[1, 0, 0, 1]]]), logits)
         assert given == pytest.approx(2.5 * 1 / 3 + 0.5 * 1 / 3, abs=1e-6)  # IoU 2/3, then 1/3
+
+    def test_a_gap_in_a_thin_line_costs_as_much_as_one_in_a_thick_line(self):
+        for width in (1, 3, 5):
+            truth = np.zeros((1, 15, 30), np.uint8)
+            truth[:, 5 : 5 + width] = 1
+            logits = np.where(truth == 1, 30, -30)[..., None].astype("float32")
+            logits[:, :, 10:16] = -30  # a fifth of the line
+            skeleton = skeleton_of((logits[0, ..., 0] > 0).astype(float), 5)
+            assert not skeleton[truth[0] == 0].any()  # all that is predicted is right
+            expected = 1 - 2 * 0.8 / 1.8
+            assert value(cl_dice, truth, logits) == pytest.approx(expected, abs=0.03)
+            thicker = np.where(ndimage.binary_dilation(truth[0])[None, ..., None], 30, -30).astype("float32")
+            assert value(cl_dice, truth, thicker) < 0.1 < value(dice, truth, thicker)  # that it is a line is right
+
+    def test_more_iterations_find_the_middle_of_thicker_lines(self):
+        truth, logits = random_case(4, shape=(1, 9, 11))
+        for iterations in (1, 2, 7):
+            given = value(cl_dice, truth, logits, iterations=iterations)
+            assert given == pytest.approx(expected_cl_dice(truth, logits, None, iterations), abs=1e-5)
+        with pytest.raises(SemsegError, match="cl_dice: got iterations=0; expected a finite number of at least 1"):
+            cl_dice(truth, logits, iterations=0)
 
 
 def test_cross_entropy_equals_scikit_learn_on_the_counted_pixels():
@@ -343,7 +391,7 @@ class TestSegmentationLoss:
         assert np.all(np.diff(results) < 0)
 
     def test_an_unknown_name_lists_the_known(self):
-        known = r"cross_entropy \(ce\), binary_cross_entropy \(bce\), dice, iou \(jaccard\), tversky, focal, .*lovasz, "
+        known = r"cross_entropy \(ce\), binary_cross_entropy \(bce\), dice, iou \(jaccard\), tversky, focal, .*cl_dice \(cldice\), "
         with pytest.raises(SemsegError, match=f"no loss 'dicee'; choose from {known}joined by"):
             SegmentationLoss("ce+dicee")
 

@@ -205,7 +205,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "learning_rate": ("X", "learning rate at the start (default: %(default)s)"),
     "loss": (
         "NAME", "ce (cross_entropy), bce (binary_cross_entropy), dice, iou (jaccard), tversky, focal, focal_tversky, "
-        "lovasz, or a sum like ce+dice (default: %(default)s)",
+        "lovasz, cl_dice (cldice, for lines), or a sum like ce+dice (default: %(default)s)",
     ),
     "class_weights": (
         "HOW", "none; inverse or effective: rare classes weigh more in the loss; or numbers: 1,2,.5 for all classes, "
