@@ -7,8 +7,8 @@ scalar, also for half-precision logits, and float64 for float64; a batch with ev
 
 There are two kinds. The pixels' losses (cross-entropy, focal) are a mean over the counted pixels, each with the weight
 of its true class. The classes' losses (Dice, IoU, Tversky, Lovasz, clDice) look at the pixels of the whole batch
-together and are a mean over the classes, each with its weight, that the batch's truth holds; with a single logit only class 1
-counts, whatever its weight, and a batch without it gives 0.
+together and are a mean over the classes, each with its weight, that the batch's truth holds; with a single logit only
+class 1 counts, whatever its weight, and a batch without it gives 0.
 """
 
 from collections.abc import Callable, Sequence
