@@ -28,6 +28,7 @@ from semseg.cli import serve as serving
 from semseg.errors import pip_install
 from semseg.files import stamp_of
 from semseg.images.bands import RGB
+from semseg.inference.learnt import LearntPhotos, Look
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.runs.config import RunConfig
@@ -149,6 +150,18 @@ class TestScripts:
             line = "a.keras was replaced or removed; this page keeps to the one before"
             assert json.loads(ask(port, "POST", "/segment", png(PHOTO))[2])["warning"] == line
             assert ask(port, "POST", "/mask", png(PHOTO))[1]["x-semseg-warning"] == line
+
+    def test_a_photo_unlike_those_learnt_from_is_told(self, network):
+        look = Look((8, 8), np.full(3, 0.6), 0.2, None)
+        segmenter = Segmenter(network, (SIZE, SIZE), PALETTE, learnt=LearntPhotos.of([look], []))
+        expected = ["darker than any photo learnt from", "flatter than any photo learnt from"]
+        with running(make_app(segmenter)) as port:
+            dark = png(np.full_like(PHOTO, 9))
+            assert json.loads(ask(port, "POST", "/segment", dark)[2])["unlike"] == expected
+            assert ask(port, "POST", "/mask", dark)[1]["x-semseg-unlike"] == "; ".join(expected)
+            tall = png(np.tile(np.uint8([[[90, 150, 200]], [[170, 150, 110]]]), (20, 8, 1)))
+            larger = json.loads(ask(port, "POST", "/segment", tall)[2])["unlike"]
+            assert "larger than any photo learnt from (their sides are 8 at most)" in larger
 
     @pytest.mark.parametrize("size", [(1, 1), (15, 17), (130, 40)])
     def test_the_mask_has_the_photos_own_size(self, port, size):
@@ -406,6 +419,17 @@ class TestPage:
         with page.expect_download() as download:
             page.click(selector)
         return download.value.suggested_filename, download.value.path().read_bytes()
+
+    def test_a_photo_unlike_those_learnt_from_has_a_line_above_it(self, shown, run):
+        assert shown.is_hidden("#warning")
+        dark = run / "dark.png"
+        Image.new("RGB", (32, 32)).save(dark)
+        shown.set_input_files("#files", dark)
+        shown.wait_for_selector("#photos li.done:nth-child(2)")
+        shown.wait_for_selector("#warning:not([hidden])")
+        assert re.match(r"Unlike the photos .* learnt from: .*darker than any photo", shown.text_content("#warning"))
+        shown.click("#photos li:nth-child(1) button")
+        shown.wait_for_selector("#warning", state="hidden")
 
     def test_the_downloaded_mask_is_the_file_that_predict_writes(self, shown, run):
         name, data = self.downloaded(shown, "#get-mask")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class Answer:
         counts: int64 `(K,)`: pixels of each class.
         mask: The PNG file of the ids `(H, W)`, the same bytes that `predict` writes.
         shown: The photo as a JPEG file, see `Decoded`.
+        unlike: What is unlike in it to the photos that the network learnt from, in words.
     """
 
     size: tuple[int, int]
     counts: np.ndarray
     mask: bytes
     shown: bytes
+    unlike: tuple[str, ...] = ()
 
 
 class Answerer:
@@ -58,8 +60,8 @@ class Answerer:
         """
         decoded = await _in(self._decoding, self._decoder.decode, path)
         mask = path.with_name("mask.png")
-        counts = await self._write(decoded.seen, decoded.size, mask, decoded.without_data)
-        return Answer(decoded.size, counts, mask.read_bytes(), decoded.shown)
+        counts, unlike = await self._write(decoded.seen, decoded.size, mask, decoded.without_data)
+        return Answer(decoded.size, counts, mask.read_bytes(), decoded.shown, unlike)
 
     async def predict(self, photo: np.ndarray, mask: Path) -> bytes:
         """The PNG file of a photo's ids.
@@ -74,9 +76,9 @@ class Answerer:
 
     async def _write(
         self, seen: np.ndarray, size: tuple[int, int], mask: Path, without_data: np.ndarray | None
-    ) -> np.ndarray:
-        """Computes a photo and writes its mask; returns the pixels of each class."""
-        logits = await self._batches.logits(seen)
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Computes a photo and writes its mask; returns the pixels of each class, and what is unlike in it."""
+        logits, look = await self._batches.logits(seen)
 
         def write() -> np.ndarray:
             bands = resize_bands([logits], size, logits.shape[:2])
@@ -86,7 +88,9 @@ class Answerer:
                 bands, size, files, self._segmenter.palette, threshold=threshold, without_data=without_data
             ).counts
 
-        return await _in(self._writing, write)
+        learnt = self._segmenter.learnt
+        doubts = learnt.doubts(replace(look, size=size), self._segmenter.bands) if learnt else ()
+        return await _in(self._writing, write), tuple(doubts)
 
     def close(self) -> None:
         """Ends the process that decodes."""

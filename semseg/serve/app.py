@@ -33,7 +33,7 @@ Example = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 MAX_WAITING = 8  # photos that wait while one is computed
 _RETRY_SECONDS = "2"
-_WARNING = "x-semseg-warning"
+_WARNING, _UNLIKE = "x-semseg-warning", "x-semseg-unlike"
 _THUMBNAIL = 320
 _FILES = ("page.css", "page.js", "png.js", "desk.css", "desk.js")
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
@@ -66,7 +66,8 @@ def make_app(
     Returns:
         An ASGI application. `POST /segment` takes an image file as its body and gives JSON: `width`, `height`, the
         `classes` that were found with `id`, `name`, `color`, `pixels` and `share` (0 to 1), the largest first, and
-        `mask`, the PNG file of the ids in base64; and `warning`, where there is one. `POST /mask` takes the same and
+        `mask`, the PNG file of the ids in base64; `warning`, where there is one, and `unlike`, a list of what is
+        unlike in it to the photos that the network learnt from, where anything is. `POST /mask` takes the same and
         gives the PNG file. What cannot be answered has a status of 400 or more and a JSON object with `error`.
         `GET /healthz` says that the server lives, `GET /metrics` what it does, for Prometheus.
 
@@ -113,7 +114,10 @@ def make_app(
 
     async def mask(request: Request) -> Response:
         answer, line = await queue.answer(request), warning()
-        return Response(answer.mask, media_type="image/png", headers={_WARNING: line} if line else None)
+        headers = {_WARNING: line, _UNLIKE: "; ".join(answer.unlike)}
+        return Response(
+            answer.mask, media_type="image/png", headers={name: text for name, text in headers.items() if text}
+        )
 
     routes = [
         Route("/", _file("desk.html" if desk else "page.html")),
@@ -190,6 +194,7 @@ def _as_json(answer: Answer, palette: Palette, with_photo: bool) -> dict[str, An
         for i in order
     ]
     values = {"width": answer.size[1], "height": answer.size[0], "classes": seen, "mask": _in_base64(answer.mask)}
+    values |= {"unlike": list(answer.unlike)} if answer.unlike else {}
     return {**values, "photo": _in_base64(answer.shown)} if with_photo else values
 
 

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
 from semseg.inference.card import fitting_batch_size
+from semseg.inference.learnt import Look, Watch
 from semseg.inference.segmenter import Segmenter
 
 _MOST = 8  # photos at once
@@ -28,11 +30,11 @@ class Batches:
         self._segmenter, self._pool = segmenter, ThreadPoolExecutor(1)
         # In tiles each photo fills batches of its own.
         self._most = 1 if segmenter.tile else min(_MOST, fitting_batch_size(segmenter.image_size))
-        self._waiting: dict[asyncio.Future[np.ndarray], np.ndarray] = {}
+        self._waiting: dict[asyncio.Future[tuple[np.ndarray, Look]], np.ndarray] = {}
         self._running: asyncio.Task | None = None
 
-    async def logits(self, photo: np.ndarray) -> np.ndarray:
-        """Logits of one photo, float32 `(h, w, K)` or `(h, w, 1)`.
+    async def logits(self, photo: np.ndarray) -> tuple[np.ndarray, Look]:
+        """Logits of one photo, float32 `(h, w, K)` or `(h, w, 1)`, and what it is like, of the size that is given.
 
         Args:
             photo: `(h, w, C)` as the network sees it; of any size for one that sees tiles.
@@ -61,15 +63,17 @@ class Batches:
                     future.set_result(result)
         self._running = None
 
-    def _next_batch(self) -> dict[asyncio.Future[np.ndarray], np.ndarray]:
+    def _next_batch(self) -> dict[asyncio.Future[tuple[np.ndarray, Look]], np.ndarray]:
         shape = next(iter(self._waiting.values())).shape
         alike = [future for future, photo in self._waiting.items() if photo.shape == shape][: self._most]
         return {future: self._waiting.pop(future) for future in alike[: 1 << (len(alike).bit_length() - 1)]}
 
-    def _compute(self, photos: list[np.ndarray]) -> list[np.ndarray]:
+    def _compute(self, photos: list[np.ndarray]) -> list[tuple[np.ndarray, Look]]:
+        watch = Watch(self._segmenter)
         if self._segmenter.tile:
-            return [self._segmenter.logits(photo) for photo in photos]
-        return list(self._segmenter.predict_batch(np.stack(photos)))
+            watched = replace(self._segmenter, predict_batch=watch.predict_batch)
+            return [(watched.logits(photo), watch.next(photo.shape[:2], tiles=None)) for photo in photos]
+        return [(logits, watch.next(logits.shape[:2])) for logits in watch.predict_batch(np.stack(photos))]
 
     def close(self) -> None:
         """Ends the thread when its photos are computed."""

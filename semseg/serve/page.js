@@ -7,7 +7,7 @@ import { numbersOfPng } from "/png.js";
   const NO_CLASS = 255;
   const CURSOR_STEPS = 50; // arrow keys cross the picture in so many
 
-  const photos = []; // {name, blob, example, state, error, mask, picture, truth, off, button}
+  const photos = []; // {name, blob, example, state, error, warning, mask, picture, truth, off, button}
   let model = { classes: [], examples: 0 };
   let current = null; // the photo in the large view
   let seen = null; // its {photo, width, height, prediction, truth, picture}, decoded
@@ -71,7 +71,9 @@ import { numbersOfPng } from "/png.js";
     const values = await ask(photo.blob);
     photo.mask = blobOf(values.mask, "image/png");
     photo.picture = blobOf(values.photo, "image/jpeg"); // what is shown is what the network saw
-    say("warning", values.warning || "");
+    const unlike = (values.unlike || []).join("; ");
+    const doubt = unlike && `Unlike the photos that the network learnt from: ${unlike}. Look well at the classes.`;
+    photo.warning = [values.warning, doubt].filter(Boolean).join(" ");
   };
 
   const workAll = async () => {
@@ -104,7 +106,7 @@ import { numbersOfPng } from "/png.js";
       picture.alt = "";
     }
     button.replaceChildren(picture, element("span", "label", cut(stem(photo.name))));
-    button.title = photo.name;
+    button.title = [photo.name, photo.warning].filter(Boolean).join(": ");
     const states = { waiting: ", is being computed", failed: ", failed" };
     button.setAttribute("aria-label", photo.name + (states[photo.state] || ""));
   };
@@ -142,6 +144,7 @@ import { numbersOfPng } from "/png.js";
     photo.button.scrollIntoView({ block: "nearest", inline: "nearest" }); // on a phone, examples lie far below it
     $("view").hidden = false;
     say("state", photo.state === "waiting" ? `${photo.name} is being computed …` : "");
+    say("warning", photo.warning || "");
     say("view-error", photo.error || "");
     $("result").hidden = photo.state !== "done";
     if (photo.state !== "done") return;
