@@ -355,7 +355,10 @@ def run(tmp_path_factory):
     (out / "classes.json").write_text(json.dumps(dataset.palette.to_dict()))
     Run(out).write_splits(splits_of(dataset))
     Run(out).write_config(RunConfig(data=str(folder / "data"), image_size=(32, 32)), {}, {})
-    Image.fromarray(draw_pair(77, 96)[0]).save(folder / "a photo.jpg", quality=95)
+    photo = draw_pair(77, 96)[0]
+    looks = [Look((77, 96), photo.mean((0, 1)) / 255 * times, photo.std() / 255 * times, None) for times in (0.6, 1.4)]
+    LearntPhotos.of(looks, []).write(Run(out).learnt_photos_path, "")
+    Image.fromarray(photo).save(folder / "a photo.jpg", quality=95)
     assert commands(["predict", str(out), str(folder / "a photo.jpg"), "--output", str(folder / "predicted")]) == 0
     return folder
 
