@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -191,6 +192,24 @@ def test_tiles_and_scales_look_at_light_alone(run, tmp_path):
         found = predict(run, run / "out", tmp_path / str(flags[1]), *flags)
         assert all("darker" in found[f"dark/{i}.png"] for i in range(6))
         assert not any("network sees" in doubt for doubt in found.values())
+
+
+@pytest.mark.plain
+def test_frames_of_a_video_are_judged_as_photos(run, tmp_path, capsys):
+    photo = draw_pair(2000)[0]
+    height, width = photo.shape[:2]
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (width, height))
+    for pixels in (photo, photo, photo // 8, photo // 8, photo // 8):
+        writer.write(np.ascontiguousarray(pixels[..., ::-1]))
+    writer.release()
+    command = ["predict", str(run / "out"), str(tmp_path / "v.avi"), "--output", str(tmp_path / "out")]
+    assert commands([*command, "--batch-size", "2"]) == 0
+    with (tmp_path / "out" / "shares.csv").open(newline="") as file:
+        found = [row["unlike"] for row in csv.DictReader(file)]
+    assert found[:2] == ["", ""] and all("darker than any photo learnt from" in doubt for doubt in found[2:])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "unlike 3 of 5 frames are unlike the photos that the network learnt from" in text
+    assert "frame 2: darker than any photo learnt from" in text
 
 
 @pytest.mark.plain

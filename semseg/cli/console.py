@@ -121,18 +121,20 @@ def cell(value: float | None) -> str:
     return f"{'-' if value is None or math.isnan(value) else f'{value:.4f}':>11}"
 
 
-def say_unlike(doubts: Mapping[str, str], total: int, count: int | None = None) -> None:
+def say_unlike(doubts: Mapping[str, str], total: int, count: int | None = None, what: str = "photos") -> None:
     """Warns of photos that are unlike those that a network learnt from: how many, and the first of them by name.
 
     Args:
         doubts: By the photo's name what is unlike in it.
         total: Of how many photos.
         count: How many are unlike, where not all of them are named.
+        what: What they are.
     """
     if not doubts:
         return
     count = count or len(doubts)
-    say_about("unlike", f"{count} of {total} photos are unlike those that the network learnt from; look at their "
+    those = "those" if what == "photos" else "the photos"
+    say_about("unlike", f"{count} of {total} {what} are unlike {those} that the network learnt from; look at their "
               "masks before you trust them:")  # fmt: skip
     for name, doubt in list(doubts.items())[:MAX_NAMED]:
         say_about("", f"{name}: {doubt}")

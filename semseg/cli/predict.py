@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from semseg.backend.launchers import place_among
-from semseg.cli.console import Progress, percent, say_about, say_unlike, size_text, view_text
+from semseg.cli.console import MAX_NAMED, Progress, percent, say_about, say_unlike, size_text, view_text
 from semseg.errors import DataError, RunFolderError, SemsegError
 from semseg.files import check_output, replacing
 from semseg.images.addresses import checked_address, is_address
@@ -274,12 +274,16 @@ def _predict_photos(
 
 
 def _table(segmenter: Segmenter, output: Path, shard: Shard | None, arguments: argparse.Namespace) -> SharesTable:
-    columns = (*PHOTO_COLUMNS, *([UNSURE] if arguments.unsure else []), *([UNLIKE] if segmenter.learnt else []))
+    columns = (*PHOTO_COLUMNS, *_more_columns(segmenter, arguments))
     if shard is None:
         gather(output)
         return SharesTable(output / SHARES_FILE, columns, segmenter.palette.names)
     table = begin_shard(output, shard)
     return SharesTable(table, columns, segmenter.palette.names, earlier=output / SHARES_FILE)
+
+
+def _more_columns(segmenter: Segmenter, arguments: argparse.Namespace) -> list[str]:
+    return [*([UNSURE] if arguments.unsure else []), *([UNLIKE] if segmenter.learnt else [])]
 
 
 def _merge(
@@ -403,22 +407,37 @@ def _predict_frames(
         if answers:
             finish(lambda: ((str(number), files(number)) for number in range(count)), answers, output, first="frame")
 
-    columns = (*FRAME_COLUMNS, *([UNSURE] if arguments.unsure else []))
-    count, unsure = _write_frames(frames, video, shares, columns, segmenter.palette.names, finish_frames)
+    columns = (*FRAME_COLUMNS, *_more_columns(segmenter, arguments))
+    count, unsure, unlike = _write_frames(frames, video, shares, columns, segmenter.palette.names, finish_frames)
     if arguments.unsure:
         say_about("unsure", _unsure_text(unsure, arguments.unsure))
+    say_unlike(unlike.named, count, unlike.count, what="frames")
     if count < video.frames:
         say_about("note", f"{source}: {video.frames} frames announced, {count} could be read")
     say_about("wrote", f"in {output}{os.sep}: {count} frames, {', '.join(f'{kind}{os.sep}' for kind in kinds)}, "
               f"{SHARES_FILE}, {count / (time.monotonic() - start):.1f} frames per second")  # fmt: skip
 
 
+class _Unlike:
+    """Frames that are unlike the photos learnt from: how many, and of the first few what is unlike in them."""
+
+    def __init__(self) -> None:
+        self.count, self.named = 0, dict[str, str]()
+
+    def note(self, frame: Frame) -> str:
+        text = "; ".join(frame.unlike)
+        self.count += bool(text)
+        if text and len(self.named) < MAX_NAMED:
+            self.named[f"frame {frame.number}"] = text
+        return text
+
+
 def _write_frames(
     frames: Iterator[Frame], video: Video, shares: Path, columns: Sequence[str], class_names: Sequence[str],
     finish_frames: Callable[[int], Any],
-) -> tuple[int, float]:  # fmt: skip
-    """Writes the table, which is there when all else is; counts the frames, and the share that got no class."""
-    count, start, unsure, pixels = 0, time.monotonic(), 0, 0
+) -> tuple[int, float, _Unlike]:  # fmt: skip
+    """Writes the table, which is there when all else is; counts frames, unlike ones, and the share without a class."""
+    count, start, unsure, pixels, unlike = 0, time.monotonic(), 0, 0, _Unlike()
     ended_by_hand = (KeyboardInterrupt,) if video.live else ()
     with replacing(shares) as unfinished:
         with (
@@ -430,12 +449,13 @@ def _write_frames(
             for frame in frames:
                 seconds = time.monotonic() - start
                 when = seconds if video.live else frame.number / video.rate
-                table.add({"frame": frame.number, "seconds": f"{when:.3f}"}, frame.counts, frame.unsure)
+                cells = {"frame": frame.number, "seconds": f"{when:.3f}", UNLIKE: unlike.note(frame)}
+                table.add(cells, frame.counts, frame.unsure)
                 count, unsure = count + 1, unsure + frame.unsure
                 pixels += int(frame.counts.sum()) + frame.unsure
                 progress.show(count, max(count, video.frames), f"{count / seconds:.1f} frames per second")
         finish_frames(count)
-    return count, unsure / max(1, pixels)
+    return count, unsure / max(1, pixels), unlike
 
 
 def _unsure_text(share: float, probability: float) -> str:

@@ -13,7 +13,7 @@ from semseg.inference.learnt import LearntPhotos, look_at
 from semseg.inference.segmenter import Segmenter, no_features
 from semseg.inference.tiling import OVERLAP_OF_CROPS
 
-MAX_TRAIN, MAX_VAL = 64, 48  # tiles, or photos seen whole, that the network is asked about
+MAX_TRAIN, MAX_VAL = 128, 64  # tiles, or photos seen whole, that the network is asked about
 _MAX_TILES = 16  # of a photo: of larger ones too few could be looked at to compare what the network makes of them
 _MAX_PIXELS = 4e8  # that are read of a split
 

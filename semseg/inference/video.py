@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from semseg.files import replacing
 from semseg.images.resizing import resize_photo
 from semseg.inference.answers import Answers
 from semseg.inference.files import OPACITY, Written, map_ahead, write_masks
+from semseg.inference.learnt import Look, Watch
 from semseg.inference.segmenter import Segmenter, in_batches
 from semseg.inference.tiling import resize_bands
 from semseg.labels.legend import lay_strip_over, legend, visible_classes
@@ -80,11 +81,13 @@ class Frame:
         number: Its place in the video, from 0.
         counts: int64 `(K,)`: pixels of each class.
         unsure: Pixels that got no class, as the network was not sure enough.
+        unlike: What is unlike in it to the photos that the network learnt from, in words; else nothing.
     """
 
     number: int
     counts: np.ndarray
     unsure: int
+    unlike: tuple[str, ...] = ()
 
 
 def predict_video(
@@ -120,8 +123,8 @@ def predict_video(
         frames = _frames(video, reader, 2 * segmenter.batch_size)
         writer = stack.enter_context(_Writer(overlays, video, segmenter.palette)) if overlays else None
 
-        def write(item: tuple[tuple[int, np.ndarray], np.ndarray]) -> Written:
-            (number, photo), logits = item
+        def write(item: tuple[tuple[int, np.ndarray], np.ndarray, Look]) -> Written:
+            (number, photo), logits, _ = item
             size = photo.shape[:2]
             return write_masks(
                 resize_bands([logits], size, logits.shape[:2]), size, files(number), segmenter.palette,
@@ -131,15 +134,18 @@ def predict_video(
         def seen(frame: tuple[int, np.ndarray]) -> np.ndarray:
             return resize_photo(frame[1], segmenter.image_size)
 
-        number = -1
+        number, watch, tiles = -1, Watch(segmenter), None if segmenter.tile else 1
+        watched = replace(segmenter, predict_batch=watch.predict_batch)
         if segmenter.tile is None:
-            computed = in_batches(segmenter.predict_batch, enumerate(frames), seen, segmenter.batch_size)
+            computed = in_batches(watch.predict_batch, enumerate(frames), seen, segmenter.batch_size)
         else:
-            computed = ((frame, segmenter.logits(frame[1])) for frame in enumerate(frames))
-        for ((number, photo), _), written in map_ahead(writers, write, computed, 2 * workers):
+            computed = ((frame, watched.logits(frame[1])) for frame in enumerate(frames))
+        looked = ((frame, logits, watch.next(frame[1].shape[:2], tiles)) for frame, logits in computed)
+        for ((number, photo), _, look), written in map_ahead(writers, write, looked, 2 * workers):
             if writer:
                 writer.write(photo, written.shown, written.counts)
-            yield Frame(number, written.counts, written.unsure)
+            doubts = segmenter.learnt.doubts(look, segmenter.bands) if segmenter.learnt else ()
+            yield Frame(number, written.counts, written.unsure, tuple(doubts))
         if number < 0:
             raise DataError("the video: holds no frame that can be read; replace it")
 
