@@ -72,7 +72,7 @@ def main() -> None:
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in (*checkouts, "plain PyTorch")}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        make_demo(folder / "data", **({"num_train": 40, "num_val": 10} if arguments.quick else {}))
+        make_demo(folder / "data", **({"num_train": 20, "num_val": 6} if arguments.quick else {}))
         for turn in range(rounds):
             for name, checkout in checkouts.items():
                 command = [
