@@ -318,7 +318,8 @@ def cl_dice(
     middle. A minimum over the four neighbours erodes, a maximum over all eight grows; nothing erodes from the border
     of the picture, and ignored pixels are of no class.
 
-    It says little of how thick a line is: add it to another, as in `ce+dice+cl_dice`.
+    It says little of how thick a line is: add it to another, as in `ce+dice+cl_dice`. That takes 20 times as long as
+    `ce+dice` for a single logit on a CPU, and 60 times for 19 classes, where it outweighs the network.
 
     Args:
         y_true: Integer class ids `(N, H, W)`, 255 where a pixel counts nowhere.
@@ -345,7 +346,7 @@ def cl_dice(
     _check_at_least("cl_dice", 1, iterations=iterations)
     batch = _Batch.from_logits(y_true, logits, class_weights)
     y, p = batch.maps
-    y_lines, p_lines = (_soft_skeleton(each, iterations) for each in (y, p))
+    y_lines, p_lines = _soft_skeleton(ops.stop_gradient(y), iterations), _soft_skeleton(p, iterations)
     precision, sensitivity = (
         total(_sum_of_maps(lines * other)) / ops.maximum(total(_sum_of_maps(lines)), _MIN_OVERLAP)
         for lines, other in ((p_lines, y), (y_lines, p))
@@ -366,7 +367,7 @@ def _soft_skeleton(maps: KerasTensor, iterations: int) -> KerasTensor:
     skeleton = ops.zeros_like(maps)
     for _ in range(iterations):
         smaller = eroded(maps)
-        skeleton = skeleton + (1 - skeleton) * ops.relu(maps - grown(smaller, (3, 3)))
+        skeleton = skeleton + (1 - skeleton) * ops.relu(maps - grown(grown(smaller, (3, 1)), (1, 3)))
         maps = smaller
     return skeleton + (1 - skeleton) * maps
 

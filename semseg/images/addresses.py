@@ -55,7 +55,7 @@ def checked_address(address: str) -> str:
         )
     if "?" in rest:
         raise DataError(
-            f"{scheme}://{host}/…: the address holds a query (`?`), often a key, which would stand in every file of "
+            f"{scheme}://{host.partition('?')[0]}/…: the address holds a query (`?`), often a key, which would stand in every file of "
             "the run; give the plain address, and the key in the environment"
         )
     if not host or any(ord(letter) < 32 for letter in rest):
@@ -175,7 +175,8 @@ def explained(error: Exception, address: str) -> SemsegError:
     """
     names, status = _names(error), _status(error)
     said = f"{type(error).__name__}, HTTP {status}" if status else type(error).__name__
-    if isinstance(error, FileNotFoundError) or status in _GONE:
+    is_gone = isinstance(error, FileNotFoundError) and not names & _UNREACHED  # of https, anything is "not found"
+    if is_gone or status in _GONE:
         return DataError(f"{address}: nothing is there, or not any more; look after the name and the bucket")
     if any("Token" in code for code in _codes(error)):
         what = f"the token has ended, or is none ({said}); renew it and run the same again"
