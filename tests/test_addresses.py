@@ -142,6 +142,7 @@ def files_at(address):
         ("s3://key:secret@bucket/photos", "s3://…: the address holds a user or a password"),
         ("s3://key:sec/ret@bucket", "s3://…: the address holds a user or a password"),
         ("https://host/photos?sig=secret", "https://host/…: the address holds a query"),
+        ("s3://bucket?key=secret", "s3://bucket/…: the address holds a query"),
         ("ftp://host/secret", "ftp://: addresses of this kind are not read; give one that begins with s3://"),
         ("s3:///secret", "s3://: names no bucket"),
         ("s3://bucket/a/../b", r"s3://bucket/a/../b: holds `..`"),
