@@ -55,8 +55,8 @@ def checked_address(address: str) -> str:
         )
     if "?" in rest:
         raise DataError(
-            f"{scheme}://{host.partition('?')[0]}/…: the address holds a query (`?`), often a key, which would stand in "
-            "every file of the run; give the plain address, and the key in the environment"
+            f"{scheme}://{host.partition('?')[0]}/…: the address holds a query (`?`), often a key, which would stand "
+            "in every file of the run; give the plain address, and the key in the environment"
         )
     if not host or any(ord(letter) < 32 for letter in rest):
         raise DataError(f"{scheme}://: names no {'server' if scheme == 'https' else 'bucket'}; give one")
