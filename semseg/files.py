@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a CSV file with a header, in UTF-8, as `replacing` does: whole or not at all.
 
     Args:
@@ -191,7 +191,6 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
         rows: At least one row, by column name. The columns stand in the order in which the rows first name them; a row
             that lacks one leaves it empty. Characters that UTF-8 does not have (in names of files) become `?`, and
             text that a spreadsheet would compute gets an apostrophe before it: see `csv_cell`.
-        columns: In place of those that the rows name: they are then written as they come, and not held.
 
     Raises:
         ValueError: There are no rows, so that nothing names the columns.
@@ -203,9 +202,8 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
         >>> path.read_text().splitlines()
         ['class,iou', 'road,0.5', 'sky,0.75']
     """
-    if not columns:
-        rows = list(rows)
-        columns = list(dict.fromkeys(name for row in rows for name in row))
+    rows = list(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     if not columns:
         raise ValueError(f"{path}: got no rows to write; expected at least one, whose names become the header")
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:

@@ -1,6 +1,7 @@
 """Small, exact pairs, drawn in a few lines."""
 
 import asyncio
+import json
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from semseg.labels.palettes import cityscapes_palette
+from semseg.labels.palettes import Label, Palette, cityscapes_palette
 
 REPOSITORY = Path(__file__).parents[1]
 SIZE = 32
@@ -49,6 +50,18 @@ def save_pair(path: Path, seed: int, size: int = SIZE, **options: object) -> Non
     """Writes one pair, as PNG or, like Kaggle's, as JPEG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(draw_pair(seed, size), axis=1)).save(path, **options)
+
+
+def save_rgb_network(folder: Path) -> Path:
+    """The file of a network that answers with the strongest of red, green and blue, and its classes, in a folder."""
+    import keras
+
+    network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 1, use_bias=False)])
+    network.layers[-1].set_weights([np.eye(3, dtype=np.float32)[None, None]])
+    network.save(folder / "rgb_model.keras")
+    labels = [Label(f"c{i}", i, (80 * i, 0, 0), i) for i in range(3)]
+    (folder / "classes.json").write_text(json.dumps(Palette(tuple(labels), "values").to_dict()))
+    return folder
 
 
 def make_pairs(root: Path, train: int = 12, val: int = 4, size: int = SIZE) -> Path:

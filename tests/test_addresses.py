@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tifffile
 from buckets import s3_server, upload, variables
-from helpers import IMPORT_KERAS, REPOSITORY, make_pairs
+from helpers import IMPORT_KERAS, REPOSITORY, make_pairs, save_rgb_network
 from PIL import Image
 
 from semseg.cli import commands
@@ -30,7 +30,6 @@ from semseg.images.addresses import checked_address, is_address, open_address, w
 from semseg.images.mirrors import mirrored, path_of, present
 from semseg.images.reading import read_image
 from semseg.inference.sending import place_of
-from semseg.labels.palettes import Label, Palette
 
 COUNT = 9
 FLAGS = ("--objects", "all", "--polygons", "coco")
@@ -80,14 +79,7 @@ def quiet_server(request):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The file of a network that answers with the strongest of red, green and blue, and its classes."""
-    folder = tmp_path_factory.mktemp("run")
-    network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 1, use_bias=False)])
-    network.layers[-1].set_weights([np.eye(3, dtype=np.float32)[None, None]])
-    network.save(folder / "rgb_model.keras")
-    labels = [Label(f"c{i}", i, (80 * i, 0, 0), i) for i in range(3)]
-    (folder / "classes.json").write_text(json.dumps(Palette(tuple(labels), "values").to_dict()))
-    return folder
+    return save_rgb_network(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
-from helpers import REPOSITORY
+from helpers import REPOSITORY, save_rgb_network
 from PIL import Image
 
 from semseg.cli import commands, workers
@@ -21,7 +20,6 @@ from semseg.cli.flags import build_parser
 from semseg.errors import SemsegError
 from semseg.images.png_writer import PngWriter
 from semseg.inference.predictions import supervise
-from semseg.labels.palettes import Label, Palette
 
 pytestmark = pytest.mark.plain  # which backend computes is of no matter here
 
@@ -44,13 +42,7 @@ sys.exit(commands(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 1, use_bias=False)])
-    network.layers[-1].set_weights([np.eye(3, dtype=np.float32)[None, None]])
-    network.save(folder / "rgb_model.keras")
-    labels = [Label(f"c{i}", i, (80 * i, 0, 0), i) for i in range(3)]
-    (folder / "classes.json").write_text(json.dumps(Palette(tuple(labels), "values").to_dict()))
-    return folder
+    return save_rgb_network(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Prediction by several processes that know nothing of each other, and lists of photos."""
 
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -9,10 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
-from helpers import IMPORT_KERAS, REPOSITORY
+from helpers import IMPORT_KERAS, REPOSITORY, save_rgb_network
 from PIL import Image
 
 from semseg.backend.launchers import place_among
@@ -21,7 +19,6 @@ from semseg.errors import DataError, SemsegError
 from semseg.inference import listing
 from semseg.inference.listing import Photos, Shard, photos_of
 from semseg.inference.predictions import SharesTable
-from semseg.labels.palettes import Label, Palette
 
 COUNT = 9
 FLAGS = ("--objects", "all", "--polygons", "coco", "--no-overlays")
@@ -29,14 +26,7 @@ FLAGS = ("--objects", "all", "--polygons", "coco", "--no-overlays")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The file of a network that answers with the strongest of red, green and blue, and its classes."""
-    folder = tmp_path_factory.mktemp("run")
-    network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 1, use_bias=False)])
-    network.layers[-1].set_weights([np.eye(3, dtype=np.float32)[None, None]])
-    network.save(folder / "rgb_model.keras")
-    labels = [Label(f"c{i}", i, (80 * i, 0, 0), i) for i in range(3)]
-    (folder / "classes.json").write_text(json.dumps(Palette(tuple(labels), "values").to_dict()))
-    return folder
+    return save_rgb_network(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

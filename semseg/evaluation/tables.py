@@ -6,7 +6,7 @@ from typing import Any
 
 from semseg.data.base import Dataset
 from semseg.data.splits import photo_name
-from semseg.evaluation.evaluate import CLASS_SCORES, IMAGE_SCORES, Evaluation, OnImage, evaluate_split
+from semseg.evaluation.evaluate import CLASS_SCORES, Evaluation, OnImage, evaluate_split
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import cityscapes_palette
 from semseg.metrics.cityscapes import cityscapes_results
@@ -45,7 +45,7 @@ def evaluate_to_files(
         facts = {**facts, "calibration": segmenter.calibration.to_dict()}
     folder.write_metrics({"split": split, **facts, **metrics_of(evaluation, class_names)})
     folder.write_per_class(list(_class_rows(evaluation, class_names)))
-    folder.write_per_image(_image_rows(evaluation, dataset), ("photo", "pixels", "ignored", *IMAGE_SCORES))
+    folder.write_per_image(list(_image_rows(evaluation, dataset)))
     folder.write_matrix(evaluation.matrix, class_names)
     if tuple(class_names) == tuple(cityscapes_palette().names):
         folder.write_cityscapes(cityscapes_results(evaluation.matrix, class_names))

@@ -1,7 +1,7 @@
 """The scores of a network on a split as files: in the folder of its run, and in that of a later evaluation."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,9 @@ class ScoreFolder:
         rows = read_rows(self.folder / names.PER_CLASS, ("class", "truth_share"))
         return {row["class"]: float(row["truth_share"] or 0) for row in rows}
 
-    def write_per_image(self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-        """Writes a row of scores per photo: `photo`, `pixels`, `ignored`, and a column per score; see `write_csv`."""
-        write_csv(self.folder / names.PER_IMAGE, rows, columns)
+    def write_per_image(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a row of scores per photo: `photo`, `pixels`, `ignored`, and a column per score."""
+        write_csv(self.folder / names.PER_IMAGE, rows)
 
     def read_image_ious(self) -> dict[str, float]:
         """The mean IoU of each photo by name; NaN for a photo without a counted pixel."""
