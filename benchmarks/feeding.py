@@ -4,7 +4,8 @@ The peer is a `torch.utils.data.DataLoader` with as many workers, over a data se
 decodes, NumPy takes the nearest palette colour at the size of the file (too far from all: ignored), Pillow resizes
 (photo bilinear, mask nearest), half of the samples are flipped. Ours does the same job; its first epoch starts with an
 empty cache. Epochs take turns in one process; medians count. `wait` is the share of the epochs after the first, in a
-training of a small U-Net on torch, that its loop waited for data.
+training of a small U-Net on torch, that its loop waited for data. `crops` says how many crops of a large photo its tiles
+in the cache give in the time that decoding it whole for one of them takes.
 
     python benchmarks/feeding.py --data DIR     # DIR/cityscapes_pairs and DIR/carvana; without DIR, the demo set
 """
@@ -40,6 +41,7 @@ from semseg.runs.config import RunConfig
 from semseg.training.loop import make_batches, train_model
 from semseg.training.plan import plan_run
 
+Image.MAX_IMAGE_PIXELS = None
 SIZE = (160, 240)
 WORKERS = 2
 BATCH_SIZE = 8
@@ -134,6 +136,38 @@ def measure_waiting(dataset: Dataset, epochs: int) -> float:
     return waiting / seconds
 
 
+def measure_crops(side: int, crops: int = 200) -> float:
+    """Prints the time of a crop out of a photo of `side` pixels; returns how many of them one decoding is worth."""
+    rng = np.random.default_rng(0)
+    photo = np.kron(rng.integers(0, 255, (side // 8, side // 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, picture in (("images", photo), ("masks", photo[..., 0] // 128)):
+            Path(folder, kind).mkdir()
+            for name in ("a", "b"):
+                path = Path(folder, kind, f"{name}.{'jpg' if kind == 'images' else 'png'}")
+                Image.fromarray(picture).save(path)
+        dataset = open_dataset(folder)
+        sizes = {sample: dataset.size_of(sample) for sample in dataset.samples}
+        cache = Cache(dataset.samples, SIZE, "benchmark", Path(folder), scale=1.0, sizes=sizes)
+        batches = data_generator(
+            dataset, batch_size=1, image_size=(256, 256), workers=0, cache=cache, scale=1.0, most_crops=crops
+        )
+        first, later = (1 / rate(batches), statistics.median(1 / rate(batches) for _ in range(3)))
+        batches.close()
+        seconds = []
+        for _ in range(3):
+            began = time.perf_counter()
+            for picture in open_sample(dataset.splits["train"][0]):
+                picture.crop((0, 0, 256, 256)).load()
+            seconds.append(time.perf_counter() - began)
+    decoding = statistics.median(seconds)
+    print(
+        f"crops of 256x256 of {side}x{side}: {1000 * first:.1f} ms each in the first epoch of {crops}, "
+        f"{1000 * later:.2f} ms later; decoding photo and mask {1000 * decoding:.0f} ms"
+    )
+    return decoding / later
+
+
 def open_sets(data: str | None, quick: bool, folder: str) -> dict[str, Dataset]:
     if data is None:
         count = LIMITS["demo"][quick]
@@ -161,8 +195,9 @@ def main():
         print(f"{'':18}{'images':>8}{'peer':>12}{'first':>12}{'later':>12}{'first x':>9}{'later x':>9}")
         ratios = [compare(name, dataset, 1 if flags.quick else 3) for name, dataset in sets.items()]
         wait = measure_waiting(next(iter(sets.values())), 2 if flags.quick else 3)
+    crops = measure_crops(2000 if flags.quick else 10_000)
     first, later = (min(column) for column in zip(*ratios, strict=True))
-    print(f"RESULT first={first:.2f} later={later:.2f} wait={wait:.4f}")
+    print(f"RESULT first={first:.2f} later={later:.2f} wait={wait:.4f} crops={crops:.0f}")
 
 
 if __name__ == "__main__":
