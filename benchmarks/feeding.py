@@ -4,8 +4,8 @@ The peer is a `torch.utils.data.DataLoader` with as many workers, over a data se
 decodes, NumPy takes the nearest palette colour at the size of the file (too far from all: ignored), Pillow resizes
 (photo bilinear, mask nearest), half of the samples are flipped. Ours does the same job; its first epoch starts with an
 empty cache. Epochs take turns in one process; medians count. `wait` is the share of the epochs after the first, in a
-training of a small U-Net on torch, that its loop waited for data. `crops` says how many crops of a large photo its tiles
-in the cache give in the time that decoding it whole for one of them takes.
+training of a small U-Net on torch, that its loop waited for data. `crops` says how many crops of a large photo the
+cache gives while the photo is decoded whole once.
 
     python benchmarks/feeding.py --data DIR     # DIR/cityscapes_pairs and DIR/carvana; without DIR, the demo set
 """

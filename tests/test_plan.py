@@ -200,6 +200,17 @@ class TestView:
         assert view.value == list(size) and view.text == f"{size[1]}x{size[0]} pixels"
         assert words in view.reason and view.reason.startswith("as asked")
 
+    @pytest.mark.parametrize(
+        ("size", "words"),
+        [
+            ((32, 32), "context for the network at a bounded cost"),
+            ((64, 16), "larger than photos of 32x32: mirror images around them count nowhere, 16x32 is enough"),
+        ],
+    )
+    def test_it_says_that_crops_are_larger_than_the_photos(self, dataset, findings, size, words):
+        config = replace(CONFIG, view="crops", scale=1.0, image_size=size)
+        assert plan_run(config, dataset, findings).sections["view"]["image_size"].reason == words
+
     def test_it_names_the_classes_that_become_too_thin(self, dataset, findings, monkeypatch):
         widths = [ClassWidth(9.0, 4.5, 0, 0)] * dataset.palette.num_classes
         for changed, words in (

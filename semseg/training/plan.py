@@ -200,11 +200,12 @@ def _network(network: Network) -> Decision:
 def _view(view: View, names: Sequence[str], findings: Findings | None) -> dict[str, Decision]:
     """What the network sees, and what that makes of the photos."""
     height, width = view.image_size
-    reason = view.reason
+    reason, crop_reason = view.reason, "context for the network at a bounded cost"
     if findings is not None and findings.sizes:
         photo = next(iter(findings.sizes))
         seen = view.image_size if view.scale is None else scaled_size(photo, view.scale)
         reason += f"; {_scale_words(photo, seen)}"
+        crop_reason = _crop_words(seen, view.image_size) or crop_reason
         if not view.names_width:
             reason += _thinness_words(names, findings)
     text = f"{width}x{height} pixels"
@@ -213,8 +214,17 @@ def _view(view: View, names: Sequence[str], findings: Findings | None) -> dict[s
     of_size = "the photos' own size" if view.scale == 1 else f"{view.scale:.3g} of the photos' size"
     return {
         "crops": Decision(view.scale, f"at {of_size}", reason),
-        "image_size": Decision([height, width], f"{text} of a crop", "context for the network at a bounded cost"),
+        "image_size": Decision([height, width], f"{text} of a crop", crop_reason),
     }
+
+
+def _crop_words(seen: tuple[int, int], crop: tuple[int, int]) -> str:
+    """What a crop shows beside smaller photos; empty where they fill it, up to the next multiple of 32."""
+    height, width = (min(side, -(-photo // 32) * 32) for photo, side in zip(seen, crop, strict=True))
+    if (height, width) == crop:
+        return ""
+    photo = f"{seen[1]}x{seen[0]}"
+    return f"larger than photos of {photo}: mirror images around them count nowhere, {width}x{height} is enough"
 
 
 def _samples_of_epoch(dataset: Dataset, view: View) -> int:
