@@ -108,10 +108,31 @@ class TestOutlines:
                 assert len(np.unique(ring, axis=0)) == len(ring) >= 3
 
     def test_two_objects_share_their_border(self):
-        left, right = find_objects(mask_of("1122 1122 1222 1222"), [1, 2], tolerance=2)
+        mask = mask_of("111111222222 111111222222 111111222222 111112222222 111112222222 111112222222")
+        left, right = find_objects(mask, [1, 2], tolerance=2)
         shared = {tuple(point) for point in left.rings[0]} & {tuple(point) for point in right.rings[0]}
-        assert shared == {(2.0, 0.0), (1.0, 4.0)}
-        assert signed_area(left.rings[0]) + signed_area(right.rings[0]) == 16
+        assert shared == {(6.0, 0.0), (5.0, 6.0)}
+        assert signed_area(left.rings[0]) + signed_area(right.rings[0]) == 72
+
+    def test_together_they_cover_the_same_at_any_tolerance(self):
+        mask = noise(4, (30, 30), sigma=0.8)  # all but the corners where an object touches itself
+        exact, *simplified = (
+            sum(
+                signed_area(ring) for found in find_objects(mask, range(3), tolerance=tolerance) for ring in found.rings
+            )
+            for tolerance in (0, 0.4, 1, 3)
+        )
+        assert mask.size - 4 < exact <= mask.size and simplified == pytest.approx([exact] * 3)
+
+    def test_an_object_of_few_pixels_keeps_its_outline(self):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[:, 20:] = 1
+        mask[10:13, 19:22] = 2  # on the border of two large ones
+        mask[30, 5] = 2
+        large, at_border, alone = find_objects(mask, tolerance=5)
+        assert sorted(alone.rings[0].tolist()) == [[5.0, 30.0], [5.0, 31.0], [6.0, 30.0], [6.0, 31.0]]
+        assert signed_area(at_border.rings[0]) == 9
+        assert signed_area(large.rings[0]) == (mask == 1).sum()
 
     def test_within_a_pixel_of_the_border_at_the_usual_tolerance(self):
         mask = noise(5, (120, 120), sigma=3, levels=(0.2,))
@@ -133,9 +154,9 @@ class TestOutlines:
     def test_lines_that_would_cross_keep_their_points(self):
         bay = np.array([[0, 0], [10, 0], [10, -8], [20, -8], [20, 0], [30, 0]])
         boat = np.array([[14, -6], [16, -6], [16, 6], [14, 6], [14, -6]])
-        simple, _ = simplify_chains([bay, boat], tolerance=10)
+        simple, _ = simplify_chains([bay, boat], [10, 10])
         np.testing.assert_array_equal(simple, bay)
-        assert len(simplify_chains([bay], tolerance=10)[0]) == 2
+        assert len(simplify_chains([bay], [10])[0]) == 2
 
 
 class TestMeasures:

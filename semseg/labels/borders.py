@@ -13,6 +13,7 @@ import numpy as np
 from semseg.labels.pieces import Pieces, overlaps
 from semseg.labels.simplifying import simplify_chains
 
+_SMALL = 16  # pixels: a piece of fewer keeps its outline, of which simplifying would leave little that is right
 _OTHER, _OUTSIDE = -1, -2  # in place of a piece's number: pieces that are not wanted, and what is beyond the photo
 _RIGHT, _DOWN, _LEFT, _UP = range(4)
 
@@ -27,7 +28,7 @@ def outlines_of(pieces: Pieces, wanted: np.ndarray, tolerance: float) -> list[li
         pieces: Of the mask.
         wanted: Which of them, bool `(P,)`.
         tolerance: Pixels by which an outline may be off the line through the middles of the edges of pixels, which
-            halves their corners; 0 for outlines along all edges of pixels.
+            halves their corners; 0 for outlines along all edges of pixels, as pieces of a few pixels have in any case.
 
     Returns:
         For each piece that is wanted its rings, float64 `(M, 2)` of (x, y), clockwise as one sees them: the outer one
@@ -43,8 +44,8 @@ def outlines_of(pieces: Pieces, wanted: np.ndarray, tolerance: float) -> list[li
     """
     if not wanted.any():
         return []
-    loops = _loops(_edges(pieces, np.where(wanted, np.arange(len(pieces)), _OTHER).astype(np.int32)))
-    rings = _simplified(_points(loops, exact=tolerance == 0), tolerance)
+    loops = _loops(_edges(pieces, np.where(wanted, np.arange(len(pieces)), _OTHER).astype(np.int32), tolerance))
+    rings = _simplified(_points(loops), tolerance)
     found: dict[int, list[np.ndarray]] = {piece: [] for piece in np.flatnonzero(wanted).tolist()}
     for piece, ring in zip(loops.pieces.tolist(), rings, strict=True):
         # The outer ring is the one that runs clockwise.
@@ -71,6 +72,7 @@ class _Edges:
         directions: int8 `(E,)`, clockwise from 0 for rightwards.
         size: (H, W) of the mask.
         is_node: Whether more than two borders meet where an edge ends, or the photo has a corner there; bool `(E,)`.
+        is_exact: Whether it stays where it is, as the piece on either side is small; bool `(E,)`.
     """
 
     pieces: np.ndarray
@@ -79,9 +81,10 @@ class _Edges:
     directions: np.ndarray
     size: tuple[int, int]
     is_node: np.ndarray
+    is_exact: np.ndarray
 
     def take(self, order: np.ndarray) -> "_Edges":
-        names = ("pieces", "begins", "ends", "directions", "is_node")
+        names = ("pieces", "begins", "ends", "directions", "is_node", "is_exact")
         return replace(self, **{name: getattr(self, name)[order] for name in names})
 
     def codes(self, points: np.ndarray) -> np.ndarray:
@@ -93,8 +96,10 @@ def _codes(points: np.ndarray, width: int) -> np.ndarray:
     return points[:, 1] * np.int64(width + 1) + points[:, 0]
 
 
-def _edges(pieces: Pieces, numbers: np.ndarray) -> _Edges:
+def _edges(pieces: Pieces, numbers: np.ndarray, tolerance: float) -> _Edges:
     (height, width), of_run = pieces.size, numbers[pieces.of_run]
+    # A side's number, -1 and -2 from the end, tells whether it is a small piece.
+    small = np.append(pieces.areas < _SMALL if tolerance else np.ones(len(pieces), bool), [False, False])
     level = _level_borders(pieces, of_run)
     upright = _upright_borders(pieces, of_run)
     ends = np.concatenate([level[0], level[1], upright[0], upright[1]])
@@ -106,10 +111,12 @@ def _edges(pieces: Pieces, numbers: np.ndarray) -> _Edges:
     for (low, high, *sides), direction, side in walked:
         inside = sides[side - 2] >= 0
         begin, end = (low, high) if direction in (_RIGHT, _DOWN) else (high, low)
-        columns.append((sides[side - 2][inside], begin[inside], end[inside], np.full(inside.sum(), direction, np.int8)))
-    piece, begin, end, direction = map(np.concatenate, zip(*columns, strict=True))
+        exact = small[sides[0]] | small[sides[1]]
+        of_edges = (sides[side - 2], begin, end, np.full(len(inside), direction, np.int8), exact)
+        columns.append([column[inside] for column in of_edges])
+    piece, begin, end, direction, exact = map(np.concatenate, zip(*columns, strict=True))
     nodes = counts[np.searchsorted(places, _codes(end, width))] > 2
-    return _Edges(piece, begin, end, direction, pieces.size, nodes)
+    return _Edges(piece, begin, end, direction, pieces.size, nodes, exact)
 
 
 def _level_borders(pieces: Pieces, of_run: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -214,15 +221,17 @@ class _Lines:
     Attributes:
         points: (x, y) in half pixels, int32 `(M, 2)`.
         fixed: Which of them stay, bool `(M,)`.
+        exact: Which lie on an edge that stays where it is, bool `(M,)`.
         starts: The first point of each line, int64 `(L,)`.
     """
 
     points: np.ndarray
     fixed: np.ndarray
+    exact: np.ndarray
     starts: np.ndarray
 
 
-def _points(loops: _Loops, *, exact: bool) -> _Lines:
+def _points(loops: _Loops) -> _Lines:
     """The points that lines run through: of each edge the middles of its first and last pixel, and where it ends."""
     edges = loops.edges
     step = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.int32)[edges.directions]
@@ -236,12 +245,13 @@ def _points(loops: _Loops, *, exact: bool) -> _Lines:
     taken = np.ones_like(fixed)
     taken[:, 1] = long
     taken[:, 2] = edges.is_node & ~loops.touches
-    if exact:
-        taken[:, 0] &= fixed[:, 0]
-        taken[:, 1] &= loops.touches
-        taken[:, 2] = ~loops.touches
-    offsets = np.concatenate([[0], np.cumsum(taken.sum(axis=1))])
-    return _Lines(points[taken], fixed[taken], offsets[loops.starts])
+    exact = edges.is_exact
+    taken[exact, 0] &= fixed[exact, 0]
+    taken[exact, 1] &= loops.touches[exact]
+    taken[exact, 2] = ~loops.touches[exact]
+    times = taken.sum(axis=1)
+    offsets = np.concatenate([[0], np.cumsum(times)])
+    return _Lines(points[taken], fixed[taken], np.repeat(exact, times), offsets[loops.starts])
 
 
 # ----------------------------------------------------------------------------------------------------------- chains
@@ -260,7 +270,8 @@ def _simplified(lines: _Lines, tolerance: float) -> list[np.ndarray]:
         points[start : stop + 1][:: -1 if is_backward else 1]
         for start, stop, is_backward in zip(begin[first], end[first], backward[first], strict=True)
     ]
-    simple = [points / 2 for points in simplify_chains(chains, 2 * tolerance)]
+    tolerances = np.where(lines.exact[order][end[first]], 0.0, 2 * tolerance)
+    simple = [points / 2 for points in simplify_chains(chains, tolerances)]
     parts = [
         (simple[number][::-1] if is_backward else simple[number])[:-1]
         for number, is_backward in zip(chain.tolist(), backward.tolist(), strict=True)

@@ -12,26 +12,26 @@ _AT_ONCE = 1 << 16  # segments that are worked on at once
 _CELL = 16.0  # side of the squares in which lines are looked for that may cross
 
 
-def simplify_chains(chains: Sequence[np.ndarray], tolerance: float) -> list[np.ndarray]:
+def simplify_chains(chains: Sequence[np.ndarray], tolerances: Sequence[float]) -> list[np.ndarray]:
     """Leaves points out of lines by the algorithm of Ramer, Douglas and Peucker, as far as no lines cross.
 
     Args:
         chains: Whole numbers, int32 `(M, 2)`, M at least 2. The first and the last point stay; they may be the same.
             Lines have no points in common but these, and do not cross.
-        tolerance: How far a point that is left out may lie from the line.
+        tolerances: How far a point that is left out of each may lie from the line; 0 for points on it alone.
 
     Returns:
         The lines, int32 `(m, 2)`. None crosses or touches another or itself, but at its ends.
 
     Example:
-        >>> [line] = simplify_chains([np.array([[0, 0], [2, 1], [4, 0]])], tolerance=1)
+        >>> [line] = simplify_chains([np.array([[0, 0], [2, 1], [4, 0]])], [1])
         >>> line.tolist()
         [[0, 0], [4, 0]]
     """
     cut = [list(_cut(chain)) for chain in chains]
     parts = [part for some in cut for part in some]
-    tolerances = np.full(len(parts), float(tolerance))
-    simple = [_simplify(part, tolerance) for part in parts]
+    tolerances = np.repeat(np.asarray(tolerances, float), list(map(len, cut)))
+    simple = [_simplify(part, tolerance) for part, tolerance in zip(parts, tolerances.tolist(), strict=True)]
     crossing = np.flatnonzero(_crossing(simple))
     while len(crossing) and tolerances[crossing].any():
         tolerances[crossing] /= 2
