@@ -13,6 +13,7 @@ from test_serve import PALETTE, Network, ask, ids_in, png, running
 
 from semseg.cli import commands
 from semseg.data.corrections import Corrections
+from semseg.files import write_csv
 from semseg.images.png_writer import PngWriter
 from semseg.inference.segmenter import Segmenter
 from semseg.runs.run import Run
@@ -149,6 +150,9 @@ def street(tmp_path_factory):
     for i in range(JUDGED):
         write(folder / "data" / "val", f"{i}.png", *draw_street(100 + i)[:2])
     assert train(folder, "first", "--epochs", "3") == 0
+    rows = [{"rank": i, "photo": name} for i, name in enumerate(["val/images/2.png", "images/3.png"], start=1)]
+    (folder / "first" / "suggestions").mkdir()
+    write_csv(folder / "first" / "suggestions" / "suggestions.csv", rows)
     return folder
 
 
@@ -232,6 +236,11 @@ def desk(browser_page, address):
 
 @pytest.mark.plain
 class TestPage:
+    def test_it_begins_with_what_was_suggested(self, desk):
+        names = desk.page.eval_on_selector_all("#list button", "found => found.map(({ title }) => title)")
+        others = [f"train/images/{i}.png" for i in range(TRAINED)] + [f"val/images/{i}.png" for i in (0, 1, 3)]
+        assert names == ["val/images/2.png", *others]  # two photos are called images/3.png
+
     def test_a_stroke_is_undone_and_done_again_and_saved(self, desk, street):
         desk.open("val/images/0.png")
         own = (street / "data" / "val" / "masks" / "0.png").read_bytes()

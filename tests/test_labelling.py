@@ -9,13 +9,38 @@ from PIL import Image
 
 from semseg.cli import commands
 from semseg.data import open_dataset
-from semseg.errors import SemsegError
+from semseg.errors import DataError, SemsegError
+from semseg.files import write_csv
 from semseg.inference.segmenter import Segmenter
 from semseg.labelling.doubts import HeldOut, better_label, find_doubts, self_confidence, show
 from semseg.labelling.suggesting import answer_of, answers_to, choose, entropy
 from semseg.labels.palettes import Palette, cityscapes_palette
+from semseg.runs.suggestions import suggested_among
 
 SMALL = ["--image-size", "32", "--filters", "4", "--model", "unet", "--epochs", "1", "--learning-rate", "0.01"]
+
+
+@pytest.mark.plain
+class TestOrder:
+    PHOTOS = ("new/a.jpg", "new/b.jpg", "old/a.jpg", "old/c.jpg", "d.jpg")
+
+    def test_nothing_was_suggested(self, tmp_path):
+        assert suggested_among(self.PHOTOS, tmp_path / "missing") == []
+
+    def test_photos_to_label_come_before_labels_to_look_at_again(self, tmp_path):
+        to_label = ["d.jpg", "b.jpg", "a.jpg", "e.jpg"]  # two photos are called a.jpg, and none e.jpg
+        write_csv(tmp_path / "suggestions.csv", [{"photo": name} for name in to_label])
+        doubtful = {"old/c.jpg": 0.2, "d.jpg": 0.1, "new/a.jpg": 0.0}
+        write_csv(tmp_path / "doubtful.csv", [{"photo": name, "doubtful_share": s} for name, s in doubtful.items()])
+        assert suggested_among(self.PHOTOS, tmp_path) == ["d.jpg", "new/b.jpg", "old/c.jpg"]
+
+    @pytest.mark.parametrize("content", [b"name\na.jpg\n", b"photo\n\xff\n"])
+    def test_a_table_that_is_none_is_refused_in_one_line(self, tmp_path, content):
+        (tmp_path / "suggestions.csv").write_bytes(content)
+        with pytest.raises(
+            DataError, match=r"suggestions\.csv: cannot be read .*; make it anew by suggest, or remove it"
+        ):
+            suggested_among(self.PHOTOS, tmp_path)
 
 
 @pytest.mark.plain

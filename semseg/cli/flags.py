@@ -16,7 +16,7 @@ CHECK_OUTPUT = f"{RunConfig.output}/check"
 COMPARE_OUTPUT = f"{RunConfig.output}/compare"
 CONVERT_OUTPUT = f"{RunConfig.output}/converted"
 PREDICTIONS_OUTPUT = f"{RunConfig.output}/predictions"
-SUGGESTIONS_OUTPUT = f"{RunConfig.output}/suggestions"
+SUGGESTIONS_OUTPUT = f"{RunConfig.output}/{names.SUGGESTIONS_FOLDER}"
 SUGGESTED = 20  # photos that `suggest` names
 RUNS_PAGE = f"{RunConfig.output}/runs.html"
 

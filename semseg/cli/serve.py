@@ -32,9 +32,11 @@ from semseg.images.bands import Bands
 from semseg.images.reading import list_images, natural_key, read_photo
 from semseg.inference.card import ModelCard
 from semseg.inference.segmenter import Segmenter
+from semseg.runs import names
 from semseg.runs.calibration import AS_LEARNT
 from semseg.runs.lock import one_writer
 from semseg.runs.run import Run
+from semseg.runs.suggestions import suggested_among
 from semseg.serve.app import make_app
 from semseg.serve.desk import Desk, DeskPhoto
 from semseg.serve.running import ADDRESS, listen, run_workers
@@ -185,7 +187,12 @@ def _desk(root: Path, corrections: Path, model_run: Run, segmenter: Segmenter) -
     ]
     if not photos:
         raise DataError(f"`edit`: {root} holds no photos")
-    photos.sort(key=lambda photo: natural_key(Path(photo.name)))
+    suggestions = model_run.folder / names.SUGGESTIONS_FOLDER
+    first = suggested_among([photo.name for photo in photos], suggestions)
+    if first:
+        say_about("order", f"first {len(first)} photos that {suggestions}{os.sep} names, in its order")
+    place = {name: number for number, name in enumerate(first)}
+    photos.sort(key=lambda photo: (place.get(photo.name, len(place)), natural_key(Path(photo.name))))
     return Desk(photos, Corrections.start(corrections, root, segmenter.palette))
 
 

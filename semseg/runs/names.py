@@ -45,6 +45,7 @@ CITYSCAPES = "cityscapes.json"  # in the form of cityscapesScripts
 WORST, BEST = "worst.png", "best.png"
 RELIABILITY = "reliability.png"
 
+SUGGESTIONS_FOLDER = "suggestions"
 SUGGESTIONS, SUGGESTIONS_PICTURE = "suggestions.csv", "suggestions.png"  # which photos to label next
 DOUBTFUL, DOUBTFUL_PICTURE = "doubtful.csv", "doubtful.png"  # which labels to look at again
 
