@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import keras
@@ -14,6 +15,9 @@ from PIL import Image
 from semseg.architectures import build_model
 from semseg.backend.predictor import predictor
 from semseg.cli import commands, main
+from semseg.evaluation.learnt import ValidationLooks, learnt_photos
+from semseg.evaluation.opening import own_data
+from semseg.evaluation.tables import evaluate_to_files
 from semseg.images.bands import RGB, Bands
 from semseg.inference.card import ModelCard
 from semseg.inference.files import Job, predict_files
@@ -21,6 +25,7 @@ from semseg.inference.learnt import LearntPhotos, Look, Watch, look_at
 from semseg.inference.segmenter import Segmenter, with_flips
 from semseg.inference.tiling import OVERLAP_OF_CROPS, tiled_logits
 from semseg.labels.palettes import Palette
+from semseg.runs.scores import ScoreFolder
 from semseg.segmentation_model import Unet
 
 SIZE = 32
@@ -239,6 +244,31 @@ def test_exported_files_know_light_and_size_and_damaged_notes_stop_nothing(run, 
     (tmp_path / "out" / "photos.npz").write_bytes(b"nothing")
     assert ModelCard.read(tmp_path / "out").learnt is None
     assert commands(["predict", str(tmp_path / "out"), str(run / "photos"), "--output", str(tmp_path / "p")]) == 0
+
+
+def test_looks_taken_while_judging_are_those_that_would_be_taken_later(run, tmp_path):
+    card = ModelCard.read(run / "out")
+    segmenter, dataset = card.load(), own_data(card.run, RGB)
+    looks = ValidationLooks(segmenter, dataset, "val")
+    evaluate_to_files(
+        looks.segmenter, dataset, "val", ScoreFolder(tmp_path), facts={},
+        on_image=lambda image, photo, *masks: looks.note(image.sample, photo.shape[:2]),
+    )  # fmt: skip
+    assert set(looks.found) == set(dataset.splits["val"])
+    asked = []
+
+    def predict_batch(photos):
+        asked.append(len(photos))
+        return segmenter.predict_batch(photos)
+
+    counted = replace(segmenter, predict_batch=predict_batch)
+    before, now = (learnt_photos(counted, dataset, seen).to_dict() for seen in (None, looks.found))
+    assert sum(asked) == 2 * len(dataset.splits["train"]) + len(dataset.splits["val"])
+    assert before.keys() == now.keys()
+    for name, value in before.items():
+        np.testing.assert_allclose(now[name], value, rtol=1e-5)
+    other = ValidationLooks(segmenter, dataset, "train")
+    assert other.segmenter is segmenter and not other.found
 
 
 def test_photos_in_tiles_of_their_own_are_compared_by_all_of_these(tmp_path):

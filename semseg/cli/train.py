@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -43,7 +43,7 @@ from semseg.cli.looking import look_at, say_what_was_found
 from semseg.cli.plan import open_data_and_network, say_plan
 from semseg.cli.report import write_report
 from semseg.cli.scores import say_scores
-from semseg.data.base import Dataset
+from semseg.data.base import Dataset, Sample
 from semseg.data.batches import Batches
 from semseg.data.cache import Cache
 from semseg.data.check import Findings
@@ -51,10 +51,11 @@ from semseg.data.splits import photo_name, samples_of, split_note, splits_of
 from semseg.errors import RunFolderError, SemsegError, StopRequest
 from semseg.evaluation.album import Album
 from semseg.evaluation.change import changes, judge_before
-from semseg.evaluation.evaluate import Evaluation
-from semseg.evaluation.learnt import learnt_photos
+from semseg.evaluation.evaluate import Evaluation, ImageResult
+from semseg.evaluation.learnt import ValidationLooks, learnt_photos
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import check_output, clear_temporaries
+from semseg.inference.learnt import Look
 from semseg.inference.runtimes import digest_of
 from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
@@ -363,7 +364,7 @@ def _finish(
     names = dataset.palette.names
     with Drawing() as drawing:
         segmenter = _segmenter_of(plan.config, dataset, model)
-        evaluation, pictures = _judge(folder, plan.config, dataset, segmenter, facts)
+        evaluation, pictures, looks = _judge(folder, plan.config, dataset, segmenter, facts)
         headline = f"Scores on {split} ({note}), {ending.weights}, at the masks' own size:"
         say_scores(evaluation, names, headline)
         _say_changes(folder.metrics)
@@ -373,7 +374,7 @@ def _finish(
         spread = [picture for picture in pictures if SPREAD in picture.ranks]  # neither the best nor the worst
         _draw_predictions(drawing, folder, spread, dataset.palette)
         with sparing_a_core():
-            learnt = learnt_photos(segmenter, dataset)
+            learnt = learnt_photos(segmenter, dataset, looks)
         if learnt:
             learnt.write(folder.learnt_photos_path, digest_of(_model_path(folder)))
         ious = dict(zip(names, evaluation.scores["iou"], strict=True))
@@ -431,18 +432,22 @@ def _model_path(folder: Run) -> Path:
 
 def _judge(
     folder: Run, config: RunConfig, dataset: Dataset, segmenter: Segmenter, facts: dict
-) -> tuple[Evaluation, list[Picture]]:
-    """Scores of the final split, and the pictures of it that are worth keeping: no photo is predicted twice."""
+) -> tuple[Evaluation, list[Picture], Mapping[Sample, Look]]:
+    """Scores of the final split, the pictures of it that are worth keeping, and what its photos are like."""
     split = config.test_split
     if config.calibrate:
         segmenter = calibrate_model(segmenter, dataset, _model_path(folder))
-    album = Album(len(samples_of(dataset, split)))
+    album, looks = Album(len(samples_of(dataset, split))), ValidationLooks(segmenter, dataset, split)
+
+    def keep(image: ImageResult, photo: np.ndarray, *masks: np.ndarray) -> None:
+        album.add(photo_name(image.sample, dataset.root), image.scores, photo, *masks)
+        looks.note(image.sample, photo.shape[:2])
+
     with Progress(f"evaluating {split}") as progress:
         evaluation = evaluate_to_files(
-            segmenter, dataset, split, folder.scores, facts=facts, on_progress=progress.show,
-            on_image=lambda image, *arrays: album.add(photo_name(image.sample, dataset.root), image.scores, *arrays),
-        )  # fmt: skip
-    return evaluation, album.pictures
+            looks.segmenter, dataset, split, folder.scores, facts=facts, on_progress=progress.show, on_image=keep
+        )
+    return evaluation, album.pictures, looks.found
 
 
 def _draw_predictions(drawing: Drawing, folder: Run, pictures: Sequence[Picture], palette: Palette) -> None:
