@@ -22,7 +22,7 @@ from semseg import cli
 from semseg.cli import commands, main
 from semseg.cli.backends import choose_backend
 from semseg.cli.console import in_flags, name_flags
-from semseg.cli.flags import asked_run, training_parser
+from semseg.cli.flags import asked_run, build_parser, training_parser
 from semseg.data.base import Dataset
 from semseg.errors import SemsegError, pip_install
 from semseg.files import write_json
@@ -487,6 +487,23 @@ def test_a_command_that_is_given_to_main_py_is_named(capsys):
         main(["check", "photos", "--skip-bad"])
     error = capsys.readouterr().err
     assert error == "error: main.py has no commands; run python -m semseg check photos; see --help\n"
+
+
+@pytest.mark.plain
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", "--data", "photos"], "--data; DIR is given by itself here, without --data; see --help"),
+        (["train", "--image", "64"], "--image 64; did you mean --image-size? See --help"),
+        (["train", "--epoch=3"], "--epoch=3; did you mean --epochs? See --help"),
+        (["evaluate", "outputs", "--flip", "yes"], "--flip yes; did you mean --flips? See --help"),
+        (["check", "photos", "more"], "more; see --help"),
+    ],
+)
+def test_no_flag_is_taken_for_another_that_begins_like_it(arguments, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        build_parser().parse_args(arguments)
+    assert capsys.readouterr().err == f"error: unrecognized arguments: {said}\n"
 
 
 @pytest.mark.plain

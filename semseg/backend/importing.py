@@ -1,6 +1,7 @@
 """Keras imported without what no command uses, which takes as long as all the rest of it."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 # Keras imports these where it finds them: for its wrappers of scikit-learn, for galleries, and to mend old JAX.
 _UNUSED = {"sklearn", "matplotlib", "jax"}
 _DYNAMO = "torch._dynamo"  # which Keras' torch backend imports to mark two functions as not to be compiled
+_DRIVERS = ("/proc/driver/nvidia", "/dev/kfd", "/dev/dxg")  # of GPUs, NVIDIA's, AMD's and under Windows
 _marked: list[Callable] = []
 
 
@@ -21,6 +23,8 @@ def import_keras(backend: str) -> None:
     """
     if "keras" in sys.modules:
         return
+    if backend == "tensorflow":  # it tells of the CPU's instructions, and as an error that there is no GPU
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if any(map(os.path.exists, _DRIVERS)) else "3")
     others: dict[str, ModuleType | None] = dict.fromkeys(_UNUSED - {backend})
     with _in_place_of({**others, _DYNAMO: _marking_module()} if backend == "torch" else others):
         importlib.import_module("keras")

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,14 +62,32 @@ _OTHER_NAMES = {"num_classes": "classes", "palette": "classes"}  # parameters th
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the list of all flags."""
+    """Says what is wrong in one line, without the list of all flags; takes no flag for one that it begins like."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Ends the program where an argument is unknown, as the command knows what is meant, and no other parser."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(self._doubts_of(unknown))
+        return known, unknown
+
+    def _doubts_of(self, unknown: list[str]) -> str:
+        if unknown[0] in _COMMANDS:
+            return f"{self.prog} has no commands; run python -m semseg {' '.join(unknown)}"
+        flag, flags = unknown[0].partition("=")[0], list(self._option_string_actions)
+        message = f"unrecognized arguments: {' '.join(unknown)}"
+        for action in self._actions:
+            if not action.option_strings and f"--{action.dest}" == flag:
+                return f"{message}; {action.metavar} is given by itself here, without {flag}"
+        alike = [other for other in flags if other.startswith(flag)] or get_close_matches(flag, flags, 2)
+        return f"{message}; did you mean {' or '.join(alike)}?" if flag.startswith("--") and alike else message
 
     def error(self, message: str) -> NoReturn:
         """Ends the program."""
-        rest = message.removeprefix("unrecognized arguments: ").split()
-        if rest and rest[0] in _COMMANDS:
-            message = f"{self.prog} has no commands; run python -m semseg {' '.join(rest)}"
-        self.exit(2, f"error: {message}; see --help\n")
+        self.exit(2, f"error: {message}; see --help\n".replace("?; see", "? See"))
 
     @property
     def flags(self) -> dict[str, str]:
