@@ -141,9 +141,8 @@ def one_photo(quick: bool) -> None:
     leave_tensorflow_out()
     cv2.setNumThreads(1)
     factors = []
-    print(
-        f"{'one photo, one thread':24} {keras.backend.backend():>10} {'onnx':>13} {'openvino':>13}   CPU ms, times as fast"
-    )
+    names = "".join(f" {name:>13}" for name in KEPT)
+    print(f"{'one photo, one thread':24} {keras.backend.backend():>10}{names}   CPU ms, times as fast", flush=True)
     for name, how, side, seen, count, batch_size, rounds in ONE_PHOTO[:1] if quick else ONE_PHOTO:
         photos, segmenters = (
             [draw(side, seed) for seed in range(count)],

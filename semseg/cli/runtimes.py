@@ -1,4 +1,4 @@
-"""`--runtime`: a network in the runtime that is asked for; Keras is loaded only where it is needed for that."""
+"""`--runtime`: a network in the runtime that is asked for, exported first if need be."""
 
 from semseg.inference.card import ModelCard, needs_keras
 from semseg.inference.segmenter import Segmenter
@@ -8,8 +8,8 @@ def open_network(
     card: ModelCard, runtime: str | None, image_size: tuple[int, int] | None, batch_size: int | None
 ) -> tuple[ModelCard, Segmenter]:
     """The card, which then names the runtime, and the network."""
-    if needs_keras(card.path, runtime, image_size):
-        from semseg.cli.export import open_by_keras  # exported files do without
+    if runtime not in (None, "keras") and needs_keras(card.path, runtime, image_size):
+        from semseg.cli.export import open_by_keras  # only where there is something to export
 
         return open_by_keras(card, runtime, image_size, batch_size)
     card = card.computed_by(None if runtime == "auto" else runtime)

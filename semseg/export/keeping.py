@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from semseg.backend.devices import device_name, leave_tensorflow_out, on_gpu
+from semseg.backend.devices import device_name, on_gpu
 from semseg.errors import ExportError, ModelFileError, RunFolderError, SemsegError, is_installed, pip_install, require
 from semseg.export.formats import check_format
 from semseg.export.gate import write_and_compare
@@ -71,7 +71,6 @@ def open_by(
         SemsegError: As of `ModelCard.load`, or the runtime is not installed, or none that can express the network.
         ExportError: The exported file does not give the network's answers.
     """
-    leave_tensorflow_out()
     if runtime == "auto" and not card.exported:
         return _fastest(card, seen_by, tell, image_size, batch_size)
     card = card.computed_by(runtime)
@@ -108,12 +107,15 @@ def _export(card: ModelCard, seen_by: SeenBy, tell: Tell, image_size: tuple[int,
                     "leave it out, or try another"
                 )
             written.write_beside(model=card.path.name, compared=asdict(agreement))
-            with suppress(OSError):  # another process was faster
+            try:
                 move_into_place(written.path.parent, place)
+            except OSError:
+                if not card.is_kept(image_size):  # by another process that was faster
+                    raise
     except OSError as error:
         raise RunFolderError(
-            f"{place.parent}: cannot be written ({error.strerror}), so nothing is kept for `runtime` {card.runtime}; "
-            "leave it out, or name another folder for caches, such as by XDG_CACHE_HOME"
+            f"{place.parent}: cannot be written ({error.strerror or error}), and `runtime` {card.runtime} needs a place "
+            "to keep a file; leave it out, or name another folder for caches, such as by XDG_CACHE_HOME"
         ) from error
     tell(
         "exported",
