@@ -247,6 +247,16 @@ class TestBadInput:
         with pytest.raises(SemsegError, match="gives probabilities, and not logits; give the run"):
             keeping.keep(card, None, None)
 
+    def test_weights_that_change_meanwhile(self, model, monkeypatch):
+        card = ModelCard.read(model).computed_by("onnx")
+        with pytest.raises(SemsegError, match="was replaced since it was exported; run the same command again"):
+            card.load()
+        opened = ModelCard.keras_model
+        monkeypatch.setattr(keeping, "check_format", lambda card: None)
+        monkeypatch.setattr(ModelCard, "keras_model", lambda card: (opened(card), change_weights(model))[0])
+        with pytest.raises(SemsegError, match="was replaced while it was read; run the same command again"):
+            keeping.keep(card, None, None)
+
     @pytest.mark.plain
     @pytest.mark.parametrize("flags", [("--shard", "1/2"), ("--ray",)])
     def test_parts_must_agree(self, flags, model, photos, tmp_path, capsys):

@@ -114,8 +114,8 @@ def _export(card: ModelCard, seen_by: SeenBy, tell: Tell, image_size: tuple[int,
                     raise
     except OSError as error:
         raise RunFolderError(
-            f"{place.parent}: cannot be written ({error.strerror or error}), and `runtime` {card.runtime} needs a place "
-            "to keep a file; leave it out, or name another folder for caches, such as by XDG_CACHE_HOME"
+            f"{place.parent}: cannot be written ({error.strerror or error}), and `runtime` {card.runtime} needs "
+            "a place to keep a file; leave it out, or name another folder for caches, such as by XDG_CACHE_HOME"
         ) from error
     tell(
         "exported",
@@ -137,6 +137,8 @@ def _card_of_kept(card: ModelCard, image_size: tuple[int, int] | None) -> tuple[
     )
     check_format(wanted)
     model = card.keras_model()
+    if card.kept_file(image_size) != path:  # a training may go on there
+        raise ModelFileError(f"{card.path}: was replaced while it was read; run the same command again")
     palette, size = card.palette_of(max(2, model.output_shape[-1])), card.seen_size(model, image_size)
     bands, scale = card.bands_of(model), card.scale_of(model)
     return model, replace(wanted, palette=palette, image_size=size, bands=bands, scale=scale)
@@ -160,7 +162,7 @@ def _fastest(
         return card, segmenters[0]
     for runtime in KEPT:
         if not is_installed(RUNTIMES[runtime].module):
-            missing.append(f"{runtime} is not installed ({pip_install(RUNTIMES[runtime].extra)})")
+            missing.append(f"; {runtime} is not installed ({pip_install(RUNTIMES[runtime].extra)})")
             continue
         try:
             other = card.computed_by(runtime)
@@ -169,21 +171,23 @@ def _fastest(
             cards.append(other)
         except SemsegError as error:
             tell("note", f"{runtime} is not tried: {error}")
-    seconds = _seconds_per_batch(segmenters) if len(cards) > 1 else [0.0]
-    best = min(range(len(cards)), key=seconds.__getitem__)
-    if seconds[0] < MIN_SPEEDUP * seconds[best]:
-        best = 0
-    measured = [f"{one.runtime or 'keras'} {1000 * each:.1f} ms" for one, each in zip(cards, seconds, strict=True)]
-    height, width = segmenters[0].image_size
-    reason = f"{segmenters[0].batch_size} photos of {width}x{height} take {', '.join(measured)}"
-    if len(cards) == 1:
-        reason = "no other can be tried"
-    elif best:
-        reason = f"{seconds[0] / seconds[best]:.2f} times as fast as {keras.backend.backend()} here: {reason}"
-    else:
-        reason = f"none is {MIN_SPEEDUP} times as fast here: {reason}"
-    tell("runtime", "; ".join([f"{cards[best].runtime or 'keras'}, {reason}", *missing]))
+    best, reason = 0, "no other can be tried"
+    if len(cards) > 1:
+        best, reason = _choice([one.runtime or "keras" for one in cards], segmenters)
+    tell("runtime", f"{cards[best].runtime or 'keras'}, {reason}{''.join(missing)}")
     return cards[best], segmenters[best]
+
+
+def _choice(runtimes: Sequence[str], segmenters: Sequence[Segmenter]) -> tuple[int, str]:
+    """Which of them is to compute, the first unless another is clearly faster, and why."""
+    seconds = _seconds_per_batch(segmenters)
+    best = min(range(len(seconds)), key=seconds.__getitem__)
+    how = f"{seconds[0] / seconds[best]:.2f} times as fast as {keras.backend.backend()} here"
+    if seconds[0] < MIN_SPEEDUP * seconds[best]:
+        best, how = 0, f"none is {MIN_SPEEDUP} times as fast here"
+    measured = ", ".join(f"{name} {1000 * each:.1f} ms" for name, each in zip(runtimes, seconds, strict=True))
+    height, width = segmenters[0].image_size
+    return best, f"{how}: {segmenters[0].batch_size} photos of {width}x{height} take {measured}"
 
 
 def _seconds_per_batch(segmenters: Sequence[Segmenter]) -> list[float]:

@@ -394,6 +394,8 @@ class ModelCard:
     def _load_kept(self, image_size: tuple[int, int] | None) -> Segmenter:
         """What was compared; names, bands and scale are those of the run, as where Keras computes."""
         file = self.kept_file(image_size)
+        if not file.is_file():
+            raise ModelFileError(f"{self.path}: was replaced since it was exported; run the same command again")
         with suppress(OSError):
             os.utime(file.parent)  # what nobody uses is removed
         kept = ModelCard.undescribed(file).load()
