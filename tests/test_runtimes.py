@@ -98,8 +98,8 @@ def test_the_runtime_of_a_file_and_of_a_run_is_said(model):
 def test_the_same_masks_from_a_file_that_is_made_once(runtime, model, photos, tmp_path, capsys):
     assert predict(model, photos, tmp_path / "keras") == 0
     assert predict(model, photos, tmp_path / "other", "--runtime", runtime) == 0
-    said = capsys.readouterr().out
-    assert f"for {runtime}, kept in" in said and "100.000% of the pixels" in " ".join(said.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"for {runtime}, kept in" in said and "100.000% of the pixels" in said
     assert f"on the CPU, by {runtime}" in said
     assert masks(tmp_path / "other") == masks(tmp_path / "keras")
     assert not needs_keras(model, runtime)
@@ -142,7 +142,7 @@ def test_a_prediction_goes_on_in_the_runtime_that_began_it(model, photos, tmp_pa
         assert predict(model, photos, tmp_path / "out", *flags) == 4
         assert "holds predictions with another setting (runtime)" in capsys.readouterr().err
     assert predict(model, photos, tmp_path / "out", "--runtime", "auto") == 0  # any will do: that of before
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "3 of them are done" in said and "by onnx" in said and "times as fast" not in said
     assert predict(model, photos, tmp_path / "other") == 0
     settings = json.loads((tmp_path / "other" / "predictions.json").read_text())
@@ -196,7 +196,7 @@ def test_evaluate_judges_by_another_runtime(tmp_path, capsys):
     keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 1)]).save(tmp_path / "four" / "four_model.keras")
     options = ["--data", str(data), "--output", str(tmp_path / "out"), "--runtime", "onnx"]
     assert commands(["evaluate", str(tmp_path / "four"), *options]) == 0
-    assert "on the CPU, by onnx" in capsys.readouterr().out
+    assert "on the CPU, by onnx" in " ".join(capsys.readouterr().out.split())
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["runtime"] == "onnx"
 
 
