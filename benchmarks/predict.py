@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -141,12 +141,13 @@ def one_photo(quick: bool) -> None:
     leave_tensorflow_out()
     cv2.setNumThreads(1)
     factors = []
-    names = "".join(f" {name:>13}" for name in KEPT)
+    runtimes = KEPT[:1] if quick else KEPT
+    names = "".join(f" {name:>13}" for name in runtimes)
     print(f"{'one photo, one thread':24} {keras.backend.backend():>10}{names}   CPU ms, times as fast", flush=True)
     for name, how, side, seen, count, batch_size, rounds in ONE_PHOTO[:1] if quick else ONE_PHOTO:
         photos, segmenters = (
             [draw(side, seed) for seed in range(count)],
-            networks(seen, 4 if quick else FILTERS, batch_size),
+            networks(seen, 4 if quick else FILTERS, batch_size, runtimes),
         )
         run = segment_tiles if seen < side else segment
         seconds = [[_cpu_seconds(run, one, photos) for one in segmenters] for _ in range(2 if quick else 1 + rounds)]
@@ -157,14 +158,14 @@ def one_photo(quick: bool) -> None:
     print(f"runtimes {','.join(factors)}", flush=True)
 
 
-def networks(side: int, filters: int, batch_size: int) -> list[Segmenter]:
+def networks(side: int, filters: int, batch_size: int, runtimes: Sequence[str]) -> list[Segmenter]:
     """One network, by our backend and by the others."""
     example = Seen([draw(side, 0)], None, "a drawn photo")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "unet_model.keras"
         Unet((side, side, 3), CLASSES, filters=filters).save(path)
         card, options = ModelCard.read(path), {"batch_size": batch_size}
-        return [open_by(card, one, lambda *_: example, lambda *_: None, **options)[1] for one in ("keras", *KEPT)]
+        return [open_by(card, one, lambda *_: example, lambda *_: None, **options)[1] for one in ("keras", *runtimes)]
 
 
 def segment(segmenter: Segmenter, photos: list[np.ndarray]) -> None:
