@@ -5,12 +5,18 @@ of ids only, with networks of 16 filters and 19 classes that see the photos at t
 times; the median of each counts, without start and loading of the model. Memory is the peak of the whole process tree
 (/proc), for a U-Net that sees 256 x 256 pixels, overlay included.
 
+One photo by our backend, by ONNX Runtime and by OpenVINO, of the same network: at 128 pixels in batches of 16 as a
+folder's, and alone as `serve` computes them; at 512 pixels; and at 2048 pixels in tiles of 512, which the network sees
+at 256. Each has one thread, and what counts is CPU seconds, the medians of rounds in turns: other programs on the
+machine change neither.
+
 A run is exported as ONNX and OpenVINO, in float32 and in int8, and `export` itself compares each file with the model on
 the same photos, one at a time, with as many threads. Without `--run` a small network is trained on drawn scenes first.
 
     KERAS_BACKEND=torch python benchmarks/predict.py --run outputs
 
-RESULT: folder is our photos per second over the plain loop's at each size; export the fastest file's speed over the
+RESULT: folder is our photos per second over the plain loop's at each size; runtimes the speed of the faster of ONNX
+Runtime and OpenVINO over our backend's, for one photo; export the fastest file's speed over the
 model's; int8_miou_loss what the fastest file of 8 bits loses; tiled_mb the peak in 10^6 bytes.
 """
 
@@ -22,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,12 +45,22 @@ from PIL import Image
 from semseg.backend.devices import device_name, leave_tensorflow_out
 from semseg.cli import commands
 from semseg.data.demo import make_demo
-from semseg.inference.card import ModelCard
+from semseg.export.keeping import Seen, open_by
+from semseg.inference.card import KEPT, ModelCard
 from semseg.inference.files import Job, predict_files
+from semseg.inference.segmenter import Segmenter, predict_ids
+from semseg.inference.tiling import tiled_logits
 from semseg.segmentation_model import Unet
 
 CLASSES, FILTERS, ROUNDS = 19, 16, 3
 SIDE = 20_000
+TILE = 512
+ONE_PHOTO = (  # what it is called, pixels of the photo, pixels that the network sees, photos in turn, at once, rounds
+    ("128", "in batches of 16", 128, 128, 16, 16, 9),
+    ("128alone", "alone", 128, 128, 1, 1, 25),
+    ("512", "", 512, 512, 1, 1, 9),
+    ("2048", "in tiles of 512", 2048, 256, 1, 4, 3),
+)
 NEEDED = ("onnx", "onnxruntime", "openvino")
 EXPORTS = {"onnx": ".onnx", "openvino": ".xml"}
 
@@ -104,6 +120,71 @@ def _seconds(function: Callable[[], None]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def one_photo_apart(quick: bool) -> str:
+    """Runs `one_photo` in a process of one thread; returns its last line."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import predict; predict.one_photo({quick})"
+    last = ""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache}
+        process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+        for last in process.stdout:
+            print(last, end="", flush=True)
+    if process.wait():
+        raise RuntimeError(f"the process of one thread ended with {process.returncode}")
+    return last.split()[-1]
+
+
+def one_photo(quick: bool) -> None:
+    """Prints CPU milliseconds of each runtime, and the best factors in a line that ends the process' output."""
+    leave_tensorflow_out()
+    cv2.setNumThreads(1)
+    factors = []
+    runtimes = KEPT[:1] if quick else KEPT
+    names = "".join(f" {name:>13}" for name in runtimes)
+    print(f"{'one photo, one thread':24} {keras.backend.backend():>10}{names}   CPU ms, times as fast", flush=True)
+    for name, how, side, seen, count, batch_size, rounds in ONE_PHOTO[:1] if quick else ONE_PHOTO:
+        photos, segmenters = (
+            [draw(side, seed) for seed in range(count)],
+            networks(seen, 4 if quick else FILTERS, batch_size, runtimes),
+        )
+        run = segment_tiles if seen < side else segment
+        seconds = [[_cpu_seconds(run, one, photos) for one in segmenters] for _ in range(2 if quick else 1 + rounds)]
+        slow, *others = (1000 * statistics.median(each[1:]) / count for each in zip(*seconds, strict=True))
+        shown = "".join(f" {each:8.1f} {slow / each:4.2f}" for each in others)
+        print(f"{f'{side} pixels {how}':24} {slow:10.1f}{shown}", flush=True)
+        factors.append(f"{name}:{slow / min(others):.2f}")
+    print(f"runtimes {','.join(factors)}", flush=True)
+
+
+def networks(side: int, filters: int, batch_size: int, runtimes: Sequence[str]) -> list[Segmenter]:
+    """One network, by our backend and by the others."""
+    example = Seen([draw(side, 0)], None, "a drawn photo")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "unet_model.keras"
+        Unet((side, side, 3), CLASSES, filters=filters).save(path)
+        card, options = ModelCard.read(path), {"batch_size": batch_size}
+        return [open_by(card, one, lambda *_: example, lambda *_: None, **options)[1] for one in ("keras", *runtimes)]
+
+
+def segment(segmenter: Segmenter, photos: list[np.ndarray]) -> None:
+    options = {"image_size": segmenter.image_size, "batch_size": segmenter.batch_size}
+    for _ in predict_ids(segmenter.predict_batch, photos, **options):
+        pass
+
+
+def segment_tiles(segmenter: Segmenter, photos: list[np.ndarray]) -> None:
+    options = {"image_size": segmenter.image_size, "tile": (TILE, TILE), "batch_size": segmenter.batch_size}
+    for photo in photos:
+        for logits in tiled_logits(segmenter.predict_batch, [photo], photo.shape[:2], **options):
+            logits.argmax(axis=-1)
+
+
+def _cpu_seconds(function: Callable[[Segmenter, list[np.ndarray]], None], *arguments: object) -> float:
+    start = time.process_time()
+    function(*arguments)
+    return time.process_time() - start
 
 
 def train(folder: Path, quick: bool) -> Path:
@@ -200,11 +281,12 @@ def main() -> None:
             side: compare(folder, side, count, 1 if quick else ROUNDS)
             for side, count in (((128, 8), (512, 1)) if quick else ((256, 64), (1024, 8)))
         }
+        best = one_photo_apart(quick)
         factor, loss = exports(arguments.run or train(folder, quick), folder)
         memory = None if quick else tiled_mb(folder)
     shown = ",".join(f"{side}:{speed:.2f}" for side, speed in speeds.items())
     peak = "-" if memory is None else f"{memory:.0f}"
-    print(f"RESULT folder={shown} export={factor:.2f} int8_miou_loss={loss:.4f} tiled_mb={peak}")
+    print(f"RESULT folder={shown} runtimes={best} export={factor:.2f} int8_miou_loss={loss:.4f} tiled_mb={peak}")
 
 
 if __name__ == "__main__":

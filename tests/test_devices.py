@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import pytest
@@ -113,3 +114,44 @@ def test_out_of_memory_is_known_by_what_each_backend_says():
 def test_free_memory_is_some_of_the_machine():
     free = free_bytes()
     assert free is None or 2**26 < free < 2**45
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """An NVIDIA driver with two GPUs, whose meters stand at 7.2 and 1 kJ; which one was asked for is noted."""
+
+    def energy(name):
+        asked.append(name)
+        return {0: 7_200_000, "GPU-b1": 1_000_000}[name]
+
+    asked = []
+    fake = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda number: number,
+        nvmlDeviceGetHandleByUUID=lambda name: name,
+        nvmlDeviceGetTotalEnergyConsumption=energy,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr(devices, "on_gpu", lambda: True)
+    if keras.backend.backend() == "torch":
+        monkeypatch.setattr(devices.torch.cuda, "current_device", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return fake, asked
+
+
+def test_the_energy_is_that_of_the_gpu_that_is_used(driver, monkeypatch):
+    _, asked = driver
+    assert devices.gpu_joules() == 7200
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b1, GPU-a0")
+    assert devices.gpu_joules() == 1000
+    assert asked == [0, "GPU-b1"]
+
+
+def test_without_a_meter_nothing_is_said_of_energy(driver, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # whose driver raises
+    assert devices.gpu_joules() is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # is not installed
+    assert devices.gpu_joules() is None
+    monkeypatch.setattr(devices, "on_gpu", lambda: False)
+    assert devices.gpu_joules() is None

@@ -17,6 +17,7 @@ from helpers import REPOSITORY, make_pairs
 
 from semseg.cli import commands, main, train
 from semseg.runs.checkpoints import Checkpoints
+from semseg.runs.spent import Spent
 from semseg.training.saving import SaveState
 
 pytestmark = pytest.mark.plain
@@ -97,12 +98,16 @@ def test_the_same_command_goes_on_and_says_so(data, runs, cut, capsys):
     assert_ends_as(cut, runs / "whole")
 
 
-def test_a_copy_elsewhere_goes_on_with_a_copy_of_the_data(data, runs, cut, tmp_path):
+def test_a_copy_elsewhere_goes_on_with_a_copy_of_the_data(data, runs, cut, tmp_path, capsys):
     moved = shutil.copytree(data, tmp_path / "moved")
     assert main(["--resume", str(cut), "--data", str(moved)]) == 0
     assert_ends_as(cut, runs / "whole")
     ours, theirs = (json.loads((each / "metrics.json").read_text()) for each in (cut, runs / "whole"))
     assert ours["per_class"] == theirs["per_class"] and ours["best_epoch"] == theirs["best_epoch"]
+    spent, before = Spent(**ours["spent"]), Spent(**theirs["spent"])  # after three of four batches, each of 4 photos
+    assert (spent.photos, spent.goes_on, before.photos, before.goes_on) == (4, True, 16, False)
+    assert f"learnt 4 photos in {spent.seconds:.0f} s since it went on, " in said(capsys)
+    assert str(spent) in (cut / "report.html").read_text(encoding="utf-8")
 
 
 def test_one_that_is_over_is_not_touched(runs, capsys):

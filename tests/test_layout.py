@@ -32,7 +32,7 @@ LEVELS = [
     },
     {
         "evaluation": {"images", "labels", "metrics", "backend", "runs", "data", "inference"},
-        "export": {"images", "labels", "metrics", "backend", "inference"},
+        "export": {"images", "labels", "metrics", "backend", "runs", "inference"},
         "training": {
             "images", "labels", "backend", "losses", "metrics", "segmentation_model", "runs", "architectures", "data",
         },

@@ -16,6 +16,7 @@ from semseg.cli import main, train
 from semseg.errors import SemsegError
 from semseg.runs.checkpoints import Checkpoints
 from semseg.runs.config import RunConfig
+from semseg.runs.run import Run
 from semseg.training.averaging import Averaged, try_average
 from semseg.training.callbacks import KeepBest, StopEarly
 from semseg.training.loop import make_batches, train_model, training_model
@@ -350,8 +351,11 @@ def test_early_stop_is_recorded_and_stays_after_a_cut(places, tmp_path, monkeypa
     assert facts["early_stop"] == f"after epoch {done} of 9: 2 epochs without a better validation than that of epoch " \
         f"{facts['best_epoch']}" and facts["early_stop"] in said  # fmt: skip
     assert Checkpoints(tmp_path / "run" / "checkpoints").last().epoch == done
+    spent = ended[0].spent
+    assert spent.photos == done * Run(tmp_path / "run").facts["samples"]["train"] and not spent.goes_on
+    assert 0 < spent.seconds <= ended[0].seconds and spent.cpu_seconds > 0 and facts["spent"] == spent.to_dict()
     assert main(flags) == 0  # its last lines were never written: nothing is trained any more
-    assert len(ended[1].history) == done
+    assert len(ended[1].history) == done and ended[1].spent is None
 
 
 @pytest.mark.plain

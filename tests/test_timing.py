@@ -5,12 +5,14 @@ import sys
 import keras
 import pytest
 
+from semseg.backend.processes import Processes
 from semseg.cli import main, train
 from semseg.cli.flags import asked_run, to_flags, training_parser
 from semseg.data.cache import Cache
 from semseg.files import write_json
 from semseg.runs.config import RunConfig
-from semseg.training import plan, timing
+from semseg.runs.spent import Spent
+from semseg.training import callbacks, plan, timing
 from semseg.training.network import Network
 
 pytestmark = pytest.mark.plain
@@ -107,3 +109,31 @@ def test_a_network_that_the_plan_chose_keeps_its_file_when_the_run_goes_on(pairs
             "unet_model.keras"
         ]
     assert keras.saving.load_model(tmp_path / "unet_model.keras").name == "resunet"
+
+
+def test_a_training_is_metered_from_its_first_batch_to_its_last_epoch(monkeypatch):
+    """A training that goes on within an epoch is two of Keras', of which the second starts nothing."""
+    readings = iter([(0.0, 0.0, 0.0), (10.0, 2.0, 3600.0), (15.0, 9.0, 7200.0), (30.0, 22.0, 18_000.0)])
+    monkeypatch.setattr(callbacks.Meter, "_read", staticmethod(lambda: next(readings)))
+    processes = Processes()
+    meter = callbacks.Meter(processes, goes_on=True)
+    assert meter.spent is None
+    for batches in ([4, 4], [4, 4, 2]):
+        meter.on_train_begin()
+        for batch, processes.photos in enumerate(batches):
+            meter.on_train_batch_end(batch)
+        meter.on_epoch_end(0)
+    assert meter.spent == Spent(18, 20.0, 20.0, 4.0, goes_on=True)
+    assert str(meter.spent) == "18 photos in 20 s since it went on, 0.9 a second; 20 s of the CPU, 4 Wh of the GPU"
+
+
+def test_energy_that_was_not_read_at_both_ends_is_unknown(monkeypatch):
+    readings = iter([(0.0, 0.0, None), (0.0, 0.0, None), (1.0, 1.0, 5.0)])
+    monkeypatch.setattr(callbacks.Meter, "_read", staticmethod(lambda: next(readings)))
+    processes = Processes()
+    meter = callbacks.Meter(processes, goes_on=False)
+    meter.on_train_begin()
+    processes.photos = 3
+    meter.on_train_batch_end(0)
+    meter.on_epoch_end(0)
+    assert meter.spent == Spent(3, 1.0, 1.0)

@@ -1,5 +1,6 @@
 """Devices and backends: what computes, and what stays out of the way."""
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,34 @@ def device_name() -> str:
 def peak_device_bytes() -> int | None:
     """The most memory that the backend had in use on its GPU so far; None without a GPU, or where it does not tell."""
     return _PEAK_OF_BACKEND[keras.backend.backend()]()
+
+
+def gpu_joules() -> float | None:
+    """The energy that the GPU of this process took since its driver was loaded, whoever used it.
+
+    Returns:
+        Joules; None without a GPU, without nvidia-ml-py, or where the driver does not tell.
+    """
+    if not on_gpu():
+        return None
+    with suppress(Exception):  # the package and the driver have errors of their own
+        nvml = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+        try:
+            name = _gpu_of_driver()
+            by_name = name.startswith(("GPU-", "MIG-"))
+            gpu = nvml.nvmlDeviceGetHandleByUUID(name) if by_name else nvml.nvmlDeviceGetHandleByIndex(int(name))
+            return nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1000
+        finally:
+            nvml.nvmlShutdown()
+    return None
+
+
+def _gpu_of_driver() -> str:
+    """The number or UUID by which the driver knows the GPU of this process."""
+    number = torch.cuda.current_device() if keras.backend.backend() == "torch" else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return visible[number].strip() if visible != [""] else str(number)
 
 
 def leave_tensorflow_out() -> None:

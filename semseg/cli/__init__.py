@@ -174,9 +174,10 @@ _KEPT = "what was finished before is in the output folder"
 def _computes_without_keras(arguments: argparse.Namespace) -> bool:
     """Whether no backend is needed: by what the command does, or as another runtime computes the model."""
     if arguments.command in ("predict", "evaluate", "serve", "suggest"):
-        from semseg.inference.runtimes import runtime_of  # it loads NumPy, which --help can do without
+        from semseg.inference.card import needs_keras  # it loads NumPy, which --help can do without
 
-        return runtime_of(Path(arguments.model)) is not None
+        asked = (getattr(arguments, name, None) for name in ("runtime", "image_size"))
+        return not needs_keras(Path(arguments.model), *asked)
     return arguments.command in _WITHOUT_BACKEND
 
 

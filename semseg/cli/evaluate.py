@@ -14,14 +14,22 @@ from semseg.cli.calibrating import calibrate_model
 from semseg.cli.console import Progress, say, say_about, say_unlike, view_text
 from semseg.cli.flags import given_settings
 from semseg.cli.looking import look_at, say_what_was_found
+from semseg.cli.runtimes import open_network
 from semseg.cli.scores import say_scores
 from semseg.data.base import Dataset
-from semseg.data.splits import ALL, NEW, changes_since, photo_name, samples_of, split_note
+from semseg.data.splits import changes_since, photo_name
 from semseg.errors import RunFolderError, SemsegError
 from semseg.evaluation.calibrating import SPLIT as CALIBRATED_ON
 from semseg.evaluation.evaluate import Evaluation, ImageResult
 from semseg.evaluation.flips import doubts_of_flips
-from semseg.evaluation.opening import check_classes, check_ignored, data_settings, is_own_data, open_as_run
+from semseg.evaluation.opening import (
+    check_classes,
+    check_ignored,
+    data_settings,
+    is_own_data,
+    open_as_run,
+    split_to_judge,
+)
 from semseg.evaluation.tables import evaluate_to_files
 from semseg.files import archive, check_output
 from semseg.inference.card import ModelCard
@@ -30,9 +38,7 @@ from semseg.inference.segmenter import Segmenter, predict_ids, with_flips
 from semseg.report import save_confusion_matrix, save_ranked, save_reliability
 from semseg.runs import names
 from semseg.runs.calibration import AS_LEARNT
-from semseg.runs.config import RunConfig
 from semseg.runs.lock import one_writer, writer_of
-from semseg.runs.members import are_folds, joined_splits
 from semseg.runs.run import Run
 from semseg.runs.scores import ScoreFolder
 
@@ -67,12 +73,12 @@ def run(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace, given: dict[str, Any], card: ModelCard, folder: ScoreFolder) -> None:
     model_run = card.run
     card = replace(card, calibration=AS_LEARNT) if arguments.calibrate else card
-    segmenter = card.load(image_size=given.get("image_size"), batch_size=given.get("batch_size"))
+    card, segmenter = open_network(card, arguments.runtime, given.get("image_size"), given.get("batch_size"))
     view = "whole" if segmenter.scale is None else "crops"
     config = replace(data_settings(model_run, given), image_size=segmenter.image_size, view=view, scale=segmenter.scale)
     dataset = open_as_run(config, model_run, segmenter.bands, check_meaning=not given.get("classes"), tell=say_about)
     check_classes(card.path, segmenter.palette, dataset)
-    split, note = _split(config, dataset, card, given.get("test_split"))
+    split, note = split_to_judge(config, dataset, card, given.get("test_split"))
     findings, _ = look_at(config, dataset)
     findings.refuse(f"python -m semseg check {config.data}")
     check_ignored(card.run, findings, dataset)
@@ -88,6 +94,7 @@ def _evaluate(arguments: argparse.Namespace, given: dict[str, Any], card: ModelC
     if segmenter.calibration != AS_LEARNT and split == CALIBRATED_ON:
         note = f"{note}; temperature and threshold were chosen on this split"
     facts = {"model": str(card.path), "data": config.data, "note": note, "flips": arguments.flips}
+    facts |= {"runtime": card.runtime} if card.runtime else {}
     if arguments.flips:
         segmenter = replace(segmenter, predict_batch=with_flips(segmenter.predict_batch, arguments.flips))
         for doubt in doubts_of_flips(dataset, findings, arguments.flips):
@@ -121,24 +128,6 @@ def _judge(
     say_scores(evaluation, dataset.palette.names, headline)
     say_unlike(unlike, len(evaluation.images))
     say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(folder.written())}")
-
-
-def _split(config: RunConfig, dataset: Dataset, card: ModelCard, asked: str | None) -> tuple[str, str]:
-    """The split to judge, and what its photos have to do with the model; photos that are new otherwise stay out."""
-    runs = [member.run for member in card.members] or [card.run]
-    if are_folds(runs) and is_own_data(card.run, config.data):
-        split = asked or "test"
-        if split != "test" or split not in dataset.splits:
-            raise SemsegError(
-                f"{card.path}: each photo of {config.data} was trained on by some of these networks; their scores "
-                f"out-of-fold are in {ScoreFolder(card.path).metrics_path}; give `data` with other photos"
-            )
-    else:
-        split = config.test_split or next((name for name in ("test", "val") if name in dataset.splits), ALL)
-    note = split_note(samples_of(dataset, split), dataset.root, joined_splits(runs))
-    if split not in (NEW, ALL):
-        dataset.splits.pop(NEW, None)
-    return split, note
 
 
 def _draw(

@@ -4,21 +4,21 @@ import argparse
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
 
 from semseg import __version__
 from semseg.backend.devices import leave_tensorflow_out
-from semseg.backend.predictor import predictor
 from semseg.cli.console import say, say_about, size_text
 from semseg.cli.flags import given_settings
+from semseg.data.opening import Tell, say_nothing
 from semseg.errors import ExportError, ModelFileError, SemsegError
 from semseg.evaluation.photos import PhotosToCompare, photos_to_compare
-from semseg.export.formats import FORMATS, check_format, export_model
-from semseg.export.gate import Agreement, compare_files
+from semseg.export.formats import FORMATS, check_format
+from semseg.export.gate import Agreement, write_and_compare
+from semseg.export.keeping import Seen, open_by
 from semseg.files import check_output, move_into_place
-from semseg.images.resizing import resize_photo
 from semseg.inference.card import ModelCard, model_file
 from semseg.inference.segmenter import Segmenter
 from semseg.inference.tiling import tile_of_crops
@@ -42,17 +42,13 @@ def run(arguments: argparse.Namespace) -> None:
     source = ModelCard.of_runs(path) or ModelCard.undescribed(model_file(path))
     model, card = _card_of_file(source, arguments)
     target = card.path
-    photos = photos_to_compare(
-        source.run, given_settings(arguments), card.palette, card.image_size, card.bands,
-        tile=None if card.scale is None else tile_of_crops(card.image_size, card.scale), calibrate=arguments.int8,
-        tell=say_about,
-    )  # fmt: skip
+    photos = _photos(source, card, say_about, given_settings(arguments), calibrate=arguments.int8)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.") as folder:
         written = replace(card, path=Path(folder) / target.name)
         say(f"semseg {__version__}: {source.path} to {card.format} ({card.precision}), by {arguments.backend}")
         if card.calibration != AS_LEARNT:
             say_about("certainty", f"{card.calibration}; {_INSIDE[card.gives]}")
-        agreement = _write_and_compare(model, written, photos)
+        agreement = write_and_compare(model, written, photos.compared, photos.truths, photos.calibrating)
         _say_table(agreement, card, photos.source)
         shortfalls = agreement.shortfalls(card.precision)
         if shortfalls:
@@ -65,6 +61,28 @@ def run(arguments: argparse.Namespace) -> None:
         write_classes(target.with_name(names.CLASSES), card.palette)
     others = "".join(f" with {part.name}" for part in parts if part.name != target.name)
     say_about("wrote", f"{target}{others}, and what it is in {target.with_name(names.EXPORTS)}")
+
+
+def open_by_keras(
+    card: ModelCard, runtime: str | None, image_size: tuple[int, int] | None, batch_size: int | None
+) -> tuple[ModelCard, Segmenter]:
+    """A network in the runtime that is asked for, for other commands: see `open_by`."""
+
+    def seen_by(source: ModelCard, kept: ModelCard) -> Seen:
+        photos = _photos(source, kept, say_nothing)
+        return Seen(photos.compared, photos.truths, photos.source)
+
+    return open_by(card, runtime, seen_by, say_about, image_size=image_size, batch_size=batch_size)
+
+
+def _photos(
+    source: ModelCard, card: ModelCard, tell: Tell, given: dict[str, Any] | None = None, *, calibrate: bool = False
+) -> PhotosToCompare:
+    """What a model and its file are shown."""
+    tile = None if card.scale is None else tile_of_crops(card.image_size, card.scale)
+    return photos_to_compare(
+        source.run, given or {}, card.palette, card.image_size, card.bands, tile=tile, calibrate=calibrate, tell=tell
+    )
 
 
 def _card_of_file(source: ModelCard, arguments: argparse.Namespace) -> tuple[keras.Model, ModelCard]:
@@ -97,22 +115,6 @@ def _target(path: Path, arguments: argparse.Namespace, suffix: str) -> Path:
     if not target.name.endswith(suffix):
         raise SemsegError(f"`output`: {target} is no name for {arguments.format}; let it end in {suffix}")
     return target
-
-
-def _write_and_compare(model: keras.Model, card: ModelCard, photos: PhotosToCompare) -> Agreement:
-    """Writes the file, opens it as any user would, and shows both the same photos."""
-    calibrating = [resize_photo(photo, card.image_size) for photo in photos.calibrating]
-    export_model(model, card, _stacked(calibrating) if calibrating else None)
-    card.write_beside()
-    exported = ModelCard.read(card.path).load(batch_size=1)
-    card.path.with_name(names.EXPORTS).unlink()
-    segmenter = Segmenter(predictor(model, 1), card.image_size, card.palette).calibrated(card.calibration)
-    return compare_files(segmenter, exported, photos.compared, photos.truths, with_probabilities=card.gives != "ids")
-
-
-def _stacked(photos: list[np.ndarray]) -> np.ndarray:
-    """Photos as the file takes them: bytes, or floats of more."""
-    return np.stack(photos) if photos[0].dtype == np.uint8 else np.stack(photos).astype(np.float32)
 
 
 def _say_table(agreement: Agreement, card: ModelCard, source: str) -> None:

@@ -55,10 +55,11 @@ _CALIBRATES = (
 )
 _MODEL = "a model's file, the folder of a run, or one of several runs that answer together"
 _FLIPS = "horizontal, or both: average over mirrored photos, too (default: as they are)"
+_RUNTIME = "what computes the network: keras, onnx, openvino, or auto for the fastest of them here (default: keras)"
 _SEEN_SIZE = "pixels that the network sees, if it takes any size"
 
 
-_OTHER_NAMES = {"num_classes": "classes", "palette": "classes"}  # parameters that share a flag
+_OTHER_NAMES = {"num_classes": "classes", "palette": "classes", "format": "runtime"}  # parameters that share a flag
 
 
 class Parser(argparse.ArgumentParser):
@@ -353,6 +354,7 @@ def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("--flips", metavar="HOW", help=_FLIPS)
     parser.add_argument("--calibrate", action="store_true", help=f"choose {_CALIBRATES}")
+    _add_runtime(parser)
     _add_settings(
         parser, ("data", *_OF_DATA, "test_split", "image_size", "batch_size", "backend"),
         data="photos with masks (default: those of the model's run)",
@@ -415,6 +417,7 @@ def _add_predict_flags(parser: argparse.ArgumentParser) -> None:
     add("--ray", metavar="ADDRESS", nargs="?", const="auto", help="predict on the workers of a Ray cluster, such as "
         "host:6379 (default: the one that is here, else one of this computer alone)")  # fmt: skip
     add("--batch-size", metavar="N", type=int, help="photos or tiles per step (default: by what the network sees)")
+    _add_runtime(parser)
     add("--workers", metavar="N", type=int, default=RunConfig.workers,
         help="threads that load photos, and as many that write (default: %(default)s)")  # fmt: skip
     _add_seen_size_and_backend(parser)
@@ -442,12 +445,17 @@ def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corrections", metavar="DIR", help="where the desk saves masks, for train --corrections "
                         "(default: PHOTOS_corrections)")  # fmt: skip
     parser.add_argument("--show", metavar="A,B,C", help=_SHOW)
+    _add_runtime(parser)
     _add_seen_size_and_backend(parser)
 
 
 def _add_seen_size_and_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", metavar="SIZE", type=size, help=_SEEN_SIZE)
     parser.add_argument("--backend", metavar="NAME", help=_BACKEND)
+
+
+def _add_runtime(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runtime", choices=("keras", "onnx", "openvino", "auto"), help=_RUNTIME)
 
 
 def _add_suggest_flags(parser: argparse.ArgumentParser) -> None:

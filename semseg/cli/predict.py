@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from semseg.backend.launchers import place_among
 from semseg.cli.console import MAX_NAMED, Progress, percent, say_about, say_unlike, size_text, view_text
+from semseg.cli.runtimes import open_network
 from semseg.errors import DataError, RunFolderError, SemsegError
 from semseg.files import check_output, replacing
 from semseg.images.addresses import checked_address, is_address
@@ -24,6 +25,7 @@ from semseg.inference.object_files import SUFFIXES as POLYGON_SUFFIXES
 from semseg.inference.predictions import (
     FRAME_COLUMNS,
     PHOTO_COLUMNS,
+    RUNTIME,
     SHARES_FILE,
     UNLIKE,
     UNSURE,
@@ -33,13 +35,13 @@ from semseg.inference.predictions import (
     begin_shard,
     end_shard,
     gather,
+    read_settings,
     table_of,
     take_folder,
     unfinished_shards,
 )
-from semseg.inference.segmenter import Segmenter, no_features, with_flips
+from semseg.inference.segmenter import Segmenter, with_views
 from semseg.inference.sending import Place, place_of
-from semseg.inference.tiling import with_scales
 from semseg.inference.video import SUFFIXES, Frame, Video, predict_video
 from semseg.labels.palettes import Palette
 from semseg.runs.calibration import AS_LEARNT
@@ -54,15 +56,13 @@ class Opened(NamedTuple):
     segmenter: Segmenter
 
 
-def open_all(arguments: argparse.Namespace) -> Opened:
-    """Finds the photos, and loads the network."""
+def open_all(arguments: argparse.Namespace, folder: Path | None = None) -> Opened:
+    """Finds the photos, and loads the network; in the runtime by which a folder was begun, where any will do."""
     photos, video = photos_and_video(arguments)
-    card = ModelCard.read(arguments.model)
-    if not card.exported:
-        from semseg.backend.devices import leave_tensorflow_out  # exported files do without Keras
-
-        leave_tensorflow_out()
-    segmenter = card.load(image_size=arguments.image_size, batch_size=arguments.batch_size)
+    card, runtime = ModelCard.read(arguments.model), arguments.runtime
+    if runtime == "auto" and folder and (begun := read_settings(folder)):
+        runtime = begun.get(RUNTIME)
+    card, segmenter = open_network(card, runtime, arguments.image_size, arguments.batch_size)
     return Opened(photos, video, card, segmenter)
 
 
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, opened: Opened | None = None) -> None:
     shard = _shard(arguments)
     with closing(place_of(arguments.output, shard)) as place:
         check_output(place.folder)
-        _predict(arguments, opened or open_all(arguments), shard, place)
+        _predict(arguments, opened or open_all(arguments, place.folder), shard, place)
 
 
 def _predict(arguments: argparse.Namespace, opened: Opened, shard: Shard | None, place: Place) -> None:
@@ -92,12 +92,12 @@ def _predict(arguments: argparse.Namespace, opened: Opened, shard: Shard | None,
     palette, seen = segmenter.palette, view_text(segmenter.image_size, segmenter.scale)
     answers = _answers(arguments, palette.names)
     kinds = [*_kinds(arguments, palette), *(answers.kinds if answers else [])]
-    settings = {**_settings(arguments, card.digest, segmenter, kinds), **_settings_of_answers(arguments)}
+    settings = {**_settings(arguments, card, segmenter, kinds), **_settings_of_answers(arguments)}
     members = f" ({len(card.members)} networks, their mean)" if card.members else ""
     say_about("model", f"{card.path}{members}: {palette.num_classes} classes, sees photos {seen}, on {card.device()}")
     if segmenter.calibration != AS_LEARNT:
         say_about("certainty", str(segmenter.calibration))
-    segmenter = _with_views(segmenter, arguments)
+    segmenter = with_views(segmenter, arguments.flips, arguments.scales)
     if photos is None:
         with take_folder(output, settings):
             _predict_frames(segmenter, video, output, kinds, answers, arguments)
@@ -129,6 +129,8 @@ def check_flags(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise SemsegError(f"`{name}`: got {value}; expected a whole number of at least 1")
+    if arguments.runtime == "auto" and (arguments.shard is not None or getattr(arguments, "ray", None) is not None):
+        raise SemsegError("`runtime`: got auto, which may choose otherwise for each part; name one, such as openvino")
     for name in ("threshold", "unsure"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < 1:
@@ -199,28 +201,11 @@ def _settings_of_answers(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value}
 
 
-def _with_views(segmenter: Segmenter, arguments: argparse.Namespace) -> Segmenter:
-    """The network that also sees photos mirrored and at other scales, where that is asked for."""
-    predict_batch = segmenter.predict_batch
-    if arguments.flips:
-        predict_batch = with_flips(predict_batch, arguments.flips)
-    if arguments.scales:
-        predict_batch = with_scales(predict_batch, _scales(arguments.scales))
-    features = no_features if arguments.scales else segmenter.features  # of several sizes, others than it learnt
-    return replace(segmenter, predict_batch=predict_batch, features=features)
-
-
-def _scales(text: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise SemsegError(f"`scales`: got {text!r}; expected factors such as 0.75,1,1.25") from None
-
-
-def _settings(arguments: argparse.Namespace, digest: str, segmenter: Segmenter, kinds: list[str]) -> dict[str, Any]:
+def _settings(arguments: argparse.Namespace, card: ModelCard, segmenter: Segmenter, kinds: list[str]) -> dict[str, Any]:
     """All that the files depend on."""
     return {
-        "model": digest,
+        "model": card.digest,
+        RUNTIME: card.runtime,
         "classes": segmenter.palette.to_dict()["classes"],
         "what": _what(arguments.what),
         "image_size": list(segmenter.image_size),

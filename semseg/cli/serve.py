@@ -18,6 +18,7 @@ import numpy as np
 
 from semseg import __version__
 from semseg.cli.console import say, say_about, view_text
+from semseg.cli.runtimes import open_network
 from semseg.cli.workers import app_of_worker
 from semseg.data import open_dataset
 from semseg.data.base import Dataset, spread
@@ -59,7 +60,8 @@ def run(arguments: argparse.Namespace) -> None:
             stack.enter_context(one_writer(folder))
         card = ModelCard.read(arguments.model)
         file = stamp_of(card.path)  # before it is read
-        segmenter = _segmenter(card, arguments.image_size, arguments.show)
+        card, segmenter = open_network(card, arguments.runtime, arguments.image_size, 1)
+        segmenter = _showing(segmenter, arguments.show)
         desk = folder and _desk(Path(arguments.edit), folder, card.run, segmenter)
         say(f"semseg {__version__}: {card.path} on {card.device()}")
         seen = view_text(segmenter.image_size, segmenter.scale)
@@ -79,6 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
         counts = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="semseg-counts-")))
         backend = os.environ.get("KERAS_BACKEND") if "keras" in sys.modules else None
         options = {name: getattr(arguments, name) for name in ("model", "image_size", "show")}
+        options["runtime"] = card.runtime
         run_workers(functools.partial(app_of_worker, backend, token, counts, options), listener, arguments.workers)
 
 
@@ -123,17 +126,23 @@ def _say_address(listener: socket.socket, workers: int, token: str | None) -> st
     return url
 
 
-def _segmenter(card: ModelCard, image_size: tuple[int, int] | None, show: str | None) -> Segmenter:
-    segmenter = card.load(image_size=image_size, batch_size=1)
+def _showing(segmenter: Segmenter, show: str | None) -> Segmenter:
     return replace(segmenter, bands=segmenter.bands.showing(show)) if show else segmenter
 
 
 def make_worker(
-    model: str, image_size: tuple[int, int] | None, show: str | None, token: str | None, counts: Path
+    model: str,
+    image_size: tuple[int, int] | None,
+    show: str | None,
+    runtime: str | None,
+    token: str | None,
+    counts: Path,
 ) -> Callable:
     """The application of one of several processes."""
-    card = ModelCard.read(model)
-    return _app(card, stamp_of(card.path), _segmenter(card, image_size, show), token=token, counts=counts)
+    card = ModelCard.read(model).computed_by(runtime)
+    file = stamp_of(card.path)
+    segmenter = _showing(card.load(image_size=image_size, batch_size=1), show)
+    return _app(card, file, segmenter, token=token, counts=counts)
 
 
 def _app(

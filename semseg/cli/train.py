@@ -66,7 +66,7 @@ from semseg.runs.pictures import SPREAD, Picture
 from semseg.runs.run import Run
 from semseg.runs.stopping import Stopping
 from semseg.training.averaging import Averaged
-from semseg.training.callbacks import KeepEpochs
+from semseg.training.callbacks import KeepEpochs, Meter
 from semseg.training.ending import Ending
 from semseg.training.loop import make_batches, plain_model, train_model
 from semseg.training.plan import Plan, plan_run
@@ -161,10 +161,10 @@ def _train(config: RunConfig, folder: Run, arguments: argparse.Namespace, stoppi
         keep = [KeepEpochs(plain_model(model), model_file, config.keep)] if config.keep != "best" else []
         with stopping.between_batches(), progress, Drawing() as drawing:
             _draw_before(drawing, folder, dataset, batches[0], model)
-            shown = [LogEpochs(log), progress, _EndDrawing(drawing), *keep]
+            shown = [LogEpochs(log), progress, _EndDrawing(drawing), meter := Meter(here(), state is not None), *keep]
             history = train(on_average=averaged.append, callbacks=shown, saving=saving)
             leave()
-        ending = Ending(history, config, time.perf_counter() - start, *averaged)
+        ending = Ending(history, config, time.perf_counter() - start, *averaged, spent=meter.spent)
         for topic, line in ending.lines():
             say_about(topic, line)
         _finish(folder, plan, dataset, plain_model(model), ending, log)
@@ -383,7 +383,9 @@ def _finish(
     write_report(folder)  # the last that is written: with it a run is finished
     if plan.config.keep == "best":
         folder.checkpoints.remove()
-    say_about("trained", f"{ending.length}{_waiting(ending.history)}")
+    say_about("trained", f"{ending.length}{ending.waiting}")
+    if ending.spent:
+        say_about("learnt", str(ending.spent))
     written = folder.written(_model_names(folder, plan.config))
     say_about("wrote", f"in {folder.folder}{os.sep}: {', '.join(written)}")
     say_about("next", f"open {folder.report_path} in a browser; it ends with the commands to go on with")
@@ -409,13 +411,6 @@ def _say_changes(metrics: dict) -> None:
     before, after = cell(metrics["before"]["macro_iou"]).strip(), cell(metrics["macro_iou"]).strip()
     say_about("changed", f"mean IoU {before} to {after} on the same {metrics['images']} photos and masks, since "
               f"{metrics['before']['model']}: {', '.join(classes)}")  # fmt: skip
-
-
-def _waiting(history: list[dict[str, float]]) -> str:
-    if len(history) < 2:
-        return ""
-    waiting, all_time = (sum(row[name] for row in history[1:]) for name in ("waiting", "seconds"))
-    return f"; after the first, {waiting / all_time:.1%} of the time went by waiting for data"
 
 
 def _segmenter_of(config: RunConfig, dataset: Dataset, model: keras.Model) -> Segmenter:

@@ -30,7 +30,7 @@ def app_of_worker(backend: str | None, token: str | None, counts: Path, options:
         backend: Of Keras; None for a file that runs without.
         token: As of `make_app`.
         counts: As of `make_app`.
-        options: What the command was asked for: `model`, `image_size` and `show`.
+        options: What the command was asked for: `model`, `image_size`, `show` and `runtime`.
     """
     try:
         if backend:

@@ -11,7 +11,7 @@ from semseg import IGNORE
 from semseg.data.base import Dataset
 from semseg.data.check import Findings
 from semseg.data.opening import Tell, open_data, say_nothing
-from semseg.data.splits import restore_splits
+from semseg.data.splits import ALL, NEW, restore_splits, samples_of, split_note
 from semseg.errors import DataError, ModelFileError, SemsegError
 from semseg.images.addresses import checked_address, is_address
 from semseg.images.bands import Bands
@@ -20,7 +20,9 @@ from semseg.inference.segmenter import Segmenter
 from semseg.labels.palettes import Palette
 from semseg.runs import names
 from semseg.runs.config import RunConfig
+from semseg.runs.members import are_folds, joined_splits
 from semseg.runs.run import Run
+from semseg.runs.scores import ScoreFolder
 
 MAX_MORE_IGNORED = 0.3  # of the pixels, beyond the share that the run ignored
 _FROM_RUN = ("split_seed", "image_size")  # what a run says of other data, too
@@ -148,6 +150,34 @@ def _meanings(palette: Palette) -> dict[int, str | None]:
         for label in palette.labels
         if label.value is not None
     }
+
+
+def split_to_judge(config: RunConfig, dataset: Dataset, card: ModelCard, asked: str | None) -> tuple[str, str]:
+    """The split to judge, and what its photos have to do with the model; photos that are new otherwise stay out.
+
+    Args:
+        config: From `data_settings`.
+        dataset: From `open_as_run`; loses the photos that are new, unless they are judged.
+        card: Of the model.
+        asked: The name of a split; None for what suits.
+
+    Raises:
+        SemsegError: It is of several runs that trained on all of the photos.
+    """
+    runs = [member.run for member in card.members] or [card.run]
+    if are_folds(runs) and is_own_data(card.run, config.data):
+        split = asked or "test"
+        if split != "test" or split not in dataset.splits:
+            raise SemsegError(
+                f"{card.path}: each photo of {config.data} was trained on by some of these networks; their scores "
+                f"out-of-fold are in {ScoreFolder(card.path).metrics_path}; give `data` with other photos"
+            )
+    else:
+        split = config.test_split or next((name for name in ("test", "val") if name in dataset.splits), ALL)
+    note = split_note(samples_of(dataset, split), dataset.root, joined_splits(runs))
+    if split not in (NEW, ALL):
+        dataset.splits.pop(NEW, None)
+    return split, note
 
 
 def check_classes(model: Path, palette: Palette, dataset: Dataset) -> None:

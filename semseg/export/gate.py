@@ -5,12 +5,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
+from semseg.backend.predictor import predictor
+from semseg.export.formats import export_model
 from semseg.images.resizing import resize_photo
+from semseg.inference.card import ModelCard
 from semseg.inference.logits import ids_of_logits
 from semseg.inference.segmenter import Segmenter, predict_ids
 from semseg.metrics.confusion import confusion_matrix, scores
+from semseg.runs import names
 
 MAX_DIFFERENCE = 1e-3  # of a probability, in float32
 MIN_EQUAL_IDS = 0.999  # of the pixels, in float32
@@ -63,6 +68,42 @@ class Agreement:
 
 def _too_few_equal(share: float, min_share: float) -> str:
     return f"{share:.2%} of the pixels get the same class, {min_share:.1%} must"
+
+
+def write_and_compare(
+    model: keras.Model,
+    card: ModelCard,
+    photos: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray] | None,
+    calibrating: Sequence[np.ndarray] = (),
+) -> Agreement:
+    """Writes a model's file, opens it as any user would, and shows both the same photos.
+
+    Args:
+        model: As of `export_model`.
+        card: Of the file, in a folder of its own.
+        photos: `(H, W, C)` of any sizes, at least one, in the files' numbers.
+        truths: Class ids `(H, W)` of each; None where nobody knows them.
+        calibrating: Photos for int8.
+
+    Returns:
+        What they have in common; `shortfalls` judges it.
+
+    Raises:
+        SemsegError: As of `export_model`.
+    """
+    seen = [resize_photo(photo, card.image_size) for photo in calibrating]
+    export_model(model, card, _stacked(seen) if seen else None)
+    card.write_beside()
+    exported = ModelCard.read(card.path).load(batch_size=1)
+    card.path.with_name(names.EXPORTS).unlink()
+    segmenter = Segmenter(predictor(model, 1), card.image_size, card.palette).calibrated(card.calibration)
+    return compare_files(segmenter, exported, photos, truths, with_probabilities=card.gives != "ids")
+
+
+def _stacked(photos: list[np.ndarray]) -> np.ndarray:
+    """Photos as the file takes them: bytes, or floats of more."""
+    return np.stack(photos) if photos[0].dtype == np.uint8 else np.stack(photos).astype(np.float32)
 
 
 def compare_files(

@@ -6,6 +6,7 @@ description inside; of all of them it stands in a file beside, too.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from semseg import __version__
 from semseg.errors import ModelFileError, RunFolderError, SemsegError, first_line, require
-from semseg.files import read_json, write_json
+from semseg.files import default_folder, read_json, write_json
 from semseg.images.bands import RGB, Bands
 from semseg.inference.ensemble import check_alike, mean_of_networks
 from semseg.inference.learnt import LearntPhotos
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     import keras
 
 OUTPUTS = ("logits", "probabilities", "ids")
+KEPT = ("onnx", "openvino")  # runtimes that compute a run's network by a file that is kept
 _PIXELS_AT_ONCE = 1 << 18  # twice as many are slower on a CPU by a fifth, and take memory
 
 
@@ -54,6 +57,7 @@ class ModelCard:
             and one that gives ids the threshold, too.
         learnt: What the photos were like that it learnt from; None where nothing says it.
         members: Of a folder of runs, whose networks answer together: the card of each, as it learnt.
+        runtime: Of a Keras file that another runtime computes: which, by a file that `semseg.export.keeping` keeps.
     """
 
     path: Path
@@ -67,6 +71,7 @@ class ModelCard:
     calibration: Calibration = AS_LEARNT
     learnt: LearntPhotos | None = None
     members: "tuple[ModelCard, ...]" = ()
+    runtime: str | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> "ModelCard":
@@ -136,11 +141,51 @@ class ModelCard:
 
     def device(self) -> str:
         """What computes it, in words: a GPU's name, the CPU with its cores, or the CPU and the runtime."""
-        if self.exported:
-            return f"the CPU, by {self.format}"
+        if self.exported or self.runtime:
+            return f"the CPU, by {self.runtime or self.format}"
         from semseg.backend.devices import device_name  # exported files do without Keras
 
         return device_name()
+
+    def computed_by(self, runtime: str | None) -> "ModelCard":
+        """The same network, computed by a runtime.
+
+        Args:
+            runtime: `"keras"`, one of `KEPT`, for which its file must be kept before it is loaded, or None for what the
+                format says.
+
+        Raises:
+            SemsegError: It is an exported file, which no other runtime can compute.
+        """
+        if self.exported and runtime not in (None, self.format):
+            raise SemsegError(
+                f"`runtime`: {self.path} is an exported file, which {self.format} alone computes; give the run that it "
+                "came from, or leave it out"
+            )
+        if self.exported or runtime in (None, "keras"):
+            return self
+        members = tuple(replace(member, runtime=runtime) for member in self.members)
+        return replace(self, members=members, runtime=runtime)
+
+    def kept_file(self, image_size: tuple[int, int] | None) -> Path:
+        """Where the network lies for its `runtime`: a place for each content of its file, so that none is ever stale.
+
+        Args:
+            image_size: (height, width) that was asked for; None for what the network was built for.
+        """
+        size = "" if image_size is None else f"-{image_size[0]}x{image_size[1]}"
+        folder = f"{self.digest[:32]}{size}-{self.runtime}-{__version__}"
+        return default_folder() / "runtimes" / folder / f"network{RUNTIMES[self.runtime or ''].suffix}"
+
+    def is_kept(self, image_size: tuple[int, int] | None) -> bool:
+        """Whether the files for its `runtime` are there, with the bytes that were compared."""
+        if self.members:
+            return all(member.is_kept(image_size) for member in self.members)
+        file = self.kept_file(image_size)
+        try:
+            return file.is_file() and ModelCard.undescribed(file)._is_as_exported()
+        except ModelFileError:  # to be made again
+            return False
 
     def described_by(self, values: dict[str, Any]) -> "ModelCard":
         """The card with what `to_dict` wrote about the file.
@@ -213,6 +258,8 @@ class ModelCard:
             try_apart(self.path, image_size)
         if self.exported:
             segmenter, card = self._load_exported(image_size)
+        elif self.runtime:
+            segmenter, card = self._load_kept(image_size), self
         else:
             segmenter, card = self._load_keras(image_size, batch_size), self
         segmenter = segmenter.calibrated(card.calibration_outside)
@@ -344,6 +391,18 @@ class ModelCard:
         segmenter = _segmenter(compute, gives, size, palette, self.bands_of(model), self.scale_of(model))
         return replace(segmenter, features=compute.features)
 
+    def _load_kept(self, image_size: tuple[int, int] | None) -> Segmenter:
+        """What was compared; names, bands and scale are those of the run, as where Keras computes."""
+        file = self.kept_file(image_size)
+        if not file.is_file():
+            raise ModelFileError(f"{self.path}: was replaced since it was exported; run the same command again")
+        with suppress(OSError):
+            os.utime(file.parent)  # what nobody uses is removed
+        kept = ModelCard.undescribed(file).load()
+        palette = self.palette_of(kept.palette.num_classes)
+        bands = kept.bands if self.bands.are_rgb else self.bands
+        return replace(kept, palette=palette, bands=bands, scale=kept.scale or self.scale)
+
     def _load_exported(self, image_size: tuple[int, int] | None) -> tuple[Segmenter, "ModelCard"]:
         """The network, and the card with what the file says of itself."""
         card, opened = self._opened()
@@ -415,6 +474,22 @@ def model_file(path: Path) -> Path:
     if not path.exists():
         raise RunFolderError(f"{path}: no such file; give a model's file, or the folder of a finished run")
     return path
+
+
+def needs_keras(path: Path, runtime: str | None = None, image_size: tuple[int, int] | None = None) -> bool:
+    """Whether Keras has to open a model, as neither its own file nor one that is kept does without.
+
+    Args:
+        path: The model's file, the folder of its run, or one of several runs.
+        runtime: As of `ModelCard.computed_by`, or `"auto"`.
+        image_size: (height, width) that was asked for.
+
+    Raises:
+        SemsegError: As of `ModelCard.read`, where a runtime is named.
+    """
+    if runtime_of(path) or runtime not in KEPT:
+        return runtime_of(path) is None
+    return not ModelCard.read(path).computed_by(runtime).is_kept(image_size)
 
 
 def open_model(path: str | Path) -> "keras.Model":

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from semseg.backend.devices import leave_tensorflow_out
 from semseg.backend.keras_graph import functional_graph, gives_probabilities, run_through
 from semseg.errors import ModelFileError, first_line
 from semseg.images.bands import RGB, Bands, suited_view
@@ -34,6 +35,7 @@ def open_keras_model(path: Path, gives: str = "logits") -> keras.Model:
     Raises:
         ModelFileError: The file is no such model, or could do harm.
     """
+    leave_tensorflow_out()
     weights = check_model_file(path)
     try:
         with weights_limited(path, weights):

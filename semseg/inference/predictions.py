@@ -36,6 +36,7 @@ UNLIKE = "unlike"  # and of what is unlike the photos that the network learnt fr
 _SHA256 = PHOTO_COLUMNS.index("sha256")
 _UNFINISHED = 60  # seconds without a change, after which a file is nobody's work any more
 _FETCHED_AHEAD = 8  # photos at addresses that are on their way beside those that are worked on
+RUNTIME = "runtime"  # the setting of what computed them: answers of two runtimes differ in their last digits
 _SHARDS = "shards"  # the setting of how many parts are predicted apart, until they are merged
 _NAMED = 5  # photos of which it is kept what is unlike in them
 _ANY_NAME = {"encoding": "utf-8", "errors": "backslashreplace"}  # the name of a file may be no text
@@ -98,10 +99,7 @@ def supervise(output: Path) -> Iterator[tuple[str, int]]:
     with one_writer(output, names.SUPERVISOR):
         if who := writer_of(output):
             raise FolderInUseError(f"{output}: {who} is writing there; wait for its end, or choose another `output`")
-        settings: Any = {}
-        with suppress(OSError, ValueError):
-            settings = read_json(output / SETTINGS_FILE)
-        count = settings.get(_SHARDS) if isinstance(settings, dict) else None
+        count = (read_settings(output) or {}).get(_SHARDS)
         yield (output / names.SUPERVISOR).read_text(encoding="utf-8"), count if isinstance(count, int) else 0
 
 
@@ -112,12 +110,18 @@ def sees_supervisor(output: Path, text: str) -> bool:
     return False
 
 
+def read_settings(output: Path) -> dict[str, Any] | None:
+    """All that the files in a folder of predictions depend on; None where nothing that can be read says it."""
+    with suppress(OSError, ValueError):
+        settings = read_json(output / SETTINGS_FILE)
+        return settings if isinstance(settings, dict) else None
+    return None
+
+
 def _compare(output: Path, settings: Mapping[str, Any], shard: Shard | None) -> None:
     """Refuses what was predicted otherwise."""
-    file, before = output / SETTINGS_FILE, None
-    with suppress(OSError, ValueError):
-        before = read_json(file)
-    if not isinstance(before, dict):
+    file, before = output / SETTINGS_FILE, read_settings(output)
+    if before is None:
         raise RunFolderError(f"{file}: cannot be read; remove it, or choose another `output`")
     differing = [name for name, value in settings.items() if name != _SHARDS and before.get(name) != value]
     if differing:

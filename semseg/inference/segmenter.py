@@ -12,7 +12,7 @@ from semseg.errors import SemsegError
 from semseg.images.bands import RGB, Bands
 from semseg.images.resizing import resize_photo
 from semseg.inference.logits import ids_of_logits, mean_of_views, probabilities_of_logits
-from semseg.inference.tiling import OVERLAP_OF_CROPS, tile_of_crops, tiled_logits
+from semseg.inference.tiling import OVERLAP_OF_CROPS, tile_of_crops, tiled_logits, with_scales
 from semseg.labels.palettes import Palette
 from semseg.runs.calibration import AS_LEARNT, Calibration
 
@@ -123,6 +123,30 @@ def with_flips(predict_batch: PredictBatch, flips: str) -> PredictBatch:
         return mean_of_views(views)
 
     return predict_all
+
+
+def with_views(segmenter: Segmenter, flips: str | None, scales: str | None) -> Segmenter:
+    """The network that also sees photos mirrored and at other sizes, where that is asked for.
+
+    Args:
+        segmenter: The network.
+        flips: As of `with_flips`; None for photos as they are.
+        scales: Factors of a photo's size, such as `"0.75,1,1.25"`; None for its own.
+
+    Raises:
+        SemsegError: One of them makes no sense.
+    """
+    predict_batch, features = segmenter.predict_batch, segmenter.features
+    if flips:
+        predict_batch = with_flips(predict_batch, flips)
+    if scales:
+        try:
+            factors = [float(number) for number in scales.split(",")]
+        except ValueError:
+            raise SemsegError(f"`scales`: got {scales!r}; expected factors such as 0.75,1,1.25") from None
+        predict_batch = with_scales(predict_batch, factors)
+        features = no_features  # of several sizes, others than it learnt
+    return replace(segmenter, predict_batch=predict_batch, features=features)
 
 
 def predict_logits(

@@ -10,6 +10,7 @@ from semseg.labels.palettes import Palette
 from semseg.report.page import RunFacts
 from semseg.runs import names
 from semseg.runs.run import Run
+from semseg.runs.spent import Spent
 
 _SPLIT_NAMES = {"train": "Training photos", "val": "Validation photos", "test": "Test photos"}
 _SIZES_LISTED = 3
@@ -124,6 +125,8 @@ def _environment(run: Run) -> dict[str, str]:
     if "init" in run.facts:
         facts["first weights"] = "{taken} of {path}".format(**run.facts["init"])
     facts["training time"] = f"{run.metrics['training_seconds'] / 60:.1f} minutes"
+    if "spent" in run.metrics:
+        facts["learnt from"] = str(Spent(**run.metrics["spent"]))
     facts |= {name.replace("_", " "): run.metrics[name] for name in ("early_stop", "averaged") if name in run.metrics}
     if chosen := run.calibration_note:
         facts["calibration"] = chosen

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import keras
 
+from semseg.backend.devices import gpu_joules
 from semseg.backend.processes import Processes
 from semseg.backend.state import seed_batch
 from semseg.data.batches import Batches
 from semseg.errors import NonFiniteLossError
 from semseg.files import replacing, write_csv
 from semseg.runs.checkpoints import Position
+from semseg.runs.spent import Spent
 
 BEST_BY = "val_mean_iou"
 MAX_LISTED = 8  # photos that a message lists
@@ -67,6 +69,46 @@ class CountPhotos(keras.callbacks.Callback):
     def on_test_batch_begin(self, batch, logs=None):
         """Counts a batch for validation."""
         self.processes.own_photos, self.processes.photos = self.batches[1].photo_counts(batch)
+
+
+class Meter(keras.callbacks.Callback):
+    """Measures what a training takes, from its first batch in this process to the end of its last epoch.
+
+    Args:
+        processes: Those that this one belongs to, of which `CountPhotos` tells how many photos a batch holds.
+        goes_on: Whether it was begun before.
+    """
+
+    def __init__(self, processes: Processes, goes_on: bool):
+        super().__init__()
+        self.processes, self.goes_on, self.photos = processes, goes_on, 0
+        self._start = self._end = self._read()
+
+    def on_train_begin(self, logs=None):
+        """Starts; the rest of an epoch that was begun before is a training of its own, after which nothing starts."""
+        if not self.photos:
+            self._start = self._end = self._read()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Counts the photos of all processes."""
+        self.photos += self.processes.photos
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Reads clocks and meter."""
+        self._end = self._read()
+
+    @property
+    def spent(self) -> Spent | None:
+        """Until the end of the last epoch; None where nothing was left to learn."""
+        if not self.photos:
+            return None
+        (seconds, cpu, joules), (end, cpu_end, joules_end) = self._start, self._end
+        energy = None if joules is None or joules_end is None else (joules_end - joules) / 3600
+        return Spent(self.photos, end - seconds, cpu_end - cpu, energy, self.goes_on)
+
+    @staticmethod
+    def _read() -> tuple[float, float, float | None]:
+        return time.perf_counter(), time.process_time(), gpu_joules()
 
 
 class Recorder(keras.callbacks.Callback):

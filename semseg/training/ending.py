@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from semseg.runs.config import RunConfig
+from semseg.runs.spent import Spent
 from semseg.training.averaging import Averaged
 from semseg.training.callbacks import BEST_BY
 
@@ -18,12 +19,14 @@ class Ending:
         config: What was asked for, its epochs decided.
         seconds: That it took.
         averaged: What became of the averaged weights.
+        spent: What it took; None where nobody measured it.
     """
 
     history: Sequence[dict[str, float]]
     config: RunConfig
     seconds: float
     averaged: Averaged = field(default_factory=Averaged)
+    spent: Spent | None = None
 
     @property
     def best_epoch(self) -> int:
@@ -47,6 +50,14 @@ class Ending:
         asked = "" if self.config.minutes is None else f" of {60 * self.config.minutes:.0f}"
         return f"{epochs} epochs in {self.seconds:.0f}{asked} s"
 
+    @property
+    def waiting(self) -> str:
+        """How much of the time went by waiting for data, in words; empty after one epoch."""
+        if len(self.history) < 2:
+            return ""
+        waiting, all_time = (sum(row[name] for row in self.history[1:]) for name in ("waiting", "seconds"))
+        return f"; after the first, {waiting / all_time:.1%} of the time went by waiting for data"
+
     def lines(self) -> Iterator[tuple[str, str]]:
         """Topics, and what is to be said of them."""
         if self.is_early:
@@ -66,6 +77,8 @@ class Ending:
             facts["early_stop"] = self._early
         if self.averaged.score is not None:
             facts["averaged"] = str(self.averaged)
+        if self.spent:
+            facts["spent"] = self.spent.to_dict()
         if self.averaged.is_kept:
             facts["weights"] = self.weights
         return facts
