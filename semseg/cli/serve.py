@@ -40,17 +40,16 @@ from semseg.runs.run import Run
 from semseg.runs.suggestions import suggested_among
 from semseg.serve.app import make_app
 from semseg.serve.desk import Desk, DeskPhoto
+from semseg.serve.guarding import TOKEN, read_token
 from semseg.serve.running import ADDRESS, listen, run_workers
 from semseg.serve.running import run as run_server
 
 EXAMPLES = 8
-TOKEN = "SEMSEG_TOKEN"  # in the environment
-_LEAST_TOKEN = 16  # characters
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C."""
-    token = _token(arguments.token_file)
+    token = read_token(arguments.token_file)
     _check_flags(arguments, token)
     with listen(arguments.port, arguments.host) as listener, ExitStack() as stack:  # before anything takes time
         folder = None
@@ -98,22 +97,6 @@ def _check_flags(arguments: argparse.Namespace, token: str | None) -> None:
             f"`host`: got {arguments.host}, where others can ask, but no token; put one into `token_file`, or into "
             f"the environment as {TOKEN}"
         )
-
-
-def _token(file: str | None) -> str | None:
-    """The secret of whoever may ask, from a file or the environment; None where there is none."""
-    given, where = os.environ.pop(TOKEN, None), TOKEN  # the processes that decode strangers' photos know nothing of it
-    if file is not None:
-        where = f"`token_file`: {file}"
-        try:
-            given = Path(file).read_text(encoding="ascii").strip()
-        except (OSError, ValueError) as error:
-            raise SemsegError(f"{where} cannot be read ({error}); expected a text file with a token in it") from None
-    if given is not None and not (len(given) >= _LEAST_TOKEN and given.isascii() and given.isprintable()):
-        raise SemsegError(
-            f"{where} holds no token of {_LEAST_TOKEN} or more plain characters; make one by: openssl rand -hex 32"
-        )
-    return given
 
 
 def _say_address(listener: socket.socket, workers: int, token: str | None) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import os
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,9 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from semseg.errors import SemsegError
+
 MAX_BYTES = 64 * 2**20  # of a photo's file
 TIMEOUT_SECONDS = 20  # that a body may take, and more by its length:
 MIN_BYTES_PER_SECOND = 100_000
+
+TOKEN = "SEMSEG_TOKEN"  # in the environment
+_LEAST_TOKEN = 16  # characters
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -29,6 +35,29 @@ _HEADERS = {
 
 HEALTH = "/healthz"  # anybody may ask it where a token is needed: it says that the server lives, and no more
 _CHALLENGE = {"www-authenticate": 'Basic realm="semseg", charset="UTF-8"'}
+
+
+def read_token(file: str | None) -> str | None:
+    """The secret of whoever may ask, from a file or the environment, where it does not stay; None without one.
+
+    Args:
+        file: Its path; None to look into the environment alone.
+
+    Raises:
+        SemsegError: The file cannot be read, or it is no token.
+    """
+    given, where = os.environ.pop(TOKEN, None), TOKEN  # the processes that decode strangers' photos know nothing of it
+    if file is not None:
+        where = f"`token_file`: {file}"
+        try:
+            given = Path(file).read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            raise SemsegError(f"{where} cannot be read ({error}); expected a text file with a token in it") from None
+    if given is not None and not (len(given) >= _LEAST_TOKEN and given.isascii() and given.isprintable()):
+        raise SemsegError(
+            f"{where} holds no token of {_LEAST_TOKEN} or more plain characters; make one by: openssl rand -hex 32"
+        )
+    return given
 
 
 class Guard:
