@@ -101,9 +101,7 @@ def _opened(
     return replace(segmenter, palette=dataset.palette), dataset, split, facts
 
 
-def _judge(
-    segmenter: Segmenter, dataset: Dataset, split: str, facts: dict[str, Any], folder: ScoreFolder
-) -> None:
+def _judge(segmenter: Segmenter, dataset: Dataset, split: str, facts: dict[str, Any], folder: ScoreFolder) -> None:
     folder.folder.mkdir(parents=True, exist_ok=True)
     archived = archive(folder.folder, names.EVALUATION_FILES)
     if archived:
