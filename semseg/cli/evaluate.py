@@ -69,7 +69,7 @@ def _opened(
 ) -> tuple[Segmenter, Dataset, str, dict[str, Any]]:
     """Network, checked data, split, and what else the scores should say.
 
-    What the check noted of each photo, 5 kB, is let go with it: scores of as many photos find room there.
+    What the check noted of each photo, some 4 kB, is let go here: their scores find room in its place.
     """
     model_run = card.run
     card = replace(card, calibration=AS_LEARNT) if arguments.calibrate else card
