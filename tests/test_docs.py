@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shutil
+import textwrap
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import yaml
 from helpers import REPOSITORY, draw_numbers, draw_pair, make_pairs, save_pair
 from manual import DOCS, PAGES, Block, anchors, blocks, commands, links, read, rows
 from PIL import Image
@@ -343,6 +345,16 @@ def test_every_block_is_of_a_kind_that_is_tried():
     assert [str(block) for block in BLOCKS if block.language not in kinds] == []
     fences = sum(page.read_text(encoding="utf-8").count("```") for page in PAGES)
     assert fences == 2 * len(BLOCKS)
+
+
+@pytest.mark.plain
+def test_the_job_of_kubernetes_asks_for_as_many_parts_as_pods():
+    page = read("kubernetes.md")
+    job = yaml.safe_load(textwrap.dedent(page[page.index("    apiVersion") : page.index("Push the image")]))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (rule,) = job["spec"]["podFailurePolicy"]["rules"]
+    assert container["env"] == [{"name": "JOB_COMPLETIONS", "value": str(job["spec"]["completions"])}]
+    assert parse(container["args"]).shard == "auto" and rule["onExitCodes"]["containerName"] == container["name"]
 
 
 # ------------------------------------------------------------------------------------------------------- tables

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import weakref
 
 import keras
 import numpy as np
@@ -11,7 +12,8 @@ from helpers import make_folder, make_pairs, save_pair
 from PIL import Image
 
 from semseg.backend.predictor import predictor
-from semseg.cli import commands, main
+from semseg.cli import commands, looking, main
+from semseg.cli import evaluate as cli_evaluate
 from semseg.data import open_dataset
 from semseg.data.opening import check_data, open_data
 from semseg.data.splits import splits_of
@@ -70,6 +72,24 @@ def test_the_runs_own_data_are_judged_without_further_flags(run, capsys):
         assert part in text
     for path in output.glob("*.png"):
         assert read_image(path).std() > 5, path
+
+
+@pytest.mark.plain
+def test_what_the_check_noted_of_each_photo_is_let_go_before_they_are_scored(run, monkeypatch):
+    noted, judge = [], cli_evaluate.evaluate_to_files
+
+    def look_at(*arguments):
+        found = looking.look_at(*arguments)
+        noted.append(weakref.ref(found[0]))
+        return found
+
+    def judge_alone(*arguments, **options):
+        assert noted[0]() is None
+        return judge(*arguments, **options)
+
+    monkeypatch.setattr(cli_evaluate, "look_at", look_at)
+    monkeypatch.setattr(cli_evaluate, "evaluate_to_files", judge_alone)
+    assert evaluate(run / "out", "--output", run / "lean") == 0 and len(noted) == 1
 
 
 @pytest.mark.plain

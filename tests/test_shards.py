@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,20 @@ def test_lists_that_are_none(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\n")
     with pytest.raises(DataError, match="holds no photos"):
         photos_of(str(tmp_path / "list.txt"), tmp_path / "out", [])
+
+
+def test_names_of_a_long_list_are_not_held(tmp_path):
+    count = 20_000
+    text = "".join(f"{number:05}{'x' * 240}.png\n" for number in range(count))
+    (tmp_path / "list.txt").write_text(text)
+    tracemalloc.start()
+    try:
+        photos = photos_of(str(tmp_path / "list.txt"), tmp_path / "out", [])
+        names = sum(1 for _ in photos)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert names == count and peak < len(text) / 2
 
 
 def test_two_photos_of_one_name_in_a_list_are_refused(tmp_path):

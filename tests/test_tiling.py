@@ -110,6 +110,11 @@ def test_enlarging_in_bands_is_opencvs_linear_interpolation(size):
         np.testing.assert_allclose(np.concatenate(list(resize_bands(blocks, size, (32, 48)))), expected, atol=1e-4)
 
 
+def test_logits_at_a_photos_size_are_never_all_in_memory():
+    bands = list(resize_bands([noise(64, 64, 11).astype(np.float32)], (1000, 1200), (64, 64)))
+    assert sum(map(len, bands)) == 1000 and max(band.nbytes for band in bands) <= 1 << 20
+
+
 def test_scales_average_probabilities():
     def by_brightness(photos):  # of the zeroth pixel's neighbourhood, so that all scales agree
         return np.repeat(photos[..., :1], 3, axis=-1) * np.float32([0.01, 0, -0.01])

@@ -67,10 +67,16 @@ def run(arguments: argparse.Namespace) -> None:
             stack.enter_context(one_writer(model_run.folder))
         if not own_place:
             stack.enter_context(one_writer(folder.folder))
-        _evaluate(arguments, given, card, folder)
+        _judge(*_opened(arguments, given, card), folder)
 
 
-def _evaluate(arguments: argparse.Namespace, given: dict[str, Any], card: ModelCard, folder: ScoreFolder) -> None:
+def _opened(
+    arguments: argparse.Namespace, given: dict[str, Any], card: ModelCard
+) -> tuple[Segmenter, Dataset, str, dict[str, Any]]:
+    """Network, checked data, split, and what else the scores should say.
+
+    What the check noted of each photo, some 4 kB, is let go here: their scores find room in its place.
+    """
     model_run = card.run
     card = replace(card, calibration=AS_LEARNT) if arguments.calibrate else card
     card, segmenter = open_network(card, arguments.runtime, given.get("image_size"), given.get("batch_size"))
@@ -99,12 +105,10 @@ def _evaluate(arguments: argparse.Namespace, given: dict[str, Any], card: ModelC
         segmenter = replace(segmenter, predict_batch=with_flips(segmenter.predict_batch, arguments.flips))
         for doubt in doubts_of_flips(dataset, findings, arguments.flips):
             say_about("note", doubt)
-    _judge(replace(segmenter, palette=dataset.palette), dataset, folder, split, facts)
+    return replace(segmenter, palette=dataset.palette), dataset, split, facts
 
 
-def _judge(
-    segmenter: Segmenter, dataset: Dataset, folder: ScoreFolder, split: str, facts: dict[str, str | None]
-) -> None:
+def _judge(segmenter: Segmenter, dataset: Dataset, split: str, facts: dict[str, Any], folder: ScoreFolder) -> None:
     folder.folder.mkdir(parents=True, exist_ok=True)
     archived = archive(folder.folder, names.EVALUATION_FILES)
     if archived:

@@ -27,7 +27,7 @@ from semseg.runs import names
 
 LIST_SUFFIX = ".txt"
 _IN_ORDER = 100_000  # photos that are sorted at once; more of a folder are predicted as they are found
-_IN_MEMORY = 1 << 24  # bytes of names; more lie in a file that nobody sees
+_IN_MEMORY = 1 << 20  # bytes of names; more lie in a file that nobody sees
 _EXPECTED = "give a photo, a folder, a pattern, a list (.txt), a video or a camera's number"
 
 
@@ -181,7 +181,8 @@ class Naming:
 
 def _repeated(texts: Iterable[str]) -> frozenset[int]:
     """Hashes that several texts have: 8 bytes each, of a million."""
-    hashes = np.sort(np.frombuffer(array("q", map(hash, texts)), np.int64))
+    hashes = np.frombuffer(array("q", map(hash, texts)), np.int64)
+    hashes.sort()
     return frozenset(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
 
 
@@ -198,7 +199,7 @@ class _Spool:
         self._file, self._count = tempfile.SpooledTemporaryFile(_IN_MEMORY), 0  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         texts = chain.from_iterable(parts)
-        while some := list(islice(texts, 10_000)):
+        while some := list(islice(texts, 1000)):
             self._file.write(b"".join([os.fsencode(text) + b"\0" for text in some]))
             self._count += len(some)
 

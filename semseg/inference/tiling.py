@@ -18,7 +18,7 @@ OVERLAP = 0.5  # of a tile's side, with the next tile
 OVERLAP_OF_CROPS = 0.25  # where the network learned crops: tiles look to it as all it has seen
 _UNUSED = 3 / 8  # of the overlap: what a tile says so near to its edge counts nothing
 _MAX_STRIDE = 32  # pixels of the photo for one of a network's deepest layer, at most
-_BAND_BYTES = 1 << 24  # of logits at the photo's size that are made at once
+_BAND_BYTES = 1 << 20  # of logits at the photo's size that are made at once: as much as a core has at hand
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def resize_bands(
 
 
 def _split_rows(block: np.ndarray, times: float = 1) -> Iterator[np.ndarray]:
-    """The rows of a block, few at a time: so many that they take 16 MB when they are `times` as wide."""
+    """The rows of a block, few at a time: so many that they take 1 MB when they are `times` as wide."""
     step = max(1, int(_BAND_BYTES / (times * block[:1].nbytes))) if len(block) else 1
     for start in range(0, len(block), step):
         yield block[start : start + step]
