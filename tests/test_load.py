@@ -270,7 +270,7 @@ class TestWorkers:
 
     def test_a_process_that_cannot_start_ends_all(self, tmp_path, capfd, monkeypatch):
         monkeypatch.setattr("semseg.serve.running._MAX_SILENCE", 8)
-        missing = {"model": str(tmp_path / "gone.keras"), "image_size": None, "show": None}
+        missing = {"model": str(tmp_path / "gone.keras"), "image_size": None, "show": None, "runtime": None}
         app = functools.partial(app_of_worker, None, None, tmp_path, missing)
         with listen(0) as listener, pytest.raises(ResourceError, match="could not start"):
             kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -114,13 +114,9 @@ def _showing(segmenter: Segmenter, show: str | None) -> Segmenter:
 
 
 def make_worker(
-    model: str,
-    image_size: tuple[int, int] | None,
-    show: str | None,
-    runtime: str | None,
-    token: str | None,
+    model: str, image_size: tuple[int, int] | None, show: str | None, runtime: str | None, token: str | None,
     counts: Path,
-) -> Callable:
+) -> Callable:  # fmt: skip
     """The application of one of several processes."""
     card = ModelCard.read(model).computed_by(runtime)
     file = stamp_of(card.path)
