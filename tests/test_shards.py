@@ -189,10 +189,13 @@ def test_lists_that_are_none(tmp_path):
         photos_of(str(tmp_path / "list.txt"), tmp_path / "out", [])
 
 
+@pytest.mark.plain
 def test_names_of_a_long_list_are_not_held(tmp_path):
     count = 20_000
     text = "".join(f"{number:05}{'x' * 240}.png\n" for number in range(count))
     (tmp_path / "list.txt").write_text(text)
+    (tmp_path / "short.txt").write_text("a.png\nb.png\n")
+    assert len(photos_of(str(tmp_path / "short.txt"), tmp_path / "out", [])) == 2  # what is imported does not count
     tracemalloc.start()
     try:
         photos = photos_of(str(tmp_path / "list.txt"), tmp_path / "out", [])
