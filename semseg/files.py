@@ -22,6 +22,7 @@ from semseg.errors import ResourceError, RunFolderError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SPACE_NEEDED = 100 * 2**20  # bytes: a model, its successor while it is written, and the pictures
+MAX_AGE = 30 * 24 * 3600  # seconds that what nobody uses is kept in the user's cache folder
 _MAX_JSON_BYTES = 100_000_000
 _LIKE_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also full-width
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?", re.DOTALL)

@@ -21,7 +21,7 @@ import numpy as np
 import PIL
 
 from semseg.data.base import Sample
-from semseg.files import remove_older, reserve
+from semseg.files import MAX_AGE, remove_older, reserve
 from semseg.images.bands import RGB, Bands
 from semseg.images.mirrors import is_mirrored, present
 from semseg.images.resizing import scaled_size
@@ -31,7 +31,6 @@ _MAX_FILE_BYTES = 2**28  # what is larger is judged by its header before anybody
 _RECORD = 36  # bytes: digest of the source files (16), their state (16), CRC-32 of both and of the slot (4)
 _NO_STATE = bytes(16)  # of files whose state says nothing
 _MIN_AGE = 2  # seconds since a file changed: a second change in the same tick of its clock would leave no trace
-MAX_AGE = 30 * 24 * 3600  # seconds that an unused cache is kept
 _TILE = 128  # pixels of the side of a slot that holds a part of a sample
 
 

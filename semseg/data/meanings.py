@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from semseg.data.base import Sample
-from semseg.data.cache import MAX_AGE, key_of
+from semseg.data.cache import key_of
 from semseg.data.masks import find_meaning
 from semseg.errors import SemsegError
-from semseg.files import remove_older, replacing
+from semseg.files import MAX_AGE, remove_older, replacing
 from semseg.labels.palettes import Palette
 
 _SUFFIX = ".semsegmeaning"

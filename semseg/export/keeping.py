@@ -15,14 +15,13 @@ from semseg.backend.devices import device_name, on_gpu
 from semseg.errors import ExportError, ModelFileError, RunFolderError, SemsegError, is_installed, pip_install, require
 from semseg.export.formats import check_format
 from semseg.export.gate import write_and_compare
-from semseg.files import move_into_place
+from semseg.files import MAX_AGE, move_into_place
 from semseg.inference.card import KEPT, ModelCard
 from semseg.inference.runtimes import RUNTIMES
 from semseg.inference.segmenter import Segmenter
 from semseg.runs.calibration import AS_LEARNT
 
 MIN_SPEEDUP = 1.2  # below it, another runtime is not worth answers whose last digits differ
-MAX_AGE = 30 * 24 * 3600  # seconds that a network is kept that nobody uses
 _SECONDS, _ROUNDS = 2.0, 9  # of measuring; the networks' first batches come on top
 
 

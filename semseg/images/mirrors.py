@@ -24,6 +24,7 @@ from typing import Any
 from semseg.errors import DataError, ResourceError, SemsegError
 from semseg.files import (
     DISK_FULL,
+    MAX_AGE,
     SPACE_NEEDED,
     in_hand,
     read_json,
@@ -40,7 +41,6 @@ _FOLDER, _SUFFIX, _ABOUT = "addresses", ".semsegmirror", "about.json"
 _IN_USE, _LISTING, _OWNER, _KEPT_BYTES = "used", "listing", "owner", "kept"  # files to lock
 _ABSENT, _PASSES, _KEPT = 0o400, 0o700, 0o644  # modes of placeholders, of files that pass, and of those that stay
 _LARGEST_ROOM, _OF_FREE = 40e9, 0.5  # bytes, and the share of the free disk, where nobody says how much
-_MAX_AGE = 30 * 24 * 3600  # seconds that a mirror is kept unused
 _AT_ONCE = 8  # files that are fetched while a folder is mirrored
 _LINGERING = 8  # files that passed last and are there still: a sample is digested, then read
 _SMALL = 1 << 20  # bytes up to which a file of an unknown kind is fetched with the listing
@@ -431,7 +431,7 @@ def _make_room(own: Path, needed: float) -> float:
     sizes = {base: _kept_in(base) for base in (own, *others)}
     room = _room(folder, sum(sizes.values()))
     for base in others:
-        is_old = time.time() - _last_use(base) > _MAX_AGE
+        is_old = time.time() - _last_use(base) > MAX_AGE
         if is_old or (sizes[base] and needed + sum(sizes[other] for other in others if other in sizes) > room):
             with suppress(OSError):
                 descriptor = _lock(base / _IN_USE)
